@@ -1,0 +1,75 @@
+"""The three families of errors, sorted by what happens next.
+
+* ``FileFault``: the file's own fault. It goes to ``failed/`` with a report.
+* ``WorldFault``: the world's fault. The file waits and is tried again; it is never moved to ``failed/``.
+* ``OperatorFault``: ours or the operator's. The process ends with ``exit_code``.
+
+Each has a stable ``code``, a message that names the file or the place, and a ``hint`` that names the remedy.
+A duplicate is an outcome, not an error. No driver's exception leaves the store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_UNAVAILABLE: Final = 69
+EXIT_SOFTWARE: Final = 70
+EXIT_TEMPFAIL: Final = 75
+EXIT_NOPERM: Final = 77
+EXIT_CONFIG: Final = 78
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a file: line and column from 1 (column in bytes), byte offset from 0, of the unpacked content."""
+
+    line: int
+    column: int
+    byte: int
+
+
+class InboxdError(Exception):
+    """What all of inboxd's own errors have: a stable code, a message, a hint that names the remedy."""
+
+    def __init__(self, code: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+
+
+class FileFault(InboxdError):
+    """The file's own fault: it goes to ``failed/``, and nothing of it is loaded."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        hint: str = "",
+        *,
+        place: Place | None = None,
+        details: dict[str, object] | None = None,
+    ) -> None:
+        super().__init__(code, message, hint)
+        self.place = place
+        self.details = details or {}
+        """Further entries for the file's report (for ``too_many_rejected``: counts by code, first faults)."""
+
+
+class WorldFault(InboxdError):
+    """The world's fault: the file waits, with growing pauses."""
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: an orderly stop was asked for in the middle of a file
+    """The current file is rolled back because the daemon was asked to stop."""
+
+
+class OperatorFault(InboxdError):
+    """Ours or the operator's: the process ends with ``exit_code``."""
+
+    def __init__(self, code: str, message: str, hint: str = "", *, exit_code: int = EXIT_SOFTWARE) -> None:
+        super().__init__(code, message, hint)
+        self.exit_code = exit_code
