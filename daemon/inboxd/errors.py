@@ -63,8 +63,8 @@ class WorldFault(InboxdError):
     """The world's fault: the file waits, with growing pauses."""
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: an orderly stop was asked for in the middle of a file
-    """The current file is rolled back because the daemon was asked to stop."""
+class Interrupted(Exception):
+    """No error: the current file is rolled back because the daemon was asked to stop."""
 
 
 class OperatorFault(InboxdError):

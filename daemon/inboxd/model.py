@@ -203,7 +203,7 @@ class Feed:
 
     @property
     def row_columns(self) -> tuple[str, ...]:
-        """What the values of a ``Row`` are: ``columns``, then ``record_key`` if it is not itself one, then ``record_no``."""
+        """What a ``Row`` holds: ``columns``, then ``record_key`` if it is not itself one of them, then ``record_no``."""
         if self.record_key_column == RECORD_KEY_COLUMN:
             return (*self.columns, RECORD_KEY_COLUMN, RECORD_NO_COLUMN)
         return (*self.columns, RECORD_NO_COLUMN)
