@@ -62,7 +62,7 @@ class Extra(StrEnum):
 
 
 class RunStatus(StrEnum):
-    """``etl_runs.status``: running → success (in the file's transaction) or → failure (after a rollback)."""
+    """``etl_runs.status``: running → success (in the file's transaction), or → failure (after a rollback)."""
 
     RUNNING = "running"
     SUCCESS = "success"
@@ -203,7 +203,7 @@ class Feed:
 
     @property
     def row_columns(self) -> tuple[str, ...]:
-        """What a ``Row`` holds: ``columns``, then ``record_key`` if it is not itself one of them, then ``record_no``."""
+        """What a ``Row`` holds: ``columns``, then ``record_key`` if it is not one of them, then ``record_no``."""
         if self.record_key_column == RECORD_KEY_COLUMN:
             return (*self.columns, RECORD_KEY_COLUMN, RECORD_NO_COLUMN)
         return (*self.columns, RECORD_NO_COLUMN)
@@ -275,3 +275,14 @@ class Verdict:
     error: str | None = None
     errors: tuple[str, ...] = ()
     """The first 100 rejects of the file as ``"key: code"``."""
+
+
+def printable(name: str) -> str:
+    """Return a file name as text that any encoder takes: bytes that are not UTF-8 are backslash-escaped.
+
+    ``name`` is as ``os.fsdecode`` gives it: bytes that are not UTF-8 are lone surrogates in it.
+    """
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a lone surrogate that no file name can hold: it came from elsewhere
+        return name.encode("utf-8", "backslashreplace").decode("utf-8")
