@@ -1,0 +1,100 @@
+"""What inboxd tells the service manager, read at the other end of a real socket."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from inboxd.notify import Notifier
+
+DEADLINE_S = 10.0
+
+
+@contextmanager
+def manager_at(address: str) -> Iterator[socket.socket]:
+    """A service manager's end of the line, bound to ``address`` as the kernel spells it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(DEADLINE_S)
+        manager.bind(address)
+        yield manager
+
+
+def test_every_message_arrives_as_one_datagram(tmp_path: Path) -> None:
+    """READY, STATUS, WATCHDOG, RELOADING, STOPPING and a plea for time arrive in the words that systemd knows."""
+    address = str(tmp_path / "notify")
+    notifier = Notifier(address)
+    with manager_at(address) as manager:
+        assert notifier.ready("watching /var/lib/inboxd/inbox")
+        assert manager.recv(4096) == b"READY=1\nSTATUS=watching /var/lib/inboxd/inbox"
+        assert notifier.status("3 files waiting")
+        assert manager.recv(4096) == b"STATUS=3 files waiting"
+        assert notifier.alive()
+        assert manager.recv(4096) == b"WATCHDOG=1"
+        assert notifier.stopping()
+        assert manager.recv(4096) == b"STOPPING=1\nSTATUS=stopping"
+        assert notifier.need_time(1.5)
+        assert manager.recv(4096) == b"EXTEND_TIMEOUT_USEC=1500000"
+        before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        assert notifier.reloading()
+        first, second = manager.recv(4096).decode().split("\n")
+        assert first == "RELOADING=1"
+        assert before <= int(second.removeprefix("MONOTONIC_USEC=")) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+
+
+def test_a_socket_in_the_abstract_namespace_is_reached() -> None:
+    """``@name`` is a socket without a path, as in ``systemd-notify`` under some container managers."""
+    name = f"inboxd-test-{os.getpid()}"
+    with manager_at(f"\0{name}") as manager:
+        assert Notifier(f"@{name}").alive()
+        assert manager.recv(4096) == b"WATCHDOG=1"
+
+
+def test_a_status_cannot_smuggle_in_another_assignment(tmp_path: Path) -> None:
+    """A file name with a line break in it stays inside STATUS."""
+    address = str(tmp_path / "notify")
+    with manager_at(address) as manager:
+        assert Notifier(address).status("loading a\nSTOPPING=1\n.json \udcff")
+        assert manager.recv(4096) == b"STATUS=loading a STOPPING=1 .json ?"
+
+
+@pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1234"}])
+def test_without_a_manager_nothing_is_sent_and_nothing_fails(environ: dict[str, str]) -> None:
+    """On a terminal there is nobody to tell."""
+    notifier = Notifier.from_environment(environ, os.getpid())
+    assert notifier == Notifier(None, None)
+    assert not notifier.ready("watching")
+
+
+def test_a_manager_that_is_gone_or_deaf_does_not_stop_the_work(tmp_path: Path) -> None:
+    """A socket that is missing, and one whose queue is full and never read, both only answer "not handed over"."""
+    assert not Notifier(str(tmp_path / "missing")).alive()
+    address = str(tmp_path / "deaf")
+    with manager_at(address):
+        notifier = Notifier(address)
+        sent = 0
+        while notifier.alive():  # ends by itself: the kernel queues net.unix.max_dgram_qlen datagrams, 512 at most by default
+            sent += 1
+            assert sent < 100_000
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"WATCHDOG_USEC": "60000000"}, 60.0),
+        ({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": "42"}, 1.5),
+        ({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": "43"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "-1"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_the_watchdog_is_the_one_set_for_this_process(environ: dict[str, str], expected: float | None) -> None:
+    """A watchdog meant for another process, or a period that is no number, is no watchdog."""
+    assert Notifier.from_environment(environ, pid=42).watchdog_s == expected
