@@ -18,7 +18,7 @@ DEADLINE_S = 10.0
 
 @contextmanager
 def manager_at(address: str) -> Iterator[socket.socket]:
-    """A service manager's end of the line, bound to ``address`` as the kernel spells it."""
+    """Open a service manager's end of the line, bound to ``address`` as the kernel spells it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.settimeout(DEADLINE_S)
         manager.bind(address)
@@ -44,7 +44,8 @@ def test_every_message_arrives_as_one_datagram(tmp_path: Path) -> None:
         assert notifier.reloading()
         first, second = manager.recv(4096).decode().split("\n")
         assert first == "RELOADING=1"
-        assert before <= int(second.removeprefix("MONOTONIC_USEC=")) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        sent = int(second.removeprefix("MONOTONIC_USEC="))
+        assert before <= sent <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
 
 
 def test_a_socket_in_the_abstract_namespace_is_reached() -> None:
@@ -63,7 +64,7 @@ def test_a_status_cannot_smuggle_in_another_assignment(tmp_path: Path) -> None:
         assert manager.recv(4096) == b"STATUS=loading a STOPPING=1 .json ?"
 
 
-@pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1234"}])
+@pytest.mark.parametrize("environ", ({}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1234"}))
 def test_without_a_manager_nothing_is_sent_and_nothing_fails(environ: dict[str, str]) -> None:
     """On a terminal there is nobody to tell."""
     notifier = Notifier.from_environment(environ, os.getpid())
@@ -78,14 +79,14 @@ def test_a_manager_that_is_gone_or_deaf_does_not_stop_the_work(tmp_path: Path) -
     with manager_at(address):
         notifier = Notifier(address)
         sent = 0
-        while notifier.alive():  # ends by itself: the kernel queues net.unix.max_dgram_qlen datagrams, 512 at most by default
+        while notifier.alive():  # ends by itself: the kernel queues net.unix.max_dgram_qlen datagrams and no more
             sent += 1
             assert sent < 100_000
 
 
 @pytest.mark.parametrize(
     ("environ", "expected"),
-    [
+    (
         ({"WATCHDOG_USEC": "60000000"}, 60.0),
         ({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": "42"}, 1.5),
         ({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": "43"}, None),
@@ -93,7 +94,7 @@ def test_a_manager_that_is_gone_or_deaf_does_not_stop_the_work(tmp_path: Path) -
         ({"WATCHDOG_USEC": "-1"}, None),
         ({"WATCHDOG_USEC": "soon"}, None),
         ({}, None),
-    ],
+    ),
 )
 def test_the_watchdog_is_the_one_set_for_this_process(environ: dict[str, str], expected: float | None) -> None:
     """A watchdog meant for another process, or a period that is no number, is no watchdog."""

@@ -28,7 +28,7 @@ class Notifier:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], pid: int) -> Self:
-        """Read ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID`` (a watchdog meant for another process is not ours)."""
+        """Read ``NOTIFY_SOCKET`` and ``WATCHDOG_USEC``; the watchdog of another ``WATCHDOG_PID`` is not ours."""
         address = environ.get("NOTIFY_SOCKET", "")
         period = environ.get("WATCHDOG_USEC", "")
         watched = period.isascii() and period.isdigit() and environ.get("WATCHDOG_PID") in {None, "", str(pid)}
@@ -64,15 +64,15 @@ class Notifier:
         return self.send("WATCHDOG=1")
 
     def reloading(self) -> bool:
-        """A new configuration is being read; ``ready()`` ends it. The time stamp is what ``Type=notify-reload`` waits for."""
+        """Say that a new configuration is being read; ``ready()`` ends it. ``Type=notify-reload`` wants the time."""
         return self.send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self, status: str = "stopping") -> bool:
-        """An orderly stop has begun."""
+        """Say that an orderly stop has begun."""
         return self.send("STOPPING=1", f"STATUS={_one_line(status)}")
 
     def need_time(self, seconds: float) -> bool:
-        """Ask for that much longer to start or to stop, from now: for a migration that outlasts ``TimeoutStartSec=``."""
+        """Ask for that much longer, from now, to start or to stop: a migration may outlast ``TimeoutStartSec=``."""
         return self.send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
 
