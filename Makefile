@@ -1,0 +1,78 @@
+# Every target works as the first command in a fresh clone; what a target needs is made on the way, once.
+# Needed beforehand: Python 3.11 or later with pip, and make.
+
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The environment is made without pip and filled from outside: so it needs no ensurepip, which Debian packages apart.
+PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
+HTTP ?= 127.0.0.1:8765
+PYTEST_WORKERS ?= auto
+PYTEST_ARGS ?=
+
+RUN_READY := $(VENV)/.run-ready
+DEV_READY := $(VENV)/.dev-ready
+LOCKS := locks/build.txt locks/run.txt locks/dev.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test lint types floors check lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- the environments -------------------------------------------------------------------------------------------------
+
+$(BIN)/python:
+	@test -n '$(PYTHON)' || { echo 'make: no Python 3.11 or later found; name one: make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	$(PYTHON) -m venv --without-pip $(VENV)
+
+$(RUN_READY): pyproject.toml daemon/inboxd/__init__.py locks/build.txt locks/run.txt | $(BIN)/python
+	$(PIP) install --quiet --require-hashes -r locks/build.txt -r locks/run.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation --no-index --editable .
+	@touch $@
+
+$(DEV_READY): $(RUN_READY) locks/dev.txt
+	$(PIP) install --quiet --require-hashes -r locks/dev.txt
+	@touch $@
+
+# --- the daemon -------------------------------------------------------------------------------------------------------
+
+run: $(RUN_READY)  ## run the daemon on inbox/ and data/, with the page on HTTP=127.0.0.1:8765
+	@mkdir -p inbox data
+	@echo 'inboxd: drop files into inbox/ and see http://$(HTTP)/ (Ctrl-C ends it)' >&2
+	@exec $(BIN)/inboxd run --http $(HTTP)
+
+# --- what CI runs, and a developer types ------------------------------------------------------------------------------
+
+test: $(DEV_READY)  ## run the tests (PYTEST_ARGS='-k config', PYTEST_WORKERS=0 for one process)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+lint: $(DEV_READY)  ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(DEV_READY)  ## mypy, strict
+	$(BIN)/mypy
+
+floors: $(DEV_READY)  ## a module imports only from the floors below its own
+	$(BIN)/python -m pytest tests/test_floors.py
+
+check: lint types floors test  ## all four
+
+# --- upkeep -----------------------------------------------------------------------------------------------------------
+
+# Hashes are those of the public index, whatever mirror this machine is set up with; pins stay unless UPGRADE=--upgrade.
+COMPILE = env -u PIP_INDEX_URL -u PIP_EXTRA_INDEX_URL -u PIP_FIND_LINKS PIP_CONFIG_FILE=/dev/null \
+	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --no-config --generate-hashes --allow-unsafe \
+	--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options $(UPGRADE)
+
+lock: $(DEV_READY)  ## compile locks/ anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
+	$(COMPILE) --only-build-deps --build-deps-for editable --output-file locks/build.txt pyproject.toml
+	$(COMPILE) --extra web --extra postgres --output-file locks/run.txt pyproject.toml
+	$(COMPILE) --all-extras --constraint locks/build.txt --constraint locks/run.txt --output-file locks/dev.txt pyproject.toml
+
+clean:  ## remove what the targets made, but not inbox/ and data/
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find daemon tests -name __pycache__ -type d -prune -exec rm -rf {} +
