@@ -63,6 +63,10 @@ class WorldFault(InboxdError):
     """The world's fault: the file waits, with growing pauses."""
 
 
+class DatabaseFault(WorldFault):
+    """The world's fault, on the database's side: other files would meet it too."""
+
+
 class Interrupted(Exception):
     """No error: the current file is rolled back because the daemon was asked to stop."""
 

@@ -21,7 +21,7 @@ An optional field that is absent and has no default is ``None``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -273,6 +273,11 @@ class Verdict:
     duplicate_of: int | None = None
     error_code: str | None = None
     error: str | None = None
+    hint: str = ""
+    place: tuple[int, int, int] | None = None
+    """Line and column (from 1) and byte offset (from 0) of the fault, where it has one."""
+    details: Mapping[str, object] | None = None
+    """Further entries of a failed file's report."""
     errors: tuple[str, ...] = ()
     """The first 100 rejects of the file as ``"key: code"``."""
 

@@ -1,0 +1,333 @@
+"""The loop: wake → scan → claim → pipeline → archive, and the pauses after the world's faults."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from inboxd.clock import Clock, stamp
+from inboxd.errors import DatabaseFault, FileFault, Interrupted, WorldFault
+from inboxd.held import Held, HeldFiles, pause_after
+from inboxd.inbox.archive import Archive
+from inboxd.inbox.claim import Claim, Source, new_claim_id, release, take
+from inboxd.inbox.notices import Notice
+from inboxd.inbox.scan import Candidate, Inbox, Survey
+from inboxd.inbox.watch import Watch
+from inboxd.log import Event, Logger, emit
+from inboxd.model import Edge, Feed, Hook, Late, Outcome, Step, Verdict, printable
+from inboxd.pipeline import Job, Pipeline
+from inboxd.recovery import Recovery
+from inboxd.store.base import Store
+from inboxd.verdicts import log_verdict, report_of
+from inboxd.wake import Wake
+
+LONGEST_WAIT_S: Final = 20.0
+"""The loop comes round at least this often, so that a watchdog of a minute is fed three times in it."""
+LOST_WAIT_S: Final = 1.0
+"""How often an inbox that is gone is looked for."""
+
+
+@dataclass(slots=True)
+class Folders:
+    """The loop's hands on the filesystem; replaced as one when the config is loaded anew."""
+
+    inbox: Inbox
+    archive: Archive
+    feeds: Sequence[Feed]
+    match: Callable[[str], Feed | None]
+    rescan_s: float
+    max_file_size: int
+
+
+@dataclass(slots=True)
+class Tally:
+    """What this daemon has done since it started."""
+
+    loaded: int = 0
+    duplicate: int = 0
+    failed: int = 0
+
+    def count(self, outcome: Outcome) -> None:
+        """Add one file that ended."""
+        setattr(self, outcome.value, getattr(self, outcome.value) + 1)
+
+    @property
+    def total(self) -> int:
+        """All files that ended."""
+        return self.loaded + self.duplicate + self.failed
+
+
+@dataclass(slots=True)
+class Daemon:
+    """One daemon on one inbox and one store. Everything in it is owned by the thread that calls ``run``."""
+
+    folders: Folders
+    watch: Watch
+    store: Store
+    pipeline: Pipeline
+    recovery: Recovery
+    log: Logger
+    clock: Clock
+    wake: Wake
+    hook: Hook
+    stopping: Callable[[], bool]
+    on_pass: Callable[[Daemon], None] = lambda _daemon: None
+    """Called after every pass and every file: state file, sd_notify, a config to be loaded anew."""
+    on_verdict: Callable[[Verdict], None] = lambda _verdict: None
+    held: HeldFiles = field(default_factory=HeldFiles)
+    tally: Tally = field(default_factory=Tally)
+    survey: Survey = field(default_factory=Survey)
+    database_attempts: int = 0
+    database_due: float = 0.0
+    lost: bool = False
+
+    def run(self, ready: Callable[[], None]) -> None:
+        """Take files until asked to stop. ``ready`` is called once, when the inbox is watched and was first scanned."""
+        self._start()
+        self._look()
+        ready()
+        while not self.stopping():
+            if not self._pass():
+                self.wake.wait(self._patience())
+        self._leave()
+
+    def drain(self) -> None:
+        """Take what is there, wait for what is just being completed, then return (``run --once``)."""
+        self._start()
+        while not self.stopping():
+            progressed = self._pass()
+            if progressed:
+                continue
+            if self.database_attempts or not (self.survey.settling or self._coming()):
+                break
+            self.wake.wait(self._patience())
+        self._leave()
+
+    def _coming(self) -> bool:
+        return any(held.attempts <= 1 for held in self.held)
+
+    def _start(self) -> None:
+        self._notice(self.watch.start())
+        for held in self.recovery.at_start():
+            self.held.add(held)
+
+    def _pass(self) -> bool:
+        """Do everything that can be done now; tell whether anything was."""
+        self._look()
+        for held in self.recovery.of_the_dead(self.held):
+            self.held.add(held)
+        done = self._go_on_with_held()
+        for candidate in self.survey.ready:
+            if self.stopping() or self._database_pauses():
+                break
+            done += self._take(candidate)
+            self.on_pass(self)
+        self.on_pass(self)
+        return bool(done)
+
+    def _look(self) -> None:
+        """See what is in the inbox, and say once what will be left alone."""
+        notices = self.watch.check()
+        self._notice(notices)
+        self.survey = self.folders.inbox.survey()
+        self._notice(self.survey.notices)
+
+    def _notice(self, notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            event = Event(notice.event)
+            if event is Event.INBOX_LOST:
+                self.lost = True
+            elif event is Event.INBOX_RESTORED:
+                self.lost = False
+            emit(self.log, event, file=notice.name, reason=notice.reason or None)
+
+    def _go_on_with_held(self) -> int:
+        done = 0
+        for held in self.held.due(self.clock.monotonic()):
+            if self.stopping():
+                break
+            if held.verdict is not None:
+                self._finish(held, held.verdict)
+                done += 1
+            elif not self._database_pauses():
+                self._attempt(held)
+                done += 1
+        return done
+
+    def _database_pauses(self) -> bool:
+        return self.clock.monotonic() < self.database_due
+
+    def _take(self, candidate: Candidate) -> bool:
+        """Claim a file and take it all the way; tell whether there was anything to do."""
+        feed = self.folders.match(candidate.name)
+        if feed is None or (feed.late is Late.SKIP and self.held.blocks(feed.name)):
+            return False
+        try:
+            self.hook(Step.CLAIM, Edge.BEFORE)
+            claim = take(self.folders.inbox.root, candidate, new_claim_id())
+            self.hook(Step.CLAIM, Edge.AFTER)
+        except WorldFault as fault:
+            self._not_movable(candidate, fault)
+            return False
+        if claim is None:
+            return False
+        self._attempt(Held(claim, feed.name, self._now()))
+        return True
+
+    def _not_movable(self, candidate: Candidate, fault: WorldFault) -> None:
+        if self.folders.inbox.set_aside(candidate, fault):
+            emit(
+                self.log,
+                Event.FILE_NOT_MOVABLE,
+                file=candidate.name,
+                error_code=fault.code,
+                error=fault.message,
+                hint=fault.hint,
+            )
+
+    def _attempt(self, held: Held) -> None:
+        """Process a claimed file once; afterwards it is done, or held with a pause."""
+        feed = next((feed for feed in self.folders.feeds if feed.name == held.feed), None)
+        try:
+            if feed is None:
+                msg = f"feed {held.feed!r} is no longer in the config"
+                raise FileFault("no_feed", msg, "put the feed back, or retry the file")  # noqa: TRY301
+            if held.attempts and self._settled_meanwhile(held):
+                return
+            verdict = self.pipeline.process(self._job(held, feed))
+        except Interrupted:
+            self._give_back(held)
+        except WorldFault as fault:
+            self._defer(held, fault)
+        except Exception as error:  # noqa: BLE001 - one file's bug must not hold up all the others
+            self._bug(held, error)
+        else:
+            self._database_is_well()
+            self._finish(held, verdict)
+
+    def _job(self, held: Held, feed: Feed) -> Job:
+        claim = held.claim
+        limit = self.folders.max_file_size
+        return Job(
+            feed=feed,
+            file_name=printable(claim.name),
+            size=claim.size,
+            open=lambda: Source(claim.path, max_size=limit, tick=self.pipeline.progress),
+            claim=claim.id,
+            ignore_watermark=held.retry,
+        )
+
+    def _settled_meanwhile(self, held: Held) -> bool:
+        """After a lost connection the ledger knows whether the COMMIT went through; ask it before trying again."""
+        found = self.recovery.verdict_of(held.claim)
+        if found is None:
+            return False
+        self._database_is_well()
+        self._finish(held, found)
+        return True
+
+    def _finish(self, held: Held, verdict: Verdict) -> None:
+        """Move a file whose verdict is committed, and say the verdict, once."""
+        first_time = held.verdict is None
+        held.verdict = verdict
+        archived: str | None = None
+        try:
+            self.hook(Step.ARCHIVE, Edge.BEFORE)
+            archived = self._archive(held.claim, verdict)
+            self.hook(Step.ARCHIVE, Edge.AFTER)
+        except WorldFault as fault:
+            self._hold(held, fault)
+        else:
+            self.held.remove(held)
+        if first_time or (held.recovered and archived):
+            log_verdict(self.log, verdict, archived=archived, recovered=held.recovered)
+            self.tally.count(verdict.outcome)
+            self.on_verdict(verdict)
+            held.recovered = False
+
+    def _archive(self, claim: Claim, verdict: Verdict) -> str:
+        archive = self.folders.archive
+        if verdict.outcome is not Outcome.FAILED:
+            return str(archive.put(claim, archive.processed, verdict.run_id))
+        path = archive.put(claim, archive.failed, verdict.run_id)
+        archive.report(path, report_of(verdict))
+        return str(path)
+
+    def _defer(self, held: Held, fault: WorldFault) -> None:
+        """The world's fault: the file waits, and so does everything else where the database is at fault."""
+        if fault.code == "changed_while_reading" and self._let_settle_again(held):
+            return
+        if isinstance(fault, DatabaseFault):
+            self.database_attempts += 1
+            self.database_due = self.clock.monotonic() + pause_after(self.database_attempts)
+        self._hold(held, fault)
+
+    def _let_settle_again(self, held: Held) -> bool:
+        if not release(self.folders.inbox.root, held.claim):
+            return False
+        self.store.drop_claim(held.claim.id)
+        self.held.remove(held)
+        emit(self.log, Event.FILE_UNSETTLED, file=held.claim.name, reason="changed while it was read; it settles again")
+        return True
+
+    def _hold(self, held: Held, fault: WorldFault) -> None:
+        held.attempts += 1
+        held.fault = fault
+        pause = pause_after(held.attempts)
+        held.due = self.clock.monotonic() + pause
+        self.held.add(held)
+        emit(
+            self.log,
+            Event.FILE_DEFERRED,
+            feed=held.feed,
+            file=held.claim.name,
+            run_id=held.verdict.run_id if held.verdict else None,
+            error_code=fault.code,
+            error=fault.message,
+            hint=fault.hint or None,
+            attempt=held.attempts,
+            retry_in_s=round(pause, 3),
+        )
+
+    def _database_is_well(self) -> None:
+        self.database_attempts, self.database_due = 0, 0.0
+
+    def _bug(self, held: Held, error: Exception) -> None:
+        """Our own fault: the file goes to ``failed/`` as ``internal_error`` with the traceback in the log."""
+        emit(self.log, Event.BUG, file=held.claim.name, feed=held.feed, traceback=traceback.format_exc())
+        fault = FileFault("internal_error", f"{type(error).__name__}: {error}", "please report this with the log's line")
+        try:
+            self._finish(held, self.recovery.fail(held.claim, held.feed, fault))
+        except WorldFault as world:
+            self._defer(held, world)
+
+    def _give_back(self, held: Held) -> None:
+        """An orderly stop in the middle of a file: its ``running`` row goes, the file goes back to where it was."""
+        self.held.add(held)
+
+    def _leave(self) -> None:
+        """Nothing of this daemon stays claimed or ``running`` after an orderly stop."""
+        self.watch.stop()
+        for held in self.held:
+            if held.verdict is not None:
+                continue  # committed: the next start only moves it
+            try:
+                self.store.drop_claim(held.claim.id)
+            except WorldFault:
+                continue  # the next start finds the claim
+            release(self.folders.inbox.root, held.claim)
+            self.held.remove(held)
+
+    def _patience(self) -> float:
+        """Return how long nothing can be due (seconds)."""
+        now = self.clock.monotonic()
+        due = [now + (LOST_WAIT_S if self.lost else min(self.folders.rescan_s, LONGEST_WAIT_S))]
+        due += [when for when in (self.survey.next_due, self.held.next_due()) if when is not None]
+        if self.survey.ready and self._database_pauses():
+            due.append(self.database_due)
+        return max(min(due) - now, 0.0)
+
+    def _now(self) -> str:
+        return stamp(self.clock.now())

@@ -1,0 +1,82 @@
+"""Claimed files that are not done yet, and when each is to be tried again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from inboxd.errors import DatabaseFault, WorldFault
+from inboxd.inbox.claim import Claim
+from inboxd.model import Verdict
+
+FIRST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 60.0
+
+
+def pause_after(attempts: int) -> float:
+    """Return how long to wait after so many failed attempts: doubling from 0.5 s to a minute, half of it by chance.
+
+    The chance keeps several daemons from asking a database that has just come back all at the same moment
+    (equal jitter, as in "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+    """
+    longest = min(FIRST_PAUSE_S * 2.0 ** min(attempts - 1, 16), LONGEST_PAUSE_S)
+    return longest / 2 + random.uniform(0, longest / 2)  # noqa: S311 - spreads load, guards nothing
+
+
+@dataclass(slots=True)
+class Held:
+    """One claimed file: to be processed, or (with a verdict) committed and still to be moved."""
+
+    claim: Claim
+    feed: str
+    since: str
+    retry: bool = False
+    """Asked for by ``inboxd retry``: read without the watermark."""
+    recovered: bool = False
+    verdict: Verdict | None = None
+    run_id: int | None = None
+    fault: WorldFault | None = None
+    attempts: int = 0
+    due: float = 0.0
+    retry_at: str | None = None
+
+
+@dataclass(slots=True)
+class HeldFiles:
+    """Owned by the loop's thread. Small: files wait in the inbox, here are only those already claimed."""
+
+    _held: dict[str, Held] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(list(self._held.values()))
+
+    def __contains__(self, claim_id: object) -> bool:
+        return claim_id in self._held
+
+    def add(self, held: Held) -> None:
+        """Keep a file, in the order of arrival."""
+        self._held.setdefault(held.claim.id, held)
+
+    def remove(self, held: Held) -> None:
+        """Forget a file that is done."""
+        self._held.pop(held.claim.id, None)
+
+    def due(self, now: float) -> list[Held]:
+        """Return the files whose pause is over, oldest first."""
+        return [held for held in self._held.values() if held.due <= now]
+
+    def next_due(self) -> float | None:
+        """Return when the next file is due (monotonic seconds)."""
+        return min((held.due for held in self._held.values()), default=None)
+
+    def blocks(self, feed: str) -> bool:
+        """Tell whether newer files of an ordered feed must wait behind one that the database holds up."""
+        return any(
+            held.feed == feed and held.verdict is None and isinstance(held.fault, DatabaseFault)
+            for held in self._held.values()
+        )

@@ -1,0 +1,199 @@
+"""Lines out: one JSON object per line for machines, a console form on a terminal.
+
+Each line has ``timestamp``, ``level``, ``event``, then ``run_id``, ``feed``, ``file``, and the counts. Events are the
+members of ``Event``; their names are part of the product.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, MutableMapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, TextIO, cast
+
+import msgspec
+import structlog
+
+from inboxd.clock import stamp, SystemClock
+from inboxd.model import printable
+
+Logger = structlog.typing.FilteringBoundLogger
+_EventDict = MutableMapping[str, Any]  # Any: structlog's own type for what a processor is given
+_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_FIRST: Final = ("timestamp", "level", "event", "run_id", "feed", "file")
+
+
+class Event(StrEnum):
+    """Every event a line can have, with the level it has and what it means."""
+
+    level: str
+    meaning: str
+
+    def __new__(cls, value: str, level: str, meaning: str) -> Event:
+        """Attach level and meaning to the name."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.level = level
+        member.meaning = meaning
+        return member
+
+    DAEMON_STARTED = "daemon_started", "info", "the daemon is ready: pid, host, version, inbox, database, config"
+    DAEMON_STOPPED = "daemon_stopped", "info", "an orderly stop: how many files it took, and why it stopped"
+    FILE_LOADED = "file_loaded", "info", "a file's records are committed: all counts, watermark, where it was moved"
+    FILE_DUPLICATE = "file_duplicate", "info", "the same content was loaded before, by the run in duplicate_of"
+    FILE_FAILED = "file_failed", "error", "nothing of the file was loaded: code, error, hint; the report is beside it"
+    FILE_DEFERRED = "file_deferred", "warning", "the world's fault: the file waits retry_in_s seconds, then is tried again"
+    FILE_IGNORED = "file_ignored", "warning", "left alone: no suffix of ours, no feed for it, or no regular file"
+    FILE_RECOVERED = "file_recovered", "info", "a crash had come between this file's COMMIT and its verdict: its counts"
+    FILE_RETRIED = "file_retried", "info", "a crash had interrupted this file: it is tried again"
+    FILE_UNSETTLED = "file_unsettled", "warning", "a file has not become complete for a long time; it keeps its place"
+    FILE_NOT_MOVABLE = "file_not_movable", "warning", "a file cannot be renamed out of the inbox, so it is not read"
+    ALL_REJECTED = "all_rejected", "warning", "there were records, and every one not skipped was rejected"
+    RECORDS_SKIPPED = "records_skipped", "warning", "records at or below the feed's watermark were left out"
+    SETTLE_UNPROVEN = "settle_unproven", "warning", "no lease and no event to go by: files wait inbox.settle_unproven"
+    INBOX_LOST = "inbox_lost", "error", "the inbox is gone, replaced or unreadable; it is looked for again"
+    INBOX_RESTORED = "inbox_restored", "info", "the inbox is watched again"
+    INBOX_OVERFLOW = "inbox_overflow", "warning", "the kernel's event queue overflowed; the inbox was scanned"
+    INBOX_POLLED = "inbox_polled", "info", "the filesystem gives no events, or no watch is to be had: it is polled"
+    FOLDER_UNREADABLE = "folder_unreadable", "warning", "a folder inside the inbox cannot be listed"
+    CONFIG_RELOADED = "config_reloaded", "info", "HUP: the new config is in force"
+    CONFIG_REJECTED = "config_rejected", "error", "HUP: the new config is bad, the old one stays; all its errors"
+    DATABASE_UPGRADED = "database_upgraded", "info", "the control tables were migrated to this version's schema"
+    HTTP_STARTED = "http_started", "info", "the page is served at this address"
+    HTTP_EXPOSED = "http_exposed", "warning", "the page listens beyond this machine; it has no password"
+    HTTP_FAILED = "http_failed", "error", "the page cannot be served; loading goes on"
+    RETENTION_APPLIED = "retention_applied", "info", "old files and rows were removed, as archive.keep and retention say"
+    RETENTION_FAILED = "retention_failed", "warning", "old files or rows could not be removed; tried again later"
+    STEP_TIMED = "step_timed", "debug", "how long one step of a file took"
+    BUG = "bug", "error", "a fault of inboxd itself, with its traceback; please report it"
+
+
+def emit(log: Logger, event: Event, **values: object) -> None:
+    """Write one line for ``event``, at the event's own level."""
+    log.log(_LEVELS[event.level], event.value, **values)
+
+
+class LogFile:
+    """A JSON-lines file, safe to rotate: opened for appending, opened again when its name leads elsewhere.
+
+    A full disk must not stop the loading of files, so a line that cannot be written is dropped here; it still goes to
+    standard output.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+        self._identity = (0, 0)
+
+    def write(self, line: bytes) -> None:
+        """Append one line in one ``write``, so that lines of several processes never mix."""
+        with contextlib.suppress(OSError):
+            if not self._current():
+                self._reopen()
+            os.write(self._fd, line)
+
+    def _current(self) -> bool:
+        if self._fd < 0:
+            return False
+        try:
+            found = os.stat(self._path)
+        except FileNotFoundError:
+            return False
+        return (found.st_dev, found.st_ino) == self._identity
+
+    def _reopen(self) -> None:
+        self.close()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        opened = os.fstat(self._fd)
+        self._identity = (opened.st_dev, opened.st_ino)
+
+    def close(self) -> None:
+        """Close the file; the next line opens it again."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def open_log(*, fmt: str, level: str, file: Path | None, stream: TextIO | None = None) -> Logger:
+    """Return a logger that writes to ``stream`` (standard output) and, as JSON, to ``file``.
+
+    ``fmt`` is ``json``, ``console``, or ``auto``: console on a terminal, else JSON.
+    """
+    out = sys.stdout if stream is None else stream
+    console = fmt == "console" or (fmt == "auto" and out.isatty())
+    outputs: list[Callable[[_EventDict], None]] = []
+    if file is not None:
+        outputs.append(_file_output(LogFile(file)))
+    outputs.append(_console_output(out) if console else _json_output(out))
+    return cast(
+        Logger,
+        structlog.wrap_logger(
+            None,
+            processors=[_in_order, _Tee(outputs)],
+            wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+            cache_logger_on_first_use=True,
+        ),
+    )
+
+
+class _Tee:
+    """The last processor: hands the finished line to every output, and stops there."""
+
+    def __init__(self, outputs: list[Callable[[_EventDict], None]]) -> None:
+        self._outputs = outputs
+
+    def __call__(self, _logger: object, _method: str, event: _EventDict) -> _EventDict:
+        for output in self._outputs:
+            output(event)
+        raise structlog.DropEvent
+
+
+def _in_order(_logger: object, method: str, event: _EventDict) -> _EventDict:
+    """Put the fixed keys first and make every text encodable, whatever bytes a file's name has."""
+    event["timestamp"] = stamp(SystemClock().now())
+    event["level"] = method
+    ordered = {key: event.pop(key) for key in _FIRST if key in event}
+    ordered.update(event)
+    return {key: printable_value(value) for key, value in ordered.items() if value is not None}
+
+
+def printable_value(value: object) -> object:
+    """Return a value that any JSON encoder takes."""
+    if isinstance(value, str):
+        return printable(value) if not value.isascii() else str(value)
+    if isinstance(value, Path):
+        return printable(str(value))
+    return value
+
+
+def _encode(event: _EventDict) -> bytes:
+    return msgspec.json.encode(event, enc_hook=repr) + b"\n"
+
+
+def _file_output(file: LogFile) -> Callable[[_EventDict], None]:
+    return lambda event: file.write(_encode(event))
+
+
+def _json_output(out: TextIO) -> Callable[[_EventDict], None]:
+    def write(event: _EventDict) -> None:
+        with contextlib.suppress(OSError, ValueError):  # a closed pipe must not stop the loading of files
+            out.write(_encode(event).decode())
+            out.flush()
+
+    return write
+
+
+def _console_output(out: TextIO) -> Callable[[_EventDict], None]:
+    renderer = structlog.dev.ConsoleRenderer(colors=out.isatty(), sort_keys=False)
+
+    def write(event: _EventDict) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            out.write(str(renderer(None, "", dict(event))) + "\n")
+            out.flush()
+
+    return write

@@ -1,0 +1,264 @@
+"""The story of one file: decode → stage → validate → upsert → advance → record → commit, or none of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from inboxd.clock import Clock, moment, stamp
+from inboxd.errors import FileFault, WorldFault
+from inboxd.model import Counts, Cursor, Edge, Feed, FieldType, Hook, Late, Outcome, RunStart, Step, Verdict
+from inboxd.records.decode import read_batches
+from inboxd.store.base import Classified, FileTransaction, RunEnd, Store
+
+LISTED_FAULTS = 100
+"""How many rejected records a report or a command's output names; the counts are exact."""
+
+
+class Source(Protocol):
+    """A file opened for one attempt: what is hashed is what is parsed."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to ``size`` bytes of the file as dropped."""
+        ...
+
+    def seal(self) -> str:
+        """Prove that nobody changed the file since it was opened, make it durable, return its SHA-256."""
+        ...
+
+    def drain(self) -> str:
+        """Read what is left and return the SHA-256."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One attempt at one file."""
+
+    feed: Feed
+    file_name: str
+    size: int
+    open: Callable[[], _Opened]
+    claim: str | None = None
+    ignore_watermark: bool = False
+    """``retry``: the file is read without the watermark."""
+    force: bool = False
+    """``load --force``: without the watermark and the ledger, and an equal cursor is applied too."""
+
+
+class _Opened(Protocol):
+    def __enter__(self) -> Source: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """What every file's way needs: where the rows go, the time, and how much a file may hold (bytes, unpacked)."""
+
+    store: Store
+    clock: Clock
+    host: str
+    max_file_size: int
+    hook: Hook = lambda _step, _edge: None
+    progress: Callable[[], None] = lambda: None
+
+    def process(self, job: Job) -> Verdict:
+        """Take one file all the way, and say how it ended.
+
+        Raises ``WorldFault`` when the file has to wait (its ``running`` row stays) and ``Interrupted`` when the
+        daemon was asked to stop; in both cases nothing was loaded.
+        """
+        started = self.clock.now()
+        clock_start = self.clock.monotonic()
+        with self._step(Step.BEGIN):
+            run_id = self.store.begin(
+                RunStart(job.feed.name, stamp(started), self.host, job.file_name, job.size, job.claim)
+            )
+        attempt = _Attempt(self, job, run_id, started, clock_start)
+        try:
+            with job.open() as source:
+                try:
+                    return attempt.load(source)
+                except FileFault as fault:
+                    return attempt.fail(fault, _hash_of(source, fault))
+        except FileFault as fault:  # it could not even be opened
+            return attempt.fail(fault, None)
+
+    def classify(self, job: Job) -> tuple[Classified, int]:
+        """Decode, stage and validate a file as ``process`` does, then tell by reading only what would become of it."""
+        now = self.clock.now()
+        staged_bytes = 0
+        with job.open() as source, self.store.transaction(0, job.feed, force=job.force) as tx:
+            for batch in read_batches(source, job.feed, now=now, max_size=self.max_file_size):
+                tx.stage(batch)
+                staged_bytes += batch.size
+            return tx.classify(None if _reads_all(job) else tx.watermark()), staged_bytes
+
+    def _step(self, step: Step) -> _StepHook:
+        return _StepHook(self.hook, step)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One attempt's fixed facts, so that the story below needs no other arguments."""
+
+    pipeline: Pipeline
+    job: Job
+    run_id: int
+    started: datetime
+    clock_start: float
+
+    def load(self, source: Source) -> Verdict:
+        """Everything a file does to the database, in one transaction."""
+        feed, step = self.job.feed, self.pipeline._step
+        with self.pipeline.store.transaction(self.run_id, feed, force=self.job.force) as tx:
+            with step(Step.STAGE):
+                self._stage(source, tx)
+            with step(Step.SEAL):
+                sha256 = source.seal()
+            with step(Step.LOCK):
+                tx.lock()
+            earlier = None if self.job.force else tx.duplicate_of(sha256)
+            if earlier is not None:
+                return self._duplicate(tx, sha256, earlier)
+            self._refuse_a_wrong_clock(tx)
+            with step(Step.UPSERT):
+                counts = tx.upsert(None if _reads_all(self.job) else tx.watermark())
+                self._refuse_too_many_rejected(tx, counts)
+            with step(Step.ADVANCE):
+                watermark = tx.advance(self._furthest_cursor())
+            verdict = self._verdict(Outcome.LOADED, sha256, counts=counts, watermark=watermark, errors=_errors(tx, counts))
+            return self._commit(tx, verdict)
+
+    def _stage(self, source: Source, tx: FileTransaction) -> None:
+        limit = self.pipeline.max_file_size
+        for batch in read_batches(source, self.job.feed, now=self.started, max_size=limit):
+            tx.stage(batch)
+            self.pipeline.progress()
+
+    def _duplicate(self, tx: FileTransaction, sha256: str, earlier: int) -> Verdict:
+        return self._commit(tx, self._verdict(Outcome.DUPLICATE, sha256, duplicate_of=earlier))
+
+    def _commit(self, tx: FileTransaction, verdict: Verdict) -> Verdict:
+        with self.pipeline._step(Step.RECORD):
+            tx.record(self._end(verdict))
+        with self.pipeline._step(Step.COMMIT):
+            tx.commit()
+        return verdict
+
+    def fail(self, fault: FileFault, sha256: str | None) -> Verdict:
+        """Record that the file's own fault kept it out; unless its content was loaded before, under another config."""
+        store = self.pipeline.store
+        if sha256 is not None and not self.job.force:
+            with store.transaction(self.run_id, self.job.feed) as tx:
+                tx.lock()
+                earlier = tx.duplicate_of(sha256)
+                if earlier is not None:
+                    return self._duplicate(tx, sha256, earlier)
+        verdict = self._verdict(Outcome.FAILED, sha256, fault=fault)
+        store.fail(self.run_id, self._end(verdict))
+        return verdict
+
+    def _refuse_a_wrong_clock(self, tx: FileTransaction) -> None:
+        """A clock far behind the last run would take every new record for one from the future, and say so for ever."""
+        last = tx.last_finished_at()
+        if last is not None and self.started + timedelta(seconds=self.job.feed.max_future_s) < moment(last):
+            msg = f"the clock says {stamp(self.started)}, but the last run ended at {last}"
+            raise WorldFault("clock_behind", msg, "set the clock right; the file waits until then")
+
+    def _refuse_too_many_rejected(self, tx: FileTransaction, counts: Counts) -> None:
+        feed = self.job.feed
+        considered = counts.rows_in - counts.rows_skipped
+        if not feed.max_rejected.exceeded(counts.rows_rejected, considered):
+            return
+        faults = tx.first_faults(LISTED_FAULTS)
+        details = {
+            "counts": counts,
+            "rejected_by_code": tx.rejected_counts(),
+            "faults": [{"record_no": f.record_no, "key": f.record_key, "code": f.code, "detail": f.detail} for f in faults],
+        }
+        msg = f"{counts.rows_rejected} of {considered} records were rejected, more than max_rejected allows"
+        hint = f"mend the records and retry the file, or raise max_rejected of feed {feed.name!r}"
+        raise FileFault("too_many_rejected", msg, hint, details=details)
+
+    def _furthest_cursor(self) -> Cursor | None:
+        """Where the watermark may stand at most: now + ``max_future``; numbers have no clock to be held against."""
+        return furthest_cursor(self.job.feed, self.started)
+
+    def _verdict(
+        self,
+        outcome: Outcome,
+        sha256: str | None,
+        *,
+        counts: Counts | None = None,
+        watermark: Cursor | None = None,
+        errors: tuple[str, ...] = (),
+        duplicate_of: int | None = None,
+        fault: FileFault | None = None,
+    ) -> Verdict:
+        elapsed = self.pipeline.clock.monotonic() - self.clock_start
+        return Verdict(
+            outcome=outcome,
+            run_id=self.run_id,
+            feed=self.job.feed.name,
+            file_name=self.job.file_name,
+            counts=counts or Counts(),
+            duration_ms=round(elapsed * 1000),
+            size=self.job.size,
+            sha256=sha256,
+            watermark=watermark,
+            duplicate_of=duplicate_of,
+            errors=errors,
+            error_code=fault.code if fault else None,
+            error=fault.message if fault else None,
+            hint=fault.hint if fault else "",
+            place=(fault.place.line, fault.place.column, fault.place.byte) if fault and fault.place else None,
+            details=fault.details if fault else None,
+        )
+
+    def _end(self, verdict: Verdict) -> RunEnd:
+        return RunEnd(verdict, stamp(self.pipeline.clock.now()))
+
+
+def furthest_cursor(feed: Feed, now: datetime) -> Cursor | None:
+    """Return the largest cursor value that ``max_future`` allows at ``now``; ``None`` for an integer cursor."""
+    kind = feed.cursor_field.type
+    if kind is FieldType.INTEGER:
+        return None
+    try:
+        text = stamp(now + timedelta(seconds=feed.max_future_s))
+    except OverflowError:  # max_future reaches past the year 9999
+        text = "9999-12-31T23:59:59.999999Z"
+    return text[:10] if kind is FieldType.DATE else text
+
+
+def _reads_all(job: Job) -> bool:
+    return job.force or job.ignore_watermark or job.feed.late is Late.MERGE
+
+
+def _errors(tx: FileTransaction, counts: Counts) -> tuple[str, ...]:
+    if not counts.rows_rejected:
+        return ()
+    return tuple(f"{fault.record_key}: {fault.code}" for fault in tx.first_faults(LISTED_FAULTS))
+
+
+def _hash_of(source: Source, fault: FileFault) -> str | None:
+    """Return the content's hash for the ledger; a file that is too large or unreadable is not read for it."""
+    return None if fault.code in {"file_too_large", "unreadable"} else source.drain()
+
+
+@dataclass(frozen=True, slots=True)
+class _StepHook:
+    hook: Hook
+    step: Step
+
+    def __enter__(self) -> None:
+        self.hook(self.step, Edge.BEFORE)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.hook(self.step, Edge.AFTER)
+
+

@@ -1,0 +1,122 @@
+"""What a crash left, put right: claims without a verdict, verdicts without a move, runs without a daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from inboxd.clock import Clock, stamp
+from inboxd.errors import FileFault
+from inboxd.held import Held
+from inboxd.inbox.claim import Claim, claims
+from inboxd.log import Event, Logger, emit
+from inboxd.model import Counts, Feed, Outcome, RunStart, RunStatus, Verdict, printable
+from inboxd.store.base import RunEnd, RunRow, Store
+
+INTERRUPTED: Final = "interrupted"
+POISON: Final = "poison"
+POISON_AFTER: Final = 3
+"""So many crashes in the middle of one claim, and the file goes to ``failed/``: it must not hold a daemon in a loop."""
+
+
+@dataclass(slots=True)
+class Recovery:
+    """Holds the folder ``.claimed`` against the ledger. ``shared``: other daemons may own some of the claims."""
+
+    store: Store
+    root: Callable[[], str]
+    match: Callable[[str], Feed | None]
+    clock: Clock
+    host: str
+    log: Logger
+    shared: bool = False
+
+    def at_start(self) -> Iterator[Held]:
+        """Mark the runs whose daemon is gone, and yield every claim it left, oldest first, with what is to be done."""
+        self.store.interrupt_abandoned(stamp(self.clock.now()))
+        for claim in sorted(claims(self.root()), key=lambda claim: (claim.mtime_ns, claim.name)):
+            held = self._held(claim)
+            if held is not None:
+                yield held
+
+    def of_the_dead(self, mine: Container[str]) -> Iterator[Held]:
+        """On a shared inbox, yield the claims of daemons that have died since; on one of our own, none."""
+        if not self.shared:
+            return
+        for claim in claims(self.root()):
+            if claim.id not in mine and self.store.abandoned(claim.id, stamp(self.clock.now())):
+                held = self._held(claim)
+                if held is not None:
+                    yield held
+
+    def _held(self, claim: Claim) -> Held | None:
+        if self.shared and not self.store.abandoned(claim.id, stamp(self.clock.now())):
+            return None
+        runs = self.store.runs_of_claim(claim.id)
+        feed = runs[0].job_name if runs else self._feed_of(claim)
+        held = Held(claim, feed, stamp(self.clock.now()), retry=claim.retry)
+        held.verdict = _ended(runs)
+        held.recovered = held.verdict is not None
+        if held.verdict is None and sum(run.error_code == INTERRUPTED for run in runs) >= POISON_AFTER:
+            msg = f"the daemon died {POISON_AFTER} times while it worked on this file"
+            fault = FileFault(POISON, msg, "look at the log before each start; then retry the file")
+            held.verdict = self.fail(claim, feed, fault)
+        elif held.verdict is None:
+            emit(self.log, Event.FILE_RETRIED, file=claim.name, feed=feed, interrupted=len(runs))
+        return held
+
+    def verdict_of(self, claim: Claim) -> Verdict | None:
+        """Return how the ledger says this claim ended, or ``None`` while it has not."""
+        return _ended(self.store.runs_of_claim(claim.id))
+
+    def fail(self, claim: Claim, feed: str, fault: FileFault) -> Verdict:
+        """Record a failure of a claim outside of the pipeline, and return its verdict."""
+        now = stamp(self.clock.now())
+        run_id = self.store.begin(RunStart(feed, now, self.host, printable(claim.name), claim.size, claim.id))
+        verdict = Verdict(
+            outcome=Outcome.FAILED,
+            run_id=run_id,
+            feed=feed,
+            file_name=printable(claim.name),
+            size=claim.size,
+            error_code=fault.code,
+            error=fault.message,
+            hint=fault.hint,
+        )
+        self.store.fail(run_id, RunEnd(verdict, now))
+        return verdict
+
+    def _feed_of(self, claim: Claim) -> str:
+        feed = self.match(claim.name)
+        return feed.name if feed else ""
+
+
+def _ended(runs: list[RunRow]) -> Verdict | None:
+    """Return the verdict of the run of a claim that ended otherwise than by an interruption."""
+    for run in runs:
+        if run.status is RunStatus.SUCCESS:
+            return _verdict(run, Outcome.LOADED if run.duplicate_of is None else Outcome.DUPLICATE)
+        if run.status is RunStatus.FAILURE and run.error_code != INTERRUPTED:
+            return _verdict(run, Outcome.FAILED)
+    return None
+
+
+def _verdict(run: RunRow, outcome: Outcome) -> Verdict:
+    counts = Counts(
+        run.rows_in, run.rows_out, run.rows_rejected or 0, run.rows_skipped or 0, run.rows_stale or 0
+    )
+    return Verdict(
+        outcome=outcome,
+        run_id=run.id,
+        feed=run.job_name,
+        file_name=run.file_name or "",
+        counts=counts,
+        duration_ms=run.duration_ms,
+        size=run.file_size or 0,
+        sha256=run.content_sha256,
+        watermark=run.watermark,
+        duplicate_of=run.duplicate_of,
+        error_code=run.error_code,
+        error=run.error,
+    )

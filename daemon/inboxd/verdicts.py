@@ -1,0 +1,79 @@
+"""What is said of a file that has ended: its log lines, and the report beside a failed one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from inboxd.log import Event, Logger, emit
+from inboxd.model import Counts, Outcome, Verdict
+
+_EVENTS: Final = {
+    Outcome.LOADED: Event.FILE_LOADED,
+    Outcome.DUPLICATE: Event.FILE_DUPLICATE,
+    Outcome.FAILED: Event.FILE_FAILED,
+}
+
+
+def counts_of(counts: Counts) -> dict[str, int]:
+    """Return the counts under their names in logs, tables and reports."""
+    return {
+        "rows_in": counts.rows_in,
+        "rows_out": counts.rows_out,
+        "rows_rejected": counts.rows_rejected,
+        "rows_skipped": counts.rows_skipped,
+        "rows_stale": counts.rows_stale,
+    }
+
+
+def log_verdict(log: Logger, verdict: Verdict, *, archived: str | None, recovered: bool = False) -> None:
+    """Write the one line a file gets, then the warnings its counts call for."""
+    line, column, byte = verdict.place or (None, None, None)
+    emit(
+        log,
+        Event.FILE_RECOVERED if recovered else _EVENTS[verdict.outcome],
+        run_id=verdict.run_id,
+        feed=verdict.feed,
+        file=verdict.file_name,
+        **counts_of(verdict.counts),
+        duration_ms=verdict.duration_ms,
+        size=verdict.size,
+        watermark=verdict.watermark,
+        duplicate_of=verdict.duplicate_of,
+        error_code=verdict.error_code,
+        error=verdict.error,
+        hint=verdict.hint or None,
+        line=line,
+        column=column,
+        byte=byte,
+        archived=archived,
+    )
+    if verdict.outcome is Outcome.LOADED and not recovered:
+        _warn(log, verdict)
+
+
+def _warn(log: Logger, verdict: Verdict) -> None:
+    counts = verdict.counts
+    about = {"run_id": verdict.run_id, "feed": verdict.feed, "file": verdict.file_name}
+    if counts.rows_rejected and counts.rows_rejected == counts.rows_in - counts.rows_skipped:
+        emit(log, Event.ALL_REJECTED, **about, rows_rejected=counts.rows_rejected, first=list(verdict.errors[:3]))
+    if counts.rows_skipped:
+        emit(log, Event.RECORDS_SKIPPED, **about, rows_skipped=counts.rows_skipped)
+
+
+def report_of(verdict: Verdict) -> dict[str, object]:
+    """Return what ``NAME.error.json`` beside a failed file says."""
+    line, column, byte = verdict.place or (None, None, None)
+    return {
+        "file": verdict.file_name,
+        "feed": verdict.feed,
+        "run_id": verdict.run_id,
+        "code": verdict.error_code,
+        "message": verdict.error,
+        "hint": verdict.hint,
+        "line": line,
+        "column": column,
+        "byte": byte,
+        "size": verdict.size,
+        "sha256": verdict.sha256,
+        **(verdict.details or {}),
+    }
