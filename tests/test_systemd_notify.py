@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +25,7 @@ def manager_at(address: str) -> Iterator[socket.socket]:
 
 
 def test_every_message_arrives_as_one_datagram(tmp_path: Path) -> None:
-    """READY, STATUS, WATCHDOG, RELOADING, STOPPING and a plea for time arrive in the words that systemd knows."""
+    """READY, STATUS, RELOADING, STOPPING and a plea for time arrive in the words that systemd knows."""
     address = str(tmp_path / "notify")
     notifier = Notifier(address)
     with manager_at(address) as manager:
@@ -34,26 +33,32 @@ def test_every_message_arrives_as_one_datagram(tmp_path: Path) -> None:
         assert manager.recv(4096) == b"READY=1\nSTATUS=watching /var/lib/inboxd/inbox"
         assert notifier.status("3 files waiting")
         assert manager.recv(4096) == b"STATUS=3 files waiting"
-        assert notifier.alive()
-        assert manager.recv(4096) == b"WATCHDOG=1"
         assert notifier.stopping()
         assert manager.recv(4096) == b"STOPPING=1\nSTATUS=stopping"
         assert notifier.need_time(1.5)
         assert manager.recv(4096) == b"EXTEND_TIMEOUT_USEC=1500000"
-        before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        assert notifier.reloading()
-        first, second = manager.recv(4096).decode().split("\n")
-        assert first == "RELOADING=1"
-        sent = int(second.removeprefix("MONOTONIC_USEC="))
-        assert before <= sent <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        assert notifier.reloading(12.25)
+        assert manager.recv(4096) == b"RELOADING=1\nMONOTONIC_USEC=12250000"
+
+
+def test_the_watchdog_is_fed_four_times_a_period_however_often_there_is_progress(tmp_path: Path) -> None:
+    """A call for each window of a large file costs nothing: only what is due is sent."""
+    address = str(tmp_path / "notify")
+    notifier = Notifier(address, watchdog_s=60.0)
+    assert notifier.feed_every_s == 15.0
+    with manager_at(address) as manager:
+        sent = [second for second in range(1000, 1060) if notifier.watchdog(float(second))]
+        assert sent == [1000, 1015, 1030, 1045]
+        assert [manager.recv(4096) for _ in sent] == [b"WATCHDOG=1"] * 4
+    assert not Notifier(address, watchdog_s=None).watchdog(5.0)
 
 
 def test_a_socket_in_the_abstract_namespace_is_reached() -> None:
     """``@name`` is a socket without a path, as in ``systemd-notify`` under some container managers."""
     name = f"inboxd-test-{os.getpid()}"
     with manager_at(f"\0{name}") as manager:
-        assert Notifier(f"@{name}").alive()
-        assert manager.recv(4096) == b"WATCHDOG=1"
+        assert Notifier(f"@{name}").stopping("bye")
+        assert manager.recv(4096) == b"STOPPING=1\nSTATUS=bye"
 
 
 def test_a_status_cannot_smuggle_in_another_assignment(tmp_path: Path) -> None:
@@ -74,12 +79,14 @@ def test_without_a_manager_nothing_is_sent_and_nothing_fails(environ: dict[str, 
 
 def test_a_manager_that_is_gone_or_deaf_does_not_stop_the_work(tmp_path: Path) -> None:
     """A socket that is missing, and one whose queue is full and never read, both only answer "not handed over"."""
-    assert not Notifier(str(tmp_path / "missing")).alive()
+    assert not Notifier(str(tmp_path / "missing")).status("here")
     address = str(tmp_path / "deaf")
     with manager_at(address):
         notifier = Notifier(address)
         sent = 0
-        while notifier.alive():  # ends by itself: the kernel queues net.unix.max_dgram_qlen datagrams and no more
+        while notifier.status(
+            "here"
+        ):  # ends by itself: the kernel queues net.unix.max_dgram_qlen datagrams and no more
             sent += 1
             assert sent < 100_000
 

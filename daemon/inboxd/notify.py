@@ -2,41 +2,49 @@
 
 The protocol is sd_notify(3) of systemd: newline-separated assignments in one datagram. Without the variable
 (a terminal, a container without an init) nothing is sent and nothing fails. A manager that does not answer must
-not hold up a file either: a datagram that cannot be handed over at once is dropped, and the caller is told.
+not hold up a file either: a datagram that cannot be handed over in time is dropped, and the caller is told.
 """
 
 from __future__ import annotations
 
+import os
 import socket
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
 SEND_TIMEOUT_S: Final = 1.0
 """How long a datagram may wait for room in the manager's queue; the shortest useful watchdog is a few seconds."""
+FEEDS_PER_PERIOD: Final = 4
+"""How often the watchdog is fed in one period; sd_watchdog_enabled(3) advises at least two."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Notifier:
-    """The line to the service manager; every method tells whether the datagram was handed over."""
+    """The line to the service manager, owned by the main thread. Methods tell whether the datagram was handed over."""
 
     address: str | None = None
     """Path of the manager's socket, ``@name`` for one in the abstract namespace, ``None`` for no manager."""
     watchdog_s: float | None = None
-    """Seconds without ``alive()`` after which the manager kills the process; ``None`` if it does not watch."""
+    """Seconds without ``watchdog()`` after which the manager kills the process; ``None`` if it does not watch."""
+    _fed: float = float("-inf")
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str], pid: int) -> Self:
+    def from_environment(cls, environ: Mapping[str, str], pid: int | None = None) -> Self:
         """Read ``NOTIFY_SOCKET`` and ``WATCHDOG_USEC``; the watchdog of another ``WATCHDOG_PID`` is not ours."""
         address = environ.get("NOTIFY_SOCKET", "")
         period = environ.get("WATCHDOG_USEC", "")
-        watched = period.isascii() and period.isdigit() and environ.get("WATCHDOG_PID") in {None, "", str(pid)}
-        usec = int(period) if watched else 0
+        ours = environ.get("WATCHDOG_PID", "") in {"", str(os.getpid() if pid is None else pid)}
+        usec = int(period) if ours and period.isascii() and period.isdigit() else 0
         return cls(
             address=address if address.startswith(("/", "@")) else None,
             watchdog_s=usec / 1_000_000 if usec else None,
         )
+
+    @property
+    def feed_every_s(self) -> float:
+        """How long the loop may sleep and still feed the watchdog in time; infinite without one."""
+        return float("inf") if self.watchdog_s is None else self.watchdog_s / FEEDS_PER_PERIOD
 
     def send(self, *assignments: str) -> bool:
         """Send the assignments in one datagram."""
@@ -52,20 +60,23 @@ class Notifier:
         return True
 
     def ready(self, status: str) -> bool:
-        """Start-up, or a reload, is over."""
+        """Say that start-up, or a reload, is over."""
         return self.send("READY=1", f"STATUS={_one_line(status)}")
 
     def status(self, status: str) -> bool:
-        """One line for ``systemctl status``."""
+        """Set the line that ``systemctl status`` shows."""
         return self.send(f"STATUS={_one_line(status)}")
 
-    def alive(self) -> bool:
-        """Proven progress since the last call: put off the watchdog."""
+    def watchdog(self, now: float) -> bool:
+        """Say that there was progress by ``now`` (monotonic seconds); call it at every proof of it, it sends when due."""
+        if self.address is None or now - self._fed < self.feed_every_s:
+            return False
+        self._fed = now
         return self.send("WATCHDOG=1")
 
-    def reloading(self) -> bool:
+    def reloading(self, now: float) -> bool:
         """Say that a new configuration is being read; ``ready()`` ends it. ``Type=notify-reload`` wants the time."""
-        return self.send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        return self.send("RELOADING=1", f"MONOTONIC_USEC={int(now * 1_000_000)}")
 
     def stopping(self, status: str = "stopping") -> bool:
         """Say that an orderly stop has begun."""
