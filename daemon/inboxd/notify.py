@@ -68,7 +68,7 @@ class Notifier:
         return self.send(f"STATUS={_one_line(status)}")
 
     def watchdog(self, now: float) -> bool:
-        """Say that there was progress by ``now`` (monotonic seconds); call it at every proof of it, it sends when due."""
+        """Say that there was progress by ``now`` (monotonic, s); to be called at every proof of it, sends when due."""
         if self.address is None or now - self._fed < self.feed_every_s:
             return False
         self._fed = now
