@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from inboxd.clock import Clock, moment, stamp
 from inboxd.errors import FileFault, WorldFault
-from inboxd.model import Counts, Cursor, Edge, Feed, FieldType, Hook, Late, Outcome, RunStart, Step, Verdict
+from inboxd.model import Counts, Cursor, Edge, Feed, FieldType, Hook, Late, Outcome, Reject, RunStart, Step, Verdict
 from inboxd.records.decode import read_batches
 from inboxd.store.base import Classified, FileTransaction, RunEnd, Store
 
@@ -40,7 +41,7 @@ class Job:
     feed: Feed
     file_name: str
     size: int
-    open: Callable[[], _Opened]
+    open: Callable[[], AbstractContextManager[Source]]
     claim: str | None = None
     ignore_watermark: bool = False
     """``retry``: the file is read without the watermark."""
@@ -48,9 +49,15 @@ class Job:
     """``load --force``: without the watermark and the ledger, and an equal cursor is applied too."""
 
 
-class _Opened(Protocol):
-    def __enter__(self) -> Source: ...
-    def __exit__(self, *exc: object) -> None: ...
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a file would do: ``check``'s answer."""
+
+    found: Classified
+    duplicate_of: int | None
+    too_many_rejected: bool
+    rejected_by_code: dict[str, int]
+    faults: tuple[Reject, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +93,22 @@ class Pipeline:
         except FileFault as fault:  # it could not even be opened
             return attempt.fail(fault, None)
 
-    def classify(self, job: Job) -> tuple[Classified, int]:
+    def classify(self, job: Job) -> Forecast:
         """Decode, stage and validate a file as ``process`` does, then tell by reading only what would become of it."""
         now = self.clock.now()
-        staged_bytes = 0
         with job.open() as source, self.store.transaction(0, job.feed, force=job.force) as tx:
             for batch in read_batches(source, job.feed, now=now, max_size=self.max_file_size):
                 tx.stage(batch)
-                staged_bytes += batch.size
-            return tx.classify(None if _reads_all(job) else tx.watermark()), staged_bytes
+            earlier = None if job.force else tx.duplicate_of(source.seal())
+            found = tx.classify(None if _reads_all(job) else tx.watermark())
+            considered = found.inserted + found.changed + found.stale + found.rejected
+            return Forecast(
+                found=found,
+                duplicate_of=earlier,
+                too_many_rejected=job.feed.max_rejected.exceeded(found.rejected, considered),
+                rejected_by_code=dict(tx.rejected_counts()),
+                faults=tuple(tx.first_faults(LISTED_FAULTS)),
+            )
 
     def _step(self, step: Step) -> _StepHook:
         return _StepHook(self.hook, step)

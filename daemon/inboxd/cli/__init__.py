@@ -1,0 +1,116 @@
+"""The command line. Each command's module is imported only when that command is called: start-up time counts."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Final
+
+import click
+
+from inboxd import __version__
+from inboxd.errors import (
+    EXIT_FAILED,
+    EXIT_SOFTWARE,
+    EXIT_UNAVAILABLE,
+    EXIT_USAGE,
+    DatabaseFault,
+    InboxdError,
+    Interrupted,
+    OperatorFault,
+)
+
+COMMANDS: Final = {
+    "run": "inboxd.cli.run:run",
+    "load": "inboxd.cli.load:load",
+    "check": "inboxd.cli.load:check",
+    "runs": "inboxd.cli.runs:runs",
+    "watermark": "inboxd.cli.watermark:watermark",
+    "config": "inboxd.cli.config:config",
+    "db": "inboxd.cli.db:db",
+}
+"""Each command and where it is, in the order in which ``--help`` lists them."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Return the names in the order of ``COMMANDS``."""
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
+        """Import and return one command."""
+        target = COMMANDS.get(name)
+        if target is None:
+            return None
+        module, _, attribute = target.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            msg = f"{target} is no command"
+            raise TypeError(msg)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="The TOML file to use. Without it: $INBOXD_CONFIG, ./inboxd.toml, "
+    "$XDG_CONFIG_HOME/inboxd/inboxd.toml, /etc/inboxd/inboxd.toml, else the defaults.",
+)
+@click.version_option(__version__, prog_name="inboxd")
+@click.pass_context
+def cli(context: click.Context, config_file: Path | None) -> None:
+    """Drop JSON files into a folder; find their records in a database, exactly once, or learn why not.
+
+    \b
+    Try:  inboxd run                    watch the inbox
+          inboxd check orders.json      see what a file would do
+          inboxd status                 what waits, what failed, what was loaded
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    context.obj = config_file
+
+
+def main() -> None:
+    """Run the command line and exit with the code that the contract gives to each kind of end."""
+    sys.exit(run_cli(sys.argv[1:]))
+
+
+def run_cli(arguments: list[str]) -> int:
+    """Run one command; return its exit code. Errors of ours are one line and a remedy, never a traceback."""
+    try:
+        result = cli.main(arguments, prog_name="inboxd", standalone_mode=False)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.UsageError as error:
+        error.show()
+        return EXIT_USAGE
+    except click.ClickException as error:
+        error.show()
+        return EXIT_FAILED
+    except (click.Abort, KeyboardInterrupt, Interrupted):
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
+        return EXIT_FAILED
+    except InboxdError as error:
+        click.echo(f"inboxd: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"  {error.hint}", err=True)
+        return _exit_code(error)
+    except Exception:  # noqa: BLE001 - the last line of defence: a bug has an exit code of its own
+        traceback.print_exc()
+        click.echo("inboxd: this is a bug in inboxd; please report it with the lines above", err=True)
+        return EXIT_SOFTWARE
+    return result if isinstance(result, int) else 0
+
+
+def _exit_code(error: InboxdError) -> int:
+    if isinstance(error, OperatorFault):
+        return error.exit_code
+    return EXIT_UNAVAILABLE if isinstance(error, DatabaseFault) else EXIT_FAILED

@@ -1,0 +1,82 @@
+"""What every command starts from: the settings, a store, and a place to print to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from inboxd.config import Settings, load_settings
+
+if TYPE_CHECKING:
+    from inboxd.store.base import Store
+
+
+def settings_of(context: click.Context, *, database_url: str | None = None) -> Settings:
+    """Load the settings this command was started with; ``database_url`` takes the place of the configured one."""
+    config_file: Path | None = context.find_root().obj
+    env = dict(os.environ)
+    if database_url is not None:
+        env["INBOXD_DATABASE__URL"] = database_url
+    return load_settings(config_file, env, Path.cwd())
+
+
+@contextmanager
+def writing_store(settings: Settings) -> Iterator[Store]:
+    """Open the store for a command that writes, with its tables as the config wants them."""
+    from inboxd.store import open_store  # noqa: PLC0415 - commands that need no database start faster
+
+    with open_store(settings.database.url) as store:
+        store.upgrade()
+        store.prepare(settings.feeds)
+        yield store
+
+
+@contextmanager
+def reading_store(settings: Settings) -> Iterator[Store]:
+    """Open the store for a command that only reads; the daemon may be running or not."""
+    from inboxd.store import open_store  # noqa: PLC0415 - commands that need no database start faster
+
+    with open_store(settings.database.url, readonly=True) as store:
+        yield store
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document, indented for eyes and exact for machines."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write one JSON document to a file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+    temporary.replace(path)
+
+
+def on_terminal() -> bool:
+    """Tell whether a person is looking."""
+    return sys.stdout.isatty()
+
+
+
+
+@contextmanager
+def checking_store(settings: Settings) -> Iterator[Store]:
+    """Open the store for ``check``: as it is, or, where there is none yet, an empty one in memory."""
+    from inboxd.store import open_store  # noqa: PLC0415 - commands that need no database start faster
+
+    if settings.database.is_postgres or settings.database.sqlite_path.exists():
+        with open_store(settings.database.url, readonly=True) as store:
+            yield store
+        return
+    with open_store("sqlite://") as store:
+        store.upgrade()
+        store.prepare(settings.feeds)
+        yield store

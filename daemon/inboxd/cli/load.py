@@ -1,0 +1,211 @@
+"""``inboxd load`` and ``inboxd check``: files where they are, in one shot."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from inboxd.cli.context import checking_store, on_terminal, print_json, settings_of, write_json, writing_store
+from inboxd.cli.progress import Progress, progress_over
+from inboxd.clock import SystemClock
+from inboxd.config import Settings, match_feed
+from inboxd.errors import EXIT_FAILED, FileFault
+from inboxd.model import Feed, Outcome, RunStatus, Verdict, printable
+from inboxd.store.base import Classified
+
+if TYPE_CHECKING:
+    from inboxd.pipeline import Job, Pipeline
+    from inboxd.store.base import Store
+
+MAX_ERRORS: Final = 100
+"""How many rejects ``errors`` lists, for all files together."""
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option("--feed", "feed_name", help="The feed to load into; without it, the first whose match fits the name.")
+@click.option("--db", "database_url", help="Another database than the configured one.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write the JSON result to this file as well.")
+@click.option("--force", is_flag=True, help="Load again what was loaded: a reload mends rows, newer rows still win.")
+@click.pass_context
+def load(
+    context: click.Context,
+    files: tuple[str, ...],
+    feed_name: str | None,
+    database_url: str | None,
+    output: Path | None,
+    *,
+    force: bool,
+) -> int:
+    """Load files once, and leave them where they are. Prints one JSON object.
+
+    \b
+    Example:  inboxd load data/samples/clean.json
+              inboxd load --feed orders --db sqlite:///try.db export/*.json
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    settings = settings_of(context, database_url=database_url)
+    feeds = [_feed_for(settings, name, feed_name) for name in files]
+    started = time.monotonic()
+    with writing_store(settings) as store, progress_over(files) as progress:
+        pipeline = _pipeline(settings, store)
+        verdicts = [
+            pipeline.process(_job(settings, name, feed, progress, force=force))
+            for name, feed in zip(files, feeds, strict=True)
+        ]
+        counted = store.table_counts(feeds)
+        watermark = next((row.value for row in store.watermarks() if row.name == feeds[-1].name), None)
+    result = {
+        **_sums(verdicts),
+        "target_rows": counted.target_rows,
+        "dead_letters": counted.dead_letters,
+        "lineage_entries": counted.lineage_entries,
+        "watermark": watermark,
+        "duration_ms": round((time.monotonic() - started) * 1000),
+        "files": [_of_file(verdict) for verdict in verdicts],
+    }
+    if output is not None:
+        write_json(output, result)
+    print_json(result)
+    return EXIT_FAILED if any(verdict.outcome is Outcome.FAILED for verdict in verdicts) else 0
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option("--feed", "feed_name", help="The feed to check against; without it, the first whose match fits the name.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def check(context: click.Context, files: tuple[str, ...], feed_name: str | None, *, as_json: bool) -> int:
+    """Tell what files would do: inserted, changed, stale, skipped, rejected. Changes nothing.
+
+    \b
+    Example:  inboxd check orders.json
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    settings = settings_of(context)
+    feeds = [_feed_for(settings, name, feed_name) for name in files]
+    with checking_store(settings) as store, progress_over(files) as progress:
+        pipeline = _pipeline(settings, store)
+        found = [
+            _classify(pipeline, _job(settings, name, feed, progress)) for name, feed in zip(files, feeds, strict=True)
+        ]
+    if as_json or not on_terminal():
+        print_json({"files": found})
+    else:
+        from inboxd.cli.tables import print_checks  # noqa: PLC0415 - rich is imported only on a terminal
+
+        print_checks(found)
+    return EXIT_FAILED if any(one["error_code"] or one["rejected"] for one in found) else 0
+
+
+def _pipeline(settings: Settings, store: Store) -> Pipeline:
+    from inboxd.pipeline import Pipeline  # noqa: PLC0415 - `--help` needs none of it
+
+    return Pipeline(store, SystemClock(), os.uname().nodename, settings.inbox.max_file_size)
+
+
+def _feed_for(settings: Settings, name: str, feed_name: str | None) -> Feed:
+    """Return the feed of a file: as named, or matched by its path in the inbox, or by its bare name."""
+    if feed_name is not None:
+        for feed in settings.feeds:
+            if feed.name == feed_name:
+                return feed
+        known = ", ".join(feed.name for feed in settings.feeds)
+        msg = f"there is no feed {feed_name!r}; the config has: {known}"
+        raise click.UsageError(msg)
+    path = Path(os.path.abspath(name))  # noqa: PTH100 - Path.resolve would follow a symlink out of the inbox
+    inside = path.is_relative_to(settings.inbox.path)
+    found = match_feed(settings.feeds, str(path.relative_to(settings.inbox.path)) if inside else path.name)
+    if found is None:
+        msg = f"no feed matches {printable(name)!r}; name one with --feed"
+        raise click.UsageError(msg)
+    return found
+
+
+def _job(settings: Settings, name: str, feed: Feed, progress: Progress, *, force: bool = False) -> Job:
+    from inboxd.inbox.claim import Source  # noqa: PLC0415 - `--help` needs none of it
+    from inboxd.pipeline import Job  # noqa: PLC0415 - `--help` needs none of it
+
+    limit = settings.inbox.max_file_size
+    return Job(
+        feed=feed,
+        file_name=printable(name),
+        size=os.stat(name).st_size,
+        open=lambda: progress.watching(Source(name, max_size=limit)),
+        force=force,
+    )
+
+
+
+
+def _classify(pipeline: Pipeline, job: Job) -> dict[str, object]:
+    """Return one file's forecast, every key always there."""
+    try:
+        forecast = pipeline.classify(job)
+    except FileFault as fault:
+        return _forecast(job, Classified(), fault=fault)
+    fault = None
+    if forecast.too_many_rejected:
+        msg = f"{forecast.found.rejected} records would be rejected, more than max_rejected allows"
+        fault = FileFault("too_many_rejected", msg, "mend the records, or raise the feed's max_rejected")
+    return {
+        **_forecast(job, forecast.found, fault=fault),
+        "duplicate_of": forecast.duplicate_of,
+        "rejected_by_code": forecast.rejected_by_code,
+        "errors": [f"{one.record_key}: {one.code}" for one in forecast.faults],
+        "faults": [
+            {"record_no": one.record_no, "key": one.record_key, "code": one.code, "detail": one.detail}
+            for one in forecast.faults
+        ],
+    }
+
+
+def _forecast(job: Job, found: Classified, *, fault: FileFault | None) -> dict[str, object]:
+    return {
+        "file": job.file_name,
+        "feed": job.feed.name,
+        "input_records": sum(asdict(found).values()),
+        **asdict(found),
+        "duplicate_of": None,
+        "rejected_by_code": {},
+        "errors": [],
+        "faults": [],
+        "error_code": fault.code if fault else None,
+        "error": fault.message if fault else None,
+        "hint": fault.hint if fault else None,
+        "place": asdict(fault.place) if fault and fault.place else None,
+    }
+
+
+def _sums(verdicts: Sequence[Verdict]) -> dict[str, object]:
+    """Return the counts of all files together, under the names of the output object."""
+    return {
+        "input_records": sum(verdict.counts.rows_in for verdict in verdicts),
+        "staged": sum(verdict.counts.rows_out + verdict.counts.rows_stale for verdict in verdicts),
+        "loaded": sum(verdict.counts.rows_out for verdict in verdicts),
+        "rejected": sum(verdict.counts.rows_rejected for verdict in verdicts),
+        "skipped": sum(verdict.counts.rows_skipped for verdict in verdicts),
+        "stale": sum(verdict.counts.rows_stale for verdict in verdicts),
+        "errors": [error for verdict in verdicts for error in verdict.errors][:MAX_ERRORS],
+    }
+
+
+def _of_file(verdict: Verdict) -> dict[str, object]:
+    failed = verdict.outcome is Outcome.FAILED
+    return {
+        "file": verdict.file_name,
+        "run_id": verdict.run_id,
+        "status": (RunStatus.FAILURE if failed else RunStatus.SUCCESS).value,
+        "error_code": verdict.error_code,
+        "error": verdict.error,
+        "hint": verdict.hint or None,
+        "place": dict(zip(("line", "column", "byte"), verdict.place, strict=True)) if verdict.place else None,
+        "duplicate_of": verdict.duplicate_of,
+        **_sums([verdict]),
+        "watermark": verdict.watermark,
+        "duration_ms": verdict.duration_ms,
+    }

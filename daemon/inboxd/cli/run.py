@@ -1,0 +1,22 @@
+"""``inboxd run``: the daemon in the foreground."""
+
+from __future__ import annotations
+
+import click
+
+from inboxd.cli.context import settings_of
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Drain the inbox, then exit: 0, or 1 if a file failed.")
+@click.option("--http", "http", metavar="ADDR", default="", help="Serve the page at ADDR, such as 127.0.0.1:8765.")
+@click.pass_context
+def run(context: click.Context, *, once: bool, http: str) -> int:
+    """Watch the inbox and load what arrives, until stopped by TERM or INT.
+
+    \b
+    Example:  inboxd run --http 127.0.0.1:8765
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    from inboxd.service import Service  # noqa: PLC0415 - `inboxd run --help` needs none of it
+
+    return Service(settings_of(context), lambda: settings_of(context), http=http).run(once=once)

@@ -1,0 +1,91 @@
+"""``inboxd watermark``: how far each feed has come."""
+
+from __future__ import annotations
+
+import click
+
+from inboxd.cli.context import print_json, reading_store, settings_of, writing_store
+from inboxd.clock import SystemClock, stamp
+from inboxd.config import Settings, cursor_value
+from inboxd.model import Feed
+
+
+@click.group()
+def watermark() -> None:
+    """Show, set or reset a feed's watermark."""
+
+
+@watermark.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def show(context: click.Context, *, as_json: bool) -> None:
+    """Show every feed's watermark, which run set it, and when.
+
+    \b
+    Example:  inboxd watermark show
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    settings = settings_of(context)
+    with reading_store(settings) as store:
+        rows = {row.name: row for row in store.watermarks()}
+    found = [
+        {
+            "feed": feed.name,
+            "cursor": feed.cursor,
+            "value": rows[feed.name].value if feed.name in rows else None,
+            "run_id": rows[feed.name].run_id if feed.name in rows else None,
+            "updated_at": rows[feed.name].updated_at if feed.name in rows else None,
+        }
+        for feed in settings.feeds
+    ]
+    if as_json:
+        print_json({"watermarks": found})
+        return
+    for one in found:
+        click.echo(f"{one['feed']}: {one['value'] or 'none yet'}" + (f" (run {one['run_id']})" if one["run_id"] else ""))
+
+
+@watermark.command("set")
+@click.argument("feed_name", metavar="FEED")
+@click.argument("value")
+@click.pass_context
+def set_to(context: click.Context, feed_name: str, value: str) -> None:
+    """Set a feed's watermark, forward or back. Records at or below it will be skipped.
+
+    \b
+    Example:  inboxd watermark set events 2026-01-15T00:00:00Z
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    settings = settings_of(context)
+    feed = _feed(settings, feed_name)
+    try:
+        canonical = cursor_value(feed, value)
+    except ValueError as error:
+        msg = f"{value!r} is no {feed.cursor_field.type.value}: {error}"
+        raise click.UsageError(msg) from None
+    with writing_store(settings) as store:
+        store.set_watermark(feed, canonical, stamp(SystemClock().now()))
+    click.echo(f"{feed.name}: {canonical}")
+
+
+@watermark.command()
+@click.argument("feed_name", metavar="FEED")
+@click.pass_context
+def reset(context: click.Context, feed_name: str) -> None:
+    """Forget a feed's watermark: nothing will be skipped until a file is loaded.
+
+    \b
+    Example:  inboxd watermark reset events
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    settings = settings_of(context)
+    feed = _feed(settings, feed_name)
+    with writing_store(settings) as store:
+        store.set_watermark(feed, None, stamp(SystemClock().now()))
+    click.echo(f"{feed.name}: none")
+
+
+def _feed(settings: Settings, name: str) -> Feed:
+    for feed in settings.feeds:
+        if feed.name == name:
+            return feed
+    known = ", ".join(feed.name for feed in settings.feeds)
+    msg = f"there is no feed {name!r}; the config has: {known}"
+    raise click.UsageError(msg)

@@ -1,0 +1,322 @@
+"""The daemon as a process: builds everything, takes the locks, listens to signals, tells systemd."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from inboxd import __version__
+from inboxd.clock import Clock, SystemClock, stamp
+from inboxd.config import Settings, match_feed
+from inboxd.daemon import Daemon, Folders
+from inboxd.errors import EXIT_CONFIG, Interrupted, OperatorFault
+from inboxd.inbox.archive import Archive
+from inboxd.inbox.scan import Inbox
+from inboxd.inbox.watch import Watch
+from inboxd.log import Event, Logger, emit, open_log
+from inboxd.model import Edge, Hook, Late, Step
+from inboxd.notify import Notifier
+from inboxd.pipeline import Pipeline
+from inboxd.presence import MAX_LISTED, STATE_FILE, DaemonLock, DaemonState, Waiting, write_state
+from inboxd.recovery import Recovery
+from inboxd.store import open_store
+from inboxd.store.base import Store
+from inboxd.wake import Wake
+
+GRACE_S: Final = 5.0
+"""After TERM the current file may take this long to finish; then it is rolled back. systemd allows ten seconds."""
+STATE_EVERY_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class Signals:
+    """What signals asked for. Handlers only set flags and wake the loop; a second signal changes nothing."""
+
+    wake: Wake
+    clock: Clock
+    stopping: bool = False
+    reload: bool = False
+    stop_by: float = float("inf")
+    reason: str = ""
+
+    def install(self) -> None:
+        """Take TERM, INT and HUP; the main thread must call this."""
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        signal.signal(signal.SIGHUP, self._reload)
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        if not self.stopping:
+            self.reason = signal.Signals(number).name
+            self.stop_by = self.clock.monotonic() + GRACE_S
+        self.stopping = True
+        self.wake.set()
+
+    def _reload(self, _number: int, _frame: FrameType | None) -> None:
+        self.reload = True
+        self.wake.set()
+
+    def is_stopping(self) -> bool:
+        """Tell whether an orderly stop was asked for."""
+        return self.stopping
+
+    def check(self) -> None:
+        """Raise ``Interrupted`` when the time a stop leaves to the current file is over."""
+        if self.stopping and self.clock.monotonic() > self.stop_by:
+            raise Interrupted
+
+
+@dataclass(slots=True)
+class Service:
+    """One run of the daemon, from its settings to its exit code."""
+
+    settings: Settings
+    load_settings: Callable[[], Settings]
+    http: str = ""
+    hook: Hook = lambda _step, _edge: None
+    clock: Clock = field(default_factory=SystemClock)
+    _since: str = ""
+    _state_written: float = float("-inf")
+
+    def run(self, *, once: bool = False) -> int:
+        """Run until a signal (or, with ``once``, until the inbox is empty); return the exit code."""
+        settings = self.settings
+        self._since = stamp(self.clock.now())
+        log = open_log(fmt=settings.log.format, level=settings.log.level, file=settings.log.file)
+        notifier = Notifier.from_environment(os.environ)
+        with ExitStack() as stack:
+            wake = Wake()
+            stack.callback(wake.close)
+            signals = Signals(wake, self.clock)
+            signals.install()
+            _make_folders(settings)
+            lock = DaemonLock()
+            stack.callback(lock.release)
+            shared = settings.database.is_postgres
+            if not shared:
+                lock.acquire_database(settings.database.sqlite_path)
+                lock.acquire_inbox(settings.inbox.path)
+
+            def tick() -> None:
+                signals.check()
+                notifier.watchdog(self.clock.monotonic())
+
+            store = stack.enter_context(self._store(log, tick))
+            daemon = self._daemon(store, log, wake, signals, tick, shared=shared)
+            daemon.on_pass = lambda daemon: self._after_pass(daemon, signals, notifier)
+            stack.callback(daemon.watch.stop)
+            self._serve(stack, daemon, log)
+            if once:
+                daemon.drain()
+            else:
+                daemon.run(lambda: self._ready(daemon, log, notifier))
+            notifier.stopping()
+            self._write_state(daemon, gone=True)
+            emit(log, Event.DAEMON_STOPPED, reason=signals.reason or "once", files=daemon.tally.total)
+        return 1 if once and daemon.tally.failed else 0
+
+    def _store(self, log: Logger, tick: Callable[[], None]) -> Store:
+        store = open_store(self.settings.database.url, tick=tick)
+        if store.upgrade():
+            emit(log, Event.DATABASE_UPGRADED, version=__version__)
+        store.prepare(self.settings.feeds)
+        return store
+
+    def _daemon(
+        self, store: Store, log: Logger, wake: Wake, signals: Signals, tick: Callable[[], None], *, shared: bool
+    ) -> Daemon:
+        folders = folders_of(self.settings)
+        host = os.uname().nodename
+        pipeline = Pipeline(store, self.clock, host, self.settings.inbox.max_file_size, self.hook, tick)
+        daemon: Daemon
+
+        def hint(path: str, kind: object) -> None:
+            daemon.folders.inbox.hint(path, kind)
+
+        daemon = Daemon(
+            folders=folders,
+            watch=Watch(folders.inbox.root, self.settings.inbox.polling, wake.set, hint),
+            store=store,
+            pipeline=pipeline,
+            recovery=Recovery(
+                store,
+                lambda: daemon.folders.inbox.root,
+                lambda name: daemon.folders.match(name),
+                self.clock,
+                host,
+                log,
+                shared=shared,
+            ),
+            log=log,
+            clock=self.clock,
+            wake=wake,
+            hook=self.hook,
+            stopping=signals.is_stopping,
+        )
+        return daemon
+
+    def _ready(self, daemon: Daemon, log: Logger, notifier: Notifier) -> None:
+        emit(
+            log,
+            Event.DAEMON_STARTED,
+            pid=os.getpid(),
+            version=__version__,
+            inbox=self.settings.inbox.path,
+            database=self.settings.database.shown_url,
+            config=self.settings.source,
+            files_waiting=daemon.survey.total,
+        )
+        self._write_state(daemon)
+        notifier.ready(_status(daemon))
+
+    def _after_pass(self, daemon: Daemon, signals: Signals, notifier: Notifier) -> None:
+        now = self.clock.monotonic()
+        notifier.watchdog(now)
+        if signals.reload:
+            signals.reload = False
+            notifier.reloading(now)
+            self._reload(daemon)
+            notifier.ready(_status(daemon))
+        if now - self._state_written >= STATE_EVERY_S:
+            self._state_written = now
+            self._write_state(daemon)
+            notifier.status(_status(daemon))
+
+    def _reload(self, daemon: Daemon) -> None:
+        """Take over a changed config whole, or keep the old one whole."""
+        try:
+            settings = self.load_settings()
+            _refuse_what_needs_a_restart(self.settings, settings)
+            daemon.store.prepare(settings.feeds)
+        except OperatorFault as fault:
+            emit(daemon.log, Event.CONFIG_REJECTED, error_code=fault.code, error=fault.message, hint=fault.hint)
+            return
+        self.settings = settings
+        old, daemon.folders = daemon.folders, folders_of(settings)
+        daemon.folders.inbox.take_over(old.inbox)
+        _make_folders(settings)
+        emit(daemon.log, Event.CONFIG_RELOADED, config=settings.source, feeds=[feed.name for feed in settings.feeds])
+
+    def _serve(self, stack: ExitStack, daemon: Daemon, log: Logger) -> None:
+        listen = self.http or self.settings.http.listen
+        if not listen:
+            return
+        from inboxd.web import serve  # noqa: PLC0415 - the web stack is imported only where a page is asked for
+
+        stack.enter_context(serve(listen, self.settings, daemon, log))
+
+    def _write_state(self, daemon: Daemon, *, gone: bool = False) -> None:
+        path = state_file(self.settings)
+        if gone:
+            path.unlink(missing_ok=True)
+            return
+        write_state(path, self.state(daemon))
+
+    def state(self, daemon: Daemon) -> DaemonState:
+        """Return what this daemon tells others about itself."""
+        survey = daemon.survey
+        return DaemonState(
+            pid=os.getpid(),
+            host=os.uname().nodename,
+            version=__version__,
+            since=self._since,
+            updated=stamp(self.clock.now()),
+            inbox=str(self.settings.inbox.path),
+            database=self.settings.database.shown_url,
+            config=str(self.settings.source) if self.settings.source else None,
+            files_waiting=survey.total + len(daemon.held),
+            files_ignored=survey.ignored,
+            deferred=[
+                Waiting(
+                    file=held.claim.name,
+                    feed=held.feed,
+                    code=held.fault.code if held.fault else "",
+                    message=held.fault.message if held.fault else "",
+                    since=held.since,
+                    attempts=held.attempts,
+                )
+                for held in daemon.held
+            ][:MAX_LISTED],
+        )
+
+
+def folders_of(settings: Settings) -> Folders:
+    """Build the loop's hands on the filesystem from the settings."""
+    feeds = settings.feeds
+
+    def feed_name(name: str) -> str | None:
+        feed = match_feed(feeds, name)
+        return feed.name if feed else None
+
+    ordered = {feed.name for feed in feeds if feed.late is Late.SKIP}
+    inbox = Inbox(
+        root=str(settings.inbox.path),
+        ignore=settings.inbox.ignore,
+        settle=settings.inbox.settle,
+        settle_unproven=settings.inbox.settle_unproven,
+        match=feed_name,
+        ordered=ordered.__contains__,
+    )
+    return Folders(
+        inbox=inbox,
+        archive=Archive(settings.archive.processed, settings.archive.failed),
+        feeds=feeds,
+        match=lambda name: match_feed(feeds, name),
+        rescan_s=settings.inbox.rescan,
+        max_file_size=settings.inbox.max_file_size,
+    )
+
+
+def state_file(settings: Settings) -> Path:
+    """Return where the daemon says what it is doing: beside the folder of processed files."""
+    return settings.archive.processed.parent / STATE_FILE
+
+
+def _make_folders(settings: Settings) -> None:
+    for folder in (settings.inbox.path, settings.archive.processed, settings.archive.failed):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _refuse_what_needs_a_restart(old: Settings, new: Settings) -> None:
+    changed = [
+        name
+        for name, before, after in (
+            ("inbox.path", old.inbox.path, new.inbox.path),
+            ("inbox.polling", old.inbox.polling, new.inbox.polling),
+            ("database.url", old.database.url, new.database.url),
+            ("http.listen", old.http.listen, new.http.listen),
+            ("log", old.log, new.log),
+        )
+        if before != after
+    ]
+    if changed:
+        msg = f"changed, but only a restart can change it: {', '.join(changed)}"
+        raise OperatorFault("restart_needed", msg, "restart inboxd, or put the old value back", exit_code=EXIT_CONFIG)
+
+
+def _status(daemon: Daemon) -> str:
+    tally = daemon.tally
+    return (
+        f"{tally.loaded} loaded, {tally.duplicate} duplicate, {tally.failed} failed; "
+        f"{daemon.survey.total} waiting, {len(daemon.held)} deferred"
+    )
+
+
+def timed(log: Logger, clock: Clock) -> Hook:
+    """Return a hook that logs, at debug level, how long each step took."""
+    began: dict[Step, float] = {}
+
+    def hook(step: Step, edge: Edge) -> None:
+        if edge is Edge.BEFORE:
+            began[step] = clock.monotonic()
+        else:
+            milliseconds = round((clock.monotonic() - began[step]) * 1000, 3)
+            emit(log, Event.STEP_TIMED, step=step.value, duration_ms=milliseconds)
+
+    return hook
