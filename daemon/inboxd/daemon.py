@@ -18,6 +18,7 @@ from inboxd.inbox.watch import Watch
 from inboxd.log import Event, Logger, emit
 from inboxd.model import Edge, Feed, Hook, Late, Outcome, Step, Verdict, printable
 from inboxd.pipeline import Job, Pipeline
+from inboxd.presence import Published
 from inboxd.recovery import Recovery
 from inboxd.store.base import Store
 from inboxd.verdicts import log_verdict, report_of
@@ -82,6 +83,8 @@ class Daemon:
     database_attempts: int = 0
     database_due: float = 0.0
     lost: bool = False
+    published: Published = field(default_factory=Published)
+    """The one thing here that other threads may read."""
 
     def run(self, ready: Callable[[], None]) -> None:
         """Take files until asked to stop. ``ready`` is called once, when the inbox is watched and was first scanned."""

@@ -54,6 +54,19 @@ class DaemonState(msgspec.Struct, frozen=True):
 
 
 @dataclass(slots=True)
+class Published:
+    """What the daemon's thread lets others in its process see.
+
+    Written by that thread only, read by any: each value is whole and immutable, and one assignment replaces it.
+    """
+
+    state: DaemonState | None = None
+    beat: float = float("-inf")
+    """When (monotonic seconds) there was last proof that the loop, or the work on a file, goes on."""
+    inbox_lost: bool = False
+
+
+@dataclass(slots=True)
 class DaemonLock:
     """The locks one daemon holds. Owned by the main thread; ``release`` may be called twice."""
 

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -23,7 +24,7 @@ from inboxd.log import Event, Logger, emit, open_log
 from inboxd.model import Edge, Hook, Late, Step
 from inboxd.notify import Notifier
 from inboxd.pipeline import Pipeline
-from inboxd.presence import MAX_LISTED, STATE_FILE, DaemonLock, DaemonState, Waiting, write_state
+from inboxd.presence import MAX_LISTED, STATE_FILE, DaemonLock, DaemonState, Published, Waiting, write_state
 from inboxd.recovery import Recovery
 from inboxd.store import open_store
 from inboxd.store.base import Store
@@ -83,6 +84,8 @@ class Service:
     clock: Clock = field(default_factory=SystemClock)
     _since: str = ""
     _state_written: float = float("-inf")
+    _published: Published = field(default_factory=Published)
+    _serving: bool = False
 
     def run(self, *, once: bool = False) -> int:
         """Run until a signal (or, with ``once``, until the inbox is empty); return the exit code."""
@@ -105,7 +108,8 @@ class Service:
 
             def tick() -> None:
                 signals.check()
-                notifier.watchdog(self.clock.monotonic())
+                now = self._published.beat = self.clock.monotonic()
+                notifier.watchdog(now)
 
             store = stack.enter_context(self._store(log, tick))
             daemon = self._daemon(store, log, wake, signals, tick, shared=shared)
@@ -158,6 +162,7 @@ class Service:
             wake=wake,
             hook=self.hook,
             stopping=signals.is_stopping,
+            published=self._published,
         )
         return daemon
 
@@ -173,16 +178,19 @@ class Service:
             files_waiting=daemon.survey.total,
         )
         self._write_state(daemon)
+        self._publish(daemon)
         notifier.ready(_status(daemon))
 
     def _after_pass(self, daemon: Daemon, signals: Signals, notifier: Notifier) -> None:
-        now = self.clock.monotonic()
+        now = self._published.beat = self.clock.monotonic()
         notifier.watchdog(now)
         if signals.reload:
             signals.reload = False
             notifier.reloading(now)
             self._reload(daemon)
             notifier.ready(_status(daemon))
+        if self._serving:
+            self._publish(daemon)
         if now - self._state_written >= STATE_EVERY_S:
             self._state_written = now
             self._write_state(daemon)
@@ -210,6 +218,11 @@ class Service:
         from inboxd.web import serve  # noqa: PLC0415 - the web stack is imported only where a page is asked for
 
         stack.enter_context(serve(listen, self.settings, daemon, log))
+        self._serving = True
+
+    def _publish(self, daemon: Daemon) -> None:
+        self._published.state = self.state(daemon)
+        self._published.inbox_lost = daemon.lost
 
     def _write_state(self, daemon: Daemon, *, gone: bool = False) -> None:
         path = state_file(self.settings)
@@ -231,6 +244,7 @@ class Service:
             database=self.settings.database.shown_url,
             config=str(self.settings.source) if self.settings.source else None,
             files_waiting=survey.total + len(daemon.held),
+            oldest_waiting=_oldest(survey.oldest_mtime, daemon),
             files_ignored=survey.ignored,
             deferred=[
                 Waiting(
@@ -240,10 +254,19 @@ class Service:
                     message=held.fault.message if held.fault else "",
                     since=held.since,
                     attempts=held.attempts,
+                    retry_at=self._wall(held.due) if held.fault else None,
                 )
                 for held in daemon.held
             ][:MAX_LISTED],
+            unsettled=[
+                Waiting(file=waiting.name, code="not_settled", message=waiting.reason, since=self._wall(waiting.since))
+                for waiting in survey.unsettled[:MAX_LISTED]
+            ],
         )
+
+    def _wall(self, monotonic: float) -> str:
+        """Return a moment of the monotonic clock as text."""
+        return stamp(self.clock.now() + timedelta(seconds=monotonic - self.clock.monotonic()))
 
 
 def folders_of(settings: Settings) -> Folders:
@@ -298,6 +321,14 @@ def _refuse_what_needs_a_restart(old: Settings, new: Settings) -> None:
     if changed:
         msg = f"changed, but only a restart can change it: {', '.join(changed)}"
         raise OperatorFault("restart_needed", msg, "restart inboxd, or put the old value back", exit_code=EXIT_CONFIG)
+
+
+def _oldest(mtime: float | None, daemon: Daemon) -> str | None:
+    """Return since when the oldest file waits: by its mtime in the inbox, by its arrival once it is claimed."""
+    found = [held.since for held in daemon.held]
+    if mtime is not None:
+        found.append(stamp(datetime.fromtimestamp(mtime, UTC)))
+    return min(found, default=None)
 
 
 def _status(daemon: Daemon) -> str:
