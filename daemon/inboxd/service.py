@@ -21,7 +21,7 @@ from inboxd.inbox.archive import Archive
 from inboxd.inbox.scan import Inbox
 from inboxd.inbox.watch import Watch
 from inboxd.log import Event, Logger, emit, open_log
-from inboxd.model import Edge, Hook, Late, Step
+from inboxd.model import Edge, Hook, Late, Step, printable
 from inboxd.notify import Notifier
 from inboxd.pipeline import Pipeline
 from inboxd.presence import MAX_LISTED, STATE_FILE, DaemonLock, DaemonState, Published, Waiting, write_state
@@ -33,6 +33,8 @@ from inboxd.wake import Wake
 GRACE_S: Final = 5.0
 """After TERM the current file may take this long to finish; then it is rolled back. systemd allows ten seconds."""
 STATE_EVERY_S: Final = 1.0
+LAST_MOMENT_S: Final = 253_402_300_799.0
+"""The last second of the year 9999: a file's mtime may be beyond it, a timestamp may not."""
 
 
 @dataclass(slots=True)
@@ -248,7 +250,7 @@ class Service:
             files_ignored=survey.ignored,
             deferred=[
                 Waiting(
-                    file=held.claim.name,
+                    file=printable(held.claim.name),
                     feed=held.feed,
                     code=held.fault.code if held.fault else "",
                     message=held.fault.message if held.fault else "",
@@ -259,8 +261,8 @@ class Service:
                 for held in daemon.held
             ][:MAX_LISTED],
             unsettled=[
-                Waiting(file=waiting.name, code="not_settled", message=waiting.reason, since=self._wall(waiting.since))
-                for waiting in survey.unsettled[:MAX_LISTED]
+                Waiting(file=printable(found.name), code="not_settled", message=found.reason, since=self._wall(found.since))
+                for found in survey.unsettled[:MAX_LISTED]
             ],
         )
 
@@ -327,7 +329,7 @@ def _oldest(mtime: float | None, daemon: Daemon) -> str | None:
     """Return since when the oldest file waits: by its mtime in the inbox, by its arrival once it is claimed."""
     found = [held.since for held in daemon.held]
     if mtime is not None:
-        found.append(stamp(datetime.fromtimestamp(mtime, UTC)))
+        found.append(stamp(datetime.fromtimestamp(min(max(mtime, 0.0), LAST_MOMENT_S), UTC)))
     return min(found, default=None)
 
 
