@@ -1,0 +1,41 @@
+"""Settings in, frozen slices out: a config file, the environment and a command's options become ``Settings``."""
+
+from inboxd.config.document import DocumentedKey, documented_keys, json_schema, show
+from inboxd.config.faults import ConfigFault, InvalidConfig
+from inboxd.config.globs import compile_glob, match_feed, never_reached
+from inboxd.config.load import load_settings
+from inboxd.config.settings import (
+    ArchiveSettings,
+    DatabaseSettings,
+    HttpSettings,
+    InboxSettings,
+    LogFormat,
+    LogLevel,
+    LogSettings,
+    Polling,
+    RetentionSettings,
+    Settings,
+)
+
+__all__ = [
+    "ArchiveSettings",
+    "ConfigFault",
+    "DatabaseSettings",
+    "DocumentedKey",
+    "HttpSettings",
+    "InboxSettings",
+    "InvalidConfig",
+    "LogFormat",
+    "LogLevel",
+    "LogSettings",
+    "Polling",
+    "RetentionSettings",
+    "Settings",
+    "compile_glob",
+    "documented_keys",
+    "json_schema",
+    "load_settings",
+    "match_feed",
+    "never_reached",
+    "show",
+]

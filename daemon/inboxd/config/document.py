@@ -1,0 +1,171 @@
+"""The settings for people and editors: the effective ones as TOML; what may be written as JSON Schema and as a list."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from inboxd.config.schema import ConfigFile, FeedTable, FieldTable
+from inboxd.config.settings import Settings
+from inboxd.config.values import format_duration, format_limit, format_size
+from inboxd.model import Feed, Field, FieldType, printable
+
+Plain = str | int | float | bool | Sequence["Plain"] | Mapping[str, "Plain"]
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentedKey:
+    """One key that a config file may have; ``default`` is as the file would write it, ``None`` if there is none."""
+
+    key: str
+    default: str | None
+    description: str
+
+
+def show(settings: Settings) -> str:
+    """Return the effective settings as a config file that would give them; passwords are masked."""
+    lines: list[str] = []
+    for section, table in _sections(settings).items():
+        lines += [f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in table.items()), ""]
+    for feed in settings.feeds:
+        name = f"feeds.{_toml_key(feed.name)}"
+        lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in _feed_table(feed).items()), ""]
+        lines += [f"[{name}.fields]", *(f"{field.name} = {_toml(_field_table(field))}" for field in feed.fields), ""]
+    return "\n".join(lines)
+
+
+def json_schema() -> dict[str, object]:
+    """Return the JSON Schema of a config file, for editors."""
+    schema = ConfigFile.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "inboxd's config file"}
+
+
+def documented_keys() -> tuple[DocumentedKey, ...]:
+    """Return every key that a config file may have; ``NAME`` and ``FIELD`` stand for names that the operator gives."""
+    keys: list[DocumentedKey] = []
+    for section, info in ConfigFile.model_fields.items():
+        model = info.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            keys += _keys(section, model)
+    keys += (key for key in _keys("feeds.NAME", FeedTable) if key.key != "feeds.NAME.fields")
+    keys += _keys("feeds.NAME.fields.FIELD", FieldTable)
+    return tuple(keys)
+
+
+def _keys(prefix: str, model: type[BaseModel]) -> Iterator[DocumentedKey]:
+    for name, info in model.model_fields.items():
+        default = None if info.default is None or info.is_required() else _toml(_plain(info.default))
+        yield DocumentedKey(f"{prefix}.{info.alias or name}", default, info.description or "")
+
+
+def _plain(value: object) -> Plain:
+    if isinstance(value, tuple):
+        return [str(item) for item in value]
+    return value if isinstance(value, (bool, int, float)) else str(value)
+
+
+def _sections(settings: Settings) -> dict[str, dict[str, Plain]]:
+    inbox, archive, database, retention, log = (
+        settings.inbox,
+        settings.archive,
+        settings.database,
+        settings.retention,
+        settings.log,
+    )
+    return {
+        "inbox": {
+            "path": str(inbox.path),
+            "ignore": list(inbox.ignore),
+            "settle": format_duration(inbox.settle),
+            "settle_unproven": format_duration(inbox.settle_unproven),
+            "rescan": format_duration(inbox.rescan),
+            "polling": inbox.polling.value,
+            "max_file_size": format_size(inbox.max_file_size),
+        },
+        "archive": {
+            "processed": str(archive.processed),
+            "failed": str(archive.failed),
+            "keep": format_duration(archive.keep),
+        },
+        "database": {
+            "url": database.shown_url,
+            "password_file": _path(database.password_file),
+        },
+        "retention": {
+            "lineage": format_duration(retention.lineage),
+            "resolved": format_duration(retention.resolved),
+            "images": format_duration(retention.images),
+        },
+        "log": {"format": log.format.value, "level": log.level.value, "file": _path(log.file)},
+        "http": {"listen": settings.http.listen},
+    }
+
+
+def _path(path: Path | None) -> str:
+    return "" if path is None else str(path)
+
+
+def _feed_table(feed: Feed) -> dict[str, Plain]:
+    return {
+        "match": list(feed.match),
+        "records": _record_path(feed.records),
+        "table": feed.table,
+        "key": list(feed.key),
+        "cursor": feed.cursor,
+        "late": feed.late.value,
+        "max_future": format_duration(feed.max_future_s),
+        "max_rejected": format_limit(feed.max_rejected),
+        "extra": feed.extra.value,
+        "undo": feed.undo,
+    }
+
+
+def _field_table(field: Field) -> dict[str, Plain]:
+    """Return what the field's values are; what is as without being written is left out."""
+    table: dict[str, Plain] = {"type": field.type.value}
+    if field.path != (field.name,):
+        table["from"] = _record_path(field.path)
+    if not field.required and field.default is None:
+        table["required"] = False
+    if field.label != field.name:
+        table["label"] = field.label
+    if field.default is not None:
+        table["default"] = json.loads(str(field.default)) if field.type is FieldType.JSON else field.default
+    attributes = {
+        "min": field.minimum,
+        "max": field.maximum,
+        "min_length": field.min_length,
+        "max_length": field.max_length,
+        "pattern": field.pattern,
+        "unit": field.unit,
+    }
+    table.update({key: value for key, value in attributes.items() if value is not None})
+    if field.choices is not None:
+        table["choices"] = [choice for choice in field.choices if choice is not None]
+    return table
+
+
+def _record_path(parts: tuple[str, ...]) -> Plain:
+    return list(parts) if any("." in part or not part for part in parts) else ".".join(parts)
+
+
+def _toml(value: Plain) -> str:
+    """Return a value in TOML. Text as JSON writes it is TOML, but for DEL, which TOML wants escaped."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(printable(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_toml_key(key)} = {_toml(inner)}" for key, inner in value.items()) + " }"
+    if isinstance(value, Sequence):
+        return "[" + ", ".join(_toml(inner) for inner in value) + "]"
+    return repr(value)
+
+
+def _toml_key(key: str) -> str:
+    bare = key.isascii() and key.replace("-", "").replace("_", "").isalnum()
+    return key if bare else _toml(key)

@@ -1,0 +1,208 @@
+"""From sources to settings, with all errors at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from os.path import commonpath, normpath
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from inboxd.config.database import absolute_url, credential_file, has_password, read_password, with_password
+from inboxd.config.faults import Faults, InvalidConfig, Key
+from inboxd.config.feeds import build_feeds
+from inboxd.config.schema import ConfigFile, DatabaseTable, FeedTable, FieldTable
+from inboxd.config.settings import (
+    ArchiveSettings,
+    DatabaseSettings,
+    HttpSettings,
+    InboxSettings,
+    LogSettings,
+    RetentionSettings,
+    Settings,
+)
+from inboxd.config.sources import Sources, Table, read_sources
+
+LEAST_RESCAN_S: Final = 0.1
+"""A scan lists the whole inbox: one after the other without a pause would keep a core busy."""
+
+_EXPECTED: Final = {
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "dict_type": "must be a table",
+    "int_type": "must be a whole number",
+    "model_type": "must be a table",
+    "string_type": 'must be a text in quotes, such as "this"',
+    "tuple_type": 'must be an array, such as ["this"]',
+}
+
+
+def load_settings(
+    path: Path | None, env: Mapping[str, str], cwd: Path, options: Mapping[str, str] | None = None
+) -> Settings:
+    """Return the settings in force.
+
+    ``path`` is what ``--config`` named. ``options`` are a command's own (``{"database.url": "…"}``): they outrank the
+    environment, and relative paths in them are relative to ``cwd``. Raises ``InvalidConfig`` with everything that is
+    wrong, or ``OperatorFault`` where the file may not be read.
+    """
+    sources = read_sources(path, env, cwd, options or {})
+    faults = Faults()
+    config = _checked(sources, faults)
+    feeds = build_feeds(config.feeds, faults)
+    settings = _Builder(config, sources, cwd, faults).settings(feeds, env)
+    if found := faults.items():
+        raise InvalidConfig([sources.fault(key, message) for key, message in found])
+    return settings
+
+
+def _checked(sources: Sources, faults: Faults) -> ConfigFile:
+    """Return the config with the keys that have the wrong form left out, each of them noted.
+
+    Without them what is left can be checked for sense too, so that all errors are told at once.
+    """
+    ranked = sources.ranked()
+    try:
+        return ConfigFile.model_validate({"sources": ranked})
+    except ValidationError as error:
+        for found in error.errors(include_url=False, include_input=False):
+            key = tuple(part for part in found["loc"] if isinstance(part, str))
+            faults.add(key, _message(found["type"], found["msg"], key))
+            ranked = [_without(source, key) for source in ranked]
+    return ConfigFile.model_validate({"sources": ranked})
+
+
+def _message(kind: str, message: str, key: Key) -> str:
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(key[-1], _names_beside(key), n=1)
+        return f"unknown key; did you mean {near[0]}?" if near else "unknown key"
+    if kind in _EXPECTED:
+        return _EXPECTED[kind]
+    if kind == "enum":
+        return message.replace("Input should be", "must be")
+    return message.removeprefix("Value error, ").replace("Input should", "must").replace("Tuple should", "must")
+
+
+def _names_beside(key: Key) -> list[str]:
+    """Return the names that the table around a key knows."""
+    model: type[BaseModel] = ConfigFile
+    if key[0] == "feeds":
+        model = FieldTable if "fields" in key[2:3] else FeedTable
+    elif len(key) > 1:
+        section = ConfigFile.model_fields[key[0]].annotation
+        model = section if isinstance(section, type) and issubclass(section, BaseModel) else ConfigFile
+    return [info.alias or name for name, info in model.model_fields.items()]
+
+
+def _without(table: Table, key: Sequence[str]) -> Table:
+    """Return a copy of the table in which a key is not."""
+    head, *rest = key
+    if head not in table:
+        return table
+    inner = table[head]
+    if rest and isinstance(inner, dict):
+        return {**table, head: _without(inner, rest)}
+    return {name: value for name, value in table.items() if name != head}
+
+
+class _Builder:
+    """Makes the slices: paths absolute, the password fetched, what must not overlap held apart."""
+
+    def __init__(self, config: ConfigFile, sources: Sources, cwd: Path, faults: Faults) -> None:
+        self._config = config
+        self._sources = sources
+        self._cwd = cwd
+        self._faults = faults
+
+    def settings(self, feeds: tuple[Any, ...], env: Mapping[str, str]) -> Settings:
+        config = self._config
+        inbox = config.inbox
+        if inbox.rescan < LEAST_RESCAN_S:
+            self._faults.add(("inbox", "rescan"), 'must be at least "100ms"')
+        settings = Settings(
+            inbox=InboxSettings(
+                path=self._path("inbox", "path", inbox.path),
+                ignore=inbox.ignore,
+                settle=inbox.settle,
+                settle_unproven=inbox.settle_unproven,
+                rescan=inbox.rescan,
+                polling=inbox.polling,
+                max_file_size=inbox.max_file_size,
+            ),
+            archive=ArchiveSettings(
+                processed=self._path("archive", "processed", config.archive.processed),
+                failed=self._path("archive", "failed", config.archive.failed),
+                keep=config.archive.keep,
+            ),
+            database=self._database(config.database, env),
+            retention=RetentionSettings(
+                lineage=config.retention.lineage,
+                resolved=config.retention.resolved,
+                images=config.retention.images,
+            ),
+            log=LogSettings(
+                format=config.log.format,
+                level=config.log.level,
+                file=self._path("log", "file", config.log.file) if config.log.file else None,
+            ),
+            http=HttpSettings(listen=config.http.listen),
+            feeds=feeds,
+            source=self._sources.file,
+        )
+        self._hold_apart(settings)
+        return settings
+
+    def _base(self, section: str, key: str) -> Path:
+        """Return the folder that a relative path in a key starts from."""
+        if key in self._sources.options.get(section, {}) or self._sources.file is None:
+            return self._cwd
+        return self._sources.file.parent
+
+    def _path(self, section: str, key: str, value: str) -> Path:
+        if "\0" in value:
+            self._faults.add((section, key), "must not hold U+0000")
+        return Path(normpath(self._base(section, key) / value))
+
+    def _database(self, table: DatabaseTable, env: Mapping[str, str]) -> DatabaseSettings:
+        url = table.url
+        file = self._path("database", "password_file", table.password_file) if table.password_file else None
+        self._try(("database", "url"), lambda: absolute_url(url, self._base("database", "url")))
+        found = DatabaseSettings(absolute_url(url, self._base("database", "url")), file)
+        if not found.is_postgres:
+            if file is not None:
+                self._faults.add(("database", "password_file"), "is for PostgreSQL; SQLite has no password")
+            return found
+        if has_password(url):
+            if file is not None:
+                self._faults.add(("database", "password_file"), "is not used, as database.url has a password in it")
+            return found
+        secret_file = file or credential_file(env)
+        if secret_file is None:
+            return found
+        password = self._try(("database", "password_file"), lambda: read_password(secret_file))
+        return DatabaseSettings(with_password(found.url, password), file) if password else found
+
+    def _try(self, key: Key, action: Callable[[], str]) -> str | None:
+        try:
+            return action()
+        except ValueError as error:
+            self._faults.add(key, str(error))
+            return None
+
+    def _hold_apart(self, settings: Settings) -> None:
+        """Note what inboxd would write into its own inbox: it would find it there and load it."""
+        inbox = settings.inbox.path
+        outputs = {
+            ("archive", "processed"): settings.archive.processed,
+            ("archive", "failed"): settings.archive.failed,
+            ("log", "file"): settings.log.file,
+        }
+        if not settings.database.is_postgres:
+            outputs["database", "url"] = settings.database.sqlite_path
+        for key, path in outputs.items():
+            if path is not None and commonpath([inbox, path]) == str(inbox):
+                self._faults.add(key, f"must not be in the inbox ({inbox})")
+        if settings.archive.processed == settings.archive.failed:
+            self._faults.add(("archive", "failed"), "must not be the same folder as archive.processed")

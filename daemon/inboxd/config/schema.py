@@ -1,0 +1,216 @@
+"""What a config file may say: every key with its form, its default and a sentence, as pydantic models.
+
+The models take what is written apart and say what has the wrong form. What only makes sense together (a feed's key must
+be one of its fields) is checked by ``feeds``. The defaults stand here as a config file would write them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    WithJsonSchema,
+)
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from inboxd.config.database import check_url
+from inboxd.config.settings import LogFormat, LogLevel, Polling
+from inboxd.config.values import parse_duration, parse_keep, parse_limit, parse_size
+from inboxd.model import Extra, FieldType, Late, RejectLimit
+
+EVENTS: Final = "events"
+EVENTS_FEED: Final[Mapping[str, Any]] = {  # Any: the values of a TOML table
+    "match": ["**"],
+    "records": "",
+    "table": "target",
+    "key": ["key"],
+    "cursor": "ts",
+    "fields": {
+        "key": {"type": "text"},
+        "name": {"type": "text"},
+        "value": {"type": "real"},
+        "ts": {"type": "timestamp", "label": "timestamp"},
+    },
+}
+"""What the built-in feed has that others must say, or have from their name; the rest is ``FeedTable``'s defaults."""
+
+
+def _path_in_record(value: object) -> tuple[str, ...]:
+    """Return the names on the way to a value; a list is for names that have a dot in them."""
+    parts = value.split(".") if isinstance(value, str) else value
+    if value == "":
+        return ()
+    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
+        msg = 'must be a path such as "actor.login", or a list of names such as ["actor", "log.in"]'
+        raise ValueError(msg)
+    if isinstance(value, str) and "" in parts:
+        msg = "has an empty name in it"
+        raise ValueError(msg)
+    return tuple(parts)
+
+
+def _not_empty(value: str) -> str:
+    if not value:
+        msg = "must not be empty"
+        raise ValueError(msg)
+    return value
+
+
+def _listen(value: str) -> str:
+    """Return ``host:port`` unchanged if that is what it is, or empty."""
+    host, colon, port = value.rpartition(":")
+    if value and not (colon and host and port.isascii() and port.isdecimal() and int(port) < 2**16):
+        msg = 'must be "host:port", such as "127.0.0.1:8765", or "" for no page'
+        raise ValueError(msg)
+    return value
+
+
+_DURATION_SCHEMA: Final = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d|w)$"}
+_KEEP_SCHEMA: Final = {"type": "string", "pattern": r"^(forever|[0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d|w))$"}
+_SIZE_SCHEMA: Final = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*([KMGT]iB|[kMGT]?B)$"}
+_LIMIT_SCHEMA: Final = {
+    "anyOf": [{"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*%$"}, {"type": "integer", "minimum": 0}],
+}
+_PATH_SCHEMA: Final = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+
+Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_DURATION_SCHEMA)]
+Keep = Annotated[float | None, BeforeValidator(parse_keep), WithJsonSchema(_KEEP_SCHEMA)]
+Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema(_SIZE_SCHEMA)]
+Limit = Annotated[RejectLimit, BeforeValidator(parse_limit), WithJsonSchema(_LIMIT_SCHEMA)]
+RecordPath = Annotated[tuple[str, ...], BeforeValidator(_path_in_record), WithJsonSchema(_PATH_SCHEMA)]
+Text = Annotated[str, AfterValidator(_not_empty)]
+
+
+def setting(default: object, description: str, **constraints: Any) -> Any:  # Any: pydantic turns it into the key's type
+    """Return a key's default, as a config file would write it, and the sentence that explains it."""
+    return Field(default, description=description, **constraints)
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
+
+
+class InboxTable(_Table):
+    """The watched folder, and when a file in it is whole."""
+
+    path: Text = setting("inbox", "The watched folder.")
+    ignore: tuple[Text, ...] = setting(
+        [".*", "*.tmp", "*.part", "*.partial", "*.filepart", "*.crdownload", "*~"],
+        "Names of files and folders that are left alone.",
+    )
+    settle: Duration = setting("100ms", "How long size and mtime must be still before a file is taken.")
+    settle_unproven: Duration = setting("5s", "The same, where the kernel cannot tell whether a writer is left.")
+    rescan: Duration = setting("30s", "How often the inbox is listed, whatever events came.")
+    polling: Polling = setting(Polling.AUTO, "Poll in place of watching: auto is on filesystems without events.")
+    max_file_size: Size = setting("16GiB", "Larger files fail, as dropped and as unpacked.")
+
+
+class ArchiveTable(_Table):
+    """Where files end."""
+
+    processed: Text = setting("data/processed", "Where loaded files go.")
+    failed: Text = setting("data/failed", "Where failed files go, each with its report.")
+    keep: Keep = setting("forever", "Processed files are removed that long after their run ended.")
+
+
+class DatabaseTable(_Table):
+    """The database."""
+
+    url: Annotated[str, AfterValidator(check_url)] = setting(
+        "sqlite:///data/inboxd.db", "Where records go: sqlite:///FILE or postgresql://user@host/db."
+    )
+    password_file: str = setting("", "A file with PostgreSQL's password, so that it need not be in the URL.")
+
+
+class RetentionTable(_Table):
+    """How long rows are kept that nothing needs for loading."""
+
+    lineage: Keep = setting("forever", "How long lineage is kept.")
+    resolved: Keep = setting("forever", "How long resolved dead letters are kept.")
+    images: Keep = setting("forever", "How long before-images are kept, and so how far back undo reaches.")
+
+
+class LogTable(_Table):
+    """The lines."""
+
+    format: LogFormat = setting(LogFormat.AUTO, "Lines on standard output: auto is console on a terminal.")
+    level: LogLevel = setting(LogLevel.INFO, "The least level of the lines that are written.")
+    file: str = setting("data/inboxd.log", "JSON lines, safe to rotate; empty for none.")
+
+
+class HttpTable(_Table):
+    """The page."""
+
+    listen: Annotated[str, AfterValidator(_listen)] = setting(
+        "", "Where page, health and metrics are served, as host:port; empty for nowhere."
+    )
+
+
+class FieldTable(_Table):
+    """One field of a feed's records."""
+
+    type: FieldType | None = setting(None, "What values it has.")
+    path: RecordPath | None = setting(None, "The path in the record; default the field's name.", alias="from")
+    required: StrictBool | None = setting(None, "Whether a record without it is refused; default true.")
+    default: object = setting(None, "The value where the record has none; makes the field optional.")
+    label: str | None = setting(None, "The name in error codes; default the field's name.")
+    minimum: object = setting(None, "The least value: numbers, timestamps, dates.", alias="min")
+    maximum: object = setting(None, "The greatest value: numbers, timestamps, dates.", alias="max")
+    min_length: StrictInt | None = setting(None, "The least number of characters of a text.", ge=0)
+    max_length: StrictInt | None = setting(None, "The greatest number of characters of a text.", ge=0)
+    pattern: str | None = setting(None, "A regular expression that a text must match somewhere.")
+    choices: tuple[object, ...] | None = setting(None, "The only values it may have.", min_length=1)
+    unit: str | None = setting(None, "The unit of epoch numbers in a timestamp: s, ms or us.")
+
+
+class FeedTable(_Table):
+    """A named kind of file: which files, which fields, which table."""
+
+    match: tuple[Text, ...] | None = setting(
+        None, 'Globs relative to the inbox; the first feed that matches wins. Default "NAME/**".', min_length=1
+    )
+    records: RecordPath = setting("", "Where the records sit in a document; empty is the top level.")
+    table: str | None = setting(None, "The table that it fills; default the feed's name.")
+    key: tuple[Text, ...] | None = setting(None, "The fields that tell one record from another.", min_length=1)
+    cursor: str | None = setting(None, "The field that tells newer from older.")
+    late: Late = setting(Late.SKIP, "Records at or below the watermark: skip them, or merge the newer ones.")
+    max_future: Duration = setting("24h", "A cursor further ahead of the clock is rejected.")
+    max_rejected: Limit = setting("100%", "Above this share of the records not skipped, or count, the file fails.")
+    extra: Extra = setting(Extra.IGNORE, "Unknown fields: ignore, reject, or keep them in the column extra.")
+    undo: StrictBool = setting(False, "Keep before-images, so that a run can be undone.")
+    fields: dict[str, FieldTable] | None = setting(None, "The record's fields, by name.", min_length=1)
+
+
+class ConfigFile(BaseSettings):
+    """The whole config. Its sources, the strongest first, are given as ``ConfigFile(sources=[...])``."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
+
+    inbox: InboxTable = InboxTable()
+    archive: ArchiveTable = ArchiveTable()
+    database: DatabaseTable = DatabaseTable()
+    retention: RetentionTable = RetentionTable()
+    log: LogTable = LogTable()
+    http: HttpTable = HttpTable()
+    feeds: dict[str, FeedTable] = setting({}, "The feeds; without any, the feed events.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - reads os.environ; ours is handed in
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the environment is the service manager's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - see database.password_file
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take the sources that were handed in, in their order, and no others."""
+        assert isinstance(init_settings, InitSettingsSource)  # noqa: S101 - tells mypy what pydantic-settings promises
+        return tuple(InitSettingsSource(settings_cls, source) for source in init_settings.init_kwargs["sources"])

@@ -1,0 +1,128 @@
+"""The settings in force: frozen slices, each given only to who needs it.
+
+Paths are absolute, durations are seconds (``None`` is for ever), sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from inboxd.config.database import masked
+from inboxd.model import Feed
+
+SQLITE_PREFIX: Final = "sqlite:///"
+
+
+class Polling(StrEnum):
+    """When the inbox is polled in place of being watched: ``auto`` is where the filesystem gives no events."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class LogFormat(StrEnum):
+    """The form of the lines on standard output: ``auto`` is console on a terminal, else JSON."""
+
+    AUTO = "auto"
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class LogLevel(StrEnum):
+    """The least level of the lines that are written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class InboxSettings:
+    """The watched folder, and when a file in it is whole."""
+
+    path: Path
+    ignore: tuple[str, ...]
+    settle: float
+    settle_unproven: float
+    rescan: float
+    polling: Polling
+    max_file_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveSettings:
+    """Where files end, and how long processed ones are kept."""
+
+    processed: Path
+    failed: Path
+    keep: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    """The database. ``url`` holds the password, if there is one: show people ``shown_url``."""
+
+    url: str = field(repr=False)
+    password_file: Path | None = None
+
+    @property
+    def is_postgres(self) -> bool:
+        """Tell PostgreSQL from SQLite; there is no third."""
+        return not self.url.startswith(SQLITE_PREFIX)
+
+    @property
+    def sqlite_path(self) -> Path:
+        """The file of a SQLite database; ``ValueError`` for PostgreSQL."""
+        if self.is_postgres:
+            msg = "a PostgreSQL database has no file"
+            raise ValueError(msg)
+        return Path(self.url.removeprefix(SQLITE_PREFIX))
+
+    @property
+    def shown_url(self) -> str:
+        """The URL with every password masked, for people and logs."""
+        return masked(self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionSettings:
+    """How long rows are kept that no loading needs: lineage, resolved dead letters, before-images."""
+
+    lineage: float | None
+    resolved: float | None
+    images: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """The lines: their form on standard output, their least level, and the file that always gets JSON."""
+
+    format: LogFormat
+    level: LogLevel
+    file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """The page's address as ``host:port``; empty for no page."""
+
+    listen: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything in force. ``source`` is the config file, ``None`` where there is none."""
+
+    inbox: InboxSettings
+    archive: ArchiveSettings
+    database: DatabaseSettings
+    retention: RetentionSettings
+    log: LogSettings
+    http: HttpSettings
+    feeds: tuple[Feed, ...]
+    source: Path | None = None

@@ -1,0 +1,208 @@
+"""Where settings come from: the command line, the environment, a file; the first that has a key has the say."""
+
+from __future__ import annotations
+
+import errno
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from pydantic import BaseModel
+
+from inboxd.config.faults import ConfigFault, InvalidConfig, Key
+from inboxd.config.locate import locate
+from inboxd.config.schema import EVENTS, EVENTS_FEED, ConfigFile, FeedTable, FieldTable
+from inboxd.errors import EXIT_NOPERM, OperatorFault
+
+Table = dict[str, Any]  # Any: the values of a TOML table; pydantic is what gives them types
+
+FILE_VARIABLE: Final = "INBOXD_CONFIG"
+PREFIX: Final = "INBOXD_"
+SEPARATOR: Final = "__"
+SYSTEM_FILE: Final = Path("/etc/inboxd/inboxd.toml")
+_PLACE: Final = re.compile(r"\s*\(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What each source says. ``options`` are a command's own, by dotted key; they outrank all."""
+
+    document: Table
+    environment: Table
+    options: Table
+    file: Path | None = None
+    text: str = ""
+    variables: Mapping[Key, str] = field(default_factory=dict)
+    """Which environment variable said which key."""
+
+    def ranked(self) -> list[Table]:
+        """Return all sources, the strongest first."""
+        return [self.options, self.environment, with_events(self.document, self.environment)]
+
+    def fault(self, key: Key, message: str) -> ConfigFault:
+        """Return an error at a key, with the place that set it (or the nearest table around it)."""
+        name = ".".join(key)
+        if _holds(self.options, key):
+            return ConfigFault(name, message, origin="the command line")
+        for told, variable in self.variables.items():
+            if told[: len(key)] == key:
+                return ConfigFault(name, message, origin=variable)
+        if self.file is None:
+            return ConfigFault(name, message)
+        lines = locate(self.text)
+        line = next((lines[key[:length]] for length in range(len(key), 0, -1) if key[:length] in lines), None)
+        return ConfigFault(name, message, line=line, origin=str(self.file))
+
+
+def read_sources(path: Path | None, env: Mapping[str, str], cwd: Path, options: Mapping[str, str]) -> Sources:
+    """Find and read the config file, and take from the environment what is for us; raises ``OperatorFault``."""
+    file, text = _find(path, env, cwd)
+    document = _parse(file, text) if file else {}
+    environment: Table = {}
+    variables: dict[Key, str] = {}
+    for variable, value in sorted(env.items()):
+        if variable.upper().startswith(PREFIX) and SEPARATOR in variable:
+            key = _key_of(variable, document)
+            variables[key] = variable
+            _put(environment, key, value)
+    told: Table = {}
+    for name, value in options.items():
+        _put(told, tuple(name.split(".")), value)
+    return Sources(document, environment, told, file, text, variables)
+
+
+def with_events(document: Table, environment: Table) -> Table:
+    """Return the document with the built-in feed filled in: where it is named, or where no feed is.
+
+    A key that the document leaves out of ``[feeds.events]`` gets the built-in value; one that it has is its own, whole.
+    """
+    feeds = document.get("feeds", {})
+    named = environment.get("feeds", {})
+    if not isinstance(feeds, dict) or not (EVENTS in feeds or EVENTS in named or not (feeds or named)):
+        return document
+    events = feeds.get(EVENTS, {})
+    if not isinstance(events, dict):
+        return document
+    return {**document, "feeds": {**feeds, EVENTS: {**EVENTS_FEED, **events}}}
+
+
+def _find(path: Path | None, env: Mapping[str, str], cwd: Path) -> tuple[Path | None, str]:
+    """Return the first config file there is, and what it says; one that was named must be there."""
+    named = path or (Path(env[FILE_VARIABLE]) if env.get(FILE_VARIABLE) else None)
+    if named is not None:
+        text = _read(cwd / named)
+        if text is None:
+            raise InvalidConfig([ConfigFault("", "there is no such file", origin=str(cwd / named))])
+        return cwd / named, text
+    for candidate in _places(env, cwd):
+        text = _read(candidate)
+        if text is not None:
+            return candidate, text
+    return None, ""
+
+
+def _places(env: Mapping[str, str], cwd: Path) -> Iterator[Path]:
+    """Yield where a config file is looked for when none was named."""
+    yield cwd / "inboxd.toml"
+    if env.get("XDG_CONFIG_HOME"):
+        yield Path(env["XDG_CONFIG_HOME"], "inboxd", "inboxd.toml")
+    elif env.get("HOME"):  # the XDG Base Directory Specification's own default
+        yield Path(env["HOME"], ".config", "inboxd", "inboxd.toml")
+    yield SYSTEM_FILE
+
+
+def _read(file: Path) -> str | None:
+    """Return what a file says, ``None`` if there is none."""
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InvalidConfig([ConfigFault("", "is not UTF-8", line=line, origin=str(file))]) from None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return None
+        if isinstance(error, PermissionError):
+            message = f"{file}: the config may not be read: {error.strerror}"
+            raise OperatorFault(
+                "config_unreadable", message, "give its reader the right", exit_code=EXIT_NOPERM
+            ) from None
+        raise InvalidConfig([ConfigFault("", f"cannot be read: {error.strerror}", origin=str(file))]) from None
+
+
+def _parse(file: Path, text: str) -> Table:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        place = _PLACE.search(message)
+        line = int(place["line"]) if place and place["line"] else text.rstrip("\n").count("\n") + 1
+        column = f" (column {place['column']})" if place and place["column"] else ""
+        reason = _PLACE.sub("", message)
+        raise InvalidConfig([ConfigFault("", f"no TOML: {reason}{column}", line=line, origin=str(file))]) from None
+    except RecursionError:
+        raise InvalidConfig([ConfigFault("", "no TOML that can be read: nested too deep", origin=str(file))]) from None
+
+
+def _key_of(variable: str, document: Table) -> Key:
+    """Return the key that a variable means.
+
+    Variables have no small letters and no dashes, so the names of feeds and fields are looked for in the document.
+    """
+    parts = [part.lower() for part in variable[len(PREFIX) :].split(SEPARATOR)]
+    if parts[0] != "feeds":
+        return tuple(parts)
+    feeds = document.get("feeds")
+    parts[1:2] = [_known(name, feeds) for name in parts[1:2]]
+    fields = feeds.get(parts[1], {}) if isinstance(feeds, dict) and len(parts) > 1 else {}
+    if parts[2:3] == ["fields"] and isinstance(fields, dict):
+        parts[3:4] = [_known(name, fields.get("fields")) for name in parts[3:4]]
+    return tuple(parts)
+
+
+def _known(name: str, table: object) -> str:
+    names = table if isinstance(table, dict) else {}
+    return next((known for known in names if known.lower().replace("-", "_") == name), name)
+
+
+def _put(table: Table, key: Key, value: str) -> None:
+    for part in key[:-1]:
+        inner = table.setdefault(part, {})
+        if not isinstance(inner, dict):  # a variable for a table as well as one for a key in it
+            inner = table[part] = {}
+        table = inner
+    table[key[-1]] = value if takes_text(key) else _toml_value(value)
+
+
+def _toml_value(text: str) -> object:
+    """Return what the text means as a TOML value, or the text itself if it is none: ``5s`` needs no quotes here."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+def takes_text(key: Key) -> bool:
+    """Tell whether a key's value is plain text, which an environment variable gives as it is."""
+    model: type[BaseModel]
+    if key[0] == "feeds":
+        model = FieldTable if "fields" in key[2:3] and len(key) > 3 else FeedTable  # noqa: PLR2004 - feeds.NAME.fields.NAME
+    else:
+        section = ConfigFile.model_fields.get(key[0])
+        if section is None or not isinstance(section.annotation, type) or not issubclass(section.annotation, BaseModel):
+            return True
+        model = section.annotation
+    named = {(info.alias or name): info.annotation for name, info in model.model_fields.items()}
+    annotation = named.get(key[-1], str)
+    return annotation is str or str in get_args(annotation)
+
+
+def _holds(table: object, key: Key) -> bool:
+    for part in key:
+        if not isinstance(table, dict) or part not in table:
+            return False
+        table = table[part]
+    return True
