@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import click
 
 from inboxd.cli.context import print_json, settings_of
+from inboxd.config import json_schema
+from inboxd.config import show as show_settings
 
 
 @click.group()
@@ -39,14 +43,11 @@ def show(context: click.Context, *, as_json: bool) -> None:
     \b
     Example:  INBOXD_LOG__LEVEL=debug inboxd config show
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.config import show as as_toml  # noqa: PLC0415 - beside the command of the same name
-    from inboxd.config import shown_values  # noqa: PLC0415 - beside the command of the same name
-
-    settings = settings_of(context)
+    toml = show_settings(settings_of(context))
     if as_json:
-        print_json(shown_values(settings))
+        print_json(tomllib.loads(toml))
     else:
-        click.echo(as_toml(settings), nl=False)
+        click.echo(toml, nl=False)
 
 
 @config.command()
@@ -56,6 +57,4 @@ def schema() -> None:
     \b
     Example:  inboxd config schema > inboxd.schema.json
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.config import json_schema  # noqa: PLC0415 - it needs more of pydantic than other commands do
-
     print_json(json_schema())

@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 def settings_of(context: click.Context, *, database_url: str | None = None) -> Settings:
     """Load the settings this command was started with; ``database_url`` takes the place of the configured one."""
     config_file: Path | None = context.find_root().obj
-    env = dict(os.environ)
-    if database_url is not None:
-        env["INBOXD_DATABASE__URL"] = database_url
-    return load_settings(config_file, env, Path.cwd())
+    options = {} if database_url is None else {"database.url": database_url}
+    return load_settings(config_file, os.environ, Path.cwd(), options)
 
 
 @contextmanager

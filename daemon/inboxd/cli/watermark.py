@@ -6,8 +6,9 @@ import click
 
 from inboxd.cli.context import print_json, reading_store, settings_of, writing_store
 from inboxd.clock import SystemClock, stamp
-from inboxd.config import Settings, cursor_value
-from inboxd.model import Feed
+from inboxd.config import Settings
+from inboxd.config.literals import literal
+from inboxd.model import Cursor, Feed, FieldType
 
 
 @click.group()
@@ -57,7 +58,7 @@ def set_to(context: click.Context, feed_name: str, value: str) -> None:
     settings = settings_of(context)
     feed = _feed(settings, feed_name)
     try:
-        canonical = cursor_value(feed, value)
+        canonical = _cursor(feed, value)
     except ValueError as error:
         msg = f"{value!r} is no {feed.cursor_field.type.value}: {error}"
         raise click.UsageError(msg) from None
@@ -89,3 +90,13 @@ def _feed(settings: Settings, name: str) -> Feed:
     known = ", ".join(feed.name for feed in settings.feeds)
     msg = f"there is no feed {name!r}; the config has: {known}"
     raise click.UsageError(msg)
+
+
+def _cursor(feed: Feed, text: str) -> Cursor:
+    """Return what a person typed as the feed's cursor value; ``ValueError`` if it is none."""
+    kind = feed.cursor_field.type
+    found = literal(kind, int(text) if kind is FieldType.INTEGER else text)
+    if not isinstance(found, (str, int)):
+        msg = "a cursor is a timestamp, a date or an integer"
+        raise TypeError(msg)
+    return found
