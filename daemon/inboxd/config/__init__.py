@@ -1,8 +1,9 @@
 """Settings in, frozen slices out: a config file, the environment and a command's options become ``Settings``."""
 
-from inboxd.config.document import DocumentedKey, documented_keys, json_schema, show
+from inboxd.config.document import DocumentedKey, documented_keys, json_schema, show, shown_values
 from inboxd.config.faults import ConfigFault, InvalidConfig
 from inboxd.config.globs import compile_glob, match_feed, never_reached
+from inboxd.config.literals import cursor_value
 from inboxd.config.load import load_settings
 from inboxd.config.settings import (
     ArchiveSettings,
@@ -32,10 +33,12 @@ __all__ = [
     "RetentionSettings",
     "Settings",
     "compile_glob",
+    "cursor_value",
     "documented_keys",
     "json_schema",
     "load_settings",
     "match_feed",
     "never_reached",
     "show",
+    "shown_values",
 ]

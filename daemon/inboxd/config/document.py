@@ -28,14 +28,19 @@ class DocumentedKey:
 
 def show(settings: Settings) -> str:
     """Return the effective settings as a config file that would give them; passwords are masked."""
-    lines: list[str] = []
-    for section, table in _sections(settings).items():
-        lines += [f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in table.items()), ""]
+    tables = {f"[{section}]": table for section, table in _sections(settings).items()}
     for feed in settings.feeds:
         name = f"feeds.{_toml_key(feed.name)}"
-        lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in _feed_table(feed).items()), ""]
-        lines += [f"[{name}.fields]", *(f"{field.name} = {_toml(_field_table(field))}" for field in feed.fields), ""]
-    return "\n".join(lines)
+        tables[f"[{name}]"] = _feed_table(feed)
+        tables[f"[{name}.fields]"] = _fields_table(feed)
+    blocks = ("\n".join([header, *map(_toml_pair, table.items())]) for header, table in tables.items())
+    return "\n\n".join(blocks) + "\n"
+
+
+def shown_values(settings: Settings) -> dict[str, Plain]:
+    """Return what ``show`` says as one value for JSON."""
+    feeds = {feed.name: {**_feed_table(feed), "fields": _fields_table(feed)} for feed in settings.feeds}
+    return {**_sections(settings), "feeds": feeds}
 
 
 def json_schema() -> dict[str, object]:
@@ -63,7 +68,7 @@ def _keys(prefix: str, model: type[BaseModel]) -> Iterator[DocumentedKey]:
 
 
 def _plain(value: object) -> Plain:
-    if isinstance(value, tuple):
+    if isinstance(value, list):
         return [str(item) for item in value]
     return value if isinstance(value, (bool, int, float)) else str(value)
 
@@ -124,6 +129,10 @@ def _feed_table(feed: Feed) -> dict[str, Plain]:
     }
 
 
+def _fields_table(feed: Feed) -> dict[str, Plain]:
+    return {field.name: _field_table(field) for field in feed.fields}
+
+
 def _field_table(field: Field) -> dict[str, Plain]:
     """Return what the field's values are; what is as without being written is left out."""
     table: dict[str, Plain] = {"type": field.type.value}
@@ -164,6 +173,11 @@ def _toml(value: Plain) -> str:
     if isinstance(value, Sequence):
         return "[" + ", ".join(_toml(inner) for inner in value) + "]"
     return repr(value)
+
+
+def _toml_pair(pair: tuple[str, Plain]) -> str:
+    key, value = pair
+    return f"{_toml_key(key)} = {_toml(value)}"
 
 
 def _toml_key(key: str) -> str:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from inboxd.errors import EXIT_CONFIG, OperatorFault
 
-Key = tuple[str, ...]
-"""A dotted key in its parts: ``("feeds", "orders", "cursor")``."""
+Key = tuple[str | int, ...]
+"""A key in its parts: ``("feeds", "orders", "match", 0)``; elements of arrays by their number from 0."""
 
 
-def dotted(key: Sequence[str]) -> str:
-    """Return a key as a config file may write it: names with other characters than letters, digits, - and _ quoted."""
-    return ".".join(part if part and part.replace("-", "_").isidentifier() else f'"{part}"' for part in key)
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def dotted(key: Key) -> str:
+    """Return a key as a config file writes it, ``feeds.orders.match``, and elements of arrays as ``match[0]``."""
+    text = ""
+    for part in key:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += ("." if text else "") + (part if _BARE.fullmatch(part) else json.dumps(part, ensure_ascii=False))
+    return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from inboxd.config.faults import Faults, Key
 from inboxd.config.fields import build_field
 from inboxd.config.names import MOST_FIELDS, wrong_feed, wrong_table
 from inboxd.config.schema import FeedTable
-from inboxd.model import Extra, Feed, Field, FieldType
+from inboxd.model import Feed, Field, FieldType
 
 CURSOR_TYPES: Final = (FieldType.TIMESTAMP, FieldType.DATE, FieldType.INTEGER)
 
@@ -95,7 +95,7 @@ def _check_required(name: str, fields: Mapping[str, Field | None], at: Key, faul
 
 
 def _check_shared_tables(feeds: Iterable[Feed], faults: Faults) -> None:
-    """Note feeds that fill one table, but would not make it alike."""
+    """Note feeds that fill one table, but disagree about what a row of it is."""
     first_of: dict[str, Feed] = {}
     for feed in feeds:
         first = first_of.setdefault(feed.table.lower(), feed)
@@ -115,13 +115,9 @@ def _shape(feed: Feed, other: Feed) -> Iterable[tuple[str, object, object]]:
     """Yield what makes a table and decides between its rows, for both feeds."""
     yield "key", feed.key, other.key
     yield "cursor", feed.cursor, other.cursor
-    yield "set of columns", _columns(feed), _columns(other)
-    yield "value of extra", feed.extra is Extra.KEEP, other.extra is Extra.KEEP
-    yield "value of undo", feed.undo, other.undo
-
-
-def _columns(feed: Feed) -> dict[str, FieldType]:
-    return {field.name: field.type for field in feed.fields}
+    types = {field.name: field.type for field in other.fields}
+    for field in feed.fields:
+        yield f"type of {field.name}", field.type, types.get(field.name, field.type)
 
 
 def _or(names: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from typing import Final
 
 from inboxd.clock import stamp
-from inboxd.model import FieldType, Scalar
+from inboxd.model import Cursor, Feed, FieldType, Scalar
 
 _MOMENT: Final = re.compile(
     r"""(?P<date>\d{4}-\d{2}-\d{2})
@@ -23,6 +23,17 @@ _INTEGERS: Final = range(-(2**63), 2**63)
 def literal(kind: FieldType, value: object) -> Scalar:
     """Return the value in its field's form; ``ValueError`` says what it must be."""
     return _FORMS[kind](value)
+
+
+def cursor_value(feed: Feed, text: str) -> Cursor:
+    """Return a cursor value of the feed from what a person typed; ``ValueError`` says what it must be."""
+    kind = feed.cursor_field.type
+    if kind is not FieldType.INTEGER:
+        return _timestamp(text) if kind is FieldType.TIMESTAMP else _date(text)
+    try:
+        return _integer(int(text))
+    except ValueError:
+        return _integer(None)
 
 
 def _text(value: object) -> str:

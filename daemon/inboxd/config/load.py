@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from os.path import commonpath, normpath
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,7 +23,8 @@ from inboxd.config.settings import (
     RetentionSettings,
     Settings,
 )
-from inboxd.config.sources import Sources, Table, read_sources
+from inboxd.config.sources import Sources, Table, read_sources, section_model
+from inboxd.model import Feed
 
 LEAST_RESCAN_S: Final = 0.1
 """A scan lists the whole inbox: one after the other without a pause would keep a core busy."""
@@ -68,15 +69,14 @@ def _checked(sources: Sources, faults: Faults) -> ConfigFile:
         return ConfigFile.model_validate({"sources": ranked})
     except ValidationError as error:
         for found in error.errors(include_url=False, include_input=False):
-            key = tuple(part for part in found["loc"] if isinstance(part, str))
-            faults.add(key, _message(found["type"], found["msg"], key))
-            ranked = [_without(source, key) for source in ranked]
+            faults.add(found["loc"], _message(found["type"], found["msg"], found["loc"]))
+            ranked = [_without(source, found["loc"]) for source in ranked]
     return ConfigFile.model_validate({"sources": ranked})
 
 
 def _message(kind: str, message: str, key: Key) -> str:
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(key[-1], _names_beside(key), n=1)
+        near = difflib.get_close_matches(str(key[-1]), _names_beside(key), n=1)
         return f"unknown key; did you mean {near[0]}?" if near else "unknown key"
     if kind in _EXPECTED:
         return _EXPECTED[kind]
@@ -91,19 +91,18 @@ def _names_beside(key: Key) -> list[str]:
     if key[0] == "feeds":
         model = FieldTable if "fields" in key[2:3] else FeedTable
     elif len(key) > 1:
-        section = ConfigFile.model_fields[key[0]].annotation
-        model = section if isinstance(section, type) and issubclass(section, BaseModel) else ConfigFile
+        model = section_model(str(key[0])) or ConfigFile
     return [info.alias or name for name, info in model.model_fields.items()]
 
 
-def _without(table: Table, key: Sequence[str]) -> Table:
-    """Return a copy of the table in which a key is not."""
-    head, *rest = key
+def _without(table: Table, key: Key) -> Table:
+    """Return a copy of the table in which a key is not; for an element of an array, the whole array is not."""
+    head = str(key[0])
     if head not in table:
         return table
     inner = table[head]
-    if rest and isinstance(inner, dict):
-        return {**table, head: _without(inner, rest)}
+    if len(key) > 1 and isinstance(inner, dict):
+        return {**table, head: _without(inner, key[1:])}
     return {name: value for name, value in table.items() if name != head}
 
 
@@ -116,7 +115,7 @@ class _Builder:
         self._cwd = cwd
         self._faults = faults
 
-    def settings(self, feeds: tuple[Any, ...], env: Mapping[str, str]) -> Settings:
+    def settings(self, feeds: tuple[Feed, ...], env: Mapping[str, str]) -> Settings:
         config = self._config
         inbox = config.inbox
         if inbox.rescan < LEAST_RESCAN_S:
@@ -166,10 +165,9 @@ class _Builder:
         return Path(normpath(self._base(section, key) / value))
 
     def _database(self, table: DatabaseTable, env: Mapping[str, str]) -> DatabaseSettings:
-        url = table.url
         file = self._path("database", "password_file", table.password_file) if table.password_file else None
-        self._try(("database", "url"), lambda: absolute_url(url, self._base("database", "url")))
-        found = DatabaseSettings(absolute_url(url, self._base("database", "url")), file)
+        url = self._try(("database", "url"), lambda: absolute_url(table.url, self._base("database", "url"))) or table.url
+        found = DatabaseSettings(url, file)
         if not found.is_postgres:
             if file is not None:
                 self._faults.add(("database", "password_file"), "is for PostgreSQL; SQLite has no password")

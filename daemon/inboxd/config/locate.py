@@ -11,8 +11,7 @@ import tomllib
 from bisect import bisect_right
 from typing import Final
 
-Path = tuple[str | int, ...]
-"""A key in its parts; elements of arrays by their number from 0."""
+from inboxd.config.faults import Key
 
 _BLANK: Final = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
 _KEY_PART: Final = re.compile(r"""[A-Za-z0-9_-]+|"(?:\\.|[^"\\])*"|'[^']*'""")
@@ -27,7 +26,7 @@ _STRING: Final = re.compile(
 _PLAIN: Final = re.compile(r"[^,\]}#\n]+")
 
 
-def locate(text: str) -> dict[Path, int]:
+def locate(text: str) -> dict[Key, int]:
     """Return the line, from 1, of each key, table and array element of a valid TOML document."""
     return _Scanner(text).scan()
 
@@ -37,12 +36,12 @@ class _Scanner:
         self._text = text
         self._at = 0
         self._newlines = [match.start() for match in re.finditer("\n", text)]
-        self._lines: dict[Path, int] = {}
-        self._tables: dict[Path, int] = {}
+        self._lines: dict[Key, int] = {}
+        self._tables: dict[Key, int] = {}
         """How many tables each array of tables has so far: a header below it means the last one."""
 
-    def scan(self) -> dict[Path, int]:
-        table: Path = ()
+    def scan(self) -> dict[Key, int]:
+        table: Key = ()
         while not self._ended():
             if self._text[self._at] == "[":
                 table = self._header()
@@ -61,16 +60,16 @@ class _Scanner:
         self._at = match.end()
         return match[0]
 
-    def _note(self, path: Path, at: int) -> None:
+    def _note(self, path: Key, at: int) -> None:
         self._lines.setdefault(path, bisect_right(self._newlines, at - 1) + 1)
 
-    def _header(self) -> Path:
+    def _header(self) -> Key:
         """Read ``[a.b]`` or ``[[a.b]]``; return the table that it opens."""
         at = self._at
         double = self._text.startswith("[[", at)
         self._at += 1 + double
         self._skip(_BLANK)
-        path: Path = ()
+        path: Key = ()
         for part in self._key():
             if path in self._tables:
                 path = (*path, self._tables[path] - 1)
@@ -85,7 +84,7 @@ class _Scanner:
             self._note(path, at)
         return path
 
-    def _pair(self, table: Path) -> None:
+    def _pair(self, table: Key) -> None:
         """Read ``key = value``."""
         at = self._at
         path = table
@@ -107,7 +106,7 @@ class _Scanner:
         raw = self._skip(_KEY_PART)
         return next(iter(tomllib.loads(f"{raw} = 0"))) if raw[:1] in ('"', "'") else raw
 
-    def _value(self, path: Path) -> None:
+    def _value(self, path: Key) -> None:
         if self._text[self._at] == "[":
             self._array(path)
         elif self._text[self._at] == "{":
@@ -115,7 +114,7 @@ class _Scanner:
         elif not self._skip(_STRING):
             self._skip(_PLAIN)
 
-    def _array(self, path: Path) -> None:
+    def _array(self, path: Key) -> None:
         self._at += 1
         number = 0
         while not self._closed("]"):
@@ -123,7 +122,7 @@ class _Scanner:
             self._value((*path, number))
             number += 1
 
-    def _inline_table(self, path: Path) -> None:
+    def _inline_table(self, path: Key) -> None:
         self._at += 1
         while not self._closed("}"):
             self._pair(path)

@@ -30,7 +30,7 @@ RESERVED_TABLES: Final = frozenset(
 )
 """The control tables, and names that they may come to have."""
 
-_RESERVED_TABLE_STARTS: Final = ("sqlite_", "pg_", "staging_", "inboxd_")
+_RESERVED_TABLE_STARTS: Final = ("sqlite_", "pg_", "staging_", "staged_", "inboxd_")
 
 RESERVED_COLUMNS: Final = frozenset(
     {

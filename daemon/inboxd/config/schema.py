@@ -89,7 +89,7 @@ RecordPath = Annotated[tuple[str, ...], BeforeValidator(_path_in_record), WithJs
 Text = Annotated[str, AfterValidator(_not_empty)]
 
 
-def setting(default: object, description: str, **constraints: Any) -> Any:  # Any: pydantic turns it into the key's type
+def setting(default: object, description: str, **constraints: Any) -> Any:  # noqa: ANN401 - becomes the key's type
     """Return a key's default, as a config file would write it, and the sentence that explains it."""
     return Field(default, description=description, **constraints)
 

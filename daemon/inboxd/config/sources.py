@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, get_args
 
 from pydantic import BaseModel
 
-from inboxd.config.faults import ConfigFault, InvalidConfig, Key
+from inboxd.config.faults import ConfigFault, InvalidConfig, Key, dotted
 from inboxd.config.locate import locate
 from inboxd.config.schema import EVENTS, EVENTS_FEED, ConfigFile, FeedTable, FieldTable
 from inboxd.errors import EXIT_NOPERM, OperatorFault
@@ -35,7 +35,7 @@ class Sources:
     options: Table
     file: Path | None = None
     text: str = ""
-    variables: Mapping[Key, str] = field(default_factory=dict)
+    variables: Mapping[tuple[str, ...], str] = field(default_factory=dict)
     """Which environment variable said which key."""
 
     def ranked(self) -> list[Table]:
@@ -44,11 +44,11 @@ class Sources:
 
     def fault(self, key: Key, message: str) -> ConfigFault:
         """Return an error at a key, with the place that set it (or the nearest table around it)."""
-        name = ".".join(key)
+        name = dotted(key)
         if _holds(self.options, key):
             return ConfigFault(name, message, origin="the command line")
         for told, variable in self.variables.items():
-            if told[: len(key)] == key:
+            if told[: len(key)] == key or key[: len(told)] == told:
                 return ConfigFault(name, message, origin=variable)
         if self.file is None:
             return ConfigFault(name, message)
@@ -62,12 +62,17 @@ def read_sources(path: Path | None, env: Mapping[str, str], cwd: Path, options: 
     file, text = _find(path, env, cwd)
     document = _parse(file, text) if file else {}
     environment: Table = {}
-    variables: dict[Key, str] = {}
+    variables: dict[tuple[str, ...], str] = {}
     for variable, value in sorted(env.items()):
-        if variable.upper().startswith(PREFIX) and SEPARATOR in variable:
+        if not variable.upper().startswith(PREFIX):
+            continue
+        if SEPARATOR in variable:
             key = _key_of(variable, document)
             variables[key] = variable
             _put(environment, key, value)
+        elif (meant := _meant(variable)) is not None:
+            message = f"is no setting; with two underscores it is: {meant}"
+            raise InvalidConfig([ConfigFault("", message, origin=variable)])
     told: Table = {}
     for name, value in options.items():
         _put(told, tuple(name.split(".")), value)
@@ -146,7 +151,7 @@ def _parse(file: Path, text: str) -> Table:
         raise InvalidConfig([ConfigFault("", "no TOML that can be read: nested too deep", origin=str(file))]) from None
 
 
-def _key_of(variable: str, document: Table) -> Key:
+def _key_of(variable: str, document: Table) -> tuple[str, ...]:
     """Return the key that a variable means.
 
     Variables have no small letters and no dashes, so the names of feeds and fields are looked for in the document.
@@ -167,7 +172,14 @@ def _known(name: str, table: object) -> str:
     return next((known for known in names if known.lower().replace("-", "_") == name), name)
 
 
-def _put(table: Table, key: Key, value: str) -> None:
+def _meant(variable: str) -> str | None:
+    """Return the variable that was meant by ``INBOXD_DATABASE_URL``; ``None`` if it is none of ours."""
+    section, _, key = variable[len(PREFIX) :].partition("_")
+    model = section_model(section.lower())
+    return f"{PREFIX}{section}{SEPARATOR}{key}" if model and key.lower() in model.model_fields else None
+
+
+def _put(table: Table, key: Sequence[str], value: str) -> None:
     for part in key[:-1]:
         inner = table.setdefault(part, {})
         if not isinstance(inner, dict):  # a variable for a table as well as one for a key in it
@@ -185,19 +197,23 @@ def _toml_value(text: str) -> object:
     return parsed["value"] if len(parsed) == 1 else text
 
 
-def takes_text(key: Key) -> bool:
+def takes_text(key: Sequence[str]) -> bool:
     """Tell whether a key's value is plain text, which an environment variable gives as it is."""
-    model: type[BaseModel]
+    model = section_model(key[0])
     if key[0] == "feeds":
-        model = FieldTable if "fields" in key[2:3] and len(key) > 3 else FeedTable  # noqa: PLR2004 - feeds.NAME.fields.NAME
-    else:
-        section = ConfigFile.model_fields.get(key[0])
-        if section is None or not isinstance(section.annotation, type) or not issubclass(section.annotation, BaseModel):
-            return True
-        model = section.annotation
+        model = FieldTable if key[2:3] == ("fields",) else FeedTable
+    if model is None:
+        return True
     named = {(info.alias or name): info.annotation for name, info in model.model_fields.items()}
     annotation = named.get(key[-1], str)
     return annotation is str or str in get_args(annotation)
+
+
+def section_model(name: str) -> type[BaseModel] | None:
+    """Return the model of a section, ``None`` if there is no such section (or it is ``feeds``)."""
+    info = ConfigFile.model_fields.get(name)
+    model = info.annotation if info else None
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
 
 
 def _holds(table: object, key: Key) -> bool:
