@@ -1,0 +1,37 @@
+"""The only code that speaks SQL: one file's one transaction, and what the ledger knows.
+
+``open_store`` picks the database from the URL and imports only what that one needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from inboxd.errors import EXIT_CONFIG, OperatorFault
+from inboxd.store.base import Store
+
+__all__ = ["open_store"]
+
+
+def _no_tick() -> None:
+    """Do nothing: for callers that neither watch nor interrupt long statements."""
+
+
+def open_store(url: str, *, readonly: bool = False, tick: Callable[[], None] = _no_tick) -> Store:
+    """Open the database at ``url`` (``sqlite:///path`` or ``postgresql://…``).
+
+    ``tick`` is called several times a second while a long statement runs; it may raise ``Interrupted`` (or
+    anything else), which ends the statement, and rolls back the transaction that it belongs to.
+    Raises ``WorldFault`` when the database cannot be reached, ``OperatorFault`` when it can never be used.
+    """
+    scheme = url.partition(":")[0].partition("+")[0]
+    if scheme == "sqlite":
+        from inboxd.store.sqlite import SqliteStore  # noqa: PLC0415 - the other database's driver stays unloaded
+
+        return SqliteStore(url, readonly=readonly, tick=tick)
+    if scheme in {"postgresql", "postgres"}:
+        from inboxd.store.postgres import PostgresStore  # noqa: PLC0415 - the same
+
+        return PostgresStore(url, readonly=readonly, tick=tick)
+    message = f"database.url starts with {scheme!r}, but inboxd speaks sqlite and postgresql"
+    raise OperatorFault("invalid_database_url", message, "see the README for examples", exit_code=EXIT_CONFIG)

@@ -1,0 +1,253 @@
+"""What every store can do: the verbs of a file's transaction, in the order in which they are used, and the reads.
+
+Timestamps are canonical text (``2026-01-15T10:30:00.000000Z``) on both databases. All methods raise ``WorldFault``
+when the database is locked, gone, full or broken, and ``FileFault`` ``internal_error`` when it refuses the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+from inboxd.model import Batch, Counts, Cursor, Feed, Reject, RunStart, RunStatus, Verdict
+
+if TYPE_CHECKING:  # SQLAlchemy costs 0.1 s to import: only code that reads with it pays
+    import sqlalchemy as sa
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run ended, and when."""
+
+    verdict: Verdict
+    finished_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """What would become of a file's records: ``check``'s answer, from reading only."""
+
+    inserted: int = 0
+    changed: int = 0
+    stale: int = 0
+    skipped: int = 0
+    rejected: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One row of ``etl_runs``. Imported rows have ``None`` where inboxd alone counts."""
+
+    id: int
+    job_name: str
+    status: RunStatus
+    rows_in: int
+    rows_out: int
+    rows_rejected: int | None
+    rows_skipped: int | None
+    rows_stale: int | None
+    duration_ms: int
+    started_at: str
+    finished_at: str | None
+    file_name: str | None
+    file_size: int | None
+    content_sha256: str | None
+    watermark: str | None
+    error_code: str | None
+    error: str | None
+    duplicate_of: int | None
+    superseded_by: int | None
+    undo_of: int | None
+    claim: str | None
+    host: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TableCounts:
+    """Exact numbers of rows: in the feeds' tables together, in ``dead_letters``, in the ``lineage`` view."""
+
+    target_rows: int
+    dead_letters: int
+    lineage_entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class WatermarkRow:
+    """One row of ``watermarks``; ``value`` is the cursor's text, also of an integer."""
+
+    name: str
+    value: str
+    run_id: int | None
+    updated_at: str
+
+
+class FileTransaction(Protocol):
+    """One file's one transaction. Leaving its block without ``commit`` rolls everything back."""
+
+    def stage(self, batch: Batch) -> None:
+        """Take one window of records. Locks nothing that others want."""
+        ...
+
+    def lock(self) -> None:
+        """Begin the short lock: nothing that is read from here on can change before ``commit``."""
+        ...
+
+    def duplicate_of(self, sha256: str) -> int | None:
+        """Return the run that loaded this content for this feed and still stands."""
+        ...
+
+    def last_finished_at(self) -> str | None:
+        """Return when the last of inboxd's own runs ended."""
+        ...
+
+    def watermark(self) -> Cursor | None:
+        """Return the feed's watermark."""
+        ...
+
+    def upsert(self, watermark: Cursor | None) -> Counts:
+        """Skip, reject and apply what was staged, and write the dead letters and the lineage.
+
+        A record at or below ``watermark`` is skipped; with ``None`` none is.
+        """
+        ...
+
+    def rejected_counts(self) -> Mapping[str, int]:
+        """Return how many records were rejected (not skipped) by code; after ``upsert`` or ``classify``."""
+        ...
+
+    def first_faults(self, limit: int) -> Sequence[Reject]:
+        """Return the first rejected (not skipped) records in file order; after ``upsert`` or ``classify``."""
+        ...
+
+    def classify(self, watermark: Cursor | None) -> Classified:
+        """Tell what ``upsert`` would do, writing to no real table and taking no lock. Instead of ``lock``."""
+        ...
+
+    def advance(self, limit: Cursor | None) -> Cursor | None:
+        """Raise the feed's watermark to the largest cursor this run committed, at most ``limit``.
+
+        Returns that largest cursor, uncapped, or ``None`` when nothing was loaded.
+        """
+        ...
+
+    def record(self, end: RunEnd) -> None:
+        """Turn the run's row from running to success (a duplicate is one, with zero counts)."""
+        ...
+
+    def commit(self) -> None:
+        """Make it all durable at once."""
+        ...
+
+
+class Store(Protocol):
+    """One database. Its writing half is owned by one thread; the reads may be called from any."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def close(self) -> None:
+        """Let go of the database. May be called twice."""
+        ...
+
+    # The schema
+
+    def schema_current(self) -> bool:
+        """Tell whether the control tables are of this version of inboxd."""
+        ...
+
+    def upgrade(self) -> bool:
+        """Migrate the control tables; returns whether anything was to do. ``OperatorFault`` if they are newer."""
+        ...
+
+    def prepare(self, feeds: Sequence[Feed]) -> None:
+        """Create the feeds' tables and add the columns of new fields.
+
+        Raises ``OperatorFault`` ``schema_mismatch`` with every difference that would drop or retype a column or
+        change a key, having changed nothing.
+        """
+        ...
+
+    # A file's way
+
+    def begin(self, start: RunStart) -> int:
+        """Commit the ``running`` row, not durably, and return its id; a claim's own running row is used again."""
+        ...
+
+    def transaction(
+        self, run_id: int, feed: Feed, *, force: bool = False
+    ) -> AbstractContextManager[FileTransaction]:
+        """Open a file's transaction. ``force``: an equal cursor is applied too, and the content's run is superseded."""
+        ...
+
+    def fail(self, run_id: int, end: RunEnd) -> None:
+        """Turn the run's row from running to failure, with zero counts."""
+        ...
+
+    def drop(self, run_id: int) -> None:
+        """Delete a ``running`` row: an orderly stop."""
+        ...
+
+    def drop_claim(self, claim: str) -> None:
+        """Delete the claim's ``running`` row, if it has one: an orderly stop, or a file that settles again."""
+        ...
+
+    # What a crash left
+
+    def interrupt_abandoned(self, finished_at: str) -> list[RunRow]:
+        """Turn ``running`` rows of files whose daemon is gone into failures with code ``interrupted``; return them.
+
+        SQLite: all rows with a claim, because the caller holds the daemon's lock. PostgreSQL: those whose daemon's
+        session is gone.
+        """
+        ...
+
+    def abandoned(self, claim: str, finished_at: str) -> bool:
+        """Tell whether no living daemon works on this claim; its ``running`` row, if any, becomes ``interrupted``."""
+        ...
+
+    def runs_of_claim(self, claim: str) -> list[RunRow]:
+        """Return the runs of a claim, oldest first."""
+        ...
+
+    # Reads
+
+    def run(self, run_id: int) -> RunRow | None:
+        """Return one run."""
+        ...
+
+    def runs(
+        self,
+        *,
+        job: str | None = None,
+        status: RunStatus | None = None,
+        since: str | None = None,
+        limit: int | None = None,
+    ) -> list[RunRow]:
+        """Return runs, newest first; ``since`` is held against ``started_at``."""
+        ...
+
+    def table_counts(self, feeds: Sequence[Feed]) -> TableCounts:
+        """Count the rows of the feeds' tables, the dead letters and the lineage."""
+        ...
+
+    def watermarks(self) -> list[WatermarkRow]:
+        """Return every feed's watermark, by name."""
+        ...
+
+    def set_watermark(self, feed: Feed, value: Cursor | None, updated_at: str) -> None:
+        """Put a feed's watermark where the operator wants it; ``None`` removes it. Checks nothing."""
+        ...
+
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        """Lend a SQLAlchemy connection with one consistent view of the database, for questions."""
+        ...
+
+    def writing(self) -> AbstractContextManager[sa.Connection]:
+        """Lend a SQLAlchemy connection in one durable write transaction: committed at the block's end, or not at all."""
+        ...

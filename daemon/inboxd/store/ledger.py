@@ -1,0 +1,127 @@
+"""What both stores answer alike: questions to the ledger, and connections for those who have questions of their own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from inboxd.errors import InboxdError
+from inboxd.model import Feed, RunStatus
+from inboxd.store.base import RunRow, TableCounts, WatermarkRow
+from inboxd.store.feed_tables import quoted
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+RUN_COLUMNS: Final = ", ".join(field.name for field in fields(RunRow))
+
+
+def canonical(value: object) -> str | None:
+    """Return a moment as canonical text, whichever of the databases it comes from."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    return None if value is None else str(value)
+
+
+def run_row(values: Sequence[object]) -> RunRow:
+    """Return a row of ``RUN_COLUMNS`` as what it is."""
+    named = dict(zip(RunRow.__slots__, values, strict=True))
+    named |= {name: canonical(named[name]) for name in ("started_at", "finished_at")}
+    named["status"] = RunStatus(str(named["status"]))
+    return RunRow(**named)  # type: ignore[arg-type]  # the columns are declared as RunRow's fields say
+
+
+class Ledger(ABC):
+    """The reading half of a store. SQLAlchemy is imported when the first question needs it."""
+
+    _engine: sa.Engine | None = None
+
+    @abstractmethod
+    def _make_engine(self) -> sa.Engine: ...
+
+    @abstractmethod
+    def _translated(self, error: BaseException) -> InboxdError: ...
+
+    @abstractmethod
+    def _rows(self, statement: str) -> list[tuple[object, ...]]:
+        """Run a statement without parameters on the store's own connection."""
+
+    @contextmanager
+    def _lent(self, *, write: bool) -> Iterator[sa.Connection]:
+        from sqlalchemy.exc import DBAPIError  # noqa: PLC0415 - 0.1 s that a start does not need
+
+        if self._engine is None:
+            self._engine = self._make_engine()
+        try:
+            with self._engine.connect().execution_options(inboxd_write=write) as connection, connection.begin():
+                yield connection
+        except DBAPIError as error:
+            raise self._translated(error.orig or error) from error
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Lend a connection with one consistent view of the database."""
+        with self._lent(write=False) as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """Lend a connection in one durable write transaction."""
+        with self._lent(write=True) as connection:
+            yield connection
+
+    def _dispose_engine(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.dispose()
+
+    def run(self, run_id: int) -> RunRow | None:
+        """Return one run."""
+        from inboxd.store.tables import etl_runs  # noqa: PLC0415 - SQLAlchemy, as above
+
+        with self.reading() as connection:
+            row = connection.execute(etl_runs.select().where(etl_runs.c.id == run_id)).one_or_none()
+        return None if row is None else run_row(row)
+
+    def runs(
+        self,
+        *,
+        job: str | None = None,
+        status: RunStatus | None = None,
+        since: str | None = None,
+        limit: int | None = None,
+    ) -> list[RunRow]:
+        """Return runs, newest first; ``since`` is held against ``started_at``."""
+        from inboxd.store.tables import etl_runs  # noqa: PLC0415 - SQLAlchemy, as above
+
+        query = etl_runs.select().order_by(etl_runs.c.id.desc()).limit(limit)
+        if job is not None:
+            query = query.where(etl_runs.c.job_name == job)
+        if status is not None:
+            query = query.where(etl_runs.c.status == status.value)
+        if since is not None:
+            query = query.where(etl_runs.c.started_at >= since)
+        with self.reading() as connection:
+            return [run_row(row) for row in connection.execute(query)]
+
+    def table_counts(self, feeds: Sequence[Feed]) -> TableCounts:
+        """Count exactly. Each record has a second line of lineage if it was loaded or stale."""
+        tables = sorted({feed.table for feed in feeds})
+        targets = sum(self._count(f"SELECT COUNT(*) FROM {quoted(table)}") for table in tables)
+        lineage = self._count("SELECT COUNT(*) + COUNT(CASE WHEN outcome < 2 THEN 1 END) FROM lineage_records")
+        return TableCounts(targets, self._count("SELECT COUNT(*) FROM dead_letters"), lineage)
+
+    def _count(self, statement: str) -> int:
+        return int(str(self._rows(statement)[0][0]))
+
+    def watermarks(self) -> list[WatermarkRow]:
+        """Return every feed's watermark, by name."""
+        rows = self._rows("SELECT name, value, run_id, updated_at FROM watermarks ORDER BY name")
+        return [
+            WatermarkRow(str(name), str(value), None if run_id is None else int(str(run_id)), canonical(updated_at) or "")
+            for name, value, run_id, updated_at in rows
+        ]

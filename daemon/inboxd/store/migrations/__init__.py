@@ -1,0 +1,1 @@
+"""Alembic's folder: how the control tables came to be. Loaded only when a database is behind."""

@@ -1,0 +1,354 @@
+"""The store on SQLite: one writer, in WAL mode."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+from urllib.parse import quote
+
+from inboxd.clock import SystemClock, stamp
+from inboxd.errors import EXIT_CONFIG, InboxdError, OperatorFault, WorldFault
+from inboxd.model import Cursor, Feed, RunStart
+from inboxd.store.base import RunEnd, RunRow
+from inboxd.store.feed_tables import TableShape, by_table, create_table, differences, quoted, refuse_differences, wanted_shape
+from inboxd.store.ledger import RUN_COLUMNS, Ledger, run_row
+from inboxd.store.sqlite_driver import SqliteFaults, driver, is_busy, refuse_old_sqlite, translated
+from inboxd.store.sqlite_file import SqliteFile
+from inboxd.store.sqlite_scratch import Scratch
+from inboxd.store.sqlite_sql import TYPES
+from inboxd.store.revision import HEAD, refuse_newer
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+CACHE_KIB: Final = 65_536
+"""With SQLite's own 2 MiB the upsert of a million records takes twice as long; more than 64 MiB brings nothing."""
+BUSY_TIMEOUT_S: Final = 0.05
+"""SQLite's own wait for a lock; between two of them the caller's tick runs."""
+PATIENCE_S: Final = 5.0
+"""How long a lock is waited for in all, before the file is put off."""
+TICK_EVERY: Final = 100_000
+"""Virtual machine instructions between two ticks of a long statement: some 5 ms."""
+WAL_KEPT_BYTES: Final = 64 << 20
+"""The write-ahead log is cut back to this after a large file."""
+STATEMENTS_KEPT: Final = 256
+
+BEGIN_RUN: Final = (
+    "INSERT INTO etl_runs (job_name, status, started_at, file_name, file_size, claim, host) "
+    "VALUES (?, 'running', ?, ?, ?, ?, ?) ON CONFLICT (claim) WHERE status = 'running' "
+    "DO UPDATE SET host = excluded.host, job_name = excluded.job_name RETURNING id"
+)
+FAIL_RUN: Final = (
+    "UPDATE etl_runs SET status = 'failure', rows_in = 0, rows_out = 0, rows_rejected = 0, rows_skipped = 0, rows_stale = 0, "
+    "duration_ms = ?, finished_at = ?, file_size = COALESCE(?, file_size), content_sha256 = ?, error_code = ?, error = ? "
+    "WHERE id = ? AND status = 'running'"
+)
+INTERRUPT: Final = (
+    "UPDATE etl_runs SET status = 'failure', finished_at = ?, error_code = 'interrupted', "
+    "error = 'the daemon ended in the middle of this file' WHERE status = 'running' AND "
+)
+
+Answer = TypeVar("Answer")
+
+
+class SqliteStore(Ledger):
+    """One SQLite database. The writing connection is owned by one thread; ``reading`` may be called from any."""
+
+    def __init__(self, url: str, *, readonly: bool, tick: Callable[[], None]) -> None:
+        self.path = _path_of(url)
+        self.readonly = readonly
+        self._tick = tick
+        self._faults = SqliteFaults(tick)
+        clock = SystemClock()
+        self._now = lambda: stamp(clock.now())
+        if not readonly:
+            refuse_old_sqlite()
+        with self._faults:
+            self._connection = self._connect_to_read() if readonly else self._connect_to_write()
+        self._scratch = Scratch(self._connection, self.path.parent if os.access(self.path.parent, os.W_OK) else None)
+        self._synchronous = "FULL"
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the database. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._dispose_engine()
+        with self._faults:
+            self._connection.close()
+
+    # Connections
+
+    def _connect_to_write(self) -> driver.Connection:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"cannot make the folder of {self.path}: {error.strerror}"
+            raise WorldFault("database_unavailable", message, "look at its permissions and the disk") from error
+        connection = self._ticking(_connect(str(self.path), uri=False))
+        self._patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone())
+        for pragma in ("synchronous = FULL", f"cache_size = -{CACHE_KIB}", f"journal_size_limit = {WAL_KEPT_BYTES}"):
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    def _connect_to_read(self) -> driver.Connection:
+        return self._ticking(_connect(self._reading_uri, uri=True))
+
+    @cached_property
+    def _reading_uri(self) -> str:
+        """How to open the database for reading alone.
+
+        In WAL mode that needs the -shm file, which only a writer can make: with no writer about, and nothing left in the
+        log, the file is complete as it lies and may be read as immutable.
+        """
+        if not self.path.exists():
+            message = f"there is no database at {self.path} yet"
+            raise OperatorFault("database_missing", message, "inboxd run, load or db upgrade make it", exit_code=EXIT_CONFIG)
+        uri = f"file:{quote(str(self.path.absolute()))}?mode=ro"
+        try:
+            probe = _connect(uri, uri=True)
+            try:
+                probe.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()
+            finally:
+                probe.close()
+        except driver.OperationalError:
+            log = self.path.with_name(self.path.name + "-wal")
+            if log.exists() and log.stat().st_size:
+                raise
+            return f"{uri}&immutable=1"
+        return uri
+
+    def _ticking(self, connection: driver.Connection) -> driver.Connection:
+        connection.set_progress_handler(self._faults.on_progress, TICK_EVERY)
+        return connection
+
+    def _patiently(self, work: Callable[[], Answer]) -> Answer:
+        """Do what may meet another program's lock, again and again, ticking in between."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return work()
+            except driver.OperationalError as error:
+                if not is_busy(error) or time.monotonic() > deadline:
+                    raise
+            self._tick()
+
+    def _begin_writing(self) -> None:
+        self._set_synchronous("FULL")
+        self._patiently(lambda: self._connection.execute("BEGIN IMMEDIATE"))
+
+    def _set_synchronous(self, mode: str) -> None:
+        """FULL waits for the disk at COMMIT. NORMAL does not, and is enough for what may be lost in a power cut."""
+        if self._synchronous != mode:
+            self._connection.execute(f"PRAGMA main.synchronous = {mode}")
+            self._synchronous = mode
+
+    @contextmanager
+    def _durably(self) -> Iterator[driver.Connection]:
+        """Run statements of the ledger in one durable transaction."""
+        with self._faults:
+            self._begin_writing()
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    # The schema
+
+    def schema_current(self) -> bool:
+        """Tell whether the control tables are of this version of inboxd; raises if they are of a later one."""
+        with self._faults:
+            known = self._connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'alembic_version'").fetchone()
+            row = known and self._connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        refuse_newer(row[0] if row else None)
+        return bool(row) and row[0] == HEAD
+
+    def upgrade(self) -> bool:
+        """Migrate the control tables; returns whether anything was to do."""
+        if self.schema_current():
+            return False
+        from inboxd.store.schema import migrate  # noqa: PLC0415 - SQLAlchemy and Alembic: hardly ever needed
+
+        with self.writing() as connection:
+            return migrate(connection)
+
+    def prepare(self, feeds: Sequence[Feed]) -> None:
+        """Create the feeds' tables and add the columns of new fields, or refuse and change nothing."""
+        groups = {table: (wanted_shape(group, TYPES), group[0]) for table, group in by_table(feeds).items()}
+        if self._missing(groups) == []:
+            return
+        with self._durably() as connection:
+            for statement in self._missing(groups):
+                connection.execute(statement)
+
+    def _missing(self, groups: dict[str, tuple[TableShape, Feed]]) -> list[str]:
+        """Return the statements that are to be run; raises if adding is not enough."""
+        statements: list[str] = []
+        problems: list[str] = []
+        for table, (wanted, feed) in groups.items():
+            found = self._shape(table)
+            if found is None:
+                statements.append(create_table(table, wanted, feed, table_suffix=" WITHOUT ROWID"))
+                continue
+            problems += differences(table, wanted, found)
+            statements += [
+                f"ALTER TABLE {quoted(table)} ADD COLUMN {quoted(name)} {kind}"
+                for name, kind in wanted.columns.items()
+                if name not in found.columns
+            ]
+        refuse_differences(problems)
+        return statements
+
+    def _shape(self, table: str) -> TableShape | None:
+        with self._faults:
+            rows = self._connection.execute("SELECT name, type, pk FROM pragma_table_info(?)", (table,)).fetchall()
+        if not rows:
+            return None
+        key = sorted((place, name) for name, _, place in rows if place)
+        return TableShape({name: kind for name, kind, _ in rows}, tuple(name for _, name in key))
+
+    # A file's way
+
+    def begin(self, start: RunStart) -> int:
+        """Commit the ``running`` row, not durably; a claim's own running row is used again."""
+        row = (start.feed, start.started_at, start.file_name, start.file_size, start.claim, start.host)
+        with self._faults:
+            self._set_synchronous("NORMAL")
+            answer = self._patiently(lambda: self._connection.execute(BEGIN_RUN, row).fetchall())
+        return int(answer[0][0])
+
+    @contextmanager
+    def transaction(self, run_id: int, feed: Feed, *, force: bool = False) -> Iterator[SqliteFile]:
+        """Open a file's transaction; whatever ends the block but ``commit`` rolls it back."""
+        file = SqliteFile(
+            self._connection, self._scratch, self._faults, self._begin_writing, run_id, feed, now=self._now, force=force
+        )
+        try:
+            yield file
+        except BaseException:
+            self._close_quietly(file)
+            raise
+        with self._faults:
+            file.close()
+
+    def _close_quietly(self, file: SqliteFile) -> None:
+        """Roll back after an error, which is the one to be told: a second one would only hide it."""
+        try:
+            with self._faults:
+                file.close()
+        except InboxdError:
+            pass
+
+    def fail(self, run_id: int, end: RunEnd) -> None:
+        """Turn the run's row from running to failure, durably: its file is moved next."""
+        verdict = end.verdict
+        values = (verdict.duration_ms, end.finished_at, verdict.size, verdict.sha256, verdict.error_code, verdict.error, run_id)
+        with self._durably() as connection:
+            connection.execute(FAIL_RUN, values)
+
+    def drop(self, run_id: int) -> None:
+        """Delete a ``running`` row."""
+        with self._durably() as connection:
+            connection.execute("DELETE FROM etl_runs WHERE id = ? AND status = 'running'", (run_id,))
+
+    def drop_claim(self, claim: str) -> None:
+        """Delete the claim's ``running`` row, if it has one."""
+        with self._durably() as connection:
+            connection.execute("DELETE FROM etl_runs WHERE claim = ? AND status = 'running'", (claim,))
+
+    # What a crash left
+
+    def interrupt_abandoned(self, finished_at: str) -> list[RunRow]:
+        """Turn every ``running`` row with a claim into an interrupted one: the caller holds the daemon's lock."""
+        with self._faults:
+            if self._connection.execute("SELECT 1 FROM etl_runs WHERE status = 'running' AND claim IS NOT NULL").fetchone() is None:
+                return []
+        with self._durably() as connection:
+            rows = connection.execute(f"{INTERRUPT} claim IS NOT NULL RETURNING {RUN_COLUMNS}", (finished_at,)).fetchall()
+        return [run_row(row) for row in rows]
+
+    def abandoned(self, claim: str, finished_at: str) -> bool:
+        """Turn the claim's ``running`` row into an interrupted one: on SQLite no other daemon can be at work."""
+        with self._durably() as connection:
+            connection.execute(f"{INTERRUPT} claim = ?", (finished_at, claim))
+        return True
+
+    # SQLAlchemy's connections, for questions and repairs
+
+    def _make_engine(self) -> sa.Engine:
+        import sqlalchemy as sa  # noqa: PLC0415 - 0.1 s that a start does not need
+
+        def connect() -> driver.Connection:
+            if self.readonly:
+                return _connect(self._reading_uri, uri=True, timeout=PATIENCE_S)
+            return _connect(str(self.path), uri=False, timeout=PATIENCE_S)
+
+        engine = sa.create_engine("sqlite+pysqlite://", module=driver, creator=connect, poolclass=sa.QueuePool)
+
+        @sa.event.listens_for(engine, "begin")
+        def begin(connection: sa.Connection) -> None:
+            write = connection.get_execution_options().get("inboxd_write", False)
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+        return engine
+
+    def _translated(self, error: BaseException) -> InboxdError:
+        return translated(error)
+
+    # Reads without SQLAlchemy: those that the daemon's start and `load` need
+
+    def _rows(self, statement: str) -> list[tuple[object, ...]]:
+        with self._faults:
+            return self._connection.execute(statement).fetchall()
+
+    def runs_of_claim(self, claim: str) -> list[RunRow]:
+        """Return the runs of a claim, oldest first."""
+        with self._faults:
+            rows = self._connection.execute(f"SELECT {RUN_COLUMNS} FROM etl_runs WHERE claim = ? ORDER BY id", (claim,)).fetchall()
+        return [run_row(row) for row in rows]
+
+    def set_watermark(self, feed: Feed, value: Cursor | None, updated_at: str) -> None:
+        """Put a feed's watermark where the operator wants it; ``None`` removes it."""
+        with self._durably() as connection:
+            connection.execute("DELETE FROM watermarks WHERE name = ?", (feed.name,))
+            if value is not None:
+                row = (feed.name, str(value), updated_at)
+                connection.execute("INSERT INTO watermarks (name, value, updated_at) VALUES (?, ?, ?)", row)
+
+
+def _connect(database: str, *, uri: bool, timeout: float = BUSY_TIMEOUT_S) -> driver.Connection:
+    """Open a connection that leaves transactions to us."""
+    return driver.connect(
+        database,
+        uri=uri,
+        timeout=timeout,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=STATEMENTS_KEPT,
+    )
+
+
+def _path_of(url: str) -> Path:
+    """Return the file that ``sqlite:///relative`` or ``sqlite:////absolute`` names."""
+    _, found, path = url.partition(":///")
+    if not found or not path or path.startswith((":memory:", "?", "file:")):
+        message = f"database.url {url!r} names no file"
+        raise OperatorFault("invalid_database_url", message, "write sqlite:///data/inboxd.db", exit_code=EXIT_CONFIG)
+    return Path(path)

@@ -1,0 +1,309 @@
+"""One file's one transaction on SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
+from typing import Final
+
+from inboxd.errors import WorldFault
+from inboxd.model import Batch, Counts, Cursor, Feed, FieldType, Outcome, Reject, Row
+from inboxd.store.base import Classified, RunEnd
+from inboxd.store.sqlite_driver import SqliteFaults, driver
+from inboxd.store.sqlite_scratch import Scratch
+
+CHUNK_BYTES: Final = 8 << 20
+"""So much of a file (unpacked) is sorted at once: its rows take some 40 MiB as Python objects."""
+MERGED_AT_ONCE: Final = 200
+"""Sorted runs in one merge; SQLite takes 500 SELECTs in a compound."""
+
+FIND_DUPLICATE: Final = (
+    "SELECT id FROM main.etl_runs WHERE job_name = ? AND content_sha256 = ? AND status = 'success' "
+    "AND duplicate_of IS NULL AND superseded_by IS NULL"
+)
+LAST_FINISHED: Final = (
+    "SELECT finished_at FROM main.etl_runs WHERE finished_at IS NOT NULL AND rows_rejected IS NOT NULL "
+    "ORDER BY id DESC LIMIT 1"
+)
+WATERMARK: Final = "SELECT value FROM main.watermarks WHERE name = ?"
+ADVANCE: Final = (
+    "INSERT INTO main.watermarks (name, value, run_id, updated_at) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE "
+    "SET value = excluded.value, run_id = excluded.run_id, updated_at = excluded.updated_at"
+)
+SUPERSEDE: Final = (
+    "UPDATE main.etl_runs SET superseded_by = ? WHERE job_name = ? AND content_sha256 = ? AND status = 'success' "
+    "AND duplicate_of IS NULL AND superseded_by IS NULL"
+)
+SUCCEED: Final = (
+    "UPDATE main.etl_runs SET status = 'success', rows_in = ?, rows_out = ?, rows_rejected = ?, rows_skipped = ?, "
+    "rows_stale = ?, duration_ms = ?, finished_at = ?, file_size = ?, content_sha256 = ?, watermark = ?, duplicate_of = ? "
+    "WHERE id = ? AND status = 'running'"
+)
+
+
+class SqliteFile:
+    """The verbs of a file's transaction. Owned by the thread that opened it."""
+
+    def __init__(  # noqa: PLR0913 - made in one place, by the store
+        self,
+        connection: driver.Connection,
+        scratch: Scratch,
+        faults: SqliteFaults,
+        begin_writing: Callable[[], None],
+        run_id: int,
+        feed: Feed,
+        *,
+        now: Callable[[], str],
+        force: bool,
+    ) -> None:
+        self._connection = connection
+        self._scratch = scratch
+        self._faults = faults
+        self._begin_writing = begin_writing
+        self._feed = feed
+        self._force = force
+        self._now = now
+        with faults:
+            self._sql = scratch.statements(feed)
+        self._values: dict[str, object] = {"run": run_id, "feed": feed.name, "table": feed.table, "watermark": None}
+        self._run_id = run_id
+        names = feed.row_columns
+        self._key_of = itemgetter(*(names.index(name) for name in feed.key))
+        self._cursor_of = itemgetter(names.index(feed.cursor))
+        self._chunk: list[Row] = []
+        self._chunk_bytes = 0
+        self._runs = 0
+        self._records = 0
+        self._rejects = 0
+        self._lowest: Cursor | None = None
+        self._highest: Cursor | None = None
+        self._largest_loaded: Cursor | None = None
+        self.committed = False
+
+    # Staging: a transaction that touches nothing but the scratch file, and so locks nothing
+
+    def stage(self, batch: Batch) -> None:
+        """Take one window of records; full chunks are sorted and written to the scratch file."""
+        self._chunk += batch.rows
+        self._chunk_bytes += batch.size
+        if batch.rejects:
+            with self._faults:
+                self._begin_staging()
+                rejects = ((r.record_no, r.raw, r.record_key, r.cursor, r.code, r.detail) for r in batch.rejects)
+                self._connection.executemany(self._sql.stage_rejects(), rejects)
+            self._rejects += len(batch.rejects)
+        if self._chunk_bytes >= CHUNK_BYTES:
+            self._write_chunk()
+
+    def _write_chunk(self) -> None:
+        rows, self._chunk, self._chunk_bytes = self._chunk, [], 0
+        if not rows:
+            return
+        cursors = list(map(self._cursor_of, rows))
+        known = [] if self._lowest is None else [self._lowest, self._highest]
+        self._lowest, self._highest = min([*known, min(cursors)]), max([*known, max(cursors)])
+        rows.sort(key=self._key_of)  # stable, and rows come in file order: so by key, then record number
+        self._runs += 1
+        self._records += len(rows)
+        with self._faults:
+            self._begin_staging()
+            if self._runs > 1:
+                self._connection.execute(self._sql.create_run(self._runs))
+            self._insert_rows(rows)
+
+    def _insert_rows(self, rows: list[Row]) -> None:
+        at_once = self._sql.rows_at_once
+        whole = len(rows) - len(rows) % at_once
+        if whole:
+            groups = (tuple(chain.from_iterable(rows[i : i + at_once])) for i in range(0, whole, at_once))
+            self._connection.executemany(self._sql.stage(self._runs, at_once), groups)
+        self._connection.executemany(self._sql.stage(self._runs, 1), rows[whole:])
+
+    def _begin_staging(self) -> None:
+        if not self._connection.in_transaction:
+            self._connection.execute("BEGIN")
+
+    def _end_staging(self) -> None:
+        self._write_chunk()
+        if self._connection.in_transaction:
+            self._connection.execute("COMMIT")
+
+    # The short lock
+
+    def lock(self) -> None:
+        """Write what is left of the staging, then take SQLite's one write lock."""
+        with self._faults:
+            self._end_staging()
+            self._begin_writing()
+        self._values["now"] = self._now()
+
+    def duplicate_of(self, sha256: str) -> int | None:
+        """Return the run that loaded this content for this feed and still stands."""
+        with self._faults:
+            row = self._connection.execute(FIND_DUPLICATE, (self._feed.name, sha256)).fetchone()
+        return None if row is None else int(row[0])
+
+    def last_finished_at(self) -> str | None:
+        """Return when the last of inboxd's own runs ended."""
+        with self._faults:
+            row = self._connection.execute(LAST_FINISHED).fetchone()
+        return None if row is None else str(row[0])
+
+    def watermark(self) -> Cursor | None:
+        """Return the feed's watermark."""
+        with self._faults:
+            row = self._connection.execute(WATERMARK, (self._feed.name,)).fetchone()
+        if row is None:
+            return None
+        return int(row[0]) if self._feed.cursor_field.type is FieldType.INTEGER else str(row[0])
+
+    def upsert(self, watermark: Cursor | None) -> Counts:
+        """Skip, reject and apply what was staged, and write the dead letters and the lineage."""
+        self._values["watermark"] = watermark
+        with self._faults:
+            skipped = self._count_skipped(watermark)
+            applied = self._apply(skipped) if self._records else 0
+            rejected, rejects_skipped = self._write_rejects()
+        return Counts(
+            rows_in=self._records + self._rejects,
+            rows_out=applied,
+            rows_rejected=rejected,
+            rows_skipped=skipped + rejects_skipped,
+            rows_stale=self._records - skipped - applied,
+        )
+
+    def _apply(self, skipped: int) -> int:
+        """Return how many records were loaded. The fast way serves a file in which no record met another or a newer row."""
+        considered = self._records - skipped
+        if not self._feed.undo:
+            applied = sum(self._change(self._sql.upsert(runs, skipped > 0, self._force)) for runs in self._merges())
+            if applied == considered:
+                self._largest_loaded = self._highest if considered else None
+                for runs in self._merges():
+                    self._change(self._sql.lineage(runs, skipped > 0))
+                return applied
+        return self._apply_winners(skipped)
+
+    def _apply_winners(self, skipped: int) -> int:
+        self._find_winners(skipped)
+        if self._feed.undo:
+            self._change(self._sql.save_images(force=self._force))
+        for runs in self._merges():
+            self._change(self._sql.upsert_winners(runs, force=self._force))
+        loaded, self._largest_loaded = self._connection.execute(self._sql.count_winners(), self._values).fetchone()
+        for runs in self._merges():
+            self._change(self._sql.lineage_of_winners(runs))
+        return int(loaded)
+
+    def _find_winners(self, skipped: int) -> None:
+        for runs in self._merges():
+            self._change(self._sql.find_winners(runs, skipping=skipped > 0))
+
+    def _count_skipped(self, watermark: Cursor | None) -> int:
+        if watermark is None or self._lowest is None or not _at_or_below(self._lowest, watermark):
+            return 0
+        counts = (self._connection.execute(self._sql.count_skipped(runs), self._values) for runs in self._merges())
+        return sum(int(count.fetchone()[0]) for count in counts)
+
+    def _write_rejects(self) -> tuple[int, int]:
+        if not self._rejects:
+            return 0, 0
+        rejected = self._change(self._sql.dead_letters())
+        self._change(self._sql.lineage_of_rejects())
+        return rejected, self._rejects - rejected
+
+    def _merges(self) -> Iterator[tuple[int, int]]:
+        """Yield the runs to merge in one statement, first and last, in file order."""
+        for first in range(1, self._runs + 1, MERGED_AT_ONCE):
+            yield first, min(first + MERGED_AT_ONCE - 1, self._runs)
+
+    def _change(self, statement: str) -> int:
+        return self._connection.execute(statement, self._values).rowcount
+
+    def rejected_counts(self) -> Mapping[str, int]:
+        """Return how many records were rejected by code."""
+        with self._faults:
+            return dict(self._connection.execute(self._sql.count_rejected(), self._values).fetchall())
+
+    def first_faults(self, limit: int) -> Sequence[Reject]:
+        """Return the first rejected records in file order."""
+        if not self._rejects:
+            return []
+        with self._faults:
+            rows = self._connection.execute(self._sql.first_rejects(), {**self._values, "limit": limit}).fetchall()
+        return [Reject(*row) for row in rows]
+
+    def classify(self, watermark: Cursor | None) -> Classified:
+        """Tell what ``upsert`` would do; writes to the scratch file alone."""
+        self._values["watermark"] = watermark
+        with self._faults:
+            self._end_staging()
+            skipped = self._count_skipped(watermark)
+            self._find_winners(skipped)
+            statement = self._sql.classify_winners(force=self._force)
+            inserted, changed = self._connection.execute(statement).fetchone()
+            rejected = sum(self.rejected_counts().values()) if self._rejects else 0
+        return Classified(
+            inserted=inserted,
+            changed=changed,
+            stale=self._records - skipped - inserted - changed,
+            skipped=skipped + self._rejects - rejected,
+            rejected=rejected,
+        )
+
+    def advance(self, limit: Cursor | None) -> Cursor | None:
+        """Raise the feed's watermark to the largest cursor this run committed, at most ``limit``."""
+        largest = self._largest_loaded
+        if largest is None:
+            return None
+        reached = largest if limit is None or _at_or_below(largest, limit) else limit
+        old = self.watermark()
+        if old is None or not _at_or_below(reached, old):
+            with self._faults:
+                self._connection.execute(
+                    ADVANCE, (self._feed.name, str(reached), self._run_id, self._values["now"])
+                )
+        return largest
+
+    def record(self, end: RunEnd) -> None:
+        """Turn the run's row from running to success."""
+        verdict, counts = end.verdict, end.verdict.counts
+        watermark = None if verdict.watermark is None else str(verdict.watermark)
+        with self._faults:
+            if self._force and verdict.outcome is Outcome.LOADED and verdict.sha256 is not None:
+                self._connection.execute(SUPERSEDE, (self._run_id, self._feed.name, verdict.sha256))
+            row = (counts.rows_in, counts.rows_out, counts.rows_rejected, counts.rows_skipped, counts.rows_stale)
+            rest = (verdict.duration_ms, end.finished_at, verdict.size, verdict.sha256, watermark, verdict.duplicate_of)
+            updated = self._connection.execute(SUCCEED, (*row, *rest, self._run_id)).rowcount
+        if updated != 1:
+            raise WorldFault("run_taken", f"run {self._run_id} is no longer ours", "another program works on this file")
+
+    def commit(self) -> None:
+        """Make it durable, leaving the scratch file empty."""
+        with self._faults:
+            if self._runs <= 1:
+                self._empty_staging()
+            self._connection.execute("COMMIT")
+        self.committed = True
+
+    def _empty_staging(self) -> None:
+        if self._runs:
+            self._connection.execute(f"DELETE FROM {self._sql.run_table(1)}")
+            self._connection.execute(f"DELETE FROM {self._sql.winners}")
+        if self._rejects:
+            self._connection.execute(f"DELETE FROM {self._sql.rejects}")
+
+    def close(self) -> None:
+        """Undo what was not committed, and let go of what a large file left in the scratch file."""
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        if not self.committed or self._runs > 1:
+            self._scratch.renew()
+
+
+def _at_or_below(value: Cursor, limit: Cursor) -> bool:
+    """Compare two cursors of one feed, which are of one type."""
+    if isinstance(value, int) and isinstance(limit, int):
+        return value <= limit
+    return str(value) <= str(limit)

@@ -1,0 +1,75 @@
+"""Where a file is staged on SQLite: an attached file without a name, a journal or a sync."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from inboxd.model import Feed
+from inboxd.store.sqlite_driver import driver
+from inboxd.store.sqlite_sql import FeedSql
+
+CACHE_KIB: Final = 16_384
+"""Enough to insert 8 MiB chunks and to merge hundreds of them without reading a page twice."""
+
+
+class Scratch:
+    """Keeps the staging tables. It belongs to one connection and to the thread that owns that.
+
+    The file is unlinked as soon as it is attached, so not even ``kill -9`` leaves it behind. It has no journal: after a
+    rollback its content is undefined, and ``renew`` puts an empty one in its place.
+    """
+
+    def __init__(self, connection: driver.Connection, folder: Path | None) -> None:
+        self._connection = connection
+        self._folder = folder
+        self._attached = False
+        self._slots: dict[str, FeedSql] = {}
+        self._created: set[FeedSql] = set()
+        self._feeds_met = 0
+
+    def statements(self, feed: Feed) -> FeedSql:
+        """Return the feed's statements, its first staging tables being there."""
+        if not self._attached:
+            self._attach()
+        sql = self._slots.get(feed.name)
+        if sql is None or sql.feed != feed:  # a changed config: a changed feed gets tables of its own
+            self._feeds_met += 1
+            sql = self._slots[feed.name] = FeedSql(feed, self._feeds_met)
+        if sql not in self._created:
+            for statement in (sql.create_run(1), sql.create_rejects(), sql.create_winners()):
+                self._connection.execute(statement)
+            self._created.add(sql)
+        return sql
+
+    def renew(self) -> None:
+        """Throw everything staged away, and give its disk space back. Not inside a transaction."""
+        if self._attached:
+            self._attached = False
+            self._created.clear()
+            self._connection.execute("DETACH scratch")
+
+    def _attach(self) -> None:
+        if self._folder is None:  # a reader may own no folder to write to: then staging is held in memory
+            self._connection.execute("ATTACH ':memory:' AS scratch")
+        else:
+            self._attach_file(self._folder)
+        execute: Callable[[str], object] = self._connection.execute
+        execute("PRAGMA scratch.journal_mode = OFF")
+        execute("PRAGMA scratch.synchronous = OFF")
+        execute("PRAGMA scratch.locking_mode = EXCLUSIVE")
+        execute(f"PRAGMA scratch.cache_size = -{CACHE_KIB}")
+        self._attached = True
+
+    def _attach_file(self, folder: Path) -> None:
+        handle, path = tempfile.mkstemp(prefix=".inboxd-staging-", dir=folder)
+        try:
+            self._connection.execute("ATTACH ? AS scratch", (path,))
+        finally:
+            os.close(handle)
+            with suppress(FileNotFoundError):
+                os.unlink(path)  # noqa: PTH108 - a str from mkstemp
