@@ -108,15 +108,17 @@ def run_on(disk: Disk, command: Sequence[str], environment: Mapping[str, str]) -
 class Machine:
     """A disk with a systemd running on it. One thread uses it."""
 
-    def __init__(self, disk: Disk, *, host_network: bool = False) -> None:
+    def __init__(self, disk: Disk, *, host_network: bool = False, binds: Mapping[Path, str] | None = None) -> None:
         self.disk = disk
+        self._binds = {CHECKOUT: CHECKOUT_INSIDE, **(binds or {})}
         self._host_network = host_network
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader = 0
 
     def boot(self) -> None:
         """Boot until systemd answers; units may still be starting."""
-        argv = [*NSPAWN, f"--directory={self.disk.root}", f"--bind-ro={CHECKOUT}:{CHECKOUT_INSIDE}", "--boot"]
+        argv = [*NSPAWN, f"--directory={self.disk.root}", "--boot"]
+        argv += [f"--bind-ro={here}:{inside}" for here, inside in self._binds.items()]
         if not self._host_network:
             argv.append("--private-network")
         argv += ["systemd.unit=multi-user.target", "systemd.firstboot=no", "systemd.show_status=no"]
@@ -199,9 +201,9 @@ class Machine:
 
 
 @contextmanager
-def booted(disk: Disk, *, host_network: bool = False) -> Iterator[Machine]:
-    """Boot a machine on the disk and halt it at the end."""
-    machine = Machine(disk, host_network=host_network)
+def booted(disk: Disk, *, host_network: bool = False, binds: Mapping[Path, str] | None = None) -> Iterator[Machine]:
+    """Boot a machine on the disk, with folders of the host (``binds``) to be read inside, and halt it at the end."""
+    machine = Machine(disk, host_network=host_network, binds=binds)
     machine.boot()
     try:
         yield machine

