@@ -166,7 +166,8 @@ class _Builder:
 
     def _database(self, table: DatabaseTable, env: Mapping[str, str]) -> DatabaseSettings:
         file = self._path("database", "password_file", table.password_file) if table.password_file else None
-        url = self._try(("database", "url"), lambda: absolute_url(table.url, self._base("database", "url"))) or table.url
+        base = self._base("database", "url")
+        url = self._try(("database", "url"), lambda: absolute_url(table.url, base)) or table.url
         found = DatabaseSettings(url, file)
         if not found.is_postgres:
             if file is not None:

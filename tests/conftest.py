@@ -1,0 +1,72 @@
+"""What every test stands on: no thread is left behind, no tool is missing unsaid, no setting of the machine leaks in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import pytest
+
+REQUIRE_ALL: Final = "INBOXD_REQUIRE_ALL"
+"""Set where everything must be tested (CI): what would be skipped for want of a tool fails there."""
+
+THREADS_END_S: Final = 5.0
+"""A thread that was told to stop may need a moment; one that is still there after this was left behind."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside() -> Iterator[None]:
+    """Take the machine's own inboxd settings out of the environment, so that tests mean the same everywhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name.startswith("INBOXD_") and name != REQUIRE_ALL:
+                patch.delenv(name)
+        patch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left_behind() -> Iterator[None]:
+    """Fail a test after which a thread runs that did not run before it."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + THREADS_END_S
+    for thread in set(threading.enumerate()) - before:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    left = [thread.name for thread in threading.enumerate() if thread not in before and thread.is_alive()]
+    if left:
+        pytest.fail(f"threads left behind: {', '.join(left)}")
+
+
+@pytest.fixture(scope="session")
+def require_tool() -> Callable[[str, str], str]:
+    """Return a function that gives a tool's path; where it is missing the test is skipped, or fails in CI."""
+
+    def require(name: str, package: str) -> str:
+        # Debian keeps tools for administrators where a user's PATH does not look.
+        found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+        return found or missing(f"{name}: install {package}")
+
+    return require
+
+
+@pytest.fixture(scope="session")
+def require_root() -> Callable[[], None]:
+    """Return a function that lets only root pass; others are skipped, or fail in CI."""
+
+    def require() -> None:
+        if os.geteuid() != 0:
+            missing("root: run the tests as root")
+
+    return require
+
+
+def missing(what: str) -> str:
+    """Skip the test for want of something, saying what to do; fail it where everything must be tested."""
+    if os.environ.get(REQUIRE_ALL):
+        pytest.fail(f"{REQUIRE_ALL} is set, and this needs {what}")
+    pytest.skip(f"needs {what}")
