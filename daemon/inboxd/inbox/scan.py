@@ -1,0 +1,370 @@
+"""What is in the inbox, and which of it may be taken: the scan is the truth, events are hints."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from inboxd.clock import Clock, SystemClock
+from inboxd.errors import WorldFault
+from inboxd.inbox.faults import world_fault
+from inboxd.inbox.mounts import is_remote
+from inboxd.inbox.names import SUFFIXES
+from inboxd.inbox.notices import FILE_UNSETTLED, SETTLE_UNPROVEN, Notice, Once
+from inboxd.inbox.settle import Found, Kind, Settling
+from inboxd.inbox.walk import Match, Sieve, Walk
+
+LIMIT: Final = 10_000
+"""Files given out by one survey. Large, because each survey of a backlog looks at all of it; some 10 MB of memory."""
+HINTS: Final = 100_000
+"""Names remembered between two surveys (about 20 MB); with more, everything is looked at."""
+LISTED: Final = 1_000
+"""Unsettled files that a survey names; the count is exact."""
+CHEAP_S: Final = 0.01
+"""A look at everything that takes less is simply done each time."""
+SCAN_SHARE: Final = 10
+"""A dearer one is done again after so many times its own duration: scanning takes a tenth of the time at most."""
+FIRST_ASIDE_S: Final = 1.0
+LONGEST_ASIDE_S: Final = 60.0
+"""How long a file that could not be claimed is not offered again: doubling."""
+SET_ASIDE: Final = 100_000
+"""Files that could not be claimed and are remembered (about 20 MB); further ones are offered again each time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A complete file that may be claimed. ``name`` is relative to the inbox."""
+
+    name: str
+    path: str
+    size: int
+    mtime_ns: int
+    dev: int
+    ino: int
+    feed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A file that is not complete yet: since when (monotonic seconds), and what it waits for."""
+
+    name: str
+    since: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What one look at the inbox found."""
+
+    ready: tuple[Candidate, ...] = ()
+    """Oldest first by mtime, then name; at most the limit."""
+    total: int = 0
+    """Files of ours that wait, settled or not. Exact after a look at everything, else carried on from the last one."""
+    settling: int = 0
+    unsettled: tuple[Waiting, ...] = ()
+    """The first of those that are settling."""
+    next_due: float | None = None
+    """When (monotonic seconds) another survey may find more, without any event."""
+    oldest_mtime: float | None = None
+    """Wall clock seconds."""
+    notices: tuple[Notice, ...] = ()
+    ignored: int = 0
+    more: bool = False
+    """There were more ready files than the limit: survey again once these are taken."""
+    full: bool = True
+    """Everything was looked at, not only what was hinted at."""
+
+
+@dataclass(slots=True)
+class _Aside:
+    """A file that could not be claimed."""
+
+    until: float
+    pause: float
+    ino: int
+    look: int
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What is gathered during one survey. Holds at most twice the limit of files, however many there are."""
+
+    limit: int
+    found: list[Found] = field(default_factory=list)
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    """What was hinted of the files in ``found``."""
+    blockers: dict[str, Found] = field(default_factory=dict)
+    """For each ordered feed, the oldest file that newer ones have to wait for."""
+    counted: int = 0
+    settling: int = 0
+    unsettled: list[str] = field(default_factory=list)
+    due: float = float("inf")
+    more: bool = False
+    oldest_ns: int | None = None
+    _bound: Found | None = None
+
+    def count(self, found: Found) -> None:
+        """Count a file that waits."""
+        self.counted += 1
+        if self.oldest_ns is None or found.mtime_ns < self.oldest_ns:
+            self.oldest_ns = found.mtime_ns
+
+    def offer(self, found: Found, kind: Kind | None) -> None:
+        """Keep a file if it is among the oldest: sorted now and then, so that not all of them are held."""
+        if self._bound is not None and found >= self._bound:
+            self.more = True
+            return
+        self.found.append(found)
+        if kind is not None:
+            self.kinds[found.name] = kind
+        if len(self.found) >= 2 * self.limit:
+            self._truncate()
+
+    def wait(self, until: float) -> None:
+        """Note when something is due."""
+        self.due = min(self.due, until)
+
+    def block(self, found: Found, until: float) -> None:
+        """Let newer files of an ordered feed wait for this one."""
+        known = self.blockers.get(found.feed)
+        if known is None or found < known:
+            self.blockers[found.feed] = found
+        self.wait(until)
+
+    def oldest(self) -> list[Found]:
+        """Return the files kept, oldest first."""
+        self._truncate()
+        return self.found
+
+    def _truncate(self) -> None:
+        self.found.sort()
+        if len(self.found) > self.limit:
+            for found in self.found[self.limit :]:
+                self.kinds.pop(found.name, None)
+            del self.found[self.limit :]
+            self.more = True
+            self._bound = self.found[-1]
+
+
+class Inbox:
+    """The inbox as the loop sees it. Owned by the loop's thread; only ``hint`` may be called from another.
+
+    ``match`` names the feed of a file, ``ordered`` tells whether a feed's files must be taken oldest first. Times are
+    in seconds. ``remote`` is found out where it is not given.
+    """
+
+    def __init__(  # noqa: PLR0913 - the slices of [inbox] that the scan needs, each by its name
+        self,
+        root: str | os.PathLike[str],
+        *,
+        match: Match,
+        ordered: Callable[[str], bool],
+        ignore: Iterable[str] = (),
+        suffixes: Iterable[str] = SUFFIXES,
+        settle: float = 0.1,
+        settle_unproven: float = 5.0,
+        remote: bool | None = None,
+        limit: int = LIMIT,
+        clock: Clock | None = None,
+    ) -> None:
+        self.root = os.fspath(root)
+        self._clock = clock or SystemClock()
+        self._ordered = ordered
+        self._limit = limit
+        self._once = Once()
+        self._sieve = Sieve.of(match, ignore, suffixes)
+        self._walk = Walk(self.root, self._sieve, self._once)
+        self._settling = Settling(settle, settle_unproven, self._clock)
+        self._remote = remote
+        self._device: int | None = None
+        self._aside: dict[str, _Aside] = {}
+        self._look = 0
+        self._last_full = float("-inf")
+        self._last_cost = 0.0
+        self._more = False
+        self._left = 0  # files that waited when everything was looked at, less those given out since
+        self._oldest_ns: int | None = None
+        self._lock = threading.Lock()  # guards the two below
+        self._hints: dict[str, Kind] = {}
+        self._rescan = True
+
+    def hint(self, name: str, kind: Kind) -> bool:
+        """Take a hint from the watcher's thread; tell whether it is worth waking the loop for."""
+        if kind is not Kind.RESCAN and not self._sieve.interesting(name):
+            return False
+        with self._lock:
+            if kind is Kind.RESCAN or len(self._hints) >= HINTS:
+                self._rescan = True
+            if kind is not Kind.RESCAN and (len(self._hints) < HINTS or name in self._hints):
+                self._hints[name] = kind
+        return True
+
+    def set_aside(self, candidate: Candidate, _fault: WorldFault) -> bool:
+        """Do not offer a file that could not be claimed for a while; tell whether this is the first time for it."""
+        now = self._clock.monotonic()
+        aside = self._aside.get(candidate.name)
+        first = aside is None or aside.ino != candidate.ino
+        pause = FIRST_ASIDE_S if first or aside is None else min(aside.pause * 2, LONGEST_ASIDE_S)
+        if aside is not None or len(self._aside) < SET_ASIDE:
+            self._aside[candidate.name] = _Aside(now + pause, pause, candidate.ino, self._look)
+        return first
+
+    def resettle(self, name: str) -> None:
+        """Let a file settle anew that changed while it was read. To be called before it is put back."""
+        self._settling.begin()
+        self._settling.doubt(name)
+
+    def survey(self, *, full: bool = False, without: Collection[str] = ()) -> Survey:
+        """Look what is there. Files of the feeds ``without`` are counted, but not offered.
+
+        Everything is looked at if that is cheap or due, or asked for with ``full``; else only what was hinted at since,
+        and what was settling. Raises ``WorldFault`` if the inbox cannot be listed.
+        """
+        with self._lock:
+            hints, self._hints = self._hints, {}
+            rescan, self._rescan = self._rescan, False
+        self._look += 1
+        self._settling.begin()
+        gathered = _Pass(self._limit)
+        try:
+            everything = full or rescan or self._more or self._full_is_due()
+            look = self._look_at_everything if everything else self._look_at_some
+            look(gathered, hints, without)
+        except OSError as error:
+            with self._lock:
+                self._rescan = True
+            raise world_fault(error, "listing the inbox", self.root) from error
+        return self._conclude(gathered, full=everything)
+
+    def _full_is_due(self) -> bool:
+        return self._last_cost <= CHEAP_S or self._clock.monotonic() >= self._next_full()
+
+    def _next_full(self) -> float:
+        return self._last_full + SCAN_SHARE * self._last_cost
+
+    def _look_at_everything(self, gathered: _Pass, hints: dict[str, Kind], without: Collection[str]) -> None:
+        started = self._clock.monotonic()
+        self._find_out_about_the_filesystem()
+        self._once.begin()
+        self._walk.left_alone = 0
+        for found in self._walk.below(""):
+            self._judge(gathered, found, hints.pop(found.name, None), without)
+        for name, kind in hints.items():  # it came while the folder was being listed, or is gone
+            if kind is not Kind.FOLDER:
+                self._judge(gathered, self._walk.one(name), kind, without)
+        self._once.end()
+        self._settling.forget_unseen()
+        for name in [name for name, aside in self._aside.items() if aside.look != self._look]:
+            del self._aside[name]
+        self._last_full = self._clock.monotonic()
+        self._last_cost = self._last_full - started
+        self._left, self._oldest_ns = gathered.counted, gathered.oldest_ns
+
+    def _look_at_some(self, gathered: _Pass, hints: dict[str, Kind], without: Collection[str]) -> None:
+        now = self._settling.now
+        looked_at: set[str] = set()
+        for folder in [name for name, kind in hints.items() if kind is Kind.FOLDER]:
+            if not self._sieve.hides_path(folder) and os.path.isdir(f"{self.root}/{folder}"):
+                for found in self._walk.below(folder):
+                    looked_at.add(found.name)
+                    self._judge(gathered, found, hints.get(found.name), without)
+        names = dict.fromkeys(hints)
+        names.update(dict.fromkeys(self._settling.due()))
+        names.update(dict.fromkeys(name for name, aside in self._aside.items() if aside.until <= now))
+        for name in names.keys() - looked_at:
+            one = self._walk.one(name)
+            if one is None:
+                self._settling.forget(name)
+                self._aside.pop(name, None)
+            self._judge(gathered, one, hints.get(name), without)
+        gathered.wait(self._next_full())
+
+    def _judge(self, gathered: _Pass, found: Found | None, kind: Kind | None, without: Collection[str]) -> None:
+        """Sort one file: still moving, to be left out for now, or to be asked about when it is among the oldest."""
+        if found is None:
+            return
+        gathered.count(found)
+        aside = self._aside.get(found.name)
+        if aside is not None:
+            aside.look = self._look
+            if aside.until > self._settling.now and aside.ino == found.ino:
+                gathered.wait(aside.until)
+                return
+        due = self._settling.still(found, kind)
+        if due is not None:
+            self._unsettled(gathered, found, due)
+        elif found.feed not in without:
+            gathered.offer(found, kind)
+
+    def _unsettled(self, gathered: _Pass, found: Found, due: float) -> None:
+        gathered.settling += 1
+        gathered.wait(due)
+        if len(gathered.unsettled) < LISTED:
+            gathered.unsettled.append(found.name)
+        if self._ordered(found.feed):
+            until = self._settling.blocks_until(found)
+            if until > self._settling.now:
+                gathered.block(found, until)
+        if self._settling.never_settles(found.name):
+            since, reason = self._settling.reason(found.name)
+            self._once.tell(FILE_UNSETTLED, found.name, f"{reason}, for {self._settling.now - since:.0f} s now")
+
+    def _choose(self, gathered: _Pass) -> list[Candidate]:
+        """Ask for the proof of the oldest files; those of an ordered feed wait for an older one that is settling."""
+        ready: list[Candidate] = []
+        for found in gathered.oldest():
+            blocker = gathered.blockers.get(found.feed)
+            if blocker is not None and blocker < found:
+                continue
+            path = f"{self.root}/{found.name}"
+            try:
+                due = self._settling.complete(found, path, gathered.kinds.get(found.name))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if due is None:
+                ready.append(Candidate(found.name, path, found.size, found.mtime_ns, found.dev, found.ino, found.feed))
+            else:
+                self._unsettled(gathered, found, due)
+        return ready
+
+    def _conclude(self, gathered: _Pass, *, full: bool) -> Survey:
+        ready = self._choose(gathered)
+        self._more = gathered.more
+        if gathered.more and not ready:
+            gathered.wait(self._settling.now)
+        if self._settling.unproven:
+            self._once.tell(SETTLE_UNPROVEN, "", _UNPROVEN)
+        oldest = min((ns for ns in (gathered.oldest_ns, self._oldest_ns) if ns is not None), default=None)
+        total = gathered.counted if full else max(self._left, gathered.counted)
+        self._left = max(total - len(ready), 0)
+        if not self._left:
+            self._oldest_ns = None
+        return Survey(
+            ready=tuple(ready),
+            total=total,
+            settling=gathered.settling,
+            unsettled=tuple(Waiting(name, *self._settling.reason(name)) for name in gathered.unsettled),
+            next_due=None if gathered.due == float("inf") else gathered.due,
+            oldest_mtime=None if oldest is None else oldest / 1e9,
+            notices=self._once.take(),
+            ignored=self._walk.left_alone,
+            more=gathered.more,
+            full=full,
+        )
+
+    def _find_out_about_the_filesystem(self) -> None:
+        """Look at the filesystem's kind whenever another one is mounted there."""
+        device = os.stat(self.root).st_dev
+        if device != self._device:
+            self._device = device
+            self._settling.remote = is_remote(self.root) if self._remote is None else self._remote
+
+
+_UNPROVEN = (
+    "neither a lease nor an event proves that files are complete, so each must have been still for "
+    "inbox.settle_unproven; let inboxd own the files or give it CAP_LEASE, or rename finished files into the inbox"
+)

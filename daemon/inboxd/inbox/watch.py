@@ -1,0 +1,244 @@
+"""Something happened in the inbox: wakes the loop, hints at single files, and notices when it can no longer tell."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirModifiedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers.api import BaseObserver
+
+from inboxd.inbox.emitter import InboxObserver, PollObserver
+from inboxd.inbox.mounts import filesystem_of, is_remote
+from inboxd.inbox.notices import INBOX_LOST, INBOX_OVERFLOW, INBOX_POLLED, INBOX_RESTORED, Notice
+from inboxd.inbox.settle import Kind
+
+POLL_S: Final = 1.0
+"""How often a polled inbox is looked at; a look that is dear is taken less often (see ``Inbox.survey``)."""
+_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors that say nothing about the inbox, only that this process is short of something."""
+
+Hint = Callable[[str, Kind], bool]
+"""Takes a name relative to the inbox; tells whether to wake the loop for it. Called from the watcher's thread."""
+
+
+class Watch:
+    """Watches one inbox. ``start``, ``check`` and ``stop`` belong to the loop's thread.
+
+    ``wake`` and ``hint`` are called from the watcher's threads. ``polling`` is ``auto``, ``always`` or ``never``.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        polling: str,
+        wake: Callable[[], None],
+        hint: Hint,
+        *,
+        poll_s: float = POLL_S,
+    ) -> None:
+        self._root = os.fspath(root)
+        self._polling = polling
+        self._wake = wake
+        self._hint = hint
+        self._poll_s = poll_s
+        self._observers: list[BaseObserver] = []
+        self._inotify: InboxObserver | None = None
+        self._identity: tuple[int, int] | None = None
+        self._started = False
+        self._said_polled = False
+        self._overflowed = threading.Event()  # set by the watcher's threads, cleared by the loop's
+        self._gone = threading.Event()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the inbox is gone, or cannot be watched."""
+        return self._started and self._identity is None
+
+    def start(self) -> list[Notice]:
+        """Set the watch. An inbox that is not there is no error: it is lost, and watched when it comes."""
+        if self._started:
+            return []
+        self._started = True
+        reason, notices = self._begin()
+        return [*notices, Notice(INBOX_LOST, "", reason)] if reason else notices
+
+    def stop(self) -> None:
+        """End the watch and its threads. May be called twice, or before ``start``."""
+        self._started = False
+        self._end()
+
+    def check(self) -> list[Notice]:
+        """Hold the path against what is watched, and watch anew where they differ. Cheap (4 µs): for every wake."""
+        if not self._started:
+            return []
+        notices: list[Notice] = []
+        if self._overflowed.is_set():
+            self._overflowed.clear()
+            self._hint("", Kind.RESCAN)
+            notices.append(Notice(INBOX_OVERFLOW, "", "events were lost; the whole inbox is scanned"))
+        if self._identity is not None:
+            lost = self._why_lost()
+            if lost:
+                self._end()
+                notices.append(Notice(INBOX_LOST, "", lost))
+            else:
+                notices += self._check_limit()
+        if self._identity is None:
+            reason, begun = self._begin()
+            if not reason:
+                notices += [*begun, Notice(INBOX_RESTORED, "", "it is watched again, and scanned")]
+                self._hint("", Kind.RESCAN)
+        return notices
+
+    def _why_lost(self) -> str:
+        """Tell why the inbox is not what is being watched, or ``""``."""
+        try:
+            identity = _identity(self._root)
+        except OSError as error:
+            return "" if error.errno in _OURS else _reason(error)
+        if identity != self._identity:
+            return "another folder, or another filesystem, has taken its place"
+        if self._gone.is_set():  # also where the new folder got the old one's inode number
+            return "it was deleted or unmounted, and made anew"
+        if not all(_alive(observer) for observer in self._observers):
+            return "the watcher's thread ended"
+        return ""
+
+    def _check_limit(self) -> list[Notice]:
+        """Where some folder cannot be watched, poll as well."""
+        if self._inotify is None or self._inotify.fd.limited is None or len(self._observers) > 1:
+            return []
+        self._poll()
+        return self._polled(_limit_reason(self._inotify.fd.limited))
+
+    def _begin(self) -> tuple[str, list[Notice]]:
+        """Watch what is there now; return why that is not possible, or ``""``, and what else is to be said."""
+        self._gone.clear()
+        try:
+            identity = _identity(self._root)
+        except OSError as error:
+            return _reason(error), []
+        place = os.path.realpath(self._root)  # inotify is told not to follow a symlink
+        notices: list[Notice] = []
+        if self._polling == "always" or (self._polling == "auto" and is_remote(place)):
+            if self._polling == "auto":
+                notices = self._polled(f"{filesystem_of(place)} does not tell what other hosts do")
+            self._poll()
+        else:
+            try:
+                self._listen(place)
+            except OSError as error:
+                if error.errno not in {errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSYS}:
+                    self._end()
+                    return _reason(error), []
+                notices = self._polled(_limit_reason(error))
+                self._poll()
+        self._identity = identity
+        return "", notices
+
+    def _polled(self, reason: str) -> list[Notice]:
+        if self._said_polled:
+            return []
+        self._said_polled = True
+        return [Notice(INBOX_POLLED, "", reason)]
+
+    def _listen(self, place: str) -> None:
+        observer = InboxObserver(place, on_overflow=self._on_overflow, on_gone=self._on_gone)
+        try:
+            observer.schedule(_Handler(place, self._wake, self._hint), place, recursive=True)
+            observer.start()
+        except OSError:
+            observer.fd.stop()
+            observer.fd.join()
+            raise
+        self._inotify = observer
+        self._observers.append(observer)
+
+    def _poll(self) -> None:
+        observer = PollObserver(self._poll_s)
+        observer.schedule(_Handler(self._root, self._wake, self._hint), self._root)
+        observer.start()
+        self._observers.append(observer)
+
+    def _end(self) -> None:
+        observers, self._observers = self._observers, []
+        self._inotify, self._identity = None, None
+        for observer in observers:
+            observer.stop()
+            observer.join()
+
+    def _on_overflow(self) -> None:
+        self._overflowed.set()
+        self._wake()
+
+    def _on_gone(self) -> None:
+        self._gone.set()
+        self._wake()
+
+
+class _Handler(FileSystemEventHandler):
+    """Turns events into hints. Runs in the observer's thread."""
+
+    def __init__(self, place: str, wake: Callable[[], None], hint: Hint) -> None:
+        self._prefix = len(place) + 1
+        self._wake = wake
+        self._hint = hint
+
+    def dispatch(self, event: FileSystemEvent) -> None:
+        """Pass on what the event says of its path; wake the loop if that is worth it."""
+        if isinstance(event, DirModifiedEvent):
+            self._wake()
+            return
+        kind = _KINDS.get(type(event))
+        path = os.fsdecode(event.dest_path if isinstance(event, FileMovedEvent | DirMovedEvent) else event.src_path)
+        if kind is not None and self._hint(path[self._prefix :], kind):
+            self._wake()
+
+
+_KINDS: Final[dict[type[FileSystemEvent], Kind]] = {
+    FileCreatedEvent: Kind.CREATED,
+    FileClosedEvent: Kind.CLOSED,
+    FileMovedEvent: Kind.MOVED,
+    DirCreatedEvent: Kind.FOLDER,
+}
+
+
+def _identity(path: str) -> tuple[int, int]:
+    """Return what tells one folder from another; raises ``OSError`` if it is gone or cannot be listed."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+    finally:
+        os.close(fd)
+    return found.st_dev, found.st_ino
+
+
+def _alive(observer: BaseObserver) -> bool:
+    threads = [observer, *observer.emitters]
+    if isinstance(observer, InboxObserver):
+        threads.append(observer.fd)
+    return all(thread.is_alive() for thread in threads)
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.ENOENT:
+        return "it is gone; make it anew, or mount it, and it is watched again"
+    return f"it cannot be listed: {os.strerror(error.errno or 0)}"
+
+
+def _limit_reason(error: OSError) -> str:
+    limit = "max_user_instances" if error.errno == errno.EMFILE else "max_user_watches"
+    return f"the kernel gives no more inotify watches: raise fs.inotify.{limit} with sysctl"
