@@ -1,4 +1,4 @@
-"""What every test stands on: no thread is left behind, no tool is missing unsaid, no setting of the machine leaks in."""
+"""What every test stands on: no thread left behind, no tool missing unsaid, no setting of the machine leaking in."""
 
 from __future__ import annotations
 
