@@ -17,7 +17,7 @@ LOCKS := locks/build.txt locks/run.txt locks/dev.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint types floors check lock clean
+.PHONY: help run install uninstall test lint types floors check lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,15 @@ run: $(RUN_READY)  ## run the daemon on inbox/ and data/, with the page on HTTP=
 	@mkdir -p inbox data
 	@echo 'inboxd: drop files into inbox/ and see http://$(HTTP)/ (Ctrl-C ends it)' >&2
 	@exec $(BIN)/inboxd run --http $(HTTP)
+
+# --- the service ------------------------------------------------------------------------------------------------------
+
+# The service runs on the system's own Python unless another is named: one in a home folder is out of its sandbox's reach.
+install:  ## install the systemd service, or bring it up to this checkout, as root (DROPINS="postgresql page")
+	@$(if $(filter command environment,$(origin PYTHON)),PYTHON='$(PYTHON)') systemd/install.sh install $(DROPINS:%=--drop-in %)
+
+uninstall:  ## remove the service, but not its config and data, as root
+	@systemd/install.sh uninstall
 
 # --- what CI runs, and a developer types ------------------------------------------------------------------------------
 
