@@ -1,0 +1,194 @@
+"""RFC 8259, exactly: where a JSON value ends, or where it stops being JSON. No recursion, no building of values.
+
+This is the slow and sure reader behind the fast one: it finds the borders of records that no short cut finds, and
+the place of a fault. It takes up where it stopped when more of the text is there, so that a value of any length passes
+through in constant memory.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum
+from typing import Final
+
+MAX_NESTING: Final = 200
+"""Levels of arrays and objects in a file, the contract's limit."""
+
+_WS = rb"[ \t\r\n]*+"
+_ESCAPE = rb'\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4})'
+_CHARS = rb'[^"\\\x00-\x1f]*+'
+_NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?"
+_STRING = rb'"' + _CHARS + rb"(?:" + _ESCAPE + _CHARS + rb'){0,32}"'
+_SCALAR = rb"(?:" + _STRING + rb"|" + _NUMBER + rb"|true|false|null)"
+_MEMBER = _STRING + _WS + rb":" + _WS + _SCALAR + _WS
+
+BLANK: Final = re.compile(_WS)
+STRING: Final = re.compile(_STRING)
+NUMBER: Final = re.compile(_NUMBER)
+_BODY: Final = re.compile(_CHARS + rb"(?:" + _ESCAPE + _CHARS + rb"){0,64}")
+_NUMBERISH: Final = re.compile(rb"[-+.0-9eE]++")
+_FLAT: Final = re.compile(
+    rb"\{" + _WS + rb"(?:" + _MEMBER + rb"(?:," + _WS + _MEMBER + rb"){0,64})?\}"
+    rb"|\[" + _WS + rb"(?:" + _SCALAR + _WS + rb"(?:," + _WS + _SCALAR + _WS + rb"){0,64})?\]"
+)
+"""A whole object or array without another inside, in one match. The counts bound the matcher's memory; what is longer
+goes token by token."""
+
+_LITERALS: Final = {ord("t"): b"true", ord("f"): b"false", ord("n"): b"null"}
+_OPENERS: Final = {ord("{"): ord("}"), ord("["): ord("]")}
+_LONGEST_ESCAPE: Final = len(rb"\uXXXX")
+
+
+class Malformed(Exception):  # noqa: N818 - says what the text is
+    """The text is no JSON from ``at`` on, or is nested too deeply there (``code``)."""
+
+    def __init__(self, at: int, why: str, code: str = "invalid_json") -> None:
+        super().__init__(why)
+        self.at = at
+        self.why = why
+        self.code = code
+
+
+class _State(IntEnum):
+    VALUE = 0  # a value
+    FIRST = 1  # a value, or the end of the array that just began
+    FIRST_NAME = 2  # a name, or the end of the object that just began
+    NAME = 3
+    COLON = 4
+    AFTER = 5  # a comma or the end of what is open
+    STRING = 6  # inside a string that is a value
+    NAME_STRING = 7  # inside a string that is a name
+
+
+def shown(text: bytes, at: int) -> str:
+    """Name the byte at ``at`` for a message."""
+    byte = text[at : at + 1]
+    if byte.isascii() and byte.decode("ascii").isprintable():
+        return repr(byte.decode("ascii"))
+    return f"byte 0x{byte.hex()}"
+
+
+class Scanner:
+    """Reads one value at a time; ``depth`` is how many levels are open around them."""
+
+    def __init__(self, depth: int) -> None:
+        self._depth = depth
+        self._closers = bytearray()
+        self._state = _State.VALUE
+
+    def advance(self, text: bytes, pos: int, *, final: bool) -> tuple[int, bool]:
+        """Read on from ``pos``: return how far it came, and whether the value is complete.
+
+        When it is not, call again with more text behind what was passed over. ``final`` tells that nothing follows
+        ``text``. Raises ``Malformed``.
+        """
+        size = len(text)
+        while True:
+            if self._state < _State.STRING:
+                match = BLANK.match(text, pos)
+                assert match is not None
+                pos = match.end()
+            if pos >= size:
+                return pos, False
+            before, state = pos, self._state
+            pos = self._step(text, pos, final=final)
+            if self._state is _State.AFTER and not self._closers:
+                self._state = _State.VALUE
+                return pos, True
+            if pos == before and self._state is state:
+                return pos, False
+
+    def _step(self, text: bytes, pos: int, *, final: bool) -> int:
+        """Read one token and return where it ends; ``pos`` itself, in the same state, when it is not all there."""
+        state = self._state
+        byte = text[pos]
+        if state >= _State.STRING:
+            return self._string(text, pos, final=final)
+        if state is _State.AFTER:
+            return self._separator(text, pos)
+        if state is _State.COLON:
+            if byte != ord(":"):
+                raise Malformed(pos, f"':' expected, found {shown(text, pos)}")
+            self._state = _State.VALUE
+            return pos + 1
+        if state in (_State.NAME, _State.FIRST_NAME):
+            if byte == ord('"'):
+                self._state = _State.NAME_STRING
+                return pos + 1
+            if byte == ord("}") and state is _State.FIRST_NAME:
+                return self._close(pos)
+            raise Malformed(pos, f"a name in double quotes expected, found {shown(text, pos)}")
+        if byte == ord("]") and state is _State.FIRST:
+            return self._close(pos)
+        return self._value(text, pos, final=final)
+
+    def _value(self, text: bytes, pos: int, *, final: bool) -> int:
+        byte = text[pos]
+        if byte in _OPENERS:
+            return self._open(text, pos)
+        if byte == ord('"'):
+            self._state = _State.STRING
+            return pos + 1
+        if byte in _LITERALS:
+            return self._literal(text, pos, _LITERALS[byte], final=final)
+        run = _NUMBERISH.match(text, pos)
+        if run is None or byte not in b"-0123456789":
+            raise Malformed(pos, f"a value expected, found {shown(text, pos)}")
+        if run.end() == len(text) and not final:
+            return pos
+        number = NUMBER.match(text, pos)
+        if number is None or number.end() != run.end():
+            at = number.end() if number is not None else pos + 1
+            raise Malformed(min(at, len(text)), "this is no number as JSON has them")
+        self._state = _State.AFTER
+        return number.end()
+
+    def _literal(self, text: bytes, pos: int, word: bytes, *, final: bool) -> int:
+        if text.startswith(word, pos):
+            self._state = _State.AFTER
+            return pos + len(word)
+        if not final and word.startswith(text[pos:]):
+            return pos
+        raise Malformed(pos, f"a value expected, found {shown(text, pos)}")
+
+    def _open(self, text: bytes, pos: int) -> int:
+        if self._depth + len(self._closers) >= MAX_NESTING:
+            raise Malformed(pos, f"nested more than {MAX_NESTING} deep", "nesting_too_deep")
+        flat = _FLAT.match(text, pos)
+        if flat is not None:
+            self._state = _State.AFTER
+            return flat.end()
+        self._closers.append(_OPENERS[text[pos]])
+        self._state = _State.FIRST_NAME if text[pos] == ord("{") else _State.FIRST
+        return pos + 1
+
+    def _separator(self, text: bytes, pos: int) -> int:
+        byte = text[pos]
+        closer = self._closers[-1]
+        if byte == closer:
+            return self._close(pos)
+        if byte != ord(","):
+            raise Malformed(pos, f"',' or {chr(closer)!r} expected, found {shown(text, pos)}")
+        self._state = _State.NAME if closer == ord("}") else _State.VALUE
+        return pos + 1
+
+    def _close(self, pos: int) -> int:
+        self._closers.pop()
+        self._state = _State.AFTER
+        return pos + 1
+
+    def _string(self, text: bytes, pos: int, *, final: bool) -> int:
+        match = _BODY.match(text, pos)
+        assert match is not None
+        pos = match.end()
+        if pos >= len(text) or match.end() > match.start():
+            return pos
+        byte = text[pos]
+        if byte == ord('"'):
+            self._state = _State.COLON if self._state is _State.NAME_STRING else _State.AFTER
+            return pos + 1
+        if byte != ord("\\"):
+            raise Malformed(pos, f"{shown(text, pos)} in a string must be escaped")
+        if len(text) - pos < _LONGEST_ESCAPE and not final:
+            return pos
+        raise Malformed(pos, "this is no escape as JSON has them")

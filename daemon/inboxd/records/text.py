@@ -1,0 +1,141 @@
+"""The unpacked text of a file: a buffer that moves over it, its places, and the faults of the text as a whole."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Final
+
+from inboxd.errors import FileFault, Place
+from inboxd.records.unpack import ByteStream
+
+BLANK: Final = re.compile(rb"[ \t\r\n]*")
+"""White space as RFC 8259 has it."""
+
+_MOST_READ: Final = 4 * 1_048_576
+"""Bytes read at once while a long record is being gathered."""
+
+_UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
+
+
+class Text:
+    """A window on the text: ``buffer[pos:]`` is what was read and not yet consumed.
+
+    Consuming is moving ``pos``; ``fill`` reads on and lets go of what was consumed. Faults of the text (broken
+    compression, not UTF-8, too large) are raised by ``fill`` once everything before them was handed out, so that the
+    first fault of a file is the one reported.
+    """
+
+    def __init__(self, stream: ByteStream, max_size: int, window: int) -> None:
+        self._stream = stream
+        self._max_size = max_size
+        self._window = window
+        self.buffer = b""
+        self.pos = 0
+        self.final = False
+        self._base = 0  # the byte offset of buffer[0]
+        self._line = 1  # the line of buffer[0]
+        self._line_start = 0  # the byte offset at which that line starts
+        self._fault: tuple[str, str, int] | None = None
+        self._half = b""  # the first bytes of a character that the next read completes
+
+    @property
+    def offset(self) -> int:
+        """How many bytes of the text were consumed."""
+        return self._base + self.pos
+
+    def fill(self) -> bool:
+        """Read on, more at once the more is buffered; return whether there was more. Raises ``FileFault``."""
+        if self._fault is not None:
+            code, message, at = self._fault
+            raise self.fault(code, message, at - self._base)
+        if self.final:
+            return False
+        self._let_go()
+        try:
+            more = self._stream.read(min(max(self._window, len(self.buffer)), _MOST_READ))
+        except FileFault as fault:
+            fault.place = fault.place or self.place(len(self.buffer))
+            raise
+        if not more:
+            self.final = True
+            if self._half:
+                self._bad_encoding(len(self.buffer) - len(self._half))
+                return self.fill()
+            return False
+        if self._base + len(self.buffer) + len(more) > self._max_size:
+            message = f"the content is larger than the limit of {self._max_size} bytes"
+            raise self.fault("file_too_large", message, len(self.buffer), "raise inbox.max_file_size or split the file")
+        more = self._checked(more)
+        self.buffer += more
+        return bool(more) or self.fill()
+
+    def top_up(self) -> None:
+        """Read until a window's worth is buffered, or everything."""
+        while len(self.buffer) - self.pos < self._window and self._fault is None:
+            if not self.fill():
+                return
+
+    def peek(self) -> int | None:
+        """Skip white space; return the next byte, or ``None`` at the end of the text."""
+        while True:
+            match = BLANK.match(self.buffer, self.pos)
+            assert match is not None
+            self.pos = match.end()
+            if self.pos < len(self.buffer):
+                return self.buffer[self.pos]
+            if not self.fill():
+                return None
+
+    def place(self, index: int) -> Place:
+        """Return the place of ``buffer[index]``."""
+        newlines = self.buffer.count(b"\n", 0, index)
+        start = self._base + self.buffer.rfind(b"\n", 0, index) + 1 if newlines else self._line_start
+        byte = self._base + index
+        return Place(line=self._line + newlines, column=byte - start + 1, byte=byte)
+
+    def fault(self, code: str, message: str, index: int, hint: str = "") -> FileFault:
+        """Return the fault ``code`` at ``buffer[index]``."""
+        place = self.place(index)
+        return FileFault(code, f"line {place.line}, column {place.column} (byte {place.byte}): {message}", hint, place=place)
+
+    def skip_bom(self) -> None:
+        """Pass over a byte order mark; tell a file in UTF-16 or UTF-32 by its first bytes."""
+        while len(self.buffer) < 4 and self._fault is None and self.fill():  # noqa: PLR2004 - the longest such mark
+            pass
+        if self.buffer.startswith(codecs.BOM_UTF8):
+            self.pos = len(codecs.BOM_UTF8)
+        elif b"\0" in self.buffer[:2]:
+            message = "the content is not UTF-8; the zero bytes look like UTF-16 or UTF-32"
+            raise self.fault("invalid_encoding", message, 0, "write the file in UTF-8")
+
+    def _let_go(self) -> None:
+        consumed = self.pos
+        if not consumed:
+            return
+        newlines = self.buffer.count(b"\n", 0, consumed)
+        if newlines:
+            self._line += newlines
+            self._line_start = self._base + self.buffer.rfind(b"\n", 0, consumed) + 1
+        self._base += consumed
+        self.buffer = self.buffer[consumed:]
+        self.pos = 0
+
+    def _checked(self, more: bytes) -> bytes:
+        """Return what of ``more`` is UTF-8; remember where it stops being so."""
+        if not self._half and more.isascii():
+            return more
+        data = self._half + more
+        try:
+            _, good = codecs.utf_8_decode(data, "strict", False)  # noqa: FBT003 - the C function takes no keywords
+        except UnicodeDecodeError as error:
+            start = len(self.buffer) - len(self._half)
+            self._bad_encoding(start + error.start)
+            return more[: max(0, error.start - len(self._half))]
+        self._half = data[good:]
+        return more
+
+    def _bad_encoding(self, index: int) -> None:
+        found = "UTF-16" if self._base + index == 0 and self.buffer[:2] in _UTF16 else "an incomplete or invalid character"
+        self._fault = ("invalid_encoding", f"the content is not UTF-8: {found}", self._base + index)
+        self._half = b""

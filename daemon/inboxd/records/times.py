@@ -1,0 +1,118 @@
+"""Timestamps and dates: RFC 3339 and the common ISO 8601 forms in, one canonical text out.
+
+Fractions beyond the microsecond are cut. Second 60 and hour 24 are invalid, and so is everything outside the years
+1 … 9999 after conversion to UTC.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+_FORM: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d)"
+    r"(?:[Tt ]((?:[01]\d|2[0-3]):[0-5]\d)(?::([0-5]\d)(?:[.,](\d+))?)?"
+    r"(?:[Zz]|([+-])((?:[01]\d|2[0-3]))(?::?([0-5]\d))?)?)?",
+    re.ASCII,
+)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_RANGE_US: Final = (-62_135_596_800_000_000, 253_402_300_799_999_999)
+"""0001-01-01T00:00:00Z and the last microsecond of the year 9999, in microseconds from 1970."""
+
+_MICROSECONDS: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
+_DIGITS: Final = {ord(digit): "0" for digit in "123456789"}
+_SHAPES: Final = {
+    20: ("0000-00-00T00:00:00Z", ".000000Z"),
+    24: ("0000-00-00T00:00:00.000Z", "000Z"),
+    27: ("0000-00-00T00:00:00.000000Z", "Z"),
+}
+"""The shapes that go through in bulk: length → shape, and what its final Z becomes."""
+
+_DATE_SHAPE: Final = "0000-00-00"
+_LONGEST_EPOCH: Final = 400
+"""Characters of an epoch number that are looked at; nothing in the range of years needs more."""
+
+
+def utc_text(moment: datetime) -> str:
+    """Return the canonical text of a moment."""
+    moment = moment.astimezone(UTC)
+    return f"{moment.replace(tzinfo=None, microsecond=0).isoformat()}.{moment.microsecond:06d}Z"
+
+
+def timestamp(text: str) -> str | None:
+    """Return the canonical text of a timestamp, ``None`` if it is none."""
+    form = _FORM.fullmatch(text)
+    if form is None:
+        return None
+    day, clock, second, fraction, sign, hours, minutes = form.groups()
+    try:
+        moment = datetime.fromisoformat(f"{day}T{clock or '00:00'}:{second or '00'}")
+        if sign is not None:
+            offset = timedelta(hours=int(hours), minutes=int(minutes or 0))
+            moment = moment - offset if sign == "+" else moment + offset
+    except (ValueError, OverflowError):
+        return None
+    return f"{moment.isoformat()}.{(fraction or '')[:6].ljust(6, '0')}Z"
+
+
+def timestamps(texts: list[str]) -> list[str] | None:
+    """Return the canonical texts of a column, ``None`` if any of them is no timestamp.
+
+    A column of one of the common shapes is proved by C code: the shape by a comparison (``fromisoformat`` takes week
+    dates and other forms of the same length), the calendar by ``fromisoformat``, hour 24 by a search (Python 3.13
+    takes it).
+    """
+    known = _SHAPES.get(len(texts[0])) if texts else None
+    if known is not None:
+        shape, ending = known
+        joined = "\n".join(texts)
+        if joined.translate(_DIGITS) == "\n".join([shape] * len(texts)) and "T24" not in joined:
+            try:
+                deque(map(datetime.fromisoformat, texts), maxlen=0)
+            except ValueError:
+                return None
+            return joined.replace("Z", ending).split("\n")
+    found = [timestamp(text) for text in texts]
+    return None if None in found else [text for text in found if text is not None]
+
+
+def day(text: str) -> str | None:
+    """Return the canonical text of a date, ``None`` if it is none: exactly ``2026-01-15``."""
+    if len(text) != len(_DATE_SHAPE) or text.translate(_DIGITS) != _DATE_SHAPE:
+        return None
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return None
+    return text
+
+
+def days(texts: list[str]) -> list[str] | None:
+    """Return the canonical texts of a column, ``None`` if any of them is no date."""
+    if "\n".join(texts).translate(_DIGITS) != "\n".join([_DATE_SHAPE] * len(texts)):
+        return None
+    try:
+        deque(map(date.fromisoformat, texts), maxlen=0)
+    except ValueError:
+        return None
+    return texts
+
+
+def epoch(source: str, unit: str) -> str | None:
+    """Return the canonical text of an epoch number, given as its JSON source, ``None`` if out of range.
+
+    Decimal, so that no digit before the microsecond is lost; those beyond are cut.
+    """
+    if len(source) > _LONGEST_EPOCH:
+        return None
+    number = Decimal(source)
+    lowest, highest = _EPOCH_RANGE_US
+    if number.adjusted() > len(str(highest)):
+        return None
+    microseconds = int(number * _MICROSECONDS[unit])
+    if not lowest <= microseconds <= highest:
+        return None
+    return utc_text(_EPOCH + timedelta(microseconds=microseconds))
