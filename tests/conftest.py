@@ -11,6 +11,8 @@ from typing import Final
 
 import pytest
 
+pytest_plugins = ("installed",)  # inboxd installed on a machine of its own, for test_systemd_*
+
 REQUIRE_ALL: Final = "INBOXD_REQUIRE_ALL"
 """Set where everything must be tested (CI): what would be skipped for want of a tool fails there."""
 

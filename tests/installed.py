@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,19 +27,6 @@ import json, sqlite3, sys
 with sqlite3.connect("file:" + sys.argv[1] + "?mode=ro", uri=True) as database:
     print(json.dumps(database.execute(sys.argv[2]).fetchall()))
 """
-
-
-def require_machines() -> None:
-    """Skip where no machine can be booted, saying what is missing; fail instead where everything must be tested."""
-    missing = ""
-    if os.geteuid() != 0:
-        missing = "root, to boot a machine: run the tests as root"
-    elif shutil.which("systemd-nspawn") is None:
-        missing = "systemd-nspawn: apt-get install systemd-container"
-    if missing and os.environ.get("INBOXD_REQUIRE_ALL"):
-        pytest.fail(f"INBOXD_REQUIRE_ALL is set, and this needs {missing}")
-    if missing:
-        pytest.skip(f"needs {missing}")
 
 
 def pip_settings() -> dict[str, str]:
@@ -91,7 +78,11 @@ class Service:
             found[:] = [event for event in self.events(name) if values.items() <= event.items()]
             return bool(found)
 
-        until(seen, f"{name} with {values} in the journal", deadline_s)
+        try:
+            until(seen, f"{name} with {values} in the journal", deadline_s)
+        except AssertionError as late:
+            late.add_note("\n".join(self.machine.journal(self.unit)[-20:]))
+            raise
         return found[0]
 
     def sql(self, statement: str, database: str = f"{DATA}/inboxd.db") -> list[list[object]]:
@@ -125,9 +116,18 @@ def write_records(path: Path, count: int) -> None:
 
 
 @pytest.fixture(scope="session")
-def installation() -> Iterator[Disk]:
+def machines(require_tool: Callable[[str, str], str], require_root: Callable[[], None]) -> None:
+    """Skip where no machine can be booted, or fail where everything must be tested."""
+    require_root()
+    require_tool("systemd-nspawn", "systemd-container")
+    if subprocess.run(("unshare", "--mount", "true"), capture_output=True, check=False).returncode:
+        missing = "needs CAP_SYS_ADMIN, to mount and boot: run the container that the tests run in as a privileged one"
+        (pytest.fail if os.environ.get("INBOXD_REQUIRE_ALL") else pytest.skip)(missing)
+
+
+@pytest.fixture(scope="session")
+def installation(machines: None) -> Iterator[Disk]:
     """Install inboxd on a disk that is not yet booted."""
-    require_machines()
     with new_disk() as disk:
         make_plain(disk)
         run_on(disk, (INSTALLER, "install"), pip_settings())

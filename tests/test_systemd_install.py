@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from installed import DATA, INBOX, INSTALLER, Service, pip_settings, record, require_machines
+from installed import DATA, INBOX, INSTALLER, Service, pip_settings, record
 from nspawn import CHECKOUT, CHECKOUT_INSIDE, Disk, booted
 
 pytestmark = [pytest.mark.systemd, pytest.mark.root, pytest.mark.xdist_group("systemd"), pytest.mark.timeout(600)]
@@ -113,9 +113,8 @@ def test_an_uninstalled_service_leaves_what_is_yours(online: Service) -> None:
     assert online.number("SELECT count(*) FROM target") == 1
 
 
-def test_the_installer_says_what_is_missing() -> None:
+def test_the_installer_says_what_is_missing(machines: None) -> None:
     """Without root, and with an interpreter that the service could not reach, it stops before it has done anything."""
-    require_machines()
     installer = CHECKOUT / "systemd/install.sh"
 
     def refused(*before: str) -> str:
