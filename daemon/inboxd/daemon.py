@@ -132,10 +132,18 @@ class Daemon:
 
     def _look(self) -> None:
         """See what is in the inbox, and say once what will be left alone."""
-        notices = self.watch.check()
-        self._notice(notices)
-        self.survey = self.folders.inbox.survey()
+        self._notice(self.watch.check())
+        try:
+            self.survey = self.folders.inbox.survey(without=self._blocked())
+        except WorldFault:  # the watch has said that the inbox is lost, and why
+            self.survey = Survey()
         self._notice(self.survey.notices)
+
+    def _blocked(self) -> frozenset[str]:
+        """Return the ordered feeds of which an older file waits for the database: newer ones must not overtake it."""
+        return frozenset(
+            feed.name for feed in self.folders.feeds if feed.late is Late.SKIP and self.held.blocks(feed.name)
+        )
 
     def _notice(self, notices: Sequence[Notice]) -> None:
         for notice in notices:
@@ -165,7 +173,7 @@ class Daemon:
     def _take(self, candidate: Candidate) -> bool:
         """Claim a file and take it all the way; tell whether there was anything to do."""
         feed = self.folders.match(candidate.name)
-        if feed is None or (feed.late is Late.SKIP and self.held.blocks(feed.name)):
+        if feed is None or feed.name in self._blocked():
             return False
         try:
             self.hook(Step.CLAIM, Edge.BEFORE)
@@ -268,6 +276,7 @@ class Daemon:
         self._hold(held, fault)
 
     def _let_settle_again(self, held: Held) -> bool:
+        self.folders.inbox.resettle(held.claim.name)
         if not release(self.folders.inbox.root, held.claim):
             return False
         self.store.drop_claim(held.claim.id)

@@ -18,7 +18,7 @@ from typing import Any, Final, TextIO, cast
 import msgspec
 import structlog
 
-from inboxd.clock import stamp, SystemClock
+from inboxd.clock import SystemClock, stamp
 from inboxd.model import printable
 
 Logger = structlog.typing.FilteringBoundLogger
@@ -33,7 +33,7 @@ class Event(StrEnum):
     level: str
     meaning: str
 
-    def __new__(cls, value: str, level: str, meaning: str) -> Event:
+    def __new__(cls, value: str, level: str = "", meaning: str = "") -> Event:
         """Attach level and meaning to the name."""
         member = str.__new__(cls, value)
         member._value_ = value

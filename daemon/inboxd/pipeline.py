@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -92,6 +92,11 @@ class Pipeline:
                     return attempt.fail(fault, _hash_of(source, fault))
         except FileFault as fault:  # it could not even be opened
             return attempt.fail(fault, None)
+        except BaseException:
+            if job.claim is None:  # nobody will try this again: it must not stay `running`
+                with suppress(WorldFault):
+                    self.store.drop(run_id)
+            raise
 
     def classify(self, job: Job) -> Forecast:
         """Decode, stage and validate a file as ``process`` does, then tell by reading only what would become of it."""

@@ -19,6 +19,7 @@ from inboxd.daemon import Daemon, Folders
 from inboxd.errors import EXIT_CONFIG, Interrupted, OperatorFault
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.scan import Inbox
+from inboxd.inbox.settle import Kind
 from inboxd.inbox.watch import Watch
 from inboxd.log import Event, Logger, emit, open_log
 from inboxd.model import Edge, Hook, Late, Step, printable
@@ -142,8 +143,8 @@ class Service:
         pipeline = Pipeline(store, self.clock, host, self.settings.inbox.max_file_size, self.hook, tick)
         daemon: Daemon
 
-        def hint(path: str, kind: object) -> None:
-            daemon.folders.inbox.hint(path, kind)
+        def hint(name: str, kind: Kind) -> bool:
+            return daemon.folders.inbox.hint(name, kind)
 
         daemon = Daemon(
             folders=folders,
@@ -208,8 +209,7 @@ class Service:
             emit(daemon.log, Event.CONFIG_REJECTED, error_code=fault.code, error=fault.message, hint=fault.hint)
             return
         self.settings = settings
-        old, daemon.folders = daemon.folders, folders_of(settings)
-        daemon.folders.inbox.take_over(old.inbox)
+        daemon.folders = folders_of(settings)
         _make_folders(settings)
         emit(daemon.log, Event.CONFIG_RELOADED, config=settings.source, feeds=[feed.name for feed in settings.feeds])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from inboxd import __version__
 from inboxd.cli.context import settings_of, writing_store
 
 
@@ -23,5 +24,5 @@ def upgrade(context: click.Context) -> None:
     Example:  inboxd db upgrade
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     settings = settings_of(context)
-    with writing_store(settings) as store:
-        click.echo(f"{settings.database.shown_url}: schema {store.schema_version()}")
+    with writing_store(settings):
+        click.echo(f"{settings.database.shown_url}: the schema is that of inboxd {__version__}")

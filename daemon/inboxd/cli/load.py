@@ -148,12 +148,12 @@ def _classify(pipeline: Pipeline, job: Job) -> dict[str, object]:
         forecast = pipeline.classify(job)
     except FileFault as fault:
         return _forecast(job, Classified(), fault=fault)
-    fault = None
+    too_many = None
     if forecast.too_many_rejected:
         msg = f"{forecast.found.rejected} records would be rejected, more than max_rejected allows"
-        fault = FileFault("too_many_rejected", msg, "mend the records, or raise the feed's max_rejected")
+        too_many = FileFault("too_many_rejected", msg, "mend the records, or raise the feed's max_rejected")
     return {
-        **_forecast(job, forecast.found, fault=fault),
+        **_forecast(job, forecast.found, fault=too_many),
         "duplicate_of": forecast.duplicate_of,
         "rejected_by_code": forecast.rejected_by_code,
         "errors": [f"{one.record_key}: {one.code}" for one in forecast.faults],
