@@ -25,7 +25,7 @@ from inboxd.verdicts import log_verdict, report_of
 from inboxd.wake import Wake
 
 LONGEST_WAIT_S: Final = 20.0
-"""The loop comes round at least this often, so that a watchdog of a minute is fed three times in it."""
+"""The loop comes round at least this often; more often where the service manager's watchdog asks for it."""
 LOST_WAIT_S: Final = 1.0
 """How often an inbox that is gone is looked for."""
 
@@ -77,6 +77,7 @@ class Daemon:
     on_pass: Callable[[Daemon], None] = lambda _daemon: None
     """Called after every pass and every file: state file, sd_notify, a config to be loaded anew."""
     on_verdict: Callable[[Verdict], None] = lambda _verdict: None
+    longest_wait_s: float = LONGEST_WAIT_S
     held: HeldFiles = field(default_factory=HeldFiles)
     tally: Tally = field(default_factory=Tally)
     survey: Survey = field(default_factory=Survey)
@@ -335,7 +336,7 @@ class Daemon:
     def _patience(self) -> float:
         """Return how long nothing can be due (seconds)."""
         now = self.clock.monotonic()
-        due = [now + (LOST_WAIT_S if self.lost else min(self.folders.rescan_s, LONGEST_WAIT_S))]
+        due = [now + (LOST_WAIT_S if self.lost else min(self.folders.rescan_s, self.longest_wait_s))]
         due += [when for when in (self.survey.next_due, self.held.next_due()) if when is not None]
         if self.survey.ready and self._database_pauses():
             due.append(self.database_due)

@@ -116,6 +116,7 @@ class Service:
 
             store = stack.enter_context(self._store(log, tick))
             daemon = self._daemon(store, log, wake, signals, tick, shared=shared)
+            daemon.longest_wait_s = min(daemon.longest_wait_s, notifier.feed_every_s)
             daemon.on_pass = lambda daemon: self._after_pass(daemon, signals, notifier)
             stack.callback(daemon.watch.stop)
             self._serve(stack, daemon, log)
