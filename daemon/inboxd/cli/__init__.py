@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "run": "inboxd.cli.run:run",
     "load": "inboxd.cli.load:load",
     "check": "inboxd.cli.load:check",
+    "health": "inboxd.cli.health:health",
     "runs": "inboxd.cli.runs:runs",
     "watermark": "inboxd.cli.watermark:watermark",
     "config": "inboxd.cli.config:config",

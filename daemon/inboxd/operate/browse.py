@@ -1,0 +1,164 @@
+"""Pages of rows, newest first, for those who look around: runs, a run's records, dead letters.
+
+Every question here is answered by an index and stops after its page, however many rows there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from inboxd.model import LineageStep, RunStatus
+from inboxd.operate.explain import STEPS
+from inboxd.operate.letters import CodeCount, Letter
+from inboxd.operate.periods import ENDED, conditions
+from inboxd.store.base import RunRow, Store
+from inboxd.store.ledger import run_row
+from inboxd.store.tables import dead_letters, etl_runs, lineage_records
+
+RAW_SHOWN = 2_000
+"""Characters of a record's text that a page shows; a record may have 16 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What ``health`` leaves out of the runs that ended: counts of records, duplicates, and the median duration."""
+
+    duplicates: int = 0
+    rejected: int = 0
+    skipped: int = 0
+    stale: int = 0
+    p50_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a run and what became of it."""
+
+    record_key: str
+    record_no: int
+    outcome: LineageStep
+    detail: str | None
+
+
+def rest(store: Store, *, now: datetime, hours: float | None) -> Rest:
+    """Return the sums that ``health`` leaves out, and the median by nearest rank."""
+    runs = etl_runs.c
+    where = [ENDED, *conditions(now=now, hours=hours, job=None)]
+    sums = [sa.func.coalesce(sa.func.sum(column), 0) for column in (runs.rows_rejected, runs.rows_skipped, runs.rows_stale)]
+    with store.reading() as connection:
+        ended, duplicates, *counts = connection.execute(
+            sa.select(sa.func.count(), sa.func.count(runs.duplicate_of), *sums).where(*where)
+        ).one()
+        middle = 0
+        if ended:
+            query = sa.select(runs.duration_ms).where(*where).order_by(runs.duration_ms)
+            middle = connection.execute(query.limit(1).offset((int(ended) + 1) // 2 - 1)).scalar_one()
+    return Rest(int(duplicates), *(int(count) for count in counts), p50_ms=int(middle))
+
+
+def recent_runs(store: Store, *, now: datetime, hours: float | None, job: str | None = None, limit: int) -> list[RunRow]:
+    """Return the runs that began last."""
+    order = (etl_runs.c.started_at.desc(), etl_runs.c.id.desc())
+    query = sa.select(etl_runs).where(*conditions(now=now, hours=hours, job=job)).order_by(*order).limit(limit)
+    with store.reading() as connection:
+        return [run_row(row) for row in connection.execute(query)]
+
+
+def last_successes(store: Store, jobs: Iterable[str]) -> dict[str, str]:
+    """Return, for each job that had one, when its last successful run began or (once it has) ended."""
+    runs = etl_runs.c
+    found: dict[str, str] = {}
+    with store.reading() as connection:
+        for job in jobs:
+            query = (
+                sa.select(sa.func.coalesce(runs.finished_at, runs.started_at, type_=runs.finished_at.type))
+                .where(runs.job_name == job, runs.status == RunStatus.SUCCESS.value)
+                .order_by(runs.started_at.desc())
+                .limit(1)
+            )
+            ended = connection.execute(query).scalar()
+            if ended is not None:
+                found[job] = ended
+    return found
+
+
+def records_of(store: Store, run_id: int, *, after: tuple[str, int] | None, limit: int) -> list[Record]:
+    """Return a page of a run's records in the order of their keys, those after the given key and number."""
+    columns = lineage_records.c
+    query = sa.select(columns.record_key, columns.record_no, columns.outcome, columns.detail).where(columns.run_id == run_id)
+    if after is not None:
+        query = query.where(sa.tuple_(columns.record_key, columns.record_no) > sa.tuple_(*after))
+    query = query.order_by(columns.record_key, columns.record_no).limit(limit)
+    with store.reading() as connection:
+        return [
+            Record(str(key), int(number), STEPS[outcome][-1], detail)
+            for key, number, outcome, detail in connection.execute(query)
+        ]
+
+
+def newest_letters(
+    store: Store,
+    *,
+    feed: str | None = None,
+    code: str | None = None,
+    run: int | None = None,
+    before: int | None = None,
+    limit: int,
+) -> list[Letter]:
+    """Return unresolved dead letters (of one run: all), newest first, those with an id below ``before``.
+
+    ``raw`` is cut to what a page shows.
+    """
+    columns = dead_letters.c
+    where = [columns.resolved_by.is_(None)] if run is None else [columns.run_id == run]
+    if feed is not None:
+        where.append(columns.feed == feed)
+    if code is not None:
+        where.append(columns.error == code)
+    if before is not None:
+        where.append(columns.id < before)
+    query = (
+        sa.select(
+            columns.id,
+            columns.feed,
+            columns.run_id,
+            etl_runs.c.file_name,
+            columns.record_no,
+            columns.record_key,
+            columns.error.label("code"),
+            columns.detail,
+            columns.created,
+            columns.resolved_by,
+            sa.func.substr(columns.raw, 1, RAW_SHOWN + 1).label("raw"),
+        )
+        .select_from(dead_letters.outerjoin(etl_runs, etl_runs.c.id == columns.run_id))
+        .where(*where)
+        .order_by(columns.id.desc())
+        .limit(limit)
+    )
+    with store.reading() as connection:
+        return [Letter(**row) for row in connection.execute(query).mappings()]
+
+
+def samples(store: Store, counts: Iterable[CodeCount]) -> dict[tuple[str, str], Letter]:
+    """Return the newest unresolved letter of each feed and code."""
+    found: dict[tuple[str, str], Letter] = {}
+    for count in counts:
+        newest = newest_letters(store, feed=count.feed, code=count.code, limit=1)
+        if newest:
+            found[count.feed, count.code] = newest[0]
+    return found
+
+
+def last_change(store: Store) -> tuple[object, ...]:
+    """Return something that is another once a run began, ended or was superseded: cheap enough to be asked every second."""
+    runs = etl_runs.c
+    columns = (runs.id, runs.status, runs.finished_at, runs.superseded_by)
+    running = sa.select(sa.func.count()).where(runs.status == RunStatus.RUNNING.value, runs.claim.is_not(None))
+    with store.reading() as connection:
+        last = connection.execute(sa.select(*columns).order_by(runs.id.desc()).limit(1)).one_or_none()
+        return (*(last or ()), connection.execute(running).scalar_one())

@@ -1,0 +1,134 @@
+"""``inboxd health``: how the runs went, all together and job by job. The database does the arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from inboxd.model import RunStatus
+from inboxd.operate.periods import ENDED, conditions
+from inboxd.store.base import Store
+from inboxd.store.tables import etl_runs
+
+Where = Sequence[sa.ColumnElement[bool]]
+
+
+def health(
+    store: Store, *, now: datetime, hours: float | None = None, job: str | None = None, limit: int = 10
+) -> dict[str, object]:
+    """Return the health object: of the runs that began in the last ``hours``, or of all.
+
+    Runs still ``running`` are counted, but enter no average, rate or sum. An empty database gives zeros.
+    """
+    where = conditions(now=now, hours=hours, job=job)
+    with store.reading() as connection:
+        totals = connection.execute(sa.select(*_sums()).where(*where)).one()
+        ended = int(totals.successes) + int(totals.failures)
+        return {
+            "total_runs": int(totals.runs),
+            "successes": int(totals.successes),
+            "failures": int(totals.failures),
+            "running": int(totals.running),
+            "success_rate": _rate(int(totals.successes), ended),
+            "avg_duration_ms": _average(int(totals.duration_ms), ended),
+            "p95_duration_ms": _nearest_rank(connection, where, ended, 95),
+            "total_rows_in": int(totals.rows_in),
+            "total_rows_out": int(totals.rows_out),
+            "window_hours": hours,
+            "per_job": _per_job(connection, where),
+            "recent_runs": _recent(connection, where, limit),
+        }
+
+
+def _sums() -> list[sa.Label[int]]:
+    """Return the aggregates that every line of the health object is made of."""
+
+    def with_status(status: RunStatus) -> sa.ColumnElement[int]:
+        return sa.func.coalesce(sa.func.sum(sa.case((etl_runs.c.status == status.value, 1), else_=0)), 0)
+
+    def of_ended(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+        return sa.func.coalesce(sa.func.sum(sa.case((ENDED, column), else_=0)), 0)
+
+    return [
+        sa.func.count().label("runs"),
+        with_status(RunStatus.SUCCESS).label("successes"),
+        with_status(RunStatus.FAILURE).label("failures"),
+        with_status(RunStatus.RUNNING).label("running"),
+        of_ended(etl_runs.c.duration_ms).label("duration_ms"),
+        of_ended(etl_runs.c.rows_in).label("rows_in"),
+        of_ended(etl_runs.c.rows_out).label("rows_out"),
+    ]
+
+
+def _rate(successes: int, ended: int) -> float:
+    return round(100 * successes / ended, 1) if ended else 0.0
+
+
+def _average(total: int, count: int) -> float:
+    return round(total / count, 1) if count else 0.0
+
+
+def _nearest_rank(connection: sa.Connection, where: Where, ended: int, percent: int) -> int:
+    """Return the smallest duration that at least ``percent`` of the ended runs do not exceed."""
+    if not ended:
+        return 0
+    rank = -(-percent * ended // 100)
+    duration = etl_runs.c.duration_ms
+    query = sa.select(duration).where(ENDED, *where).order_by(duration).limit(1).offset(rank - 1)
+    return int(connection.execute(query).scalar_one())
+
+
+def _per_job(connection: sa.Connection, where: Where) -> list[dict[str, object]]:
+    """Return a line per job, the busiest first."""
+    job = etl_runs.c.job_name
+    query = sa.select(job, *_sums()).where(*where).group_by(job).order_by(sa.func.count().desc(), job)
+    lines: list[dict[str, object]] = []
+    for row in connection.execute(query):
+        successes, failures = int(row.successes), int(row.failures)
+        lines.append(
+            {
+                "job": str(row.job_name),
+                "runs": int(row.runs),
+                "successes": successes,
+                "failures": failures,
+                "success_rate": _rate(successes, successes + failures),
+                "avg_duration_ms": _average(int(row.duration_ms), successes + failures),
+                "rows_in": int(row.rows_in),
+                "rows_out": int(row.rows_out),
+            }
+        )
+    return lines
+
+
+def _recent(connection: sa.Connection, where: Where, limit: int) -> list[dict[str, object]]:
+    """Return the runs that began last. Imported runs come late, so ids do not tell."""
+    columns = etl_runs.c
+    query = (
+        sa.select(
+            columns.id,
+            columns.job_name.label("job"),
+            columns.status,
+            columns.rows_in,
+            columns.rows_out,
+            columns.duration_ms,
+            columns.started_at,
+        )
+        .where(*where)
+        .order_by(columns.started_at.desc(), columns.id.desc())
+        .limit(limit)
+    )
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def no_runs(hours: float | None) -> dict[str, object]:
+    """Return the health object of a database that is not there yet."""
+    counts = ("total_runs", "successes", "failures", "running")
+    rates = {"success_rate": 0.0, "avg_duration_ms": 0.0, "p95_duration_ms": 0, "total_rows_in": 0, "total_rows_out": 0}
+    return {**dict.fromkeys(counts, 0), **rates, "window_hours": hours, "per_job": [], "recent_runs": []}
+
+
+def feed(found: dict[str, object]) -> dict[str, object]:
+    """Return the health object as dashboards are fed with it: with the number of runs recorded in front."""
+    return {"runs_recorded": found["total_runs"], **found}

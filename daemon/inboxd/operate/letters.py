@@ -1,0 +1,183 @@
+"""Dead letters: the records that were refused, found again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+import sqlalchemy as sa
+
+from inboxd.model import Feed
+from inboxd.store.base import Store
+from inboxd.store.tables import dead_letters, etl_runs
+
+PAGE: Final = 1_000
+"""Letters fetched at once where all of them are wanted; each holds a record of up to 16 MiB, and most of 100 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One dead letter, with the file it came in. ``raw`` is the record's exact source text."""
+
+    id: int
+    feed: str
+    run_id: int
+    file_name: str | None
+    record_no: int
+    record_key: str
+    code: str
+    detail: str | None
+    created: str
+    resolved_by: int | None
+    raw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which letters are meant. ``since`` (included) and ``until`` (not included) are canonical moments."""
+
+    feed: str | None = None
+    code: str | None = None
+    run: int | None = None
+    since: str | None = None
+    until: str | None = None
+    resolved: bool | None = False
+    """``False``: only those still open; ``True``: only the resolved; ``None``: all."""
+    ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CodeCount:
+    """How many unresolved letters of a feed have a code."""
+
+    feed: str
+    code: str
+    count: int
+
+
+def letters(
+    store: Store,
+    *,
+    feed: str | None = None,
+    code: str | None = None,
+    run: int | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    resolved: bool | None = False,
+    limit: int = 100,
+    after: int = 0,
+) -> list[Letter]:
+    """Return dead letters, oldest first, those with an id above ``after``: the last one's id leads to the next page."""
+    wanted = Filter(feed, code, run, since, until, resolved)
+    with store.reading() as connection:
+        return _page(connection, wanted, limit, after)
+
+
+def all_letters(store: Store, wanted: Filter) -> Iterator[list[Letter]]:
+    """Yield all letters that are meant, oldest first, a page at a time: memory stays flat."""
+    after = 0
+    while True:
+        with store.reading() as connection:
+            page = _page(connection, wanted, PAGE, after)
+        if not page:
+            return
+        yield page
+        after = page[-1].id
+
+
+def letters_of_key(connection: sa.Connection, key: str, feed: str, limit: int) -> list[Letter]:
+    """Return the letters of a key, the newest last, resolved or not."""
+    query = _query().where(dead_letters.c.record_key == key, dead_letters.c.feed == feed)
+    found = connection.execute(query.order_by(dead_letters.c.id.desc()).limit(limit))
+    return [Letter(**row) for row in found.mappings()][::-1]
+
+
+def count_open(store: Store) -> list[CodeCount]:
+    """Count the unresolved letters by feed and code, the most frequent first."""
+    feed, code, count = dead_letters.c.feed, dead_letters.c.error, sa.func.count()
+    query = (
+        sa.select(feed, code, count)
+        .where(dead_letters.c.resolved_by.is_(None))
+        .group_by(feed, code)
+        .order_by(count.desc(), feed, code)
+    )
+    with store.reading() as connection:
+        return [CodeCount(str(name), str(error), int(number)) for name, error, number in connection.execute(query)]
+
+
+def count_letters(store: Store, wanted: Filter) -> int:
+    """Count the letters that are meant."""
+    with store.reading() as connection:
+        return int(connection.execute(sa.select(sa.func.count()).select_from(dead_letters).where(*_where(wanted))).scalar_one())
+
+
+def feeds_with_letters(store: Store, wanted: Filter) -> list[str]:
+    """Return the names of the feeds that have such letters."""
+    with store.reading() as connection:
+        query = sa.select(dead_letters.c.feed).where(*_where(wanted)).distinct().order_by(dead_letters.c.feed)
+        return [str(name) for name in connection.execute(query).scalars()]
+
+
+def of_feed(wanted: Filter, feed: str) -> Filter:
+    """Return the same filter for one feed alone."""
+    return replace(wanted, feed=feed)
+
+
+def export_line(letter: Letter, feed: Feed | None) -> str:
+    """Return the record as one line, ready to be mended and dropped into the inbox again.
+
+    A line break of the source text stands between tokens (inside a string JSON forbids it), so it may become a space.
+    A feed that takes its records from inside a document gets each record in such a document.
+    """
+    record = letter.raw.replace("\r", " ").replace("\n", " ")
+    path = feed.records if feed is not None else ()
+    if not path:
+        return record
+    wrapped = f"[{record}]"
+    for name in reversed(path):
+        wrapped = "{" + json.dumps(name, ensure_ascii=False) + ":" + wrapped + "}"
+    return wrapped
+
+
+def _page(connection: sa.Connection, wanted: Filter, limit: int, after: int) -> list[Letter]:
+    query = _query().where(*_where(wanted), dead_letters.c.id > after).order_by(dead_letters.c.id).limit(limit)
+    return [Letter(**row) for row in connection.execute(query).mappings()]
+
+
+def _query() -> sa.Select[tuple[object, ...]]:
+    columns = dead_letters.c
+    return sa.select(
+        columns.id,
+        columns.feed,
+        columns.run_id,
+        etl_runs.c.file_name,
+        columns.record_no,
+        columns.record_key,
+        columns.error.label("code"),
+        columns.detail,
+        columns.created,
+        columns.resolved_by,
+        columns.raw,
+    ).select_from(dead_letters.outerjoin(etl_runs, etl_runs.c.id == columns.run_id))
+
+
+def _where(wanted: Filter) -> list[sa.ColumnElement[bool]]:
+    columns = dead_letters.c
+    where: list[sa.ColumnElement[bool]] = []
+    if wanted.feed is not None:
+        where.append(columns.feed == wanted.feed)
+    if wanted.code is not None:
+        where.append(columns.error == wanted.code)
+    if wanted.run is not None:
+        where.append(columns.run_id == wanted.run)
+    if wanted.since is not None:
+        where.append(columns.created >= wanted.since)
+    if wanted.until is not None:
+        where.append(columns.created < wanted.until)
+    if wanted.resolved is not None:
+        where.append(columns.resolved_by.is_not(None) if wanted.resolved else columns.resolved_by.is_(None))
+    if wanted.ids:
+        where.append(columns.id.in_(wanted.ids))
+    return where

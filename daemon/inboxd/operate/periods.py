@@ -1,0 +1,33 @@
+"""Which runs a question is about: those of one job, those that began within the last hours."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import sqlalchemy as sa
+
+from inboxd.clock import stamp
+from inboxd.model import RunStatus
+from inboxd.store.tables import etl_runs
+
+ENDED: Final = etl_runs.c.status != RunStatus.RUNNING.value
+"""Runs still ``running`` never enter averages, rates or sums."""
+
+
+def conditions(*, now: datetime, hours: float | None, job: str | None) -> list[sa.ColumnElement[bool]]:
+    """Return what ``etl_runs`` is to be filtered by; both are backed by an index."""
+    found: list[sa.ColumnElement[bool]] = []
+    if hours is not None:
+        found.append(etl_runs.c.started_at >= stamp(hours_before(now, hours)))
+    if job is not None:
+        found.append(etl_runs.c.job_name == job)
+    return found
+
+
+def hours_before(now: datetime, hours: float) -> datetime:
+    """Return the moment so many hours ago, or the earliest there is."""
+    try:
+        return now - timedelta(hours=hours)
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)

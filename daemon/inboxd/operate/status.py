@@ -1,0 +1,166 @@
+"""``inboxd status``: is a daemon running, what waits and why, how far the feeds are, what went wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from inboxd.clock import stamp
+from inboxd.config import ArchiveSettings, DatabaseSettings, InboxSettings
+from inboxd.errors import InboxdError
+from inboxd.model import Feed
+from inboxd.operate.cursors import lag_s
+from inboxd.operate.health import health
+from inboxd.operate.letters import CodeCount, count_open
+from inboxd.operate.series import Bucket, series
+from inboxd.operate.waiting import InboxContent, inbox_content
+from inboxd.presence import STATE_FILE, DaemonState, Waiting, read_state, running_pid
+from inboxd.store.base import RunRow, Store
+
+LISTED: Final = 20
+"""Names shown of each kind of file; the counts are exact."""
+RECENT_RUNS: Final = 10
+SPARK_HOURS: Final = 24.0
+SPARK_BUCKETS: Final = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """What of the config this question needs."""
+
+    inbox: InboxSettings
+    archive: ArchiveSettings
+    database: DatabaseSettings
+    feeds: Sequence[Feed]
+    config: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonPresence:
+    """Whether a daemon runs on this host (``None``: it cannot be told), and what it last said of itself."""
+
+    running: bool | None
+    pid: int | None = None
+    host: str | None = None
+    version: str | None = None
+    since: str | None = None
+    updated: str | None = None
+    config: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FeedMark:
+    """A feed's watermark and how many seconds it is behind (``None`` where there is none, or it is a number)."""
+
+    feed: str
+    value: str | None
+    run_id: int | None
+    updated_at: str | None
+    lag_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a part of the status is missing."""
+
+    code: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything at a glance. What could not be found out is ``None``, and ``problems`` says why."""
+
+    at: str
+    daemon: DaemonPresence
+    inbox: str
+    database: str
+    content: InboxContent | None
+    deferred: list[Waiting]
+    unsettled: list[Waiting]
+    watermarks: list[FeedMark]
+    totals: dict[str, object] | None
+    last_runs: list[RunRow]
+    throughput: list[Bucket]
+    dead_letters: list[CodeCount]
+    problems: list[Problem]
+
+
+def status(store: Store | None, slices: Slices, *, now: datetime) -> Status:
+    """Look at the daemon, the inbox and the ledger. ``store`` is ``None`` where the database could not be opened."""
+    state = read_state(slices.archive.processed.parent / STATE_FILE)
+    problems: list[Problem] = []
+    content: InboxContent | None = None
+    try:
+        content = inbox_content(slices.inbox, slices.feeds, LISTED)
+    except InboxdError as fault:
+        problems.append(Problem(fault.code, fault.message, fault.hint))
+    daemon = _presence(slices, state)
+    alive = state if daemon.running is not False else None
+    return Status(
+        at=stamp(now),
+        daemon=daemon,
+        inbox=str(slices.inbox.path),
+        database=slices.database.shown_url,
+        content=content,
+        deferred=alive.deferred if alive else [],
+        unsettled=alive.unsettled if alive else [],
+        watermarks=_marks(store, slices.feeds, now) if store else [],
+        totals=_totals(store, now) if store else None,
+        last_runs=store.runs(limit=RECENT_RUNS) if store else [],
+        throughput=series(store, now=now, hours=SPARK_HOURS, buckets=SPARK_BUCKETS) if store else [],
+        dead_letters=count_open(store) if store else [],
+        problems=problems,
+    )
+
+
+def _presence(slices: Slices, state: DaemonState | None) -> DaemonPresence:
+    """Tell from the lock whether a daemon runs; PostgreSQL has no lock on this host, only what the daemon wrote."""
+    if slices.database.is_postgres:
+        running, pid = (_alive(state.pid), state.pid) if state else (None, None)
+    else:
+        holder = running_pid(slices.database.sqlite_path)
+        running, pid = holder is not None, holder or None
+    if state is None or not running:
+        return DaemonPresence(running, pid)
+    return DaemonPresence(running, pid or state.pid, state.host, state.version, state.since, state.updated, state.config)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _marks(store: Store, feeds: Sequence[Feed], now: datetime) -> list[FeedMark]:
+    rows = {row.name: row for row in store.watermarks()}
+    marks: list[FeedMark] = []
+    for feed in feeds:
+        row = rows.get(feed.name)
+        if row is None:
+            marks.append(FeedMark(feed.name, None, None, None, None))
+        else:
+            marks.append(FeedMark(feed.name, row.value, row.run_id, row.updated_at, lag_s(feed, row.value, now)))
+    return marks
+
+
+def _totals(store: Store, now: datetime) -> dict[str, object]:
+    found = health(store, now=now, hours=SPARK_HOURS, limit=0)
+    kept = ("total_runs", "successes", "failures", "running", "success_rate", "p95_duration_ms", "total_rows_out", "window_hours")
+    return {name: found[name] for name in kept}
+
+
+def as_json(found: Status) -> dict[str, object]:
+    """Return the status as JSON has it."""
+    plain: dict[str, object] = msgspec.to_builtins(found)
+    return plain

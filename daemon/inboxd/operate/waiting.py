@@ -1,0 +1,91 @@
+"""What waits in the inbox, seen on the disk: exact whether a daemon is running or not."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from inboxd.config import InboxSettings, match_feed
+from inboxd.errors import WorldFault
+from inboxd.inbox.claim import CLAIMED
+from inboxd.inbox.faults import world_fault
+from inboxd.inbox.names import SUFFIXES
+from inboxd.inbox.notices import Once
+from inboxd.inbox.walk import Sieve, Walk
+from inboxd.model import Feed, printable
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingFile:
+    """A file in the inbox. ``age_s`` is the time since its last change, in seconds."""
+
+    file: str
+    feed: str
+    size: int
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeftAlone:
+    """A name in the inbox that is not taken, and why."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class InboxContent:
+    """The inbox as it lies on the disk. The counts are exact, the lists are bounded; the oldest file comes first."""
+
+    waiting: int
+    size: int
+    oldest_age_s: float | None
+    files: list[WaitingFile]
+    claimed: int
+    ignored: int
+    ignored_names: list[LeftAlone]
+
+
+def inbox_content(settings: InboxSettings, feeds: Sequence[Feed], limit: int) -> InboxContent:
+    """Walk the inbox; raises ``WorldFault`` if it cannot be listed."""
+
+    def feed_name(name: str) -> str | None:
+        feed = match_feed(feeds, name)
+        return feed.name if feed else None
+
+    once = Once()
+    walk = Walk(os.fspath(settings.path), Sieve.of(feed_name, settings.ignore, SUFFIXES), once)
+    now = time.time()
+    count = size = 0
+    files: list[WaitingFile] = []
+    try:
+        for found in walk.below(""):
+            count += 1
+            size += found.size
+            files.append(WaitingFile(printable(found.name), found.feed, found.size, round(now - found.mtime_ns / 1e9, 3)))
+            if len(files) > 4 * limit:
+                files = _oldest(files, limit)
+    except OSError as error:
+        raise world_fault(error, f"listing the inbox {settings.path}", settings.path) from error
+    files = _oldest(files, limit)
+    left_alone = [LeftAlone(printable(notice.name), notice.reason) for notice in once.take()]
+    return InboxContent(
+        waiting=count,
+        size=size,
+        oldest_age_s=files[0].age_s if files else None,
+        files=files,
+        claimed=_claimed(settings),
+        ignored=walk.left_alone,
+        ignored_names=left_alone[:limit],
+    )
+
+
+def _oldest(files: list[WaitingFile], limit: int) -> list[WaitingFile]:
+    return sorted(files, key=lambda file: (-file.age_s, file.file))[:limit]
+
+
+def _claimed(settings: InboxSettings) -> int:
+    """Count the files that are claimed: being loaded, deferred, or left by a crash."""
+    return sum(len(names) for _, _, names in os.walk(settings.path / CLAIMED))
