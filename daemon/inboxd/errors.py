@@ -41,6 +41,9 @@ class InboxdError(Exception):
         self.hint = hint
 
 
+MEND_AND_RETRY: Final = "mend the file and drop it again, or mend it where it lies and run `inboxd retry` with its name"
+
+
 class FileFault(InboxdError):
     """The file's own fault: it goes to ``failed/``, and nothing of it is loaded."""
 
@@ -53,7 +56,7 @@ class FileFault(InboxdError):
         place: Place | None = None,
         details: dict[str, object] | None = None,
     ) -> None:
-        super().__init__(code, message, hint)
+        super().__init__(code, message, hint or MEND_AND_RETRY)
         self.place = place
         self.details = details or {}
         """Further entries for the file's report (for ``too_many_rejected``: counts by code, first faults)."""
