@@ -14,7 +14,9 @@ from inboxd.clock import SystemClock
 
 
 @click.command()
-@click.option("--hours", type=click.FloatRange(0, min_open=True), help="Only runs that began in the last so many hours.")
+@click.option(
+    "--hours", type=click.FloatRange(0, min_open=True), help="Only runs that began in the last so many hours."
+)
 @click.option("--job", help="Only runs of this job: a feed, or a job whose runs were imported.")
 @click.option("--limit", type=click.IntRange(0), default=10, show_default=True, help="How many recent runs to list.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the feed for a dashboard to this file as well.")
@@ -65,19 +67,25 @@ def _print(found: Mapping[str, object]) -> None:
     jobs = _lines(found, "per_job")
     if jobs:
         heading("by job")
-        names = ("runs", "successes", "failures", "success_rate", "avg_duration_ms", "rows_in", "rows_out")
+        names = ["runs", "successes", "failures", "success_rate", "avg_duration_ms", "rows_in", "rows_out"]
         columns = [Column("job"), *(Column(name.replace("_", " "), number=True) for name in names)]
         print_table(columns, [(job["job"], *(job[name] for name in names)) for job in jobs])
     recent = _lines(found, "recent_runs")
     if recent:
         heading("recent runs")
-        names = ("rows_in", "rows_out", "duration_ms")
+        names = ["rows_in", "rows_out", "duration_ms"]
         columns = [Column("run", number=True), Column("job"), Column("status")]
         columns += [*(Column(name.replace("_", " "), number=True) for name in names), Column("started")]
         print_table(
             columns,
             [
-                (run["id"], run["job"], run["status"], *(run[name] for name in names), short_time(str(run["started_at"])))
+                (
+                    run["id"],
+                    run["job"],
+                    run["status"],
+                    *(run[name] for name in names),
+                    short_time(str(run["started_at"])),
+                )
                 for run in recent
             ],
         )

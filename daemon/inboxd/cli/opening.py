@@ -1,4 +1,4 @@
-"""Opening the store for questions that have an answer even before there is a database, and for writing beside a daemon."""
+"""Opening the store for questions that have an answer even without a database, and for writing beside a daemon."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from inboxd.cli.context import reading_store
 from inboxd.config import Settings
-from inboxd.errors import OperatorFault
+from inboxd.errors import InboxdError, OperatorFault
 
 if TYPE_CHECKING:
     from inboxd.store.base import Store
@@ -30,3 +30,15 @@ def store_if_there(settings: Settings) -> Iterator[Store | None]:
             click.echo(f"inboxd: {fault.message}", err=True)
             store = None
         yield store
+
+
+@contextmanager
+def store_or_reason(settings: Settings) -> Iterator[tuple[Store | None, InboxdError | None]]:
+    """Open the store for reading, or tell why it cannot be."""
+    with ExitStack() as stack:
+        try:
+            store = stack.enter_context(reading_store(settings))
+        except InboxdError as fault:
+            yield None, fault
+            return
+        yield store, None

@@ -16,7 +16,7 @@ from inboxd.cli.context import on_terminal
 if TYPE_CHECKING:
     from inboxd.store.base import RunRow
 
-WIDEST: Final = 60
+WIDEST: Final = 200
 """Characters of one cell; what is longer ends in an ellipsis."""
 SPARKS: Final = " ▁▂▃▄▅▆▇█"
 STYLES: Final = {

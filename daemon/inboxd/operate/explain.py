@@ -236,7 +236,9 @@ def _winner(loser: Touch, loaded: Touch | None, met: Touch | None) -> Winner | N
     """Return what left no place for a stale record: a record of its own file, else the row that was there."""
     if loaded is not None:
         later = loaded.record_no > loser.record_no
-        why = "a later record of the same file is newer" if later else "not newer than an earlier record of the same file"
+        why = (
+            "a later record of the same file is newer" if later else "not newer than an earlier record of the same file"
+        )
         return Winner(loaded.run_id, loaded.file_name, loaded.record_no, why)
     if met is None:
         return None

@@ -110,7 +110,9 @@ def count_open(store: Store) -> list[CodeCount]:
 def count_letters(store: Store, wanted: Filter) -> int:
     """Count the letters that are meant."""
     with store.reading() as connection:
-        return int(connection.execute(sa.select(sa.func.count()).select_from(dead_letters).where(*_where(wanted))).scalar_one())
+        return int(
+            connection.execute(sa.select(sa.func.count()).select_from(dead_letters).where(*_where(wanted))).scalar_one()
+        )
 
 
 def feeds_with_letters(store: Store, wanted: Filter) -> list[str]:

@@ -32,9 +32,7 @@ class Bucket:
     p95_ms: int = 0
 
 
-def series(
-    store: Store, *, now: datetime, hours: float | None, buckets: int, job: str | None = None
-) -> list[Bucket]:
+def series(store: Store, *, now: datetime, hours: float | None, buckets: int, job: str | None = None) -> list[Bucket]:
     """Return ``buckets`` equal spans, oldest first, up to ``now``: the last ``hours``, or all since the first run.
 
     Without ``hours``, an empty database gives an empty list.

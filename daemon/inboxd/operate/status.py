@@ -79,6 +79,7 @@ class Status:
 
     at: str
     daemon: DaemonPresence
+    config: str | None
     inbox: str
     database: str
     content: InboxContent | None
@@ -106,6 +107,7 @@ def status(store: Store | None, slices: Slices, *, now: datetime) -> Status:
     return Status(
         at=stamp(now),
         daemon=daemon,
+        config=slices.config,
         inbox=str(slices.inbox.path),
         database=slices.database.shown_url,
         content=content,
@@ -129,7 +131,15 @@ def _presence(slices: Slices, state: DaemonState | None) -> DaemonPresence:
         running, pid = holder is not None, holder or None
     if state is None or not running:
         return DaemonPresence(running, pid)
-    return DaemonPresence(running, pid or state.pid, state.host, state.version, state.since, state.updated, state.config)
+    return DaemonPresence(
+        running=running,
+        pid=pid or state.pid,
+        host=state.host,
+        version=state.version,
+        since=state.since,
+        updated=state.updated,
+        config=state.config,
+    )
 
 
 def _alive(pid: int) -> bool:
@@ -156,8 +166,7 @@ def _marks(store: Store, feeds: Sequence[Feed], now: datetime) -> list[FeedMark]
 
 def _totals(store: Store, now: datetime) -> dict[str, object]:
     found = health(store, now=now, hours=SPARK_HOURS, limit=0)
-    kept = ("total_runs", "successes", "failures", "running", "success_rate", "p95_duration_ms", "total_rows_out", "window_hours")
-    return {name: found[name] for name in kept}
+    return {name: value for name, value in found.items() if name not in {"per_job", "recent_runs"}}
 
 
 def as_json(found: Status) -> dict[str, object]:

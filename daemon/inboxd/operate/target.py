@@ -22,7 +22,8 @@ class Day(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[object]:
         """Choose the column type of the database."""
-        return dialect.type_descriptor(sa.Date() if dialect.name == "postgresql" else sa.Text())
+        kind: sa.types.TypeEngine[object] = sa.Date() if dialect.name == "postgresql" else sa.Text()
+        return dialect.type_descriptor(kind)
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> object:
         """Hand PostgreSQL a date instead of its text."""
@@ -34,7 +35,7 @@ class Day(TypeDecorator[str]):
         return None if value is None else str(value)
 
 
-_TYPES: Final[dict[FieldType, type[sa.types.TypeEngine[object]]]] = {
+_TYPES: Final = {
     FieldType.TEXT: sa.Text,
     FieldType.INTEGER: sa.BigInteger,
     FieldType.REAL: sa.Double,
@@ -78,9 +79,8 @@ def key_values(feed: Feed, key: str) -> list[Scalar]:
     if not isinstance(parts, list) or len(parts) != len(feed.key):
         raise ValueError(key)
     types = [feed.field(name).type for name in feed.key]
-    return [
-        _scalar(kind, part if isinstance(part, str) else json.dumps(part)) for kind, part in zip(types, parts, strict=True)
-    ]
+    texts = [part if isinstance(part, str) else json.dumps(part) for part in parts]
+    return [_scalar(kind, text) for kind, text in zip(types, texts, strict=True)]
 
 
 def canonical_key(feed: Feed, key: str) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inboxd.config import InboxSettings, match_feed
-from inboxd.errors import WorldFault
 from inboxd.inbox.claim import CLAIMED
 from inboxd.inbox.faults import world_fault
 from inboxd.inbox.names import SUFFIXES
@@ -64,7 +63,8 @@ def inbox_content(settings: InboxSettings, feeds: Sequence[Feed], limit: int) ->
         for found in walk.below(""):
             count += 1
             size += found.size
-            files.append(WaitingFile(printable(found.name), found.feed, found.size, round(now - found.mtime_ns / 1e9, 3)))
+            age_s = round(now - found.mtime_ns / 1e9, 3)
+            files.append(WaitingFile(printable(found.name), found.feed, found.size, age_s))
             if len(files) > 4 * limit:
                 files = _oldest(files, limit)
     except OSError as error:

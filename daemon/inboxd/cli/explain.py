@@ -1,0 +1,162 @@
+"""``inboxd explain``: what became of a key, a run or a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from inboxd.cli.context import print_json, reading_store, settings_of
+from inboxd.cli.tables import Column, heading, print_pairs, print_table, short_time, shown
+from inboxd.errors import EXIT_FAILED
+
+if TYPE_CHECKING:
+    from inboxd.config import Settings
+    from inboxd.operate.explain import Explanation, Touch, Winner
+    from inboxd.operate.letters import Letter
+
+
+@click.command()
+@click.argument("key", required=False)
+@click.option("--feed", help="Only in this feed.")
+@click.option("--run", "run_id", type=int, help="What a run did, record by record.")
+@click.option("--file", "file_name", help="What became of a file: its path in the inbox, or just its name.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=100, show_default=True, help="Records listed of a run or file."
+)
+@click.option("--after", type=click.IntRange(0), default=0, help="List the records after this number.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def explain(
+    context: click.Context,
+    key: str | None,
+    feed: str | None,
+    run_id: int | None,
+    file_name: str | None,
+    limit: int,
+    after: int,
+    *,
+    as_json: bool,
+) -> int:
+    """Tell where a row comes from: the row now, every file and record that had KEY, which of them won and why.
+
+    A key of several columns is a JSON array. Exits with 1 if nothing is known.
+
+    \b
+    Example:  inboxd explain user-0000123
+              inboxd explain '["DE", 4711]' --feed orders
+              inboxd explain --run 812
+              inboxd explain --file orders/2026-01-15.json
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    if sum(one is not None for one in (key, run_id, file_name)) != 1:
+        msg = "name one thing to explain: a KEY, --run N or --file NAME"
+        raise click.UsageError(msg)
+    settings = settings_of(context)
+    if key is not None:
+        return _explain_key(settings, key, feed, as_json=as_json)
+    from inboxd.operate.explain import (  # noqa: PLC0415 - `--help` needs no database
+        FileExplanation,
+        RunExplanation,
+        explain_file,
+        explain_run,
+    )
+
+    with reading_store(settings) as store:
+        found: RunExplanation | FileExplanation | None
+        if run_id is not None:
+            found = explain_run(store, settings.feeds, run_id, limit, after)
+        else:
+            found = explain_file(store, settings.feeds, file_name or "", limit, after)
+    if found is None:
+        what = f"run {run_id}" if run_id is not None else f"a file named {shown(file_name)}"
+        click.echo(f"nothing is known of {what}", err=True)
+        return EXIT_FAILED
+    if as_json:
+        print_json(found)
+    else:
+        _print_runs([found.run] if isinstance(found, RunExplanation) else found.runs, found.records)
+    return 0
+
+
+def _explain_key(settings: Settings, key: str, feed: str | None, *, as_json: bool) -> int:
+    from inboxd.operate.explain import explain as ask  # noqa: PLC0415 - `--help` needs no database
+
+    known = [one.name for one in settings.feeds]
+    if feed is not None and feed not in known:
+        msg = f"there is no feed {feed!r}; the config has: {', '.join(known)}"
+        raise click.UsageError(msg)
+    with reading_store(settings) as store:
+        found = ask(store, settings.feeds, key, feed=feed)
+    if as_json:
+        print_json(found)
+    elif found.feeds:
+        _print_key(found)
+    else:
+        click.echo(f"nothing is known of the key {shown(key)}", err=True)
+    return 0 if found.feeds else EXIT_FAILED
+
+
+def _print_key(found: Explanation) -> None:
+    for number, history in enumerate(found.feeds):
+        if number:
+            click.echo()
+        click.secho(f"{shown(found.key)} in feed {history.feed}", bold=True)
+        if history.row is None:
+            click.echo(f"no row in table {history.table}")
+        else:
+            print_pairs(history.row.items())
+        if history.touches:
+            heading("records with this key, in order of commit")
+            _print_touches(history.touches, with_file=True)
+        if history.dead_letters:
+            heading("dead letters")
+            _print_letters(history.dead_letters)
+
+
+def _print_touches(touches: Sequence[Touch], *, with_file: bool) -> None:
+    columns = [Column("record", number=True), Column("step"), Column("why")]
+    rows: list[tuple[object, ...]] = [(touch.record_no, touch.outcome.value, _why(touch)) for touch in touches]
+    if with_file:
+        columns = [Column("run", number=True), Column("file"), *columns, Column("when")]
+        about = ((touch.run_id, touch.file_name or touch.kind) for touch in touches)
+        rows = [(*one, *row, short_time(touch.at)) for one, row, touch in zip(about, rows, touches, strict=True)]
+    else:
+        columns = [Column("key"), *columns]
+        rows = [(touch.record_key, *row) for touch, row in zip(touches, rows, strict=True)]
+    print_table(columns, rows)
+
+
+def _why(touch: Touch) -> str:
+    undone = f"; undone by run {touch.undone_by}" if touch.undone_by is not None else ""
+    if touch.kind == "undo":
+        done = "put back what was before" if touch.outcome == "load" else "left: a later run had changed the row"
+        return f"undo of run {touch.undo_of}: {done}"
+    if touch.lost_to is not None:
+        return f"{touch.lost_to.why}: {_winner(touch.lost_to)}{undone}"
+    return f"{touch.detail or ''}{undone}".removeprefix("; ")
+
+
+def _winner(winner: Winner) -> str:
+    record = f", record {winner.record_no}" if winner.record_no is not None else ""
+    name = f" ({winner.file_name})" if winner.file_name is not None else ""
+    return f"run {winner.run_id}{name}{record}"
+
+
+def _print_letters(letters: Sequence[Letter]) -> None:
+    columns = (Column("letter", number=True), Column("run", number=True), Column("record", number=True))
+    rows = [
+        (one.id, one.run_id, one.record_no, one.code, one.detail, f"run {one.resolved_by}" if one.resolved_by else "")
+        for one in letters
+    ]
+    print_table((*columns, Column("code"), Column("detail"), Column("resolved by")), rows)
+
+
+def _print_runs(runs: Sequence[Mapping[str, object]], records: Sequence[Touch]) -> None:
+    for number, run in enumerate(runs):
+        if number:
+            click.echo()
+        print_pairs((name.replace("_", " "), value) for name, value in run.items())
+    if records:
+        heading("records")
+        _print_touches(records, with_file=False)

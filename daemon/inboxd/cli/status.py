@@ -1,0 +1,129 @@
+"""``inboxd status``: everything at a glance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from inboxd.cli.context import print_json, settings_of
+from inboxd.cli.opening import store_or_reason
+from inboxd.cli.tables import Column, heading, print_pairs, print_table, shown, size, span, sparkline
+from inboxd.cli.tables import print_runs as print_run_table
+from inboxd.clock import SystemClock, moment
+from inboxd.errors import EXIT_UNAVAILABLE
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from inboxd.operate.status import Status
+
+SHOWN: Final = 5
+"""Names listed of each kind; ``--json`` has more."""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def status(context: click.Context, *, as_json: bool) -> int:
+    """Show whether a daemon runs, what waits and why, watermarks, the last runs and open dead letters.
+
+    Looks at the inbox and the database itself, so it tells the truth with the daemon stopped, too.
+
+    \b
+    Example:  inboxd status
+              watch --color inboxd status
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    from inboxd.operate import status as questions  # noqa: PLC0415 - `--help` needs no database
+
+    settings = settings_of(context)
+    source = str(settings.source) if settings.source else None
+    slices = questions.Slices(settings.inbox, settings.archive, settings.database, settings.feeds, source)
+    with store_or_reason(settings) as (store, fault):
+        found = questions.status(store, slices, now=SystemClock().now())
+    if fault is not None:
+        found.problems.append(questions.Problem(fault.code, fault.message, fault.hint))
+    if as_json:
+        print_json(questions.as_json(found))
+    else:
+        _print(found)
+    return EXIT_UNAVAILABLE if fault is not None and fault.code != "database_missing" else 0
+
+
+def _print(found: Status) -> None:
+    now = moment(found.at)
+    print_pairs(
+        (
+            ("daemon", _daemon(found, now)),
+            ("config", found.daemon.config or found.config or "the defaults"),
+            ("database", found.database),
+            ("inbox", found.inbox),
+            ("waiting", _waiting(found)),
+            ("claimed", found.content.claimed if found.content and found.content.claimed else None),
+            ("ignored", f"{found.content.ignored} names" if found.content and found.content.ignored else None),
+            *_last_day(found),
+        )
+    )
+    for problem in found.problems:
+        click.secho(f"\n{shown(problem.message)}", fg="red")
+        if problem.hint:
+            click.echo(f"  {shown(problem.hint)}")
+    _print_waiting(found, now)
+    if found.watermarks:
+        heading("watermarks")
+        columns = [Column("feed"), Column("up to"), Column("behind by"), Column("run", number=True)]
+        lags = ((mark, "" if mark.lag_s is None else span(mark.lag_s)) for mark in found.watermarks)
+        print_table(columns, [(mark.feed, mark.value or "none yet", lag, mark.run_id) for mark, lag in lags])
+    if found.dead_letters:
+        heading("dead letters, not resolved")
+        columns = [Column("feed"), Column("code"), Column("letters", number=True)]
+        print_table(columns, [(one.feed, one.code, one.count) for one in found.dead_letters])
+    if found.last_runs:
+        heading("last runs")
+        print_run_table(found.last_runs[:SHOWN])
+
+
+def _daemon(found: Status, now: datetime) -> str:
+    daemon = found.daemon
+    if daemon.running is None:
+        return "none has run on this host with this config"
+    if not daemon.running:
+        return "not running"
+    since = f" for {span((now - moment(daemon.since)).total_seconds())}" if daemon.since else ""
+    pid = f" (pid {daemon.pid})" if daemon.pid else ""
+    return f"running{since}{pid}"
+
+
+def _waiting(found: Status) -> str:
+    content = found.content
+    if content is None:
+        return "cannot be told"
+    if not content.waiting:
+        return "nothing"
+    oldest = span(content.oldest_age_s or 0.0)
+    return f"{content.waiting:,} {'file' if content.waiting == 1 else 'files'}, {size(content.size)}, the oldest {oldest} old"
+
+
+def _last_day(found: Status) -> list[tuple[str, object]]:
+    if found.totals is None:
+        return []
+    totals = found.totals
+    line = f"{totals['total_runs']} runs, {totals['success_rate']} % well, {totals['total_rows_out']:,} rows"
+    return [("last 24 h", line), ("rows", f"▕{sparkline([bucket.rows_out for bucket in found.throughput])}▏")]
+
+
+def _print_waiting(found: Status, now: datetime) -> None:
+    held = [*found.deferred, *found.unsettled]
+    if held:
+        heading("deferred")
+        columns = [Column("file"), Column("for"), Column("tries", number=True), Column("code"), Column("why")]
+        ages = ((one, span((now - moment(one.since)).total_seconds())) for one in held)
+        print_table(columns, [(one.file, age, one.attempts, one.code, one.message) for one, age in ages][: 2 * SHOWN])
+    content = found.content
+    if content is not None and content.files:
+        heading("waiting in the inbox, oldest first")
+        columns = [Column("file"), Column("feed"), Column("size", number=True), Column("age", number=True)]
+        print_table(columns, [(one.file, one.feed, size(one.size), span(one.age_s)) for one in content.files[:SHOWN]])
+    if content is not None and content.ignored_names:
+        heading("ignored")
+        print_table((Column("name"), Column("why")), [(one.file, one.reason) for one in content.ignored_names[:SHOWN]])
