@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any, Final
 
 from inboxd.errors import InboxdError
 from inboxd.model import Feed, RunStatus
-from inboxd.store.base import RunRow, TableCounts, WatermarkRow
+from inboxd.store.base import RunEnd, RunRow, TableCounts, WatermarkRow
 from inboxd.store.feed_tables import quoted
 
 if TYPE_CHECKING:
@@ -24,7 +24,35 @@ def canonical(value: object) -> str | None:
     """Return a moment as canonical text, whichever of the databases it comes from."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    if isinstance(value, date):
+        return value.isoformat()
     return None if value is None else str(value)
+
+
+def success_values(end: RunEnd) -> tuple[object, ...]:
+    """Return what a success writes: counts, duration, finished_at, size, hash, watermark, duplicate_of."""
+    verdict, counts = end.verdict, end.verdict.counts
+    watermark = None if verdict.watermark is None else str(verdict.watermark)
+    return (
+        counts.rows_in,
+        counts.rows_out,
+        counts.rows_rejected,
+        counts.rows_skipped,
+        counts.rows_stale,
+        verdict.duration_ms,
+        end.finished_at,
+        verdict.size,
+        verdict.sha256,
+        watermark,
+        verdict.duplicate_of,
+    )
+
+
+def failure_values(end: RunEnd) -> tuple[object, ...]:
+    """Return what a failure writes: duration, finished_at, size, hash, code, message."""
+    verdict = end.verdict
+    code, message = verdict.error_code or "internal_error", verdict.error or ""
+    return (verdict.duration_ms, end.finished_at, verdict.size or None, verdict.sha256, code, message)
 
 
 def run_row(values: Sequence[object]) -> RunRow:
@@ -44,6 +72,10 @@ class Ledger(ABC):
     def _make_engine(self) -> sa.Engine: ...
 
     @abstractmethod
+    def _lending(self, *, write: bool) -> dict[str, Any]:
+        """Return SQLAlchemy's execution options for a connection that is lent."""
+
+    @abstractmethod
     def _translated(self, error: BaseException) -> InboxdError: ...
 
     @abstractmethod
@@ -57,7 +89,7 @@ class Ledger(ABC):
         if self._engine is None:
             self._engine = self._make_engine()
         try:
-            with self._engine.connect().execution_options(inboxd_write=write) as connection, connection.begin():
+            with self._engine.connect().execution_options(**self._lending(write=write)) as connection, connection.begin():
                 yield connection
         except DBAPIError as error:
             raise self._translated(error.orig or error) from error

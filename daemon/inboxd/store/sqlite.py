@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import quote
 
 from inboxd.clock import SystemClock, stamp
@@ -17,7 +17,7 @@ from inboxd.errors import EXIT_CONFIG, InboxdError, OperatorFault, WorldFault
 from inboxd.model import Cursor, Feed, RunStart
 from inboxd.store.base import RunEnd, RunRow
 from inboxd.store.feed_tables import TableShape, by_table, create_table, differences, quoted, refuse_differences, wanted_shape
-from inboxd.store.ledger import RUN_COLUMNS, Ledger, run_row
+from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, run_row
 from inboxd.store.sqlite_driver import SqliteFaults, driver, is_busy, refuse_old_sqlite, translated
 from inboxd.store.sqlite_file import SqliteFile
 from inboxd.store.sqlite_scratch import Scratch
@@ -258,10 +258,8 @@ class SqliteStore(Ledger):
 
     def fail(self, run_id: int, end: RunEnd) -> None:
         """Turn the run's row from running to failure, durably: its file is moved next."""
-        verdict = end.verdict
-        values = (verdict.duration_ms, end.finished_at, verdict.size, verdict.sha256, verdict.error_code, verdict.error, run_id)
         with self._durably() as connection:
-            connection.execute(FAIL_RUN, values)
+            connection.execute(FAIL_RUN, (*failure_values(end), run_id))
 
     def drop(self, run_id: int) -> None:
         """Delete a ``running`` row."""
@@ -308,6 +306,9 @@ class SqliteStore(Ledger):
             connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
         return engine
+
+    def _lending(self, *, write: bool) -> dict[str, Any]:
+        return {"inboxd_write": write}
 
     def _translated(self, error: BaseException) -> InboxdError:
         return translated(error)

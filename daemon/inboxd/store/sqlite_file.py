@@ -8,8 +8,10 @@ from operator import itemgetter
 from typing import Final
 
 from inboxd.errors import WorldFault
-from inboxd.model import Batch, Counts, Cursor, Feed, FieldType, Outcome, Reject, Row
+from inboxd.model import Batch, Counts, Cursor, Feed, Outcome, Reject, Row
 from inboxd.store.base import Classified, RunEnd
+from inboxd.store.cursors import Extent, at_or_below, from_text
+from inboxd.store.ledger import success_values
 from inboxd.store.sqlite_driver import SqliteFaults, driver
 from inboxd.store.sqlite_scratch import Scratch
 
@@ -70,14 +72,12 @@ class SqliteFile:
         self._run_id = run_id
         names = feed.row_columns
         self._key_of = itemgetter(*(names.index(name) for name in feed.key))
-        self._cursor_of = itemgetter(names.index(feed.cursor))
+        self._extent = Extent(feed)
         self._chunk: list[Row] = []
         self._chunk_bytes = 0
         self._runs = 0
         self._records = 0
         self._rejects = 0
-        self._lowest: Cursor | None = None
-        self._highest: Cursor | None = None
         self._largest_loaded: Cursor | None = None
         self.committed = False
 
@@ -100,9 +100,7 @@ class SqliteFile:
         rows, self._chunk, self._chunk_bytes = self._chunk, [], 0
         if not rows:
             return
-        cursors = list(map(self._cursor_of, rows))
-        known = [] if self._lowest is None else [self._lowest, self._highest]
-        self._lowest, self._highest = min([*known, min(cursors)]), max([*known, max(cursors)])
+        self._extent.add(rows)
         rows.sort(key=self._key_of)  # stable, and rows come in file order: so by key, then record number
         self._runs += 1
         self._records += len(rows)
@@ -156,7 +154,7 @@ class SqliteFile:
             row = self._connection.execute(WATERMARK, (self._feed.name,)).fetchone()
         if row is None:
             return None
-        return int(row[0]) if self._feed.cursor_field.type is FieldType.INTEGER else str(row[0])
+        return from_text(self._feed, row[0])
 
     def upsert(self, watermark: Cursor | None) -> Counts:
         """Skip, reject and apply what was staged, and write the dead letters and the lineage."""
@@ -179,7 +177,7 @@ class SqliteFile:
         if not self._feed.undo:
             applied = sum(self._change(self._sql.upsert(runs, skipped > 0, self._force)) for runs in self._merges())
             if applied == considered:
-                self._largest_loaded = self._highest if considered else None
+                self._largest_loaded = self._extent.highest if considered else None
                 for runs in self._merges():
                     self._change(self._sql.lineage(runs, skipped > 0))
                 return applied
@@ -201,7 +199,7 @@ class SqliteFile:
             self._change(self._sql.find_winners(runs, skipping=skipped > 0))
 
     def _count_skipped(self, watermark: Cursor | None) -> int:
-        if watermark is None or self._lowest is None or not _at_or_below(self._lowest, watermark):
+        if not self._extent.reaches_down_to(watermark):
             return 0
         counts = (self._connection.execute(self._sql.count_skipped(runs), self._values) for runs in self._merges())
         return sum(int(count.fetchone()[0]) for count in counts)
@@ -257,9 +255,9 @@ class SqliteFile:
         largest = self._largest_loaded
         if largest is None:
             return None
-        reached = largest if limit is None or _at_or_below(largest, limit) else limit
+        reached = largest if limit is None or at_or_below(largest, limit) else limit
         old = self.watermark()
-        if old is None or not _at_or_below(reached, old):
+        if old is None or not at_or_below(reached, old):
             with self._faults:
                 self._connection.execute(
                     ADVANCE, (self._feed.name, str(reached), self._run_id, self._values["now"])
@@ -268,14 +266,11 @@ class SqliteFile:
 
     def record(self, end: RunEnd) -> None:
         """Turn the run's row from running to success."""
-        verdict, counts = end.verdict, end.verdict.counts
-        watermark = None if verdict.watermark is None else str(verdict.watermark)
+        verdict = end.verdict
         with self._faults:
             if self._force and verdict.outcome is Outcome.LOADED and verdict.sha256 is not None:
                 self._connection.execute(SUPERSEDE, (self._run_id, self._feed.name, verdict.sha256))
-            row = (counts.rows_in, counts.rows_out, counts.rows_rejected, counts.rows_skipped, counts.rows_stale)
-            rest = (verdict.duration_ms, end.finished_at, verdict.size, verdict.sha256, watermark, verdict.duplicate_of)
-            updated = self._connection.execute(SUCCEED, (*row, *rest, self._run_id)).rowcount
+            updated = self._connection.execute(SUCCEED, (*success_values(end), self._run_id)).rowcount
         if updated != 1:
             raise WorldFault("run_taken", f"run {self._run_id} is no longer ours", "another program works on this file")
 
@@ -300,10 +295,3 @@ class SqliteFile:
             self._connection.execute("ROLLBACK")
         if not self.committed or self._runs > 1:
             self._scratch.renew()
-
-
-def _at_or_below(value: Cursor, limit: Cursor) -> bool:
-    """Compare two cursors of one feed, which are of one type."""
-    if isinstance(value, int) and isinstance(limit, int):
-        return value <= limit
-    return str(value) <= str(limit)

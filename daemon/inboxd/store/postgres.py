@@ -1,0 +1,340 @@
+"""The store on PostgreSQL: any number of daemons, on any number of hosts.
+
+A daemon that works on a claim, or has put it off, holds a session's advisory lock named after it, and inside the file's
+transaction the run's row too. Both go with the session, so that another daemon can tell the dead from the living, and
+takes a claim over only if it can have both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import psycopg
+
+from inboxd.clock import SystemClock, stamp
+from inboxd.errors import InboxdError, WorldFault
+from inboxd.model import Cursor, Feed, RunStart
+from inboxd.store.base import RunEnd, RunRow
+from inboxd.store.feed_tables import TableShape, by_table, create_table, differences, quoted, refuse_differences, wanted_shape
+from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, run_row
+from inboxd.store.postgres_driver import PostgresFaults, TickingConnection, connect, translated
+from inboxd.store.postgres_file import PostgresFile
+from inboxd.store.postgres_sql import KEY_COLLATION, TYPES, FeedSql
+from inboxd.store.revision import HEAD, refuse_newer
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+SCHEMA_LOCK: Final = 0x696E626F7864
+"""The advisory lock under which tables are made and changed: "inboxd" in ASCII."""
+
+BEGIN: Final = "BEGIN; SET LOCAL synchronous_commit TO DEFAULT"
+"""The session's own setting is off, for rows that need not be durable; what must be waits for the disk."""
+CLAIM_LOCK: Final = "hashtextextended('inboxd claim ' || {claim}, 0)"
+
+BEGIN_RUN: Final = (
+    "INSERT INTO etl_runs (job_name, status, started_at, file_name, file_size, claim, host) "
+    "SELECT %(job)s, 'running', %(started_at)s::timestamptz, %(file_name)s, %(file_size)s::bigint, %(claim)s, %(host)s "
+    "WHERE %(ours)s OR %(claim)s::text IS NULL OR pg_try_advisory_lock(" + CLAIM_LOCK.format(claim="%(claim)s::text") + ") "
+    "ON CONFLICT (claim) WHERE status = 'running' DO UPDATE SET host = EXCLUDED.host, job_name = EXCLUDED.job_name "
+    "RETURNING id, " + CLAIM_LOCK.format(claim="claim")
+)
+FAIL_RUN: Final = (
+    "UPDATE etl_runs SET status = 'failure', rows_in = 0, rows_out = 0, rows_rejected = 0, rows_skipped = 0, rows_stale = 0, "
+    "duration_ms = %s, finished_at = %s::timestamptz, file_size = COALESCE(%s, file_size), content_sha256 = %s, error_code = %s, "
+    "error = %s WHERE id = %s AND status = 'running'"
+)
+INTERRUPT: Final = (
+    "WITH gone AS MATERIALIZED (SELECT id, claim FROM etl_runs WHERE status = 'running' AND {which} FOR UPDATE SKIP LOCKED) "
+    "UPDATE etl_runs SET status = 'failure', finished_at = %(finished_at)s::timestamptz, error_code = 'interrupted', "
+    "error = 'the daemon ended in the middle of this file' "
+    f"WHERE id IN (SELECT id FROM gone WHERE pg_try_advisory_xact_lock({CLAIM_LOCK.format(claim='claim')})) "
+    f"RETURNING {RUN_COLUMNS}"
+)
+ALIVE: Final = (
+    "SELECT 1 FROM etl_runs WHERE claim = %(claim)s AND status = 'running' UNION ALL "
+    f"SELECT 1 WHERE NOT pg_try_advisory_xact_lock({CLAIM_LOCK.format(claim='%(claim)s::text')})"
+)
+SHAPE: Final = (
+    "SELECT a.attname, format_type(a.atttypid, a.atttypmod), array_position(i.indkey::int2[], a.attnum) "
+    "FROM pg_attribute a LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary "
+    "WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
+)
+
+
+class PostgresStore(Ledger):
+    """One PostgreSQL database. The writing connection is owned by one thread; ``reading`` may be called from any."""
+
+    def __init__(self, url: str, *, readonly: bool, tick: Callable[[], None]) -> None:
+        self._url = url
+        self.readonly = readonly
+        self._tick = tick
+        self._faults = PostgresFaults()
+        clock = SystemClock()
+        self._now = lambda: stamp(clock.now())
+        self._open: TickingConnection | None = None
+        self._slots: dict[str, FeedSql] = {}
+        self._created: set[FeedSql] = set()
+        self._feeds_met = 0
+        self._locks: dict[str, int] = {}
+        self._claim_of: dict[int, str] = {}
+        with self._faults:
+            self._connected()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the database. May be called twice."""
+        self._dispose_engine()
+        connection, self._open = self._open, None
+        if connection is not None:
+            with suppress(psycopg.Error):
+                connection.close()
+
+    # Connections
+
+    def _connected(self) -> TickingConnection:
+        """Return the connection; after a loss a new one, on which temporary tables and claims' locks are gone."""
+        if self._open is None or self._open.closed:
+            self._created.clear()
+            self._locks.clear()
+            try:
+                self._open = connect(self._url, readonly=self.readonly, tick=self._tick)
+            except psycopg.OperationalError as error:
+                fault = translated(error)
+                code = "database_unavailable" if fault.code == "connection_lost" else fault.code
+                raise WorldFault(code, fault.message, fault.hint) from error
+            if not self.readonly:
+                self._open.execute("SET synchronous_commit = off")
+        return self._open
+
+    @contextmanager
+    def _durably(self) -> Iterator[TickingConnection]:
+        """Run statements of the ledger in one durable transaction."""
+        with self._faults:
+            connection = self._connected()
+            connection.execute(BEGIN)
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                _roll_back(connection)
+                raise
+
+    # The schema
+
+    def schema_current(self) -> bool:
+        """Tell whether the control tables are of this version of inboxd; raises if they are of a later one."""
+        rows = self._rows("SELECT to_regclass('alembic_version') IS NOT NULL")
+        revision = None
+        if rows[0][0]:
+            found = self._rows("SELECT version_num FROM alembic_version")
+            revision = str(found[0][0]) if found else None
+        refuse_newer(revision)
+        return revision == HEAD
+
+    def upgrade(self) -> bool:
+        """Migrate the control tables; returns whether anything was to do."""
+        if self.schema_current():
+            return False
+        from inboxd.store.schema import migrate  # noqa: PLC0415 - SQLAlchemy and Alembic: hardly ever needed
+
+        with self.writing() as connection:
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
+            return migrate(connection)
+
+    def prepare(self, feeds: Sequence[Feed]) -> None:
+        """Create the feeds' tables and add the columns of new fields, or refuse and change nothing."""
+        groups = {table: (wanted_shape(group, TYPES), group[0]) for table, group in by_table(feeds).items()}
+        if self._missing(groups) == []:
+            return
+        with self._durably() as connection:
+            connection.execute(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
+            for statement in self._missing(groups):
+                connection.execute(statement.encode())
+
+    def _missing(self, groups: dict[str, tuple[TableShape, Feed]]) -> list[str]:
+        """Return the statements that are to be run; raises if adding is not enough."""
+        statements: list[str] = []
+        problems: list[str] = []
+        for table, (wanted, feed) in groups.items():
+            found = self._shape(table)
+            if found is None:
+                statements.append(create_table(table, wanted, feed, key_suffix=KEY_COLLATION))
+                continue
+            problems += differences(table, wanted, found)
+            statements += [
+                f"ALTER TABLE {quoted(table)} ADD COLUMN {quoted(name)} {kind}"
+                for name, kind in wanted.columns.items()
+                if name not in found.columns
+            ]
+        refuse_differences(problems)
+        return statements
+
+    def _shape(self, table: str) -> TableShape | None:
+        with self._faults:
+            rows = self._connected().execute(SHAPE, (quoted(table),)).fetchall()
+        if not rows:
+            return None
+        key = sorted((place, name) for name, _, place in rows if place is not None)
+        return TableShape({name: kind for name, kind, _ in rows}, tuple(name for _, name in key))
+
+    # A file's way
+
+    def begin(self, start: RunStart) -> int:
+        """Commit the ``running`` row, not durably; a claim's own running row is used again."""
+        values = {
+            "job": start.feed,
+            "started_at": start.started_at,
+            "file_name": start.file_name,
+            "file_size": start.file_size,
+            "claim": start.claim,
+            "host": start.host,
+            "ours": False,
+        }
+        with self._faults:
+            connection = self._connected()
+            values["ours"] = start.claim in self._locks
+            row = connection.execute(BEGIN_RUN, values).fetchone()
+        if row is None:
+            raise WorldFault("run_taken", f"claim {start.claim} is another daemon's", "it works on this file")
+        if start.claim is not None:
+            self._locks[start.claim] = row[1]
+            self._claim_of[row[0]] = start.claim
+        return int(row[0])
+
+    @contextmanager
+    def transaction(self, run_id: int, feed: Feed, *, force: bool = False) -> Iterator[PostgresFile]:
+        """Open a file's transaction; whatever ends the block but ``commit`` rolls it back."""
+        with self._faults:
+            connection = self._connected()
+            sql = self._statements(connection, feed)
+            connection.execute(BEGIN)
+        try:
+            file = PostgresFile(connection, sql, run_id, now=self._now, force=force, release=self._release(run_id))
+            yield file
+        except BaseException:
+            _roll_back(connection)
+            raise
+        if file.committed:
+            self._forget(run_id)
+        else:
+            _roll_back(connection)
+
+    def _release(self, run_id: int) -> str:
+        """Return the statement that lets go of the claim of this run, to be sent with its COMMIT."""
+        lock = self._locks.get(self._claim_of.get(run_id, ""))
+        return "" if lock is None else f"; SELECT pg_advisory_unlock({lock})"
+
+    def _forget(self, run_id: int) -> None:
+        self._locks.pop(self._claim_of.pop(run_id, ""), None)
+
+    def _statements(self, connection: TickingConnection, feed: Feed) -> FeedSql:
+        sql = self._slots.get(feed.name)
+        if sql is None or sql.feed != feed:  # a changed config: a changed feed gets tables of its own
+            self._feeds_met += 1
+            sql = self._slots[feed.name] = FeedSql(feed, self._feeds_met)
+        if sql not in self._created:
+            connection.execute(sql.create_temporary())
+            self._created.add(sql)
+        return sql
+
+    def fail(self, run_id: int, end: RunEnd) -> None:
+        """Turn the run's row from running to failure, durably: its file is moved next."""
+        self._end(run_id, FAIL_RUN, (*failure_values(end), run_id))
+
+    def drop(self, run_id: int) -> None:
+        """Delete a ``running`` row."""
+        self._end(run_id, "DELETE FROM etl_runs WHERE id = %s AND status = 'running'", (run_id,))
+
+    def drop_claim(self, claim: str) -> None:
+        """Delete the claim's ``running`` row, if it has one."""
+        run_id = next((run_id for run_id, held in self._claim_of.items() if held == claim), 0)
+        self._end(run_id, "DELETE FROM etl_runs WHERE claim = %s AND status = 'running'", (claim,))
+
+    def _end(self, run_id: int, statement: str, values: tuple[object, ...]) -> None:
+        with self._faults:
+            connection = self._connected()
+            connection.execute(BEGIN)
+            try:
+                connection.execute(statement, values)
+                connection.execute("COMMIT" + self._release(run_id))
+            except BaseException:
+                _roll_back(connection)
+                raise
+        self._forget(run_id)
+
+    # What a crash left
+
+    def interrupt_abandoned(self, finished_at: str) -> list[RunRow]:
+        """Turn the ``running`` rows of claims whose daemon's session is gone into failures."""
+        return self._interrupt("claim IS NOT NULL", finished_at, None)
+
+    def abandoned(self, claim: str, finished_at: str) -> bool:
+        """Tell whether no living daemon works on this claim; its ``running`` row, if any, becomes ``interrupted``."""
+        self._interrupt("claim = %(claim)s", finished_at, claim)
+        with self._durably() as connection:
+            return connection.execute(ALIVE, {"claim": claim}).fetchone() is None
+
+    def _interrupt(self, which: str, finished_at: str, claim: str | None) -> list[RunRow]:
+        with self._durably() as connection:
+            values = {"finished_at": finished_at, "claim": claim}
+            rows = connection.execute(INTERRUPT.format(which=which), values).fetchall()
+        return [run_row(row) for row in rows]
+
+    # SQLAlchemy's connections, for questions and repairs
+
+    def _make_engine(self) -> sa.Engine:
+        import sqlalchemy as sa  # noqa: PLC0415 - 0.1 s that a start does not need
+
+        def session() -> psycopg.Connection[Any]:
+            connection = connect(self._url, readonly=self.readonly)
+            connection.autocommit = False
+            return connection
+
+        return sa.create_engine("postgresql+psycopg://", creator=session, pool_pre_ping=True)
+
+    def _lending(self, *, write: bool) -> dict[str, Any]:
+        """Questions get one snapshot; a repair takes row locks, and must see what others have just committed."""
+        if write:
+            return {"isolation_level": "READ COMMITTED"}
+        return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+
+    def _translated(self, error: BaseException) -> InboxdError:
+        return translated(error)
+
+    # Reads without SQLAlchemy: those that the daemon's start and `load` need
+
+    def _rows(self, statement: str) -> list[tuple[object, ...]]:
+        with self._faults:
+            return list(self._connected().execute(statement.encode()).fetchall())
+
+    def runs_of_claim(self, claim: str) -> list[RunRow]:
+        """Return the runs of a claim, oldest first."""
+        statement = f"SELECT {RUN_COLUMNS} FROM etl_runs WHERE claim = %s ORDER BY id"
+        with self._faults:
+            return [run_row(row) for row in self._connected().execute(statement, (claim,)).fetchall()]
+
+    def set_watermark(self, feed: Feed, value: Cursor | None, updated_at: str) -> None:
+        """Put a feed's watermark where the operator wants it; ``None`` removes it."""
+        with self._durably() as connection:
+            connection.execute("DELETE FROM watermarks WHERE name = %s", (feed.name,))
+            if value is not None:
+                statement = "INSERT INTO watermarks (name, value, updated_at) VALUES (%s, %s, %s::timestamptz)"
+                connection.execute(statement, (feed.name, str(value), updated_at))
+
+
+def _roll_back(connection: TickingConnection) -> None:
+    """Undo after an error, which is the one to be told: a second one, of a lost connection, would only hide it."""
+    with suppress(psycopg.Error):
+        if not connection.closed:
+            connection.execute("ROLLBACK")

@@ -1,0 +1,161 @@
+"""PostgreSQL's driver: a connection that ticks while it waits, and what the server's errors mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg import errors, waiting
+from psycopg.abc import PQGen
+from psycopg.pq import TransactionStatus
+
+from inboxd.errors import FileFault, InboxdError, WorldFault
+
+Answer = TypeVar("Answer")
+
+TICK_S: Final = 0.1
+"""How often a waiting connection ticks."""
+CONNECT_TIMEOUT_S: Final = 10
+CANCEL_TIMEOUT_S: Final = 3.0
+
+SESSION: Final = {
+    "timezone": "UTC",
+    "datestyle": "ISO",
+    "work_mem": "64MB",  # the sort of a file's staged records; 4 MB, the default, goes to disk with a small file
+    "tcp_keepalives_idle": "30",  # the five below free a dead host's locks within a minute or two
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+    "idle_in_transaction_session_timeout": "300000",
+}
+
+LOST: Final = ("connection_lost", "it is tried again; after a COMMIT the ledger tells whether it counted")
+BY_CLASS: Final = {  # https://www.postgresql.org/docs/current/errcodes-appendix.html
+    "08": LOST,
+    "28": ("access_denied", "look at the user, the password and pg_hba.conf"),
+    "3D": ("database_missing", "create the database: inboxd makes its own tables, not the database"),
+    "53": ("database_unavailable", "the server is short of connections or memory"),
+    "57": ("database_unavailable", "the server is stopping or starting, or ended the statement"),
+    "58": ("io_error", "look at the server's disk and log"),
+    "XX": ("database_error", "look at the server's log"),
+}
+BY_STATE: Final = {
+    "25006": ("read_only", "this server is a standby, or was set read-only"),
+    "40001": ("serialization", "two daemons met; it is tried again"),
+    "40P01": ("serialization", "two daemons met; it is tried again"),
+    "42501": ("access_denied", "grant inboxd's user what it needs on the schema"),
+    "53100": ("disk_full", "free space on the server's disk"),
+    "55P03": ("database_locked", "another session holds the lock; it is tried again"),
+    "25P03": LOST,
+    "57P01": LOST,
+    "57P02": LOST,
+    "XX001": ("database_corrupt", "restore the database from a backup"),
+    "XX002": ("database_corrupt", "reindex, or restore the database from a backup"),
+}
+DATA_CLASSES: Final = frozenset({"21", "22", "23", "54"})
+"""The server refused the data, and would the next time."""
+RACES: Final = frozenset({"etl_runs_loaded_once", "etl_runs_running_claim"})
+"""Unique indexes that are violated only when two daemons do the same at once: the second try sees the first's row."""
+
+
+def translated(error: BaseException) -> InboxdError:
+    """Return what a driver's error means for the file being worked on."""
+    if not isinstance(error, psycopg.Error):
+        return WorldFault("database_error", f"PostgreSQL: {error}")
+    message = f"PostgreSQL: {str(error).strip() or type(error).__name__}"
+    state = error.sqlstate
+    if state is None:
+        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+            return WorldFault(LOST[0], message, LOST[1])
+        return FileFault("internal_error", f"the driver refused the data: {error}", "please report this")
+    if error.diag.constraint_name in RACES:
+        return WorldFault("serialization", message, "another daemon was faster with the same content; it is tried again")
+    if state[:2] in DATA_CLASSES:
+        return FileFault("internal_error", f"the database refused the data: {error}", "please report this")
+    fallback = ("database_error", "was the database changed by hand? see `inboxd doctor`")
+    code, hint = BY_STATE.get(state) or BY_CLASS.get(state[:2]) or fallback
+    return WorldFault(code, message, hint)
+
+
+class PostgresFaults:
+    """A ``with`` block that lets no driver error out."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        """Enter; there is nothing to prepare."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, psycopg.Error):
+            raise translated(error) from error
+
+
+class TickingConnection(psycopg.Connection[tuple[Any, ...]]):
+    """Calls ``tick`` while it waits for the server; what that raises cancels the statement, and is raised."""
+
+    tick: Callable[[], None] | None = None
+
+    def wait(self, gen: PQGen[Answer], interval: float = TICK_S, timeout: float | None = None) -> Answer:
+        """Wait for the server."""
+        if self.tick is None:
+            return super().wait(gen, interval, timeout)
+        ticking = _Ticking(self.tick)
+        try:
+            return super().wait(ticking.around(gen), interval, timeout)
+        except BaseException:
+            if ticking.raised and self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                # The server is still at it: stop it there, and read its answer, or the connection is of no more use.
+                self.cancel_safe(timeout=CANCEL_TIMEOUT_S)
+                with suppress(errors.QueryCanceled):
+                    waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=CANCEL_TIMEOUT_S)
+            raise
+
+
+class _Ticking:
+    """Passes a generator of psycopg's on, ticking whenever an interval passed in which the server said nothing."""
+
+    def __init__(self, tick: Callable[[], None]) -> None:
+        self._tick = tick
+        self.raised = False
+
+    def around(self, gen: PQGen[Answer]) -> Generator[Any, Any, Answer]:
+        try:
+            state = next(gen)
+            while True:
+                ready = yield state
+                if not ready:
+                    self._call()
+                state = gen.send(ready)
+        except StopIteration as end:
+            answer: Answer = end.value
+            return answer
+
+    def _call(self) -> None:
+        try:
+            self._tick()
+        except BaseException:
+            self.raised = True
+            raise
+
+
+def connect(url: str, *, readonly: bool, tick: Callable[[], None] | None = None) -> TickingConnection:
+    """Connect with a session set up as every part of inboxd expects it."""
+    settings = SESSION | ({"default_transaction_read_only": "on"} if readonly else {})
+    connection = TickingConnection.connect(
+        "postgresql:" + url.partition(":")[2],
+        autocommit=True,
+        application_name="inboxd",
+        connect_timeout=CONNECT_TIMEOUT_S,
+        keepalives_idle=30,
+        keepalives_interval=10,
+        keepalives_count=3,
+        tcp_user_timeout=60_000,
+    )
+    connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in settings.items()))
+    connection.tick = tick
+    return connection
