@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from os.path import normpath
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -53,7 +54,7 @@ def absolute_url(url: str, base: Path) -> str:
     sqlite = _SQLITE.fullmatch(url)
     if sqlite is None:
         return url
-    path = str(base / sqlite["path"])
+    path = normpath(base / sqlite["path"])
     if "?" in path:
         msg = "the folder's name has a ? in it, which a database's URL cannot hold"
         raise ValueError(msg)
