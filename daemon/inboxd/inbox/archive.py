@@ -100,7 +100,7 @@ class Archive:
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """The names a file may get: its own (unless reserved for reports), then with the run's number, then a counter too."""
+    """The names a file may get: its own (unless reserved for reports), then with the run's number, then a counter."""
 
     name: str
     run_id: int

@@ -57,6 +57,10 @@ class Once:
             reason = f"more than {self.limit:,} names; from here on they are only counted"
             self._pending.append(Notice(event, "", reason))
 
+    def say(self, event: str, name: str, reason: str) -> None:
+        """Say it; the caller knows that it is for the first time."""
+        self._pending.append(Notice(event, name, reason))
+
     def end(self) -> None:
         """End the look at the whole inbox: forget what was not there any more."""
         gone = [key for key, seen in self._told.items() if seen != self._round]

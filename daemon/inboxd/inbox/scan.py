@@ -186,6 +186,7 @@ class Inbox:
         self._last_full = float("-inf")
         self._last_cost = 0.0
         self._more = False
+        self._said_unproven = False
         self._left = 0  # files that waited when everything was looked at, less those given out since
         self._oldest_ns: int | None = None
         self._lock = threading.Lock()  # guards the two below
@@ -311,7 +312,7 @@ class Inbox:
                 gathered.block(found, until)
         if self._settling.never_settles(found.name):
             since, reason = self._settling.reason(found.name)
-            self._once.tell(FILE_UNSETTLED, found.name, f"{reason}, for {self._settling.now - since:.0f} s now")
+            self._once.say(FILE_UNSETTLED, found.name, f"{reason}, for {self._settling.now - since:.0f} s now")
 
     def _choose(self, gathered: _Pass) -> list[Candidate]:
         """Ask for the proof of the oldest files; those of an ordered feed wait for an older one that is settling."""
@@ -336,8 +337,9 @@ class Inbox:
         self._more = gathered.more
         if gathered.more and not ready:
             gathered.wait(self._settling.now)
-        if self._settling.unproven:
-            self._once.tell(SETTLE_UNPROVEN, "", _UNPROVEN)
+        if self._settling.unproven and not self._said_unproven:
+            self._said_unproven = True
+            self._once.say(SETTLE_UNPROVEN, "", _UNPROVEN)
         oldest = min((ns for ns in (gathered.oldest_ns, self._oldest_ns) if ns is not None), default=None)
         total = gathered.counted if full else max(self._left, gathered.counted)
         self._left = max(total - len(ready), 0)

@@ -1,0 +1,351 @@
+"""What is found in the inbox, in which order, and what is left alone."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from folders import NOBODY, Bench, other_process, without_privilege
+from inboxd.errors import WorldFault
+from inboxd.inbox.scan import Candidate
+from inboxd.inbox.settle import Kind
+
+WORLD = WorldFault("not_movable", "it is not ours")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """Return an inbox of our own."""
+    return Bench(tmp_path)
+
+
+def names(bench: Bench) -> list[str]:
+    """Return what is ready once everything has settled."""
+    return [candidate.name for candidate in bench.settled().ready]
+
+
+@pytest.mark.parametrize("form", [".json", ".ndjson", ".jsonl"])
+@pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
+def test_each_suffix_of_the_manual_is_taken(bench: Bench, form: str, packing: str) -> None:
+    """JSON, NDJSON and JSON lines, plain or packed with gzip or zstd."""
+    bench.drop(f"a{form}{packing}")
+    assert names(bench) == [f"a{form}{packing}"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json.tar", "a", "json", "a.json.bz2"])
+def test_a_file_of_another_kind_is_left_alone_and_said_once(bench: Bench, name: str) -> None:
+    """A CSV in the inbox is neither touched nor passed over in silence."""
+    bench.drop(name)
+    survey = bench.settled()
+    assert (survey.ready, survey.total, survey.ignored) == ((), 0, 1)
+    bench.drop("b.csv")
+    assert [(n.event, n.name) for n in bench.survey().notices] == [("file_ignored", "b.csv")]
+    assert bench.survey().notices == ()
+    assert (bench.root / name).exists()
+
+
+def test_a_file_that_no_feed_matches_is_left_alone_and_said_once(bench: Bench) -> None:
+    """The operator learns which file has no feed."""
+    bench.drop("unmatched.json")
+    notices = bench.survey().notices
+    assert [(notice.event, notice.name, notice.reason) for notice in notices] == [
+        ("file_ignored", "unmatched.json", "no feed matches it")
+    ]
+    assert bench.survey().ignored == 1
+
+
+def test_what_is_left_alone_is_said_again_when_it_comes_back(bench: Bench) -> None:
+    """The memory of what was said ends with the file, so it stays small and the next mistake is told."""
+    for _ in range(2):
+        bench.drop("a.csv")
+        assert [notice.name for notice in bench.survey().notices] == ["a.csv"]
+        (bench.root / "a.csv").unlink()
+        assert bench.survey().notices == ()
+
+
+@pytest.mark.parametrize("name", [".a.json", "a.tmp", "a.json.tmp", "a.json~", ".hidden/a.json", "work.part/a.json"])
+def test_hidden_and_ignored_names_are_left_alone_without_a_word(bench: Bench, name: str) -> None:
+    """Names that producers use while they write are not commented on."""
+    bench.drop(name)
+    survey = bench.settled()
+    assert (survey.ready, survey.total, survey.ignored, survey.notices) == ((), 0, 0, ())
+
+
+def test_what_is_claimed_is_never_found_again(bench: Bench) -> None:
+    """The scan does not enter `.claimed`."""
+    bench.drop(".claimed/20260115T103000000000-0123456789ab/a.json")
+    assert bench.settled().total == 0
+
+
+def test_folders_are_entered_also_one_called_like_a_file(bench: Bench) -> None:
+    """A folder named `x.json` is a folder, and needs no comment."""
+    bench.drop("x.json/deep/er/a.json")
+    survey = bench.settled()
+    assert [candidate.name for candidate in survey.ready] == ["x.json/deep/er/a.json"]
+    assert survey.notices == ()
+
+
+def test_symlinks_fifos_sockets_and_devices_are_left_alone_and_said_once(
+    bench: Bench, require_root: Callable[[], None]
+) -> None:
+    """Only regular files are taken: nothing hangs on a FIFO, and a symlink leads nowhere."""
+    require_root()
+    secret = bench.folder / "secret.json"
+    secret.write_bytes(b"[]")
+    (bench.root / "link.json").symlink_to(secret)
+    (bench.folder / "elsewhere").mkdir()
+    (bench.folder / "elsewhere" / "b.json").write_bytes(b"[]")
+    (bench.root / "linked-folder").symlink_to(bench.folder / "elsewhere")
+    os.mkfifo(bench.root / "fifo.json")
+    os.mknod(bench.root / "device.json", 0o644 | 0o020000, os.makedev(1, 3))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(bench.root / "socket.json"))
+        survey = bench.survey()
+        assert {(notice.event, notice.name) for notice in survey.notices} == {
+            ("file_ignored", name) for name in ("link.json", "linked-folder", "fifo.json", "device.json", "socket.json")
+        }
+        assert bench.survey(after=60).ready == ()
+        assert bench.survey().ignored == 5
+
+
+NAME_BYTES = st.binary(min_size=1, max_size=250).filter(
+    lambda name: b"/" not in name and b"\0" not in name and not name.startswith(b".")
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(stem=NAME_BYTES)
+def test_a_file_of_any_name_is_found_under_exactly_that_name(
+    tmp_path_factory: pytest.TempPathFactory, stem: bytes
+) -> None:
+    """Newlines, escapes, quotes, bytes that are no UTF-8: what the kernel allows is taken."""
+    bench = Bench(tmp_path_factory.mktemp("names"))
+    name = stem + b".json"
+    with open(os.fsencode(bench.root) + b"/" + name, "wb") as file:  # noqa: PTH123 - bytes are the point
+        file.write(b"[]")
+    assert [os.fsencode(found) for found in names(bench)] == [name]
+
+
+def test_files_are_given_out_oldest_first_by_mtime_then_name(bench: Bench) -> None:
+    """The order is that of the files' age, and where that is the same, of their names."""
+    bench.drop("c.json", mtime=3000)
+    bench.drop("b.json", mtime=1000)
+    bench.drop("a.json", mtime=3000)
+    bench.drop("z/d.json", mtime=2000)
+    assert names(bench) == ["b.json", "z/d.json", "a.json", "c.json"]
+
+
+def test_a_survey_gives_out_the_oldest_and_says_that_there_are_more(tmp_path: Path) -> None:
+    """A backlog is taken in portions, and the oldest portion comes first, in whatever order the folder lists it."""
+    bench = Bench(tmp_path, limit=10)
+    for number in range(95):
+        bench.drop(f"{number:03}.json", mtime=1000 + (number * 37) % 95)
+    survey = bench.settled()
+    assert [candidate.mtime_ns // 10**9 for candidate in survey.ready] == list(range(1000, 1010))
+    assert (survey.more, survey.total, survey.oldest_mtime) == (True, 95, 1000.0)
+    seen = 0
+    while survey.ready:
+        for candidate in survey.ready:
+            Path(candidate.path).unlink()
+        seen += len(survey.ready)
+        survey = bench.survey()
+    assert (seen, survey.total, survey.more) == (95, 0, False)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_waiting_files_need_bounded_memory(tmp_path: Path) -> None:
+    """What a survey holds depends on the limit, not on how many files wait."""
+    bench = Bench(tmp_path, limit=1_000)
+    for folder in range(10):
+        (bench.root / str(folder)).mkdir()
+        for number in range(10_000):
+            os.close(os.open(bench.root / str(folder) / f"{number}.json", os.O_CREAT | os.O_WRONLY))
+    bench.clock.forward(60)
+    tracemalloc.start()
+    try:
+        survey = bench.survey()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (len(survey.ready), survey.total, survey.more) == (1_000, 100_000, True)
+    assert peak < 8 * 2**20
+
+
+def test_new_files_are_found_at_once_beside_any_number_that_is_left_alone(bench: Bench) -> None:
+    """Where looking at everything is dear, a hint is enough to find a new file; the scan still comes round."""
+    for number in range(20_000):
+        os.close(os.open(bench.root / f"{number}.csv", os.O_CREAT | os.O_WRONLY))
+    assert bench.survey().full
+    bench.drop("new.json")
+    bench.inbox.hint("new.json", Kind.MOVED)
+    survey = bench.survey()
+    assert ([candidate.name for candidate in survey.ready], survey.full) == (["new.json"], False)
+    bench.drop("unheard.json")
+    due = bench.survey().next_due
+    assert due is not None
+    bench.clock.forward(max(due - bench.clock.monotonic(), 0))
+    bench.survey()
+    assert "unheard.json" in bench.ready(after=30)
+
+
+def test_a_hinted_folder_is_looked_into_at_once(bench: Bench) -> None:
+    """A folder renamed in with its files is found without a look at everything."""
+    for number in range(20_000):
+        os.close(os.open(bench.root / f"{number}.csv", os.O_CREAT | os.O_WRONLY))
+    bench.survey()
+    bench.drop("new/deep/a.json")
+    bench.clock.forward(0.2)
+    bench.inbox.hint("new", Kind.FOLDER)
+    survey = bench.survey()
+    assert ([candidate.name for candidate in survey.ready], survey.full) == (["new/deep/a.json"], False)
+
+
+def test_files_that_are_open_for_ever_do_not_starve_the_others(tmp_path: Path) -> None:
+    """However many of the oldest files are never complete, the newer ones get their turn."""
+    bench = Bench(tmp_path, limit=5)
+    open_files = [(bench.drop(f"old{number}.json", mtime=1000)).open("ab") for number in range(20)]
+    bench.drop("new.json", mtime=2000)
+    bench.clock.forward(60)
+    try:
+        assert any("new.json" in bench.ready() for _ in range(6))
+    finally:
+        for file in open_files:
+            file.close()
+
+
+def test_an_ordered_feeds_file_does_not_overtake_an_older_one_that_settles(bench: Bench) -> None:
+    """With `late = "skip"` a newer file would make the older one's records stale, so it waits, but only for so long."""
+    with other_process() as producer:
+        producer.do(f"import os; os.makedirs({str(bench.root / 'skip')!r})")
+        producer.do(f"file = open({str(bench.root / 'skip' / 'old.json')!r}, 'w')")
+        producer.do("file.write('[1'); file.flush(); os.utime(file.fileno(), (1000, 1000))")
+        bench.drop("skip/new.json", mtime=2000)
+        bench.drop("other/new.json", mtime=2000)
+        bench.survey()
+        assert bench.ready(after=0.2) == ["other/new.json"]
+        due = bench.survey().next_due
+        assert due is not None
+        assert due - bench.clock.monotonic() < 1
+        assert bench.ready(after=0.5) == ["other/new.json"]
+        assert bench.ready(after=0.5) == ["other/new.json", "skip/new.json"]
+
+
+def test_an_ordered_feeds_older_files_are_not_held_up_by_a_newer_one(bench: Bench) -> None:
+    """Waiting goes one way only."""
+    bench.drop("skip/old.json", mtime=1000)
+    bench.clock.forward(60)
+    with bench.drop("skip/new.json", mtime=2000).open("ab"):
+        assert bench.ready() == ["skip/old.json"]
+
+
+def test_a_feed_that_has_to_wait_leaves_the_places_to_others(tmp_path: Path) -> None:
+    """The files of a feed that cannot be loaded now do not stand in the way of other feeds' files."""
+    bench = Bench(tmp_path, limit=3)
+    for number in range(20):
+        bench.drop(f"stuck/{number}.json", mtime=1000)
+    bench.drop("fine/a.json", mtime=2000)
+    bench.clock.forward(60)
+    assert [candidate.feed for candidate in bench.inbox.survey().ready] == ["stuck"] * 3
+    survey = bench.inbox.survey(without={"stuck"})
+    assert [candidate.name for candidate in survey.ready] == ["fine/a.json"]
+    assert survey.total == 21
+
+
+def test_a_file_that_could_not_be_claimed_is_offered_again_after_a_growing_pause(bench: Bench) -> None:
+    """What cannot be moved is said once and tried again; it neither spins the loop nor is forgotten."""
+    bench.drop("a.json")
+    bench.drop("b.json")
+    first, other = bench.settled().ready
+    assert bench.inbox.set_aside(first, WORLD)
+    survey = bench.survey()
+    assert survey.ready == (other,)
+    assert survey.total == 2
+    assert survey.next_due is not None
+    assert survey.next_due - bench.clock.monotonic() <= 1.0
+    assert first in bench.survey(after=1.1).ready
+    assert not bench.inbox.set_aside(first, WORLD)
+    assert bench.survey(after=1.1).ready == (other,)
+    assert first in bench.survey(after=1.0).ready
+
+
+def test_a_subfolder_that_cannot_be_listed_is_said_once_and_the_rest_goes_on(
+    bench: Bench, require_root: Callable[[], None]
+) -> None:
+    """One folder's permissions are that folder's trouble."""
+    require_root()
+    for folder in (bench.folder, *list(bench.folder.parents)[:2]):
+        folder.chmod(0o755)
+    bench.drop("closed/a.json")
+    bench.drop("b.json")
+    (bench.root / "closed").chmod(0o700)
+    os.chown(bench.root / "b.json", NOBODY, NOBODY)
+    with without_privilege():
+        survey = bench.settled()
+        assert [candidate.name for candidate in survey.ready] == ["b.json"]
+        assert bench.survey().notices == ()
+    again = bench.open()
+    with without_privilege():
+        assert [(notice.event, notice.name) for notice in again.survey().notices] == [("folder_unreadable", "closed")]
+
+
+def test_an_inbox_that_is_gone_is_the_worlds_fault(bench: Bench) -> None:
+    """A missing inbox is waited for; it is no error of any file's."""
+    bench.root.rename(bench.folder / "moved")
+    with pytest.raises(WorldFault) as caught:
+        bench.survey()
+    assert caught.value.code == "gone"
+    (bench.folder / "moved").rename(bench.root)
+    bench.drop("a.json")
+    assert names(bench) == ["a.json"]
+
+
+def test_folders_nested_deeper_than_a_path_can_be_named_do_not_stop_the_scan(bench: Bench) -> None:
+    """Five thousand levels of folders end in one notice."""
+    here = os.open(bench.root, os.O_RDONLY)
+    for _ in range(5_000):
+        os.mkdir("d", dir_fd=here)
+        here = descend(here, "d")
+    try:
+        bench.drop("a.json")
+        first = bench.survey()
+        assert [notice.event for notice in first.notices] == ["folder_unreadable"]
+        assert bench.ready(after=0.2) == ["a.json"]
+    finally:  # pytest's own removal gives up at such a depth
+        for _ in range(5_000):
+            here = descend(here, "..")
+            os.rmdir("d", dir_fd=here)
+        os.close(here)
+
+
+def descend(here: int, name: str) -> int:
+    """Open a folder in an open folder, and close that."""
+    there = os.open(name, os.O_RDONLY, dir_fd=here)
+    os.close(here)
+    return there
+
+
+def test_thousands_of_names_left_alone_are_counted_and_end_in_one_line(bench: Bench) -> None:
+    """A folder full of CSVs neither fills the log nor the memory."""
+    for number in range(10_050):
+        os.close(os.open(bench.root / f"{number}.csv", os.O_CREAT | os.O_WRONLY))
+    survey = bench.survey()
+    assert survey.ignored == 10_050
+    assert len(survey.notices) == 10_001
+    assert survey.notices[-1].name == ""
+    assert bench.survey(full=True).notices == ()
+
+
+def test_a_candidate_says_all_that_the_claim_compares(bench: Bench) -> None:
+    """What is claimed is held against what was found: size, mtime, inode."""
+    path = bench.drop("a.json", b"[]", mtime=1000)
+    found = path.stat()
+    assert bench.settled().ready == (
+        Candidate("a.json", str(path), 2, found.st_mtime_ns, found.st_dev, found.st_ino, "events"),
+    )
