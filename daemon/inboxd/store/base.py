@@ -126,6 +126,10 @@ class FileTransaction(Protocol):
         """Tell what ``upsert`` would do, writing to no real table and taking no lock. Instead of ``lock``."""
         ...
 
+    def resolve(self, letters: Sequence[int]) -> int:
+        """Mark dead letters as resolved by this run; returns how many of them were still open. After ``lock``."""
+        ...
+
     def advance(self, limit: Cursor | None) -> Cursor | None:
         """Raise the feed's watermark to the largest cursor this run committed, at most ``limit``.
 
