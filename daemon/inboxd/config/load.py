@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from os.path import commonpath, normpath
+from os.path import normpath
 from pathlib import Path
 from typing import Final
 
@@ -201,7 +201,7 @@ class _Builder:
         if not settings.database.is_postgres:
             outputs["database", "url"] = settings.database.sqlite_path
         for key, path in outputs.items():
-            if path is not None and commonpath([inbox, path]) == str(inbox):
+            if path is not None and path.is_relative_to(inbox):
                 self._faults.add(key, f"must not be in the inbox ({inbox})")
         if settings.archive.processed == settings.archive.failed:
             self._faults.add(("archive", "failed"), "must not be the same folder as archive.processed")

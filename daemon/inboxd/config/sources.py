@@ -206,7 +206,8 @@ def takes_text(key: Sequence[str]) -> bool:
         return True
     named = {(info.alias or name): info.annotation for name, info in model.model_fields.items()}
     annotation = named.get(key[-1], str)
-    return annotation is str or str in get_args(annotation)
+    one_field = model is FieldTable and len(key) == len(("feeds", "NAME", "fields", "FIELD"))
+    return not one_field and (annotation is str or str in get_args(annotation))
 
 
 def section_model(name: str) -> type[BaseModel] | None:
