@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "status": "inboxd.cli.status:status",
     "health": "inboxd.cli.health:health",
     "runs": "inboxd.cli.runs:runs",
+    "dead-letters": "inboxd.cli.letters:letters",
     "explain": "inboxd.cli.explain:explain",
     "watermark": "inboxd.cli.watermark:watermark",
     "config": "inboxd.cli.config:config",

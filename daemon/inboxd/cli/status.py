@@ -101,7 +101,8 @@ def _waiting(found: Status) -> str:
     if not content.waiting:
         return "nothing"
     oldest = span(content.oldest_age_s or 0.0)
-    return f"{content.waiting:,} {'file' if content.waiting == 1 else 'files'}, {size(content.size)}, the oldest {oldest} old"
+    files = "file" if content.waiting == 1 else "files"
+    return f"{content.waiting:,} {files}, {size(content.size)}, the oldest {oldest} old"
 
 
 def _last_day(found: Status) -> list[tuple[str, object]]:

@@ -63,7 +63,7 @@ class Touch:
 
 @dataclass(frozen=True, slots=True)
 class KeyHistory:
-    """A key in one feed: the row as it is now, every record that had the key in order of commit, its dead letters."""
+    """A key in one feed: its row now, every record that had the key in order of commit, its dead letters."""
 
     feed: str
     table: str | None
@@ -90,7 +90,7 @@ class RunExplanation:
 
 @dataclass(frozen=True, slots=True)
 class FileExplanation:
-    """The runs of the files of a name, newest first, and a page of the records of the last one that loaded something."""
+    """The runs of a file's name, newest first, and a page of the records of the last one that loaded something."""
 
     file_name: str
     runs: list[dict[str, object]]

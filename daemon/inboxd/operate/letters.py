@@ -57,7 +57,7 @@ class CodeCount:
     count: int
 
 
-def letters(
+def letters(  # noqa: PLR0913 - each is one way to choose
     store: Store,
     *,
     feed: str | None = None,

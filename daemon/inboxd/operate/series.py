@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 import sqlalchemy as sa
 
@@ -76,7 +77,7 @@ def _bounds(start: datetime, now: datetime, buckets: int) -> list[tuple[str, str
     """Cut the time into spans; the last one ends just after ``now``, so that it holds what began at ``now``."""
     end = max(now + timedelta(microseconds=1), start + SHORTEST)
     edges = [stamp(start + (end - start) * number / buckets) for number in range(buckets + 1)]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def _spans(bounds: list[tuple[str, str]]) -> sa.CTE:

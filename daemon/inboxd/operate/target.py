@@ -22,7 +22,7 @@ class Day(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[object]:
         """Choose the column type of the database."""
-        kind: sa.types.TypeEngine[object] = sa.Date() if dialect.name == "postgresql" else sa.Text()
+        kind = sa.Date() if dialect.name == "postgresql" else sa.Text()
         return dialect.type_descriptor(kind)
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> object:
@@ -49,7 +49,9 @@ _TYPES: Final = {
 def target_of(feed: Feed) -> sa.TableClause:
     """Return the feed's table, its own columns included."""
     types = {field.name: field.type for field in feed.fields}
-    columns = [sa.column(name, _TYPES[types.get(name, FieldType.JSON)]) for name in feed.columns]
+    columns: list[sa.ColumnClause[object]] = [
+        sa.column(name, _TYPES[types.get(name, FieldType.JSON)]) for name in feed.columns
+    ]
     return sa.table(feed.table, *columns, sa.column("run_id", sa.BigInteger), sa.column("updated_at", Stamp))
 
 

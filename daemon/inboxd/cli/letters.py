@@ -1,0 +1,228 @@
+"""``inboxd dead-letters``: the records that were refused, and their way back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO, TypeVar
+
+import click
+
+from inboxd.cli.context import print_json, reading_store, settings_of, writing_store
+from inboxd.cli.moments import Moment
+from inboxd.cli.opening import store_if_there, waiting_turn
+from inboxd.cli.tables import Column, heading, print_table, short_time
+from inboxd.clock import SystemClock
+
+if TYPE_CHECKING:
+    from inboxd.model import Feed
+    from inboxd.operate.letters import Filter
+    from inboxd.operate.replay import Replay
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+
+def _filters(command: Command) -> Command:
+    """Give a command the options that choose letters."""
+    for option in (
+        click.option("--until", type=Moment(), help="Only letters written before this moment."),
+        click.option("--since", type=Moment(), help="Only letters from this moment on, or of the last 24h, 7d, …"),
+        click.option("--run", "run", type=int, help="Only letters of this run."),
+        click.option("--code", help="Only letters with this error code."),
+        click.option("--feed", help="Only letters of this feed."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group("dead-letters")
+def letters() -> None:
+    """List refused records, export them to be mended, or replay them after a fix of the config."""
+
+
+@letters.command("list")
+@_filters
+@click.option("--resolved", is_flag=True, help="Only those that a replay or an undo has resolved.")
+@click.option("--all", "everything", is_flag=True, help="Resolved or not.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
+@click.option("--after", type=click.IntRange(0), default=0, help="Only letters with an id above this: the next page.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def list_letters(
+    context: click.Context,
+    feed: str | None,
+    code: str | None,
+    run: int | None,
+    since: str | None,
+    until: str | None,
+    limit: int,
+    after: int,
+    *,
+    resolved: bool,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """List the refused records, oldest first: where they came from and what is wrong with them.
+
+    \b
+    Example:  inboxd dead-letters list --feed orders --code invalid_value --since 24h
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    from inboxd.operate.letters import letters as ask  # noqa: PLC0415 - `--help` needs no database
+
+    state = None if everything else resolved
+    with store_if_there(settings_of(context)) as store:
+        found = (
+            []
+            if store is None
+            else ask(
+                store,
+                feed=feed,
+                code=code,
+                run=run,
+                since=since,
+                until=until,
+                resolved=state,
+                limit=limit,
+                after=after,
+            )
+        )
+    if as_json:
+        print_json({"dead_letters": found})
+        return
+    numbers = [Column(name, number=True) for name in ("letter", "run", "record")]
+    rows = [
+        (one.id, one.run_id, one.record_no, one.feed, one.record_key, one.code, one.detail, short_time(one.created))
+        + ((one.resolved_by or "",) if state is not False else ())
+        for one in found
+    ]
+    columns = [*numbers, Column("feed"), Column("key"), Column("code"), Column("detail"), Column("created")]
+    print_table(columns if state is False else [*columns, Column("resolved by", number=True)], rows)
+    if not found:
+        click.echo("no dead letters")
+    elif len(found) == limit:
+        click.echo(f"… more: --after {found[-1].id}")
+
+
+@letters.command()
+@_filters
+@click.option("--output", type=click.Path(path_type=Path), help="Write to this file, whole or not at all.")
+@click.pass_context
+def export(
+    context: click.Context,
+    feed: str | None,
+    code: str | None,
+    run: int | None,
+    since: str | None,
+    until: str | None,
+    output: Path | None,
+) -> None:
+    """Write the open dead letters as NDJSON, one record a line, ready to be mended and dropped into the inbox.
+
+    \b
+    Example:  inboxd dead-letters export --feed orders --output mended.ndjson
+              sed -i 's/"n\\/a"/null/' mended.ndjson && mv mended.ndjson inbox/orders/
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    from inboxd.operate.letters import Filter, all_letters, export_line  # noqa: PLC0415 - `--help` needs no database
+
+    settings = settings_of(context)
+    feeds = {one.name: one for one in settings.feeds}
+    wanted = Filter(feed, code, run, since, until)
+    count = 0
+    with reading_store(settings) as store, _written(output) as out:
+        for page in all_letters(store, wanted):
+            count += len(page)
+            out.writelines(f"{export_line(letter, feeds.get(letter.feed))}\n" for letter in page)
+    click.echo(f"{count} records exported", err=True)
+
+
+@contextmanager
+def _written(path: Path | None) -> Iterator[TextIO]:
+    """Lend standard output, or a file that gets its name when it is complete."""
+    if path is None:
+        out = click.get_text_stream("stdout", encoding="utf-8")
+        yield out
+        out.flush()
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@letters.command()
+@click.argument("ids", nargs=-1, type=int, metavar="[ID]…")
+@_filters
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def replay(
+    context: click.Context,
+    ids: tuple[int, ...],
+    feed: str | None,
+    code: str | None,
+    run: int | None,
+    since: str | None,
+    until: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Judge open dead letters again by today's config, and load those that pass, in one transaction a feed.
+
+    The watermark does not skip them; a row that is newer stays. A letter that fails again stays, with its new code.
+
+    \b
+    Example:  inboxd dead-letters replay --feed orders --code unexpected_field
+              inboxd dead-letters replay 17 18
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    from inboxd.operate.letters import Filter  # noqa: PLC0415 - `--help` needs no database
+
+    settings = settings_of(context)
+    done = _replay(context, settings.feeds, Filter(feed, code, run, since, until, ids=ids))
+    if as_json:
+        print_json({"replays": done, **_sums(done)})
+        return
+    for one in done:
+        verb = f"run {one.run_id}" if one.run_id is not None else "no run written"
+        click.echo(f"{one.feed}: {one.loaded} loaded, {one.stale} stale, {one.failed} failed again ({verb})")
+    if not done:
+        click.echo("no dead letters to replay")
+    failures = [(one.feed, failure) for one in done for failure in one.failures]
+    if failures:
+        heading("failed again")
+        rows = [(failure.id, name, failure.record_key, failure.code, failure.detail) for name, failure in failures]
+        columns = [Column("letter", number=True), Column("feed"), Column("key"), Column("code"), Column("detail")]
+        print_table(columns, rows)
+
+
+def _replay(context: click.Context, feeds: Sequence[Feed], wanted: Filter) -> list[Replay]:
+    from inboxd.operate.letters import feeds_with_letters  # noqa: PLC0415 - `--help` needs no database
+    from inboxd.operate.replay import replay as put_back  # noqa: PLC0415 - the same
+    from inboxd.pipeline import furthest_cursor  # noqa: PLC0415 - the same
+
+    clock, host = SystemClock(), os.uname().nodename
+    known = {feed.name: feed for feed in feeds}
+    done: list[Replay] = []
+    with waiting_turn(lambda: writing_store(settings_of(context))) as (store, patiently):
+        for name in feeds_with_letters(store, wanted):
+            feed = known.get(name)
+            if feed is None:
+                click.echo(f"inboxd: feed {name!r} is not in the config: its letters stay", err=True)
+                continue
+            limit = furthest_cursor(feed, clock.now())
+            done.append(patiently(lambda: put_back(store, feed, wanted, clock=clock, host=host, limit=limit)))
+    return done
+
+
+def _sums(done: Sequence[Replay]) -> dict[str, int]:
+    return {
+        "considered": sum(one.considered for one in done),
+        "loaded": sum(one.loaded for one in done),
+        "stale": sum(one.stale for one in done),
+        "failed": sum(one.failed for one in done),
+    }

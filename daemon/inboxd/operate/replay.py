@@ -1,0 +1,177 @@
+"""``inboxd dead-letters replay``: what was refused, judged again by today's config, and loaded if it passes.
+
+The rows, their lineage, the watermark, the run and the mark on each letter commit in one transaction. The watermark does
+not skip replayed records, and a row that is newer stays: then its letter is resolved all the same, as its record is stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import sqlalchemy as sa
+
+from inboxd.clock import Clock, stamp
+from inboxd.errors import FileFault, WorldFault
+from inboxd.model import Batch, Counts, Cursor, Feed, Outcome, Reject, Row, RunStart, Verdict
+from inboxd.operate.letters import Filter, Letter, all_letters, of_feed
+from inboxd.records.validate import judge
+from inboxd.store.base import FileTransaction, RunEnd, Store
+from inboxd.store.tables import dead_letters
+
+LISTED: Final = 100
+"""How many letters that failed again are named; the counts are exact."""
+DROP_TRIES: Final = 12
+"""Each waits some seconds for the database. A row that stays all the same is told by ``doctor``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A letter that was refused again, and why."""
+
+    id: int
+    record_key: str
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What a replay did for one feed. ``run_id`` is ``None`` when nothing was resolved: then no run was written."""
+
+    feed: str
+    run_id: int | None
+    considered: int
+    loaded: int
+    stale: int
+    failed: int
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the judging has found so far. Owned by the one thread that replays."""
+
+    good: list[int] = field(default_factory=list)
+    failed: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    def refuse(self, letter: Letter, reject: Reject) -> None:
+        self.failed += 1
+        if len(self.failures) < LISTED:
+            self.failures.append(Failure(letter.id, letter.record_key, reject.code, reject.detail))
+
+
+def replay(store: Store, feed: Feed, wanted: Filter, *, clock: Clock, host: str, limit: Cursor | None) -> Replay:
+    """Replay the open letters of one feed. ``limit`` is how far the watermark may go.
+
+    Raises ``WorldFault`` when the database must be waited for, and ``letters_taken`` when another replay was quicker;
+    nothing has been changed then but the codes of letters that failed again.
+    """
+    started, began = clock.now(), clock.monotonic()
+    tally = _Tally()
+    batches = _judged(store, feed, of_feed(wanted, feed.name), started, tally)
+    first = next(batches, None)
+    if first is None:
+        return Replay(feed.name, None, tally.failed, 0, 0, tally.failed, tuple(tally.failures))
+    run_id = store.begin(RunStart(feed.name, stamp(started), host))
+    try:
+        with store.transaction(run_id, feed) as tx:
+            counts = _load(tx, first, batches, tally)
+            watermark = tx.advance(limit)
+            verdict = Verdict(
+                outcome=Outcome.LOADED,
+                run_id=run_id,
+                feed=feed.name,
+                file_name="",
+                counts=counts,
+                duration_ms=round((clock.monotonic() - began) * 1000),
+                watermark=watermark,
+            )
+            tx.record(RunEnd(verdict, stamp(clock.now())))
+            tx.commit()
+    except BaseException:
+        _drop(store, run_id)
+        raise
+    return Replay(
+        feed=feed.name,
+        run_id=run_id,
+        considered=counts.rows_in,
+        loaded=counts.rows_out,
+        stale=counts.rows_stale,
+        failed=tally.failed,
+        failures=tuple(tally.failures),
+    )
+
+
+def _drop(store: Store, run_id: int) -> None:
+    """Take the ``running`` row away again, even if it takes some waits for the lock that was in the way."""
+    for _ in range(DROP_TRIES):
+        with suppress(WorldFault):
+            store.drop(run_id)
+            return
+
+
+def _load(tx: FileTransaction, first: Batch, rest: Iterator[Batch], tally: _Tally) -> Counts:
+    tx.stage(first)
+    for batch in rest:
+        tx.stage(batch)
+    tx.lock()
+    counts = tx.upsert(None)
+    if tx.resolve(tally.good) != len(tally.good):
+        msg = "another replay has resolved some of these letters meanwhile"
+        raise WorldFault("letters_taken", msg, "replay again: what is left will be replayed")
+    return Counts(
+        rows_in=counts.rows_in + tally.failed,
+        rows_out=counts.rows_out,
+        rows_rejected=tally.failed,
+        rows_stale=counts.rows_stale,
+    )
+
+
+def _judged(store: Store, feed: Feed, wanted: Filter, now: datetime, tally: _Tally) -> Iterator[Batch]:
+    """Yield what passes, numbered from 1 in the letters' order; write down why the others fail again."""
+    for page in all_letters(store, wanted):
+        rows: list[Row] = []
+        again: list[tuple[Letter, Reject]] = []
+        size = 0
+        for letter in page:
+            found = _judge(letter, len(tally.good) + 1, feed, now)
+            if isinstance(found, Reject):
+                tally.refuse(letter, found)
+                again.append((letter, found))
+            else:
+                tally.good.append(letter.id)
+                rows.append(found)
+                size += len(letter.raw)
+        _rewrite(store, again)
+        if rows:
+            yield Batch(rows, [], size)
+
+
+def _judge(letter: Letter, record_no: int, feed: Feed, now: datetime) -> Row | Reject:
+    try:
+        return judge(letter.raw.encode(), record_no, feed, now=now)
+    except FileFault as fault:  # the letter was edited by hand, in the database
+        return Reject(record_no, letter.raw, letter.record_key, None, fault.code, fault.message)
+
+
+def _rewrite(store: Store, again: list[tuple[Letter, Reject]]) -> None:
+    """Give letters that failed otherwise than before their new code and detail."""
+    changed = [
+        {"letter": letter.id, "new_code": reject.code, "new_detail": reject.detail}
+        for letter, reject in again
+        if (letter.code, letter.detail) != (reject.code, reject.detail)
+    ]
+    if not changed:
+        return
+    statement = (
+        sa.update(dead_letters)
+        .where(dead_letters.c.id == sa.bindparam("letter"), dead_letters.c.resolved_by.is_(None))
+        .values(error=sa.bindparam("new_code"), detail=sa.bindparam("new_detail"))
+    )
+    with store.writing() as connection:
+        connection.execute(statement, changed)
