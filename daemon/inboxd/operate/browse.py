@@ -48,7 +48,9 @@ def rest(store: Store, *, now: datetime, hours: float | None) -> Rest:
     """Return the sums that ``health`` leaves out, and the median by nearest rank."""
     runs = etl_runs.c
     where = [ENDED, *conditions(now=now, hours=hours, job=None)]
-    sums = [sa.func.coalesce(sa.func.sum(column), 0) for column in (runs.rows_rejected, runs.rows_skipped, runs.rows_stale)]
+    sums = [
+        sa.func.coalesce(sa.func.sum(column), 0) for column in (runs.rows_rejected, runs.rows_skipped, runs.rows_stale)
+    ]
     with store.reading() as connection:
         ended, duplicates, *counts = connection.execute(
             sa.select(sa.func.count(), sa.func.count(runs.duplicate_of), *sums).where(*where)
@@ -57,10 +59,13 @@ def rest(store: Store, *, now: datetime, hours: float | None) -> Rest:
         if ended:
             query = sa.select(runs.duration_ms).where(*where).order_by(runs.duration_ms)
             middle = connection.execute(query.limit(1).offset((int(ended) + 1) // 2 - 1)).scalar_one()
-    return Rest(int(duplicates), *(int(count) for count in counts), p50_ms=int(middle))
+    rejected, skipped, stale = (int(count) for count in counts)
+    return Rest(int(duplicates), rejected, skipped, stale, int(middle))
 
 
-def recent_runs(store: Store, *, now: datetime, hours: float | None, job: str | None = None, limit: int) -> list[RunRow]:
+def recent_runs(
+    store: Store, *, now: datetime, hours: float | None, job: str | None = None, limit: int
+) -> list[RunRow]:
     """Return the runs that began last."""
     order = (etl_runs.c.started_at.desc(), etl_runs.c.id.desc())
     query = sa.select(etl_runs).where(*conditions(now=now, hours=hours, job=job)).order_by(*order).limit(limit)
@@ -89,7 +94,9 @@ def last_successes(store: Store, jobs: Iterable[str]) -> dict[str, str]:
 def records_of(store: Store, run_id: int, *, after: tuple[str, int] | None, limit: int) -> list[Record]:
     """Return a page of a run's records in the order of their keys, those after the given key and number."""
     columns = lineage_records.c
-    query = sa.select(columns.record_key, columns.record_no, columns.outcome, columns.detail).where(columns.run_id == run_id)
+    query = sa.select(columns.record_key, columns.record_no, columns.outcome, columns.detail).where(
+        columns.run_id == run_id
+    )
     if after is not None:
         query = query.where(sa.tuple_(columns.record_key, columns.record_no) > sa.tuple_(*after))
     query = query.order_by(columns.record_key, columns.record_no).limit(limit)
@@ -114,7 +121,7 @@ def newest_letters(
     ``raw`` is cut to what a page shows.
     """
     columns = dead_letters.c
-    where = [columns.resolved_by.is_(None)] if run is None else [columns.run_id == run]
+    where: list[sa.ColumnElement[bool]] = [columns.resolved_by.is_(None) if run is None else columns.run_id == run]
     if feed is not None:
         where.append(columns.feed == feed)
     if code is not None:
@@ -155,7 +162,7 @@ def samples(store: Store, counts: Iterable[CodeCount]) -> dict[tuple[str, str], 
 
 
 def last_change(store: Store) -> tuple[object, ...]:
-    """Return something that is another once a run began, ended or was superseded: cheap enough to be asked every second."""
+    """Return something that is another once a run began, ended or was superseded; cheap enough for every second."""
     runs = etl_runs.c
     columns = (runs.id, runs.status, runs.finished_at, runs.superseded_by)
     running = sa.select(sa.func.count()).where(runs.status == RunStatus.RUNNING.value, runs.claim.is_not(None))

@@ -1,0 +1,78 @@
+"""What every request passes first, and what every answer carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from email.utils import formatdate
+from typing import Final
+
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from inboxd.web.address import Address, host_of
+
+POLICY: Final = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS: Final = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+)
+READING: Final = frozenset({"GET", "HEAD"})
+LONGEST_TARGET: Final = 8_192
+"""Bytes of path and query: a key is at most 1,024 bytes, three times that when percent-encoded."""
+
+
+class Guard:
+    """Lets only reading requests through that are meant for this page; nothing here can change anything."""
+
+    def __init__(self, app: ASGIApp, address: Address) -> None:
+        self._app = app
+        self._address = address
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        refusal = self._refusal(scope)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = _completed(message.get("headers", ()))
+            await send(message)
+
+        await (self._app if refusal is None else refusal)(scope, receive, send_with_headers)
+
+    def _refusal(self, scope: Scope) -> PlainTextResponse | None:
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        hosts = [value for name, value in headers if name == b"host"]
+        if len(hosts) != 1 or not self._address.answers_to(host_of(hosts[0].decode("latin-1"))):
+            return _refuse(400, "This page does not answer to that host name.")
+        if scope["method"] not in READING:
+            return _refuse(405, "This page can only be read.", allow="GET, HEAD")
+        if any(_announces_a_body(name, value) for name, value in headers):
+            return _refuse(413, "A request to this page has no body.")
+        if len(scope["raw_path"]) + len(scope["query_string"]) > LONGEST_TARGET:
+            return _refuse(414, "The address is too long.")
+        return None
+
+
+def _announces_a_body(name: bytes, value: bytes) -> bool:
+    return name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+
+
+def _refuse(status: int, text: str, **headers: str) -> PlainTextResponse:
+    """Return an answer after which the connection ends: what else the client sends on it is not waited for."""
+    return PlainTextResponse(text + "\n", status_code=status, headers={"connection": "close", **headers})
+
+
+def _completed(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    found = list(headers)
+    names = {name for name, _ in found}
+    if b"cache-control" not in names:
+        found.append((b"cache-control", b"no-store"))
+    return [*found, (b"date", formatdate(usegmt=True).encode()), *HEADERS]

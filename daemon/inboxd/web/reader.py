@@ -1,0 +1,113 @@
+"""Questions to the database: asked on threads of their own, by connections that cannot write, and never for long."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from inboxd.errors import InboxdError
+from inboxd.store import open_store
+from inboxd.store.base import Store
+
+THREADS: Final = 2
+"""One slow question does not hold up the others; more threads would take more of the daemon's processor."""
+LONGEST_S: Final = 5.0
+"""How long the statements of one question may take."""
+MOST_WAITING: Final = 32
+UNREADABLE: Final = "The database cannot be read right now. Files wait in the inbox until it can."
+
+Answer = TypeVar("Answer")
+Question = Callable[[Store], Answer]
+
+
+class Unanswered(Exception):
+    """A question without an answer. The message is for anybody: it holds no path, no URL, no driver's words."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class _TooSlow(Exception):
+    """Raised into a statement that has taken too long."""
+
+
+@dataclass(slots=True)
+class _Desk:
+    """One thread's own connection and deadline."""
+
+    store: Store | None = None
+    deadline: float = float("inf")
+
+
+@dataclass(slots=True)
+class Reader:
+    """``ask`` is for the event loop; ``close`` ends the threads, and whatever they are still asking."""
+
+    url: str
+    _pool: ThreadPoolExecutor = field(init=False)
+    _local: threading.local = field(default_factory=threading.local)
+    _desks: list[_Desk] = field(default_factory=list)
+    _waiting: int = 0
+    _closed: bool = False
+
+    def __post_init__(self) -> None:
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="inboxd-web-reader")
+
+    async def ask(self, question: Question[Answer]) -> Answer:
+        """Return the answer; ``Unanswered`` if the database cannot be read, is too slow, or is asked too much."""
+        if self._waiting >= MOST_WAITING or self._closed:
+            raise Unanswered("busy", "Too many questions at a time. Try again in a moment.")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._answer, question)
+        finally:
+            self._waiting -= 1
+
+    def _answer(self, question: Question[Answer]) -> Answer:
+        desk = self._desk()
+        desk.deadline = time.monotonic() + LONGEST_S
+        try:
+            if desk.store is None:
+                desk.store = open_store(self.url, readonly=True, tick=lambda: self._tick(desk))
+            return question(desk.store)
+        except _TooSlow:
+            raise Unanswered("too_slow", f"This took longer than {LONGEST_S:.0f} seconds and was given up.") from None
+        except InboxdError as error:
+            self._dismiss(desk)
+            raise Unanswered(error.code, UNREADABLE) from error
+        finally:
+            desk.deadline = float("inf")
+
+    def _desk(self) -> _Desk:
+        desk: _Desk | None = getattr(self._local, "desk", None)
+        if desk is None:
+            desk = self._local.desk = _Desk()
+            self._desks.append(desk)
+        return desk
+
+    def _tick(self, desk: _Desk) -> None:
+        if self._closed or time.monotonic() > desk.deadline:
+            raise _TooSlow
+
+    def _dismiss(self, desk: _Desk) -> None:
+        """Let go of a connection that may be broken; the next question opens another."""
+        store, desk.store = desk.store, None
+        if store is not None:
+            try:
+                store.close()
+            except InboxdError:
+                return
+
+    def close(self) -> None:
+        """End the threads and let go of the database; called once, by the thread that made it."""
+        self._closed = True
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for desk in self._desks:
+            self._dismiss(desk)

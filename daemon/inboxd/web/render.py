@@ -1,0 +1,155 @@
+"""Templates and what they may call. Everything is escaped, whatever bytes a file's name or a record is made of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Final
+from urllib.parse import quote, urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from inboxd import __version__
+from inboxd.model import RunStatus
+from inboxd.store.base import RunRow
+from inboxd.web import charts, words
+from inboxd.web.views import Overview, Window, bucket_label, since
+
+TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A run's outcome: its class in the style sheet, its sign (so that colour alone says nothing), and its words."""
+
+    kind: str
+    sign: str
+    words: str
+
+
+def outcome(run: RunRow) -> Label:
+    """Return how a run ended, in a word: the first of these that holds."""
+    all_rejected = bool(run.rows_rejected) and run.rows_rejected == run.rows_in - (run.rows_skipped or 0)
+    labels = (
+        (run.status is RunStatus.RUNNING, Label("running", "…", "running")),
+        (run.status is RunStatus.FAILURE, Label("bad", "✕", "failed")),
+        (run.duplicate_of is not None, Label("same", "=", "duplicate")),
+        (run.undo_of is not None, Label("same", "↶", "undo")),
+        (run.superseded_by is not None, Label("same", "↷", "superseded")),
+        (all_rejected, Label("warn", "!", "all rejected")),
+    )
+    return next((label for holds, label in labels if holds), Label("good", "✓", "loaded"))
+
+
+def record_url(feed: str, key: str) -> str:
+    """Return the address of a record's page."""
+    return f"/records/{quote(feed, safe='')}?{urlencode({'key': key})}"
+
+
+def address(path: str, **values: object) -> str:
+    """Return a path with the values that are not ``None`` as its query."""
+    query = urlencode({name: value for name, value in values.items() if value is not None})
+    return f"{path}?{query}" if query else path
+
+
+def overview_charts(page: Overview) -> list[tuple[str, Markup]]:
+    """Return the overview's charts, each with its heading."""
+    if not page.series:
+        return []
+    labels = [bucket_label(bucket, page.window) for bucket in page.series]
+    axis = charts.Axis(labels, labels[0], "now")
+    ended = page.successes + page.failures
+    during = page.window.words
+    files = charts.bars(
+        "files",
+        "Files over time",
+        f"{ended} files in {during}, {page.failures} of them failed.",
+        axis,
+        [
+            charts.Part("good", "succeeded", [bucket.files - bucket.failures for bucket in page.series]),
+            charts.Part("bad", "failed", [bucket.failures for bucket in page.series]),
+        ],
+    )
+    records = charts.bars(
+        "records",
+        "Records over time",
+        f"{page.rows_out} records loaded in {during}, {page.rest.rejected} rejected.",
+        axis,
+        [
+            charts.Part("good", "loaded", [bucket.rows_out for bucket in page.series]),
+            charts.Part("warn", "rejected", [bucket.rows_rejected for bucket in page.series]),
+        ],
+    )
+    durations = charts.lines(
+        "durations",
+        "Duration over time",
+        f"Half of the runs of {during} took at most {page.rest.p50_ms} ms, 95 per cent at most {page.p95_ms} ms.",
+        axis,
+        [
+            charts.Part("half", "p50", [bucket.p50_ms for bucket in page.series]),
+            charts.Part("most", "p95", [bucket.p95_ms for bucket in page.series]),
+        ],
+    )
+    return [("Files", files), ("Records", records), ("Duration, ms", durations)]
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file of the page's own, with a tag that changes when it does."""
+
+    content: bytes
+    type: str
+    tag: str
+
+
+@cache
+def assets() -> dict[str, Asset]:
+    """Return the style sheet, the script and the icon by name."""
+    found = {}
+    for file in resources.files("inboxd.web").joinpath("static").iterdir():
+        content = file.read_bytes()
+        kind = TYPES[file.name.rpartition(".")[2]]
+        found[file.name] = Asset(content, f"{kind}; charset=utf-8", hashlib.sha256(content).hexdigest()[:16])
+    return found
+
+
+class Renderer:
+    """Turns a page's values into HTML. ``roots`` are the folders that no message may show."""
+
+    def __init__(self, roots: Sequence[str]) -> None:
+        self._environment = Environment(
+            loader=PackageLoader("inboxd.web"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        self._environment.filters.update(
+            number=words.number,
+            span=words.span,
+            ms=words.milliseconds,
+            size=words.size,
+            percent=words.percent,
+            clock=words.clock,
+            safe_text=lambda text: words.without_places(text, roots),
+        )
+        self._environment.globals.update(
+            version=__version__,
+            Window=Window,
+            outcome=outcome,
+            record_url=record_url,
+            address=address,
+            overview_charts=overview_charts,
+            bucket_label=bucket_label,
+            since=since,
+            assets={name: asset.tag for name, asset in assets().items()},
+        )
+
+    def page(self, template: str, **values: object) -> str:
+        """Return one page."""
+        return self._environment.get_template(template).render(values)

@@ -1,0 +1,114 @@
+"""The page's own thread: an event loop with uvicorn on it, and the threads that ask the database for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Self
+
+import uvicorn
+
+from inboxd.config import Settings
+from inboxd.daemon import Daemon
+from inboxd.log import Logger
+from inboxd.metrics import Metrics
+from inboxd.model import Verdict
+from inboxd.web.address import Address
+from inboxd.web.app import Page
+from inboxd.web.guard import Guard
+from inboxd.web.protocol import BoundedProtocol
+from inboxd.web.reader import Reader
+
+START_S: Final = 10.0
+"""How long the event loop may take to come up; it takes milliseconds."""
+MAX_REQUESTS: Final = 48
+"""Requests worked on at a time, streams of events included; one more gets 503."""
+LARGEST_HEAD: Final = 16_384
+"""Bytes of a request's head."""
+GRACE_S: Final = 2
+"""How long answers may take to end when the daemon stops; a stop has ten seconds in all."""
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without its ten wake-ups a second: it sleeps until there is a request, or ``stop``."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Wait for ``stop``."""
+        self._loop = asyncio.get_running_loop()
+        self.up.set()
+        await self._ended.wait()
+
+    def stop(self, before: Callable[[], None]) -> None:
+        """End the server; called from another thread, after ``up``. ``before`` is called on the server's."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(before)
+            self._loop.call_soon_threadsafe(self._ended.set)
+
+
+class PageServer:
+    """Serves while its block lasts. Made, entered and left by the main thread; leaves no thread behind."""
+
+    def __init__(
+        self, listener: socket.socket, address: Address, settings: Settings, daemon: Daemon, log: Logger
+    ) -> None:
+        self._listener = listener
+        host, port = listener.getsockname()[:2]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+        self._daemon = daemon
+        self._metrics = Metrics(feed.name for feed in settings.feeds)
+        self._reader = Reader(settings.database.url)
+        self._page = Page(settings, daemon, self._reader, self._metrics, log)
+        for name in ("uvicorn.error", "uvicorn.access"):  # a hostile client must not be able to fill the journal
+            logger = logging.getLogger(name)
+            logger.propagate, logger.disabled = False, True
+        config = uvicorn.Config(
+            Guard(self._page.app, address),
+            http=BoundedProtocol,
+            ws="none",
+            lifespan="off",
+            loop="asyncio",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,  # the guard sets it: uvicorn's would need a wake-up a second
+            limit_concurrency=MAX_REQUESTS,
+            h11_max_incomplete_event_size=LARGEST_HEAD,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=GRACE_S,
+            proxy_headers=False,
+        )
+        self._server = _Uvicorn(config)
+        self._thread = threading.Thread(target=self._run, name="inboxd-web", daemon=True)
+
+    def _run(self) -> None:
+        asyncio.run(self._server.serve(sockets=[self._listener]))
+
+    def __enter__(self) -> Self:
+        before = self._daemon.on_verdict
+
+        def on_verdict(verdict: Verdict) -> None:
+            before(verdict)
+            self._metrics.count(verdict)
+
+        self._daemon.on_verdict = on_verdict
+        self._thread.start()
+        self._server.up.wait(START_S)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.stop(before=self._page.end)
+        self._thread.join(GRACE_S + START_S)
+        self._reader.close()
+        self._listener.close()

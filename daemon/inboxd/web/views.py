@@ -1,0 +1,231 @@
+"""What each page shows, gathered from the database in one go: values only, no markup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from inboxd.clock import moment, stamp
+from inboxd.model import Feed, FieldType, RunStatus
+from inboxd.operate.browse import Record, Rest, last_successes, newest_letters, recent_runs, records_of, rest, samples
+from inboxd.operate.explain import Explanation, explain
+from inboxd.operate.health import health
+from inboxd.operate.letters import CodeCount, Letter, count_open
+from inboxd.operate.series import Bucket, series
+from inboxd.store.base import RunRow, Store, WatermarkRow
+
+RUNS_SHOWN: Final = 25
+CODES_SHOWN: Final = 12
+LETTERS_SHOWN: Final = 50
+RECORDS_SHOWN: Final = 100
+BUCKETS: Final = {"1h": 60, "24h": 48, "7d": 56, "all": 60}
+"""A bucket is a minute, half an hour, three hours; of all it is a sixtieth."""
+
+
+class Window(StrEnum):
+    """How far back the overview looks."""
+
+    HOUR = "1h"
+    DAY = "24h"
+    WEEK = "7d"
+    ALL = "all"
+
+    @property
+    def hours(self) -> float | None:
+        """The window's length; ``None`` is from the first run on."""
+        return {"1h": 1.0, "24h": 24.0, "7d": 168.0, "all": None}[self.value]
+
+    @property
+    def words(self) -> str:
+        """The window in words, to end a sentence with."""
+        return {"1h": "the last hour", "24h": "the last 24 hours", "7d": "the last 7 days", "all": "all time"}[self]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedLine:
+    """One feed, or a job whose runs were imported, in the overview's table."""
+
+    name: str
+    runs: int = 0
+    failures: int = 0
+    success_rate: float | None = None
+    avg_duration_ms: float = 0.0
+    rows_in: int = 0
+    rows_out: int = 0
+    watermark: str | None = None
+    lag_s: float | None = None
+    last_success: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The first page."""
+
+    window: Window
+    now: datetime
+    runs: int
+    successes: int
+    failures: int
+    running: int
+    success_rate: float
+    p95_ms: int
+    rows_in: int
+    rows_out: int
+    rest: Rest
+    feeds: Sequence[FeedLine]
+    series: Sequence[Bucket]
+    recent: Sequence[RunRow]
+    letters: Sequence[CodeCount]
+    samples: dict[tuple[str, str], Letter]
+
+    @property
+    def letters_total(self) -> int:
+        """How many dead letters wait to be resolved."""
+        return sum(count.count for count in self.letters)
+
+    @property
+    def lag(self) -> FeedLine | None:
+        """The feed whose watermark is furthest behind."""
+        lagging = [line for line in self.feeds if line.lag_s is not None]
+        return max(lagging, key=lambda line: line.lag_s or 0, default=None)
+
+    @property
+    def last(self) -> RunRow | None:
+        """The newest run that has ended."""
+        return next((run for run in self.recent if run.status is not RunStatus.RUNNING), None)
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """One run: its row, a page of its records, its first dead letters."""
+
+    run: RunRow
+    records: Sequence[Record]
+    more: tuple[str, int] | None
+    letters: Sequence[Letter]
+
+
+@dataclass(frozen=True, slots=True)
+class LettersPage:
+    """A page of dead letters, and how many there are by code."""
+
+    counts: Sequence[CodeCount]
+    letters: Sequence[Letter]
+    more: int | None
+
+
+def overview(store: Store, feeds: Sequence[Feed], window: Window, now: datetime) -> Overview:
+    """Gather the first page."""
+    found = health(store, now=now, hours=window.hours, limit=0)
+    jobs: list[dict[str, object]] = found["per_job"]  # type: ignore[assignment]  # its shape is health's contract
+    numbers = {key: value for key, value in found.items() if isinstance(value, int | float)}
+    letters = count_open(store)
+    names = [feed.name for feed in feeds] + [str(job["job"]) for job in jobs]
+    return Overview(
+        window=window,
+        now=now,
+        runs=int(numbers["total_runs"]),
+        successes=int(numbers["successes"]),
+        failures=int(numbers["failures"]),
+        running=int(numbers["running"]),
+        success_rate=float(numbers["success_rate"]),
+        p95_ms=int(numbers["p95_duration_ms"]),
+        rows_in=int(numbers["total_rows_in"]),
+        rows_out=int(numbers["total_rows_out"]),
+        rest=rest(store, now=now, hours=window.hours),
+        feeds=_lines(feeds, jobs, store.watermarks(), last_successes(store, dict.fromkeys(names)), now),
+        series=series(store, now=now, hours=window.hours, buckets=BUCKETS[window.value]),
+        recent=recent_runs(store, now=now, hours=window.hours, limit=RUNS_SHOWN),
+        letters=letters,
+        samples=samples(store, letters[:CODES_SHOWN]),
+    )
+
+
+def _lines(
+    feeds: Sequence[Feed],
+    jobs: Sequence[dict[str, object]],
+    marks: Sequence[WatermarkRow],
+    successes: dict[str, str],
+    now: datetime,
+) -> list[FeedLine]:
+    """Return a line per feed in the order of the config, then the other jobs, the busiest first."""
+    by_job = {str(job["job"]): job for job in jobs}
+    by_mark = {mark.name: mark.value for mark in marks}
+    known = {feed.name: feed for feed in feeds}
+    lines = []
+    for name in dict.fromkeys([*known, *by_job]):
+        job = by_job.get(name, {})
+        numbers = {key: value for key, value in job.items() if isinstance(value, int | float)}
+        successes_and_failures = int(numbers.get("successes", 0)) + int(numbers.get("failures", 0))
+        at = watermark_time(known.get(name), by_mark.get(name))
+        lines.append(
+            FeedLine(
+                name=name,
+                runs=int(numbers.get("runs", 0)),
+                failures=int(numbers.get("failures", 0)),
+                success_rate=float(numbers["success_rate"]) if successes_and_failures else None,
+                avg_duration_ms=float(numbers.get("avg_duration_ms", 0)),
+                rows_in=int(numbers.get("rows_in", 0)),
+                rows_out=int(numbers.get("rows_out", 0)),
+                watermark=by_mark.get(name),
+                lag_s=None if at is None else max((now - at).total_seconds(), 0.0),
+                last_success=successes.get(name),
+            )
+        )
+    return lines
+
+
+def watermark_time(feed: Feed | None, value: str | None) -> datetime | None:
+    """Return a watermark as a moment, where the feed's cursor is one."""
+    if feed is None or value is None:
+        return None
+    kind = feed.cursor_field.type
+    if kind is FieldType.TIMESTAMP:
+        return moment(value)
+    return moment(f"{value}T00:00:00Z") if kind is FieldType.DATE else None
+
+
+def run_page(store: Store, run_id: int, after: tuple[str, int] | None) -> RunPage | None:
+    """Gather a run's page; ``None`` if there is no such run."""
+    run = store.run(run_id)
+    if run is None:
+        return None
+    records = records_of(store, run_id, after=after, limit=RECORDS_SHOWN + 1)
+    shown = records[:RECORDS_SHOWN]
+    more = (shown[-1].record_key, shown[-1].record_no) if len(records) > RECORDS_SHOWN else None
+    letters = newest_letters(store, run=run_id, limit=LETTERS_SHOWN) if run.rows_rejected else []
+    return RunPage(run, shown, more, letters)
+
+
+def record_page(store: Store, feeds: Sequence[Feed], key: str, feed: str | None) -> Explanation:
+    """Gather everything that is known of a key: the same as ``inboxd explain``."""
+    return explain(store, feeds, key, feed=feed)
+
+
+def letters_page(store: Store, *, feed: str | None, code: str | None, before: int | None) -> LettersPage:
+    """Gather a page of unresolved dead letters."""
+    found = newest_letters(store, feed=feed, code=code, before=before, limit=LETTERS_SHOWN + 1)
+    more = found[LETTERS_SHOWN - 1].id if len(found) > LETTERS_SHOWN else None
+    return LettersPage(count_open(store), found[:LETTERS_SHOWN], more)
+
+
+def bucket_label(bucket: Bucket, window: Window) -> str:
+    """Return a bucket's span for its tooltip and its row: from its start, in UTC."""
+    start = moment(bucket.start)
+    length = moment(bucket.end) - start
+    if window in {Window.HOUR, Window.DAY} or length < timedelta(hours=1):
+        return f"{start:%d %b %H:%M}"
+    return f"{start:%d %b %H:%M}" if length < timedelta(days=1) else f"{start:%d %b %Y}"
+
+
+def since(now: datetime, text: str) -> float:
+    """Return how long ago a canonical moment is (s); never below zero."""
+    return max((now - moment(text)).total_seconds(), 0.0)
+
+
+def ago(now: datetime, seconds: float) -> str:
+    """Return the canonical moment so long before ``now``."""
+    return stamp(now - timedelta(seconds=seconds))

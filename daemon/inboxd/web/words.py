@@ -1,0 +1,89 @@
+"""How numbers, spans and moments are written for people: short, and never rounded to something untrue."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from inboxd.clock import moment
+
+MINUTE: Final = 60
+HOUR: Final = 3_600
+DAY: Final = 86_400
+_PASSWORD: Final = re.compile(r"://[^\s/]*@|\b(?:ssl)?password=\S+", re.IGNORECASE)
+_PATH: Final = re.compile(r"(?<![\w./-])(?:/[^\s/'\":;,()]+)+/(?=[^\s/])")
+
+
+def number(value: int) -> str:
+    """``1,234,567``."""
+    return f"{value:,}"
+
+
+def short(value: float) -> str:
+    """Return a number in at most five characters, for the axis of a chart: ``1.2k``, ``3M``."""
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def span(seconds: float) -> str:
+    """Return a span in its two largest units: ``3 d 4 h``, ``2 min 5 s``, ``12 s``."""
+    whole = int(max(seconds, 0))
+    if whole < MINUTE:
+        return f"{whole} s"
+    if whole < HOUR:
+        return _two(whole, MINUTE, "min", 1, "s")
+    if whole < DAY:
+        return _two(whole, HOUR, "h", MINUTE, "min")
+    return _two(whole, DAY, "d", HOUR, "h")
+
+
+def _two(whole: int, large: int, large_unit: str, small: int, small_unit: str) -> str:
+    rest = whole % large // small
+    return f"{whole // large} {large_unit}" + (f" {rest} {small_unit}" if rest else "")
+
+
+def milliseconds(value: float) -> str:
+    """Return a duration: ``7 ms``, ``1.25 s``, ``3 min 20 s``."""
+    if value < 1_000:  # noqa: PLR2004 - one second
+        return f"{value:.0f} ms"
+    if value < MINUTE * 1_000:
+        return f"{value / 1000:.3g} s"
+    return span(value / 1000)
+
+
+def size(value: int) -> str:
+    """Return a size in bytes: ``812 B``, ``1.2 MiB``."""
+    amount = float(value)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:  # noqa: PLR2004 - the next unit
+            return f"{amount:.3g} {unit}" if unit != "B" else f"{value} B"
+        amount /= 1024
+    return f"{amount:.3g} TiB"
+
+
+def percent(value: float) -> str:
+    """Return a share in per cent with one decimal, and 100 only where nothing is missing."""
+    return f"{value:.1f}".removesuffix(".0") if value not in {100.0, 0.0} else f"{value:.0f}"
+
+
+def clock(text: str, now: datetime) -> str:
+    """Return a moment as its time of day (UTC), with its date unless it is today's."""
+    when = moment(text)
+    if when.date() == now.date():
+        return f"{when:%H:%M:%S}"
+    return f"{when:%d %b %H:%M:%S}" if when.year == now.year else f"{when:%d %b %Y %H:%M}"
+
+
+def without_places(text: str, roots: Sequence[str] = ()) -> str:
+    """Return a message without passwords and without the folders of this machine; file names stay.
+
+    ``roots`` are folders known to stand in messages: they may have spaces in them, which no pattern would find.
+    """
+    text = _PASSWORD.sub("://…@" if "://" in text else "…", text)
+    for root in sorted(roots, key=len, reverse=True):
+        text = text.replace(root.rstrip("/") + "/", "…/")
+    return _PATH.sub("…/", text)
