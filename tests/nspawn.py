@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,8 @@ CHECKOUT: Final = Path(__file__).resolve().parent.parent
 CHECKOUT_INSIDE: Final = "/usr/local/src/inboxd"
 BOOT_DEADLINE_S: Final = 60.0
 POLL_S: Final = 0.05
+HALT: Final = signal.SIGRTMIN + 3
+"""What systemd as the first process takes for ``halt``, see systemd(1)."""
 COMMAND_TIMEOUT_S: Final = 110.0
 NSPAWN: Final = (
     "systemd-nspawn",
@@ -181,31 +184,32 @@ class Machine:
         """Shut down in order, as ``poweroff`` does. May be called twice."""
         if self._nspawn is None:
             return
-        if self._nspawn.poll() is None and self._leader:
-            os.kill(self._leader, 37)  # SIGRTMIN+3 of glibc: systemd's "halt"
+        if self._leader:
+            with suppress(ProcessLookupError):
+                os.kill(self._leader, HALT)
         try:
             self._nspawn.wait(BOOT_DEADLINE_S)
         except subprocess.TimeoutExpired:
-            self._nspawn.kill()
-            self._nspawn.wait()
-        self._nspawn = None
-        self._leader = 0
+            self.cut_power()
+        self._nspawn, self._leader = None, 0
 
     def cut_power(self) -> None:
-        """End everything at once, with nothing told."""
-        if self._nspawn is not None:
-            self._nspawn.kill()
-            self._nspawn.wait()
-        self._nspawn = None
-        self._leader = 0
+        """End everything at once, with nothing told. May be called twice."""
+        if self._nspawn is None:
+            return
+        # The machine outlives systemd-nspawn; but with its first process all of its processes end.
+        with suppress(ProcessLookupError):
+            os.kill(self._leader or self._nspawn.pid, signal.SIGKILL)
+        self._nspawn.wait(BOOT_DEADLINE_S)
+        self._nspawn, self._leader = None, 0
 
 
 @contextmanager
 def booted(disk: Disk, *, host_network: bool = False, binds: Mapping[Path, str] | None = None) -> Iterator[Machine]:
     """Boot a machine on the disk, with folders of the host (``binds``) to be read inside, and halt it at the end."""
     machine = Machine(disk, host_network=host_network, binds=binds)
-    machine.boot()
     try:
+        machine.boot()
         yield machine
     finally:
         machine.halt()

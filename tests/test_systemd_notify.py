@@ -69,7 +69,7 @@ def test_a_status_cannot_smuggle_in_another_assignment(tmp_path: Path) -> None:
         assert manager.recv(4096) == b"STATUS=loading a STOPPING=1 .json ?"
 
 
-@pytest.mark.parametrize("environ", ({}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1234"}))
+@pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1234"}])
 def test_without_a_manager_nothing_is_sent_and_nothing_fails(environ: dict[str, str]) -> None:
     """On a terminal there is nobody to tell."""
     notifier = Notifier.from_environment(environ, os.getpid())
@@ -93,7 +93,7 @@ def test_a_manager_that_is_gone_or_deaf_does_not_stop_the_work(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("environ", "expected"),
-    (
+    [
         ({"WATCHDOG_USEC": "60000000"}, 60.0),
         ({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": "42"}, 1.5),
         ({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": "43"}, None),
@@ -101,7 +101,7 @@ def test_a_manager_that_is_gone_or_deaf_does_not_stop_the_work(tmp_path: Path) -
         ({"WATCHDOG_USEC": "-1"}, None),
         ({"WATCHDOG_USEC": "soon"}, None),
         ({}, None),
-    ),
+    ],
 )
 def test_the_watchdog_is_the_one_set_for_this_process(environ: dict[str, str], expected: float | None) -> None:
     """A watchdog meant for another process, or a period that is no number, is no watchdog."""

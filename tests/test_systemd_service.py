@@ -103,7 +103,7 @@ def test_senders_see_neither_the_data_nor_touch_each_others_files(service: Servi
     assert run("touch", f"{INBOX}/x", user="eve", check=False).returncode == 1
 
 
-@pytest.mark.parametrize("running", (True, False), ids=("running", "stopped"))
+@pytest.mark.parametrize("running", [True, False], ids=("running", "stopped"))
 def test_a_member_of_the_group_reads_the_status(service: Service, running: bool) -> None:  # noqa: FBT001 - a case
     """``inboxd status`` finds the service's config by itself and works for the group, running and stopped."""
     drop(service, "a.ndjson", record(1))
@@ -207,13 +207,13 @@ def test_it_stops_in_order_in_the_middle_of_a_big_file(service: Service) -> None
     assert service.sql("SELECT count(*), min(status) FROM etl_runs") == [[1, "success"]]
 
 
-@pytest.mark.parametrize("orderly", (True, False), ids=("reboot", "power-cut"))
+@pytest.mark.parametrize("orderly", [True, False], ids=("reboot", "power-cut"))
 def test_files_that_wait_through_a_boot_are_loaded(disk: Disk, orderly: bool) -> None:  # noqa: FBT001 - a case
     """A reboot or a power cut in the middle of many files: after the boot all of them are there."""
     machine = Machine(disk)
     service = Service(machine)
-    machine.boot()
     try:
+        machine.boot()
         service.wait_active()
         service.configure("", MERGE)
         service.systemctl("restart")
@@ -256,7 +256,9 @@ def test_the_journal_is_lines_that_jq_reads(service: Service) -> None:
     drop(service, "a.ndjson", record(1))
     service.wait_event("file_loaded", file="a.ndjson")
     service.systemctl("restart")
-    lines = [json.loads(line) for line in service.machine.journal("inboxd")]
+    # Some kernels have no cgroup.kill to write to, and systemd says so: not about the service.
+    said = [line for line in service.machine.journal("inboxd") if "Failed to kill control group" not in line]
+    lines = [json.loads(line) for line in said]
     assert {"daemon_started", "file_loaded", "daemon_stopped"} <= {line["event"] for line in lines}
 
 

@@ -29,7 +29,7 @@ def settings(unit: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("unit", UNITS)
-@pytest.mark.parametrize("drop_ins", ((), ("page",), ("postgresql",), ("page", "postgresql")), ids="+".join)
+@pytest.mark.parametrize("drop_ins", [(), ("page",), ("postgresql",), ("page", "postgresql")], ids="+".join)
 def test_every_unit_is_sandboxed_whatever_is_opened(
     unit: str, drop_ins: tuple[str, ...], tmp_path: Path, require_tool: Callable[[str, str], str]
 ) -> None:
