@@ -15,7 +15,7 @@ from typing import Final
 from inboxd import __version__
 from inboxd.clock import Clock, SystemClock, stamp
 from inboxd.config import Settings, match_feed
-from inboxd.daemon import Daemon, Folders
+from inboxd.daemon import LONGEST_WAIT_S, Daemon, Folders
 from inboxd.errors import EXIT_CONFIG, Interrupted, OperatorFault
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.scan import Inbox
@@ -116,7 +116,6 @@ class Service:
 
             store = stack.enter_context(self._store(log, tick))
             daemon = self._daemon(store, log, wake, signals, tick, shared=shared)
-            daemon.longest_wait_s = min(daemon.longest_wait_s, notifier.feed_every_s)
             daemon.on_pass = lambda daemon: self._after_pass(daemon, signals, notifier)
             stack.callback(daemon.watch.stop)
             self._serve(stack, daemon, log)
@@ -195,10 +194,13 @@ class Service:
             notifier.ready(_status(daemon))
         if self._serving:
             self._publish(daemon)
-        if now - self._state_written >= STATE_EVERY_S:
-            self._state_written = now
-            self._write_state(daemon)
-            notifier.status(_status(daemon))
+        if now - self._state_written < STATE_EVERY_S:
+            daemon.longest_wait_s = STATE_EVERY_S  # come round again soon: what was done since then is not written yet
+            return
+        self._state_written = now
+        self._write_state(daemon)
+        notifier.status(_status(daemon))
+        daemon.longest_wait_s = min(LONGEST_WAIT_S, notifier.feed_every_s)
 
     def _reload(self, daemon: Daemon) -> None:
         """Take over a changed config whole, or keep the old one whole."""
