@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -21,10 +22,8 @@ if TYPE_CHECKING:
     from inboxd.operate.letters import Filter
     from inboxd.operate.replay import Replay
 
-Command = TypeVar("Command", bound=Callable[..., object])
 
-
-def _filters(command: Command) -> Command:
+def _filters(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that choose letters."""
     for option in (
         click.option("--until", type=Moment(), help="Only letters written before this moment."),
@@ -50,7 +49,7 @@ def letters() -> None:
 @click.option("--after", type=click.IntRange(0), default=0, help="Only letters with an id above this: the next page.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def list_letters(
+def list_letters(  # noqa: PLR0913 - each is one way to choose
     context: click.Context,
     feed: str | None,
     code: str | None,
@@ -215,7 +214,7 @@ def _replay(context: click.Context, feeds: Sequence[Feed], wanted: Filter) -> li
                 click.echo(f"inboxd: feed {name!r} is not in the config: its letters stay", err=True)
                 continue
             limit = furthest_cursor(feed, clock.now())
-            done.append(patiently(lambda: put_back(store, feed, wanted, clock=clock, host=host, limit=limit)))
+            done.append(patiently(partial(put_back, store, feed, wanted, clock=clock, host=host, limit=limit)))
     return done
 
 

@@ -1,7 +1,8 @@
 """``inboxd dead-letters replay``: what was refused, judged again by today's config, and loaded if it passes.
 
-The rows, their lineage, the watermark, the run and the mark on each letter commit in one transaction. The watermark does
-not skip replayed records, and a row that is newer stays: then its letter is resolved all the same, as its record is stale.
+The rows, their lineage, the watermark, the run and the mark on each letter commit in one transaction. The watermark
+does not skip replayed records, and a row that is newer stays: then the letter is resolved all the same, its record
+being stale.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import date
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
@@ -20,10 +20,11 @@ class Day(TypeDecorator[str]):
     impl = sa.Text
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[object]:
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:  # Any: as SQLAlchemy declares it
         """Choose the column type of the database."""
-        kind = sa.Date() if dialect.name == "postgresql" else sa.Text()
-        return dialect.type_descriptor(kind)
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(sa.Date())
+        return dialect.type_descriptor(sa.Text())
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> object:
         """Hand PostgreSQL a date instead of its text."""
