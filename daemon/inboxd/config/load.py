@@ -36,6 +36,7 @@ _EXPECTED: Final = {
     "int_type": "must be a whole number",
     "model_type": "must be a table",
     "string_type": 'must be a text in quotes, such as "this"',
+    "too_short": "must not be empty",
     "tuple_type": 'must be an array, such as ["this"]',
 }
 
