@@ -11,7 +11,10 @@ from typing import Final
 
 import pytest
 
-pytest_plugins = ("installed",)  # inboxd installed on a machine of its own, for test_systemd_*
+pytest_plugins = (
+    "installed",  # inboxd on a machine of its own, for test_systemd_*
+    "stores",  # real databases, for test_store_* and everybody else
+)
 
 REQUIRE_ALL: Final = "INBOXD_REQUIRE_ALL"
 """Set where everything must be tested (CI): what would be skipped for want of a tool fails there."""

