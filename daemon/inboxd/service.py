@@ -195,7 +195,7 @@ class Service:
         if self._serving:
             self._publish(daemon)
         if now - self._state_written < STATE_EVERY_S:
-            daemon.longest_wait_s = STATE_EVERY_S  # come round again soon: what was done since then is not written yet
+            daemon.longest_wait_s = min(STATE_EVERY_S, notifier.feed_every_s)  # what was done since is not written yet
             return
         self._state_written = now
         self._write_state(daemon)
@@ -264,7 +264,9 @@ class Service:
                 for held in daemon.held
             ][:MAX_LISTED],
             unsettled=[
-                Waiting(file=printable(found.name), code="not_settled", message=found.reason, since=self._wall(found.since))
+                Waiting(
+                    file=printable(found.name), code="not_settled", message=found.reason, since=self._wall(found.since)
+                )
                 for found in survey.unsettled[:MAX_LISTED]
             ],
         )
