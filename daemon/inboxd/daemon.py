@@ -11,7 +11,7 @@ from inboxd.clock import Clock, stamp
 from inboxd.errors import DatabaseFault, FileFault, Interrupted, WorldFault
 from inboxd.held import Held, HeldFiles, pause_after
 from inboxd.inbox.archive import Archive
-from inboxd.inbox.claim import Claim, Source, new_claim_id, release, take
+from inboxd.inbox.claim import Claim, Source, forget, new_claim_id, release, take
 from inboxd.inbox.notices import Notice
 from inboxd.inbox.scan import Candidate, Inbox, Survey
 from inboxd.inbox.watch import Watch
@@ -114,6 +114,10 @@ class Daemon:
 
     def _start(self) -> None:
         self._notice(self.watch.start())
+        for verdict in self.recovery.unsaid():
+            if verdict.outcome is Outcome.FAILED:
+                self._report_again(verdict)
+            log_verdict(self.log, verdict, archived=None, recovered=verdict.outcome is not Outcome.FAILED)
         for held in self.recovery.at_start():
             self.held.add(held)
 
@@ -241,8 +245,10 @@ class Daemon:
         return True
 
     def _finish(self, held: Held, verdict: Verdict) -> None:
-        """Move a file whose verdict is committed, and say the verdict, once."""
-        first_time = held.verdict is None
+        """Move a file whose verdict is committed, and say the verdict, once.
+
+        The claim's folder goes last: it is what tells the next start, after a crash, that the verdict was not said.
+        """
         held.verdict = verdict
         archived: str | None = None
         try:
@@ -251,13 +257,18 @@ class Daemon:
             self.hook(Step.ARCHIVE, Edge.AFTER)
         except WorldFault as fault:
             self._hold(held, fault)
-        else:
+        self._say(held, verdict, archived)
+        if archived is not None:
             self.held.remove(held)
-        if first_time or (held.recovered and archived):
-            log_verdict(self.log, verdict, archived=archived, recovered=held.recovered)
-            self.tally.count(verdict.outcome)
-            self.on_verdict(verdict)
-            held.recovered = False
+            forget(held.claim)
+
+    def _say(self, held: Held, verdict: Verdict, archived: str | None) -> None:
+        if held.said:
+            return
+        log_verdict(self.log, verdict, archived=archived, recovered=held.recovered)
+        held.said = True
+        self.tally.count(verdict.outcome)
+        self.on_verdict(verdict)
 
     def _archive(self, claim: Claim, verdict: Verdict) -> str:
         archive = self.folders.archive
@@ -266,6 +277,12 @@ class Daemon:
         path = archive.put(claim, archive.failed, verdict.run_id)
         archive.report(path, report_of(verdict))
         return str(path)
+
+    def _report_again(self, verdict: Verdict) -> None:
+        """A crash came between the move to ``failed/`` and the report: write it now."""
+        path = self.folders.archive.find(verdict.file_name, verdict.run_id)
+        if path is not None and not self.folders.archive.has_report(path):
+            self.folders.archive.report(path, report_of(verdict))
 
     def _defer(self, held: Held, fault: WorldFault) -> None:
         """The world's fault: the file waits, and so does everything else where the database is at fault."""
@@ -310,7 +327,9 @@ class Daemon:
     def _bug(self, held: Held, error: Exception) -> None:
         """Our own fault: the file goes to ``failed/`` as ``internal_error`` with the traceback in the log."""
         emit(self.log, Event.BUG, file=held.claim.name, feed=held.feed, traceback=traceback.format_exc())
-        fault = FileFault("internal_error", f"{type(error).__name__}: {error}", "please report this with the log's line")
+        fault = FileFault(
+            "internal_error", f"{type(error).__name__}: {error}", "please report this with the log's line"
+        )
         try:
             self._finish(held, self.recovery.fail(held.claim, held.feed, fault))
         except WorldFault as world:

@@ -35,6 +35,9 @@ class Held:
     retry: bool = False
     """Asked for by ``inboxd retry``: read without the watermark."""
     recovered: bool = False
+    """Its run was committed before this daemon started."""
+    said: bool = False
+    """Its verdict is in the log."""
     verdict: Verdict | None = None
     run_id: int | None = None
     fault: WorldFault | None = None

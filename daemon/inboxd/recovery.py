@@ -9,7 +9,7 @@ from typing import Final
 from inboxd.clock import Clock, stamp
 from inboxd.errors import FileFault
 from inboxd.held import Held
-from inboxd.inbox.claim import Claim, claims
+from inboxd.inbox.claim import Claim, claims, unsaid
 from inboxd.log import Event, Logger, emit
 from inboxd.model import Counts, Feed, Outcome, RunStart, RunStatus, Verdict, printable
 from inboxd.store.base import RunEnd, RunRow, Store
@@ -18,6 +18,8 @@ INTERRUPTED: Final = "interrupted"
 POISON: Final = "poison"
 POISON_AFTER: Final = 3
 """So many crashes in the middle of one claim, and the file goes to ``failed/``: it must not hold a daemon in a loop."""
+SHARED_GRACE_S: Final = 60.0
+"""On a shared inbox a claim without a run may be another daemon's, just being made or just being left."""
 
 
 @dataclass(slots=True)
@@ -39,6 +41,13 @@ class Recovery:
             held = self._held(claim)
             if held is not None:
                 yield held
+
+    def unsaid(self) -> Iterator[Verdict]:
+        """Yield the verdicts of files that were moved just before a crash, so that nothing was said of them."""
+        for claim_id in unsaid(self.root(), older_than_s=SHARED_GRACE_S if self.shared else 0.0):
+            verdict = _ended(self.store.runs_of_claim(claim_id))
+            if verdict is not None:
+                yield verdict
 
     def of_the_dead(self, mine: Container[str]) -> Iterator[Held]:
         """On a shared inbox, yield the claims of daemons that have died since; on one of our own, none."""
@@ -103,9 +112,7 @@ def _ended(runs: list[RunRow]) -> Verdict | None:
 
 
 def _verdict(run: RunRow, outcome: Outcome) -> Verdict:
-    counts = Counts(
-        run.rows_in, run.rows_out, run.rows_rejected or 0, run.rows_skipped or 0, run.rows_stale or 0
-    )
+    counts = Counts(run.rows_in, run.rows_out, run.rows_rejected or 0, run.rows_skipped or 0, run.rows_stale or 0)
     return Verdict(
         outcome=outcome,
         run_id=run.id,

@@ -35,6 +35,7 @@ class Archive:
     def put(self, claim: Claim, folder: Path, run_id: int) -> Path:
         """Move a claimed file to its place below ``folder``, and return where it is now. Never overwrites.
 
+        The claim's folder stays, empty, as the mark that the file's verdict is still to be said: see ``forget``.
         May be called again after a crash or an error at any point. Raises ``WorldFault``: the file is still claimed, or
         already in its place, and another call goes on from there; ``gone`` if it is in neither.
         """
@@ -57,8 +58,15 @@ class Archive:
         claimed_in = os.path.dirname(claim.path)
         with contextlib.suppress(FileNotFoundError):
             sync_folder(claimed_in)
-        remove_empty(claimed_in, claim.folder)
         return target
+
+    def find(self, name: str, run_id: int) -> Path | None:
+        """Return where in ``failed/`` the file of a run is, under its own name or the one with the run's number."""
+        place = self.failed / os.path.dirname(name)
+        for candidate in (marked(os.path.basename(name), f"run-{run_id}"), os.path.basename(name)):
+            if os.path.isfile(place / candidate):
+                return place / candidate
+        return None
 
     def take_back(self, root: str, path: str | os.PathLike[str], name: str, claim_id: str) -> Claim:
         """Claim a file of ``processed/`` or ``failed/`` again, as ``name`` (relative to the inbox), for ``retry``.
@@ -76,6 +84,11 @@ class Archive:
         except OSError as error:
             remove_empty(os.path.dirname(target), f"{root}/{CLAIMED}/{claim_id}")
             raise world_fault(error, f"claiming {printable(source)} again", root) from error
+
+    def has_report(self, path: str | os.PathLike[str]) -> bool:
+        """Tell whether a failed file has its report beside it."""
+        folder, name = os.path.split(os.fspath(path))
+        return os.path.exists(os.path.join(folder, report_name(name)))
 
     def remove_report(self, path: str | os.PathLike[str]) -> None:
         """Remove the report of a file that is no longer in ``failed/``; it need not be there."""

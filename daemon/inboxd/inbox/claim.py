@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -149,8 +150,36 @@ def _not_taken(error: OSError, candidate: Candidate, root: str) -> WorldFault:
     return WorldFault(NOT_MOVABLE, message, hint)
 
 
+def forget(claim: Claim) -> None:
+    """Remove the claim's empty folder: its file is archived and its verdict said."""
+    remove_empty(os.path.dirname(claim.path), claim.folder)
+
+
+def unsaid(root: str, *, older_than_s: float = 0.0) -> Iterator[str]:
+    """Yield the ids of claims whose folder is empty, and remove it: their file was moved, or never came.
+
+    A crash came after the move and before the verdict was said. On a shared inbox another daemon may be just there:
+    ``older_than_s`` leaves its folders alone.
+    """
+    folder = f"{root}/{CLAIMED}"
+    try:
+        ids = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise world_fault(error, "listing what is claimed", folder) from error
+    for claim_id in ids:
+        place = f"{folder}/{claim_id}"
+        with contextlib.suppress(FileNotFoundError):
+            young = time.time() - os.stat(place).st_mtime < older_than_s
+            if not young and not any(names for _, _, names in os.walk(place)):
+                yield claim_id
+                for below, _, _ in os.walk(place, topdown=False):
+                    remove_empty(below, below)
+
+
 def claims(root: str) -> Iterator[Claim]:
-    """Yield what ``.claimed`` holds, in the order in which it was claimed; folders that are left empty are removed.
+    """Yield the files that ``.claimed`` holds, in the order in which they were claimed.
 
     Raises ``WorldFault`` if it cannot be listed.
     """
@@ -174,8 +203,6 @@ def _claims_in(folder: str, claim_id: str) -> Iterator[Claim]:
                 continue  # its daemon is alive and done with it
             if claim is not None:
                 yield claim
-        if not names:
-            remove_empty(place, place)  # stays if there is a folder in it that is not empty
 
 
 def release(root: str, claim: Claim) -> bool:

@@ -1,0 +1,106 @@
+"""Killed at every boundary of a file's way, and started again: nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from crashing import EXIT_KILLED
+from daemons import Home, record
+
+from inboxd.model import Edge, Step
+
+CRASHING = Path(__file__).with_name("crashing.py")
+GOOD = [record("a"), record("b", value="no number"), record("c"), record("a", ts="2026-01-15T10:29:00Z")]
+BAD = b'[{"key": "a"},]'
+FAILING_STEPS = [Step.CLAIM, Step.BEGIN, Step.STAGE, Step.ARCHIVE]
+"""The boundaries that a malformed file reaches."""
+
+pytestmark = pytest.mark.crash
+
+
+def crash(home: Home, step: Step, edge: Edge) -> None:
+    """Drain the inbox with a daemon that dies at one boundary."""
+    done = subprocess.run(
+        [sys.executable, str(CRASHING), step.value, edge.value],
+        cwd=home.path,
+        env=home.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == EXIT_KILLED, f"the boundary was not reached: {done.stderr}"
+
+
+def state(home: Home) -> dict[str, object]:
+    """Return everything that must be as if there had been no crash."""
+    return {
+        "target": home.rows(),
+        "dead_letters": home.query("SELECT raw, error, record_no, record_key FROM dead_letters ORDER BY id"),
+        "lineage": home.query("SELECT record_key, step, record_no FROM lineage ORDER BY record_no, step"),
+        "watermark": home.query("SELECT name, value FROM watermarks"),
+        "loaded": home.query("SELECT rows_in, rows_out, rows_stale FROM etl_runs WHERE status = 'success'"),
+        "running": home.query("SELECT id FROM etl_runs WHERE status = 'running'"),
+        "processed": sorted(path.name for path in home.processed.rglob("*") if path.is_file()),
+        "failed": sorted(path.name for path in home.failed.rglob("*") if path.is_file()),
+        "inbox": sorted(path.name for path in home.inbox.rglob("*")),
+    }
+
+
+def undisturbed(path: Path, name: str, content: object) -> dict[str, object]:
+    """Return the state after a run in which nothing happened."""
+    with Home(path) as home:
+        home.drop(name, content)  # type: ignore[arg-type] - one of the forms that drop takes
+        home.run_once()
+        return state(home)
+
+
+@pytest.mark.parametrize("edge", Edge)
+@pytest.mark.parametrize("step", Step)
+def test_a_crash_at_any_step_changes_nothing_in_the_end(tmp_path: Path, step: Step, edge: Edge) -> None:
+    """A daemon killed before or after any step, and started again, ends where one that was not killed ends."""
+    with Home(tmp_path / "crashed") as home:
+        home.drop("a.json", GOOD)
+        crash(home, step, edge)
+        assert home.run_once() == 0
+        expected = undisturbed(tmp_path / "calm", "a.json", GOOD)
+        assert state(home) == {**expected, "inbox": state(home)["inbox"]}
+        assert not [path for path in home.inbox.rglob("*") if path.is_file()]
+        assert len(home.verdicts("a.json")) == 1
+
+
+@pytest.mark.parametrize("edge", Edge)
+@pytest.mark.parametrize("step", FAILING_STEPS)
+def test_a_crash_around_a_failing_file_still_ends_in_failed(tmp_path: Path, step: Step, edge: Edge) -> None:
+    """A malformed file ends in failed with its report, wherever the daemon was killed."""
+    if (step, edge) == (Step.STAGE, Edge.AFTER):
+        edge = Edge.BEFORE  # staging a malformed file has no end
+    with Home(tmp_path) as home:
+        home.drop("bad.json", BAD)
+        crash(home, step, edge)
+        home.run_once()
+        found = state(home)
+        assert found["failed"] == ["bad.json", "bad.json.error.json"]
+        assert found["processed"] == []
+        assert home.query("SELECT COUNT(*) FROM etl_runs WHERE error_code = 'invalid_json'") == [(1,)]
+        assert len(home.verdicts("bad.json")) == 1
+
+
+def test_a_file_that_kills_the_daemon_three_times_is_poison(tmp_path: Path) -> None:
+    """No file can hold a daemon in a crash loop: after three crashes it goes to failed, and the others go on."""
+    with Home(tmp_path) as home:
+        home.drop("killer.json", GOOD)
+        for _ in range(3):
+            crash(home, Step.STAGE, Edge.AFTER)
+        home.drop("next.json", [record("next", ts="2026-03-01T00:00:00Z")])
+        assert home.run_once() == 1
+        assert home.verdicts("killer.json")[0]["error_code"] == "poison"
+        assert sorted(path.name for path in home.failed.iterdir()) == ["killer.json", "killer.json.error.json"]
+        assert [row[0] for row in home.rows()] == ["next"]
+        assert home.query("SELECT error_code, COUNT(*) FROM etl_runs WHERE error_code IS NOT NULL GROUP BY 1") == [
+            ("interrupted", 3),
+            ("poison", 1),
+        ]
