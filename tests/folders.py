@@ -141,8 +141,10 @@ class Watched:
         self.woken.set()
 
     def _hint(self, name: str, kind: Kind) -> bool:
-        self.hints.append((name, kind))
-        return self.bench.inbox.hint(name, kind)
+        interesting = self.bench.inbox.hint(name, kind)
+        if interesting:
+            self.hints.append((name, kind))
+        return interesting
 
     def until(self, condition: Callable[[], object]) -> None:
         """Wait, woken by the watch, until ``condition`` holds."""

@@ -8,16 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from watchdog.events import (
-    DirCreatedEvent,
-    DirModifiedEvent,
-    DirMovedEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.api import BaseObserver
 
 from inboxd.inbox.emitter import InboxObserver, PollObserver
@@ -57,6 +48,7 @@ class Watch:
         self._observers: list[BaseObserver] = []
         self._inotify: InboxObserver | None = None
         self._identity: tuple[int, int] | None = None
+        self._prefix = 0  # set while no watcher runs
         self._started = False
         self._said_polled = False
         self._overflowed = threading.Event()  # set by the watcher's threads, cleared by the loop's
@@ -156,9 +148,10 @@ class Watch:
         return [Notice(INBOX_POLLED, "", reason)]
 
     def _listen(self, place: str) -> None:
-        observer = InboxObserver(place, on_overflow=self._on_overflow, on_gone=self._on_gone)
+        self._prefix = len(place) + 1
+        observer = InboxObserver(place, self)
         try:
-            observer.schedule(_Handler(place, self._wake, self._hint), place, recursive=True)
+            observer.schedule(FileSystemEventHandler(), place, recursive=True)
             observer.start()
         except OSError:
             observer.fd.stop()
@@ -169,7 +162,7 @@ class Watch:
 
     def _poll(self) -> None:
         observer = PollObserver(self._poll_s)
-        observer.schedule(_Handler(self._root, self._wake, self._hint), self._root)
+        observer.schedule(_Clockwork(self._wake), self._root)
         observer.start()
         self._observers.append(observer)
 
@@ -180,40 +173,31 @@ class Watch:
             observer.stop()
             observer.join()
 
-    def _on_overflow(self) -> None:
+    def happened(self, path: str, kind: Kind) -> None:
+        """Pass on what happened to a file; wake the loop if that is worth it. Called from the watcher's thread."""
+        if self._hint(path[self._prefix :], kind):
+            self._wake()
+
+    def overflowed(self) -> None:
+        """Note that events were lost. Called from the watcher's thread."""
         self._overflowed.set()
         self._wake()
 
-    def _on_gone(self) -> None:
+    def gone(self) -> None:
+        """Note that what is watched is no more. Called from the watcher's thread."""
         self._gone.set()
         self._wake()
 
 
-class _Handler(FileSystemEventHandler):
-    """Turns events into hints. Runs in the observer's thread."""
+class _Clockwork(FileSystemEventHandler):
+    """Wakes the loop whenever the poller says so."""
 
-    def __init__(self, place: str, wake: Callable[[], None], hint: Hint) -> None:
-        self._prefix = len(place) + 1
+    def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._hint = hint
 
-    def dispatch(self, event: FileSystemEvent) -> None:
-        """Pass on what the event says of its path; wake the loop if that is worth it."""
-        if isinstance(event, DirModifiedEvent):
-            self._wake()
-            return
-        kind = _KINDS.get(type(event))
-        path = os.fsdecode(event.dest_path if isinstance(event, FileMovedEvent | DirMovedEvent) else event.src_path)
-        if kind is not None and self._hint(path[self._prefix :], kind):
-            self._wake()
-
-
-_KINDS: Final[dict[type[FileSystemEvent], Kind]] = {
-    FileCreatedEvent: Kind.CREATED,
-    FileClosedEvent: Kind.CLOSED,
-    FileMovedEvent: Kind.MOVED,
-    DirCreatedEvent: Kind.FOLDER,
-}
+    def dispatch(self, event: FileSystemEvent) -> None:  # noqa: ARG002 - as inherited
+        """Wake the loop."""
+        self._wake()
 
 
 def _identity(path: str) -> tuple[int, int]:
