@@ -110,7 +110,8 @@ class Check(ABC):
         self.is_key = is_key
         self._pattern = re.compile(field.pattern) if field.pattern is not None else None
         self._bounded = any(
-            limit is not None for limit in (field.minimum, field.maximum, field.choices, field.pattern, field.min_length)
+            limit is not None
+            for limit in (field.minimum, field.maximum, field.choices, field.pattern, field.min_length)
         ) or (field.max_length is not None)
 
     # one value
@@ -193,15 +194,15 @@ class Check(ABC):
     def read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:
         """Return the canonical form of a column of values that are there, ``None`` if in doubt."""
 
-    def suspects(self, column: list[Value]) -> list[int]:
+    def suspects(self, column: list[Value], scope: Scope) -> list[int]:
         """Return the indexes of the values that may not be valid, so far as that is cheap to tell."""
-        found = self.doubtful(column)
+        found = self.doubtful(column, scope)
         if self.optional:
             return [index for index in found if column[index] is not None and column[index] is not UNSET]
         return found
 
     @abstractmethod
-    def doubtful(self, column: list[Value]) -> list[int]:
+    def doubtful(self, column: list[Value], scope: Scope) -> list[int]:
         """Like ``suspects``, with absent values among them."""
 
 
@@ -244,11 +245,17 @@ class TextCheck(Check):
             return None
         if not scope.plain and "\0" in "".join(texts):
             return None
-        if self.is_key and max(map(len, texts)) * 4 > MAX_KEY_BYTES and max(map(len, map(str.encode, texts))) > MAX_KEY_BYTES:
+        if scope.typed and scope.plain:  # msgspec has bounded the characters of a key, here each is a byte
+            return texts
+        if (
+            self.is_key
+            and max(map(len, texts)) * 4 > MAX_KEY_BYTES
+            and max(map(len, map(str.encode, texts))) > MAX_KEY_BYTES
+        ):
             return None
         return texts
 
-    def doubtful(self, column: list[Value]) -> list[int]:
+    def doubtful(self, column: list[Value], scope: Scope) -> list[int]:
         return [i for i, v in enumerate(column) if type(v) is not str or not v or v.isspace() or "\0" in v]
 
 
@@ -270,7 +277,7 @@ class IntegerCheck(Check):
         lowest, highest = INTEGER_RANGE
         return integers if min(integers) >= lowest and max(integers) <= highest else None
 
-    def doubtful(self, column: list[Value]) -> list[int]:
+    def doubtful(self, column: list[Value], scope: Scope) -> list[int]:
         lowest, highest = INTEGER_RANGE
         return [i for i, v in enumerate(column) if type(v) is not int or not lowest <= v <= highest]
 
@@ -311,7 +318,7 @@ class RealCheck(Check):
             return None
         return numbers if all(map(math.isfinite, numbers)) else None
 
-    def doubtful(self, column: list[Value]) -> list[int]:
+    def doubtful(self, column: list[Value], scope: Scope) -> list[int]:
         return [i for i, v in enumerate(column) if type(v) is not float and type(v) is not int]
 
 
@@ -324,8 +331,11 @@ class BooleanCheck(Check):
     def read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:
         return column if scope.typed or only(column, bool) else None  # type: ignore[return-value] # just checked
 
-    def doubtful(self, column: list[Value]) -> list[int]:
+    def doubtful(self, column: list[Value], scope: Scope) -> list[int]:
         return [i for i, v in enumerate(column) if type(v) is not bool]
+
+
+_NO_CEILING: Final = "\U0010ffff"
 
 
 class TimestampCheck(Check):
@@ -345,8 +355,8 @@ class TimestampCheck(Check):
             return None
         return times.timestamps(column)  # type: ignore[arg-type] # just checked
 
-    def doubtful(self, column: list[Value]) -> list[int]:
-        return [i for i, v in enumerate(column) if type(v) is not str or times.timestamp(v) is None]
+    def doubtful(self, column: list[Value], scope: Scope) -> list[int]:
+        return times.doubtful(column, scope.ceiling if self.is_cursor and scope.ceiling else _NO_CEILING)
 
 
 class DateCheck(Check):
@@ -366,7 +376,7 @@ class DateCheck(Check):
             return None
         return times.days(column)  # type: ignore[arg-type] # just checked
 
-    def doubtful(self, column: list[Value]) -> list[int]:
+    def doubtful(self, column: list[Value], scope: Scope) -> list[int]:
         return [i for i, v in enumerate(column) if type(v) is not str or times.day(v) is None]
 
 
@@ -388,8 +398,8 @@ class SourceCheck(Check):
         done = list(map(self.read, column))
         return None if any(type(value) is Fault for value in done) else done  # type: ignore[return-value] # just checked
 
-    def doubtful(self, column: list[Value]) -> list[int]:
-        return [i for i, v in enumerate(column) if v is None or v is UNSET or type(self.one(v, Scope(None))) is Fault]
+    def doubtful(self, column: list[Value], scope: Scope) -> list[int]:
+        return [i for i, v in enumerate(column) if v is None or v is UNSET or type(self.one(v, scope)) is Fault]
 
 
 class EpochCheck(SourceCheck):

@@ -67,7 +67,7 @@ class Sifter:
         self.count = 0
 
     def window(self, chunk: bytes, *, array: bool, depth: int) -> tuple[list[Row], list[Reject]] | None:
-        """Sift the records of a chunk: elements apart by commas, or objects apart by white space.
+        """Sift the records of a chunk: an array of them, or objects apart by white space.
 
         Returns ``None`` when the chunk is not such a thing, or that cannot be told here. ``depth`` is how many levels
         are open around the records.
@@ -126,7 +126,7 @@ class Sifter:
                 records=[struct for struct in structs if struct is not None],
                 numbers=[first + index for index in good],
                 raws=[raws[index] for index in good],
-                chunk=b",".join([bytes(raws[index]) for index in good]),
+                chunk=b"[" + b",".join([bytes(raws[index]) for index in good]) + b"]",
                 array=True,
                 typed=False,
             )
@@ -202,9 +202,7 @@ def _number_of_reject(reject: Reject) -> int:
     return reject.record_no
 
 
-def _nothing_else(
-    compiled: CompiledFeed, shapes: Shapes, window: _Window, columns: list[list[Value]]
-) -> bool:
+def _nothing_else(compiled: CompiledFeed, shapes: Shapes, window: _Window, columns: list[list[Value]]) -> bool:
     """Tell by its double quotes whether the window has nothing in it but each declared name at most once."""
     if not shapes.provable or (not window.typed and shapes.inner):
         return False
@@ -228,7 +226,7 @@ def _nothing_else(
 
 def _maybe_deep(window: _Window, depth: int) -> bool:
     openers = window.chunk.count(b"{") + window.chunk.count(b"[")
-    if openers - len(window.records) + 1 + depth <= MAX_NESTING:
+    if openers - len(window.records) + depth <= MAX_NESTING:
         return False
     return any(_too_deep(raw, depth) for raw in window.sources())
 
@@ -288,7 +286,12 @@ def _without(window: _Window, columns: list[list[Value]], gone: set[int]) -> tup
     kept = [index not in gone for index in range(len(window.records))]
     raws = list(compress(window.sources(), kept))
     rest = _Window(
-        list(compress(window.records, kept)), list(compress(window.numbers, kept)), raws, window.chunk, window.array, window.typed
+        list(compress(window.records, kept)),
+        list(compress(window.numbers, kept)),
+        raws,
+        window.chunk,
+        window.array,
+        window.typed,
     )
     return rest, [list(compress(column, kept)) for column in columns]
 
@@ -344,7 +347,7 @@ def _check_column(check: Check, column: list[Value], scope: Scope) -> tuple[Sequ
     done = check.many(column, scope)
     if done is not None:
         return done, {}
-    suspects = check.suspects(column)
+    suspects = check.suspects(column, scope)
     if suspects and len(suspects) < len(column):
         unsuspected = set(suspects)
         filler = next(value for index, value in enumerate(column) if index not in unsuspected)

@@ -61,5 +61,8 @@ def last_balanced(text: bytes, start: int, *, array: bool) -> int | None:
 
 def _depth(text: bytes, start: int, end: int) -> int:
     return (
-        text.count(b"{", start, end) + text.count(b"[", start, end) - text.count(b"}", start, end) - text.count(b"]", start, end)
+        text.count(b"{", start, end)
+        + text.count(b"[", start, end)
+        - text.count(b"}", start, end)
+        - text.count(b"]", start, end)
     )

@@ -102,7 +102,9 @@ class _Run:
             if byte == ord("]"):
                 return
             if byte != ord(","):
-                raise text.fault("invalid_json", f"',' or ']' expected, found {shown(text.buffer, text.pos - 1)}", text.pos - 1)
+                raise text.fault(
+                    "invalid_json", f"',' or ']' expected, found {shown(text.buffer, text.pos - 1)}", text.pos - 1
+                )
             self._next("a value")
             if text.buffer[text.pos] == ord("]"):
                 raise text.fault("invalid_json", "a value expected, found ']'", text.pos)
@@ -125,12 +127,13 @@ class _Run:
         text.top_up()
         tried = -1
         for end in self._ends(array=lines is None):
-            chunk = text.buffer[text.pos : end]
-            if len(chunk) > MAX_RECORD or (lines is not None and b"}{" in chunk):
-                break
             if end == tried:
                 continue
             tried = end
+            chunk = memoryview(text.buffer)[text.pos : end]
+            chunk = b"".join((b"[", chunk, b"]")) if lines is None else bytes(chunk)
+            if len(chunk) > MAX_RECORD or (lines is not None and b"}{" in chunk):
+                break
             verdicts = self._sifter.window(chunk, array=lines is None, depth=depth)
             if verdicts is not None:
                 text.pos = end

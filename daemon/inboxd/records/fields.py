@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Reader(Generic[T]):
-    """Decodes a window of elements apart by commas, or of values apart by white space, or one record."""
+    """Decodes a window that is an array, or values apart by white space, or one record."""
 
     def __init__(self, kind: type[T]) -> None:
         self._array = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type] # made at run time
@@ -33,7 +33,7 @@ class Reader(Generic[T]):
 
     def window(self, chunk: bytes, *, array: bool) -> list[T]:
         """Raises ``msgspec.DecodeError``, of it ``ValidationError`` for JSON of another type; ``RecursionError``."""
-        return self._array.decode(b"[" + chunk + b"]") if array else self._one.decode_lines(chunk)
+        return self._array.decode(chunk) if array else self._one.decode_lines(chunk)
 
     def one(self, raw: bytes | Raw) -> T:
         """Raises the same."""
@@ -149,9 +149,7 @@ def _shapes(feed: Feed, checks: tuple[Check, ...]) -> Shapes | None:
         typed=Reader(typed),
         loose=Reader(loose),
         leaves=tuple(leaves[index] for index in range(len(checks))),
-        names=tuple(
-            (f'"{name}"'.encode(), tuple(node.leaf for node in nodes if node.name == name)) for name in names
-        ),
+        names=tuple((f'"{name}"'.encode(), tuple(node.leaf for node in nodes if node.name == name)) for name in names),
         inner=sum(node.leaf is None for node in nodes),
         provable=needed or not any(node.children for node in nodes),
         escaped_name=_escapes_of(names),

@@ -115,7 +115,9 @@ class Document:
 
     def _limit(self, start: int) -> None:
         if len(self._text.buffer) - start > self._max_token:
-            raise self._text.fault("record_too_large", f"a token of more than {self._max_token} bytes begins here", start)
+            raise self._text.fault(
+                "record_too_large", f"a token of more than {self._max_token} bytes begins here", start
+            )
 
     def _more(self, at: int) -> int:
         beyond = at - self._text.pos

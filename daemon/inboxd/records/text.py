@@ -97,17 +97,16 @@ class Text:
     def fault(self, code: str, message: str, index: int, hint: str = "") -> FileFault:
         """Return the fault ``code`` at ``buffer[index]``."""
         place = self.place(index)
-        return FileFault(code, f"line {place.line}, column {place.column} (byte {place.byte}): {message}", hint, place=place)
+        return FileFault(
+            code, f"line {place.line}, column {place.column} (byte {place.byte}): {message}", hint, place=place
+        )
 
     def skip_bom(self) -> None:
-        """Pass over a byte order mark; tell a file in UTF-16 or UTF-32 by its first bytes."""
-        while len(self.buffer) < 4 and self._fault is None and self.fill():  # noqa: PLR2004 - the longest such mark
+        """Pass over a byte order mark."""
+        while len(self.buffer) < len(codecs.BOM_UTF8) and self._fault is None and self.fill():
             pass
         if self.buffer.startswith(codecs.BOM_UTF8):
             self.pos = len(codecs.BOM_UTF8)
-        elif b"\0" in self.buffer[:2]:
-            message = "the content is not UTF-8; the zero bytes look like UTF-16 or UTF-32"
-            raise self.fault("invalid_encoding", message, 0, "write the file in UTF-8")
 
     def _let_go(self) -> None:
         consumed = self.pos
@@ -136,6 +135,8 @@ class Text:
         return more
 
     def _bad_encoding(self, index: int) -> None:
-        found = "UTF-16" if self._base + index == 0 and self.buffer[:2] in _UTF16 else "an incomplete or invalid character"
+        found = (
+            "UTF-16" if self._base + index == 0 and self.buffer[:2] in _UTF16 else "an incomplete or invalid character"
+        )
         self._fault = ("invalid_encoding", f"the content is not UTF-8: {found}", self._base + index)
         self._half = b""

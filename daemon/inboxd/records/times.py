@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 _FORM: Final = re.compile(
@@ -24,14 +26,11 @@ _EPOCH_RANGE_US: Final = (-62_135_596_800_000_000, 253_402_300_799_999_999)
 
 _MICROSECONDS: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _DIGITS: Final = {ord(digit): "0" for digit in "123456789"}
-_SHAPES: Final = {
-    20: ("0000-00-00T00:00:00Z", ".000000Z"),
-    24: ("0000-00-00T00:00:00.000Z", "000Z"),
-    27: ("0000-00-00T00:00:00.000000Z", "Z"),
-}
-"""The shapes that go through in bulk: length → shape, and what its final Z becomes."""
+_SHAPE: Final = re.compile(r"0000-00-00(?:([Tt ])00:00:00(?:[.,](0+))?(Z|z|[+-]00:00|[+-]0000|[+-]00)?)?")
+"""The shapes (all digits made 0) of which a whole column can go through in bulk."""
 
 _DATE_SHAPE: Final = "0000-00-00"
+_MICROSECOND_DIGITS: Final = 6
 _LONGEST_EPOCH: Final = 400
 """Characters of an epoch number that are looked at; nothing in the range of years needs more."""
 
@@ -59,24 +58,55 @@ def timestamp(text: str) -> str | None:
 
 
 def timestamps(texts: list[str]) -> list[str] | None:
-    """Return the canonical texts of a column, ``None`` if any of them is no timestamp.
+    """Return the canonical texts of a column of one shape; ``None`` if it is not that, or one of them is no timestamp.
 
-    A column of one of the common shapes is proved by C code: the shape by a comparison (``fromisoformat`` takes week
-    dates and other forms of the same length), the calendar by ``fromisoformat``, hour 24 by a search (Python 3.13
-    takes it).
+    Proved by C code: the shape by a comparison (``fromisoformat`` takes week dates and other forms of the same length),
+    the calendar by ``fromisoformat``, hour 24 by a search (Python 3.13 takes it).
     """
-    known = _SHAPES.get(len(texts[0])) if texts else None
-    if known is not None:
-        shape, ending = known
-        joined = "\n".join(texts)
-        if joined.translate(_DIGITS) == "\n".join([shape] * len(texts)) and "T24" not in joined:
-            try:
-                deque(map(datetime.fromisoformat, texts), maxlen=0)
-            except ValueError:
-                return None
-            return joined.replace("Z", ending).split("\n")
-    found = [timestamp(text) for text in texts]
-    return None if None in found else [text for text in found if text is not None]
+    shape = texts[0].translate(_DIGITS)
+    form = _SHAPE.fullmatch(shape)
+    joined = "\n".join(texts)
+    if form is None or joined.translate(_DIGITS) != "\n".join([shape] * len(texts)):
+        return None
+    between, fraction, zone = form.groups()
+    if between and f"{between}24:" in joined:
+        return None
+    if zone and zone not in "Zz" and joined.count(zone) != len(texts):
+        return None
+    try:
+        if between == "T" and zone == "Z":
+            deque(map(datetime.fromisoformat, texts), maxlen=0)
+            if fraction is None:
+                return joined.replace("Z", ".000000Z").split("\n")
+        else:
+            deque(map(datetime.fromisoformat, [text[:19] for text in texts]), maxlen=0)
+    except ValueError:
+        return None
+    if between is None:
+        return [f"{text}T00:00:00.000000Z" for text in texts]
+    length = len(fraction or "")
+    if length == _MICROSECOND_DIGITS and between == "T" and zone == "Z" and "," not in shape:
+        return texts
+    ending = "0" * max(0, _MICROSECOND_DIGITS - length) + "Z"
+    end = len("0000-00-00T00:00:00.") + min(length, _MICROSECOND_DIGITS)
+    return [f"{text[:10]}T{text[11:19]}.{text[20:end]}{ending}" for text in texts]
+
+
+@lru_cache(maxsize=64)
+def sane(shape: str) -> re.Pattern[str]:
+    """Return a pattern of the texts of a shape that are timestamps, but for the lengths of months."""
+    rest = re.escape(shape[19:]).replace("0", r"\d")
+    clock = re.escape(shape[10:11]) + r"(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d" if len(shape) > len(_DATE_SHAPE) else ""
+    return re.compile(r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])" + clock + rest, re.ASCII)
+
+
+def doubtful(texts: Sequence[object], ceiling: str) -> list[int]:
+    """Return the indexes of what may be no timestamp, be past ``ceiling``, or not be of the column's usual shape."""
+    usual = next((text for text in texts if isinstance(text, str) and timestamp(text)), "").translate(_DIGITS)
+    if _SHAPE.fullmatch(usual) is None:
+        return list(range(len(texts)))
+    matches = sane(usual).fullmatch
+    return [i for i, text in enumerate(texts) if type(text) is not str or text > ceiling or not matches(text)]
 
 
 def day(text: str) -> str | None:

@@ -74,7 +74,9 @@ def ceiling(feed: Feed, now: datetime) -> str:
 def judge_valid(raw: bytes, record_no: int, compiled: CompiledFeed, scope: Scope) -> Row | Reject:
     """Judge a record that is known to be JSON in UTF-8, without white space around it."""
     if not raw.startswith(b"{"):
-        what = {b"[": "an array", b'"': "a string"}.get(raw[:1], raw[:MAX_DETAIL].decode() if len(raw) < 80 else "a number")  # noqa: PLR2004
+        what = {b"[": "an array", b'"': "a string"}.get(
+            raw[:1], raw[:MAX_DETAIL].decode() if len(raw) < 80 else "a number"
+        )  # noqa: PLR2004
         return Reject(record_no, raw.decode(), UNREADABLE_KEY, None, "not_an_object", f"{what} is no object")
     found = list(members(raw))
     outcomes = [_outcome(check, found, scope) for check in compiled.checks]
@@ -177,7 +179,11 @@ def extra_of(unknown: dict[str, bytes], rule: Extra) -> Outcome:
         why = unstorable(source) or ("" if storable(name) else "a name with U+0000 or a lone surrogate")
         if why:
             return Fault("invalid_extra", f"{show(name)}: {why}")
-    return "{" + ",".join(f"{json.dumps(name, ensure_ascii=False)}:{source.decode()}" for name, source in unknown.items()) + "}"
+    return (
+        "{"
+        + ",".join(f"{json.dumps(name, ensure_ascii=False)}:{source.decode()}" for name, source in unknown.items())
+        + "}"
+    )
 
 
 def key_text(values: Sequence[Scalar]) -> str:
@@ -206,7 +212,11 @@ def conclude(
         check = compiled.checks[compiled.key[longest]]
         outcomes[compiled.key[longest]] = check.invalid(f"a key of more than {MAX_KEY_BYTES} bytes")
         legible = False
-    faults = [(check.field.name, outcome) for check, outcome in zip(compiled.checks, outcomes, strict=True) if isinstance(outcome, Fault)]
+    faults = [
+        (check.field.name, outcome)
+        for check, outcome in zip(compiled.checks, outcomes, strict=True)
+        if isinstance(outcome, Fault)
+    ]
     if isinstance(extra, Fault):
         faults.append(("extra", extra))
     text = key_text(key) if legible else UNREADABLE_KEY
