@@ -135,11 +135,9 @@ def _job(settings: Settings, name: str, feed: Feed, progress: Progress, *, force
         feed=feed,
         file_name=printable(name),
         size=os.stat(name).st_size,
-        open=lambda: progress.watching(Source(name, max_size=limit)),
+        open=lambda: progress.watching(Source(name, max_size=limit, in_place=True)),
         force=force,
     )
-
-
 
 
 def _classify(pipeline: Pipeline, job: Job) -> dict[str, object]:
