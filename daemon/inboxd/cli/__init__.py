@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "dead-letters": "inboxd.cli.letters:letters",
     "explain": "inboxd.cli.explain:explain",
     "watermark": "inboxd.cli.watermark:watermark",
+    "retry": "inboxd.cli.retry:retry",
     "config": "inboxd.cli.config:config",
     "db": "inboxd.cli.db:db",
 }

@@ -140,9 +140,8 @@ def export(
 def _written(path: Path | None) -> Iterator[TextIO]:
     """Lend standard output, or a file that gets its name when it is complete."""
     if path is None:
-        out = click.get_text_stream("stdout", encoding="utf-8")
-        yield out
-        out.flush()
+        with open(1, "w", encoding="utf-8", newline="\n", closefd=False) as out:  # noqa: PTH123 - the descriptor
+            yield out
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -1,0 +1,238 @@
+"""``inboxd retry``: files of ``failed/`` or ``processed/``, tried again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from inboxd.cli.context import print_json, settings_of, writing_store
+from inboxd.cli.opening import waiting_turn
+from inboxd.cli.tables import Column, heading, print_table, shown
+from inboxd.clock import SystemClock
+from inboxd.config import Settings, match_feed
+from inboxd.errors import EXIT_FAILED, InboxdError, OperatorFault, WorldFault
+from inboxd.model import Outcome, RunStatus, Verdict, printable
+
+if TYPE_CHECKING:
+    from inboxd.inbox.archive import Archive
+    from inboxd.inbox.claim import Claim
+    from inboxd.log import Logger
+    from inboxd.model import Feed
+    from inboxd.operate.archived import Archived
+    from inboxd.pipeline import Job, Pipeline
+    from inboxd.store.base import Store
+
+NO_FEED: Final = "no_feed"
+ALREADY_LOADED: Final = "already loaded: undo that run first, or use `inboxd load --force`, which also mends rows"
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """How one file went: a verdict, or the fault for which it is back where it was."""
+
+    source: Path
+    name: str
+    verdict: Verdict | None = None
+    archived: str | None = None
+    fault: InboxdError | None = None
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.option("--all", "everything", is_flag=True, help="Every file in failed/, the oldest first.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def retry(context: click.Context, names: tuple[str, ...], *, everything: bool, as_json: bool) -> int:
+    """Load files of failed/ or processed/ again, with today's config and without the watermark.
+
+    NAME is a path, or a path as below failed/ or processed/. For a file that was mended, a config that was corrected,
+    a run that was undone, or a database restored from a backup. What is loaded already stays a duplicate.
+
+    \b
+    Example:  inboxd retry orders/2026-01-15.json
+              inboxd retry data/processed/orders/*.json
+              inboxd retry --all
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    if bool(names) == everything:
+        msg = "name the files to retry, or say --all"
+        raise click.UsageError(msg)
+    from inboxd.operate.archived import all_failed, find_archived  # noqa: PLC0415 - `--help` needs none of it
+
+    settings = settings_of(context)
+    chosen = all_failed(settings.archive) if everything else [find_archived(settings.archive, name) for name in names]
+    with waiting_turn(lambda: writing_store(settings)) as (store, patiently):
+        retrier = _Retrier.of(settings, store, patiently)
+        done = [retrier.retry(one) for one in chosen]
+    if as_json:
+        print_json({"files": [_as_json(one) for one in done]})
+    else:
+        _print(done)
+    faults = [one.fault for one in done if one.fault is not None]
+    if faults and len(faults) == len(done):
+        raise faults[0]
+    return EXIT_FAILED if any(one.verdict is None or one.verdict.outcome is Outcome.FAILED for one in done) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Retrier:
+    """What every file's way back needs."""
+
+    settings: Settings
+    store: Store
+    pipeline: Pipeline
+    archive: Archive
+    log: Logger
+    patiently: Callable[[Callable[[], Verdict]], Verdict]
+
+    @classmethod
+    def of(cls, settings: Settings, store: Store, patiently: Callable[[Callable[[], Verdict]], Verdict]) -> _Retrier:
+        from inboxd.inbox.archive import Archive  # noqa: PLC0415 - `--help` needs none of it
+        from inboxd.log import open_log  # noqa: PLC0415 - the same
+        from inboxd.pipeline import Pipeline  # noqa: PLC0415 - the same
+
+        silent = Path(os.devnull).open("w")  # noqa: SIM115 - the log keeps it to the end of the command
+        log = open_log(fmt="json", level=settings.log.level, file=settings.log.file, stream=silent)
+        pipeline = Pipeline(store, SystemClock(), os.uname().nodename, settings.inbox.max_file_size)
+        return cls(
+            settings=settings,
+            store=store,
+            pipeline=pipeline,
+            archive=Archive(settings.archive.processed, settings.archive.failed),
+            log=log,
+            patiently=patiently,
+        )
+
+    def retry(self, file: Archived) -> Retried:
+        """Take one file back, process it, put it where it now belongs."""
+        from inboxd.inbox.claim import new_claim_id  # noqa: PLC0415 - `--help` needs none of it
+        from inboxd.operate.archived import name_in_inbox  # noqa: PLC0415 - the same
+
+        name = name_in_inbox(self.store, file.name)
+        try:
+            feed = self._feed_of(name)
+            root = os.fspath(self.settings.inbox.path)
+            claim = self.archive.take_back(root, file.path, name, new_claim_id(retry=True))
+        except InboxdError as fault:
+            return Retried(file.path, name, fault=fault)
+        try:
+            verdict = self.patiently(lambda: self.pipeline.process(self._job_of(claim, feed)))
+        except WorldFault as fault:
+            self._give_back(claim, file)
+            return Retried(file.path, name, fault=fault)
+        except BaseException:
+            self._give_back(claim, file)
+            raise
+        return self._put_away(file, name, claim, verdict)
+
+    def _job_of(self, claim: Claim, feed: Feed) -> Job:
+        from inboxd.inbox.claim import Source  # noqa: PLC0415 - `--help` needs none of it
+        from inboxd.pipeline import Job  # noqa: PLC0415 - the same
+
+        limit = self.settings.inbox.max_file_size
+        return Job(
+            feed=feed,
+            file_name=printable(claim.name),
+            size=claim.size,
+            open=lambda: Source(claim.path, max_size=limit),
+            claim=claim.id,
+            ignore_watermark=True,
+        )
+
+    def _feed_of(self, name: str) -> Feed:
+        feed = match_feed(self.settings.feeds, name)
+        if feed is None:
+            hint = "add the path to the match of a feed"
+            raise OperatorFault(NO_FEED, f"no feed matches {printable(name)!r}", hint, exit_code=EXIT_FAILED)
+        return feed
+
+    def _give_back(self, claim: Claim, file: Archived) -> None:
+        """Put a file that could not be processed back where it was; failing that, the daemon's next start does."""
+        from inboxd.inbox.claim import forget  # noqa: PLC0415 - `--help` needs none of it
+        from inboxd.inbox.moves import rename_exclusively  # noqa: PLC0415 - the same
+
+        with suppress(OSError, WorldFault):
+            rename_exclusively(claim.path, os.fspath(file.path))
+            forget(claim)
+            self.store.drop_claim(claim.id)
+
+    def _put_away(self, file: Archived, name: str, claim: Claim, verdict: Verdict) -> Retried:
+        """Archive a file whose verdict is committed, and say the verdict in the log."""
+        from inboxd.inbox.claim import forget  # noqa: PLC0415 - `--help` needs none of it
+        from inboxd.verdicts import log_verdict, report_of  # noqa: PLC0415 - the same
+
+        failed = verdict.outcome is Outcome.FAILED
+        try:
+            place = self.archive.put(claim, self.archive.failed if failed else self.archive.processed, verdict.run_id)
+            if failed:
+                self.archive.report(place, report_of(verdict))
+            if place != file.path or not failed:
+                self.archive.remove_report(file.path)
+        except WorldFault as fault:
+            return Retried(file.path, name, verdict=verdict, fault=fault)
+        log_verdict(self.log, verdict, archived=os.fspath(place))
+        forget(claim)
+        return Retried(file.path, name, verdict=verdict, archived=os.fspath(place))
+
+
+def _as_json(one: Retried) -> dict[str, object]:
+    from inboxd.verdicts import counts_of  # noqa: PLC0415 - `--help` needs none of it
+
+    verdict = one.verdict
+    if verdict is None:
+        outcome, status, counts = "deferred", None, {}
+    else:
+        failed = verdict.outcome is Outcome.FAILED
+        outcome, status = verdict.outcome.value, (RunStatus.FAILURE if failed else RunStatus.SUCCESS).value
+        counts = counts_of(verdict.counts)
+    return {
+        "file": printable(one.name),
+        "from": printable(os.fspath(one.source)),
+        "archived": None if one.archived is None else printable(one.archived),
+        "outcome": outcome,
+        "status": status,
+        "run_id": verdict.run_id if verdict else None,
+        "feed": verdict.feed if verdict else None,
+        "duplicate_of": verdict.duplicate_of if verdict else None,
+        **counts,
+        "error_code": one.fault.code if one.fault else verdict.error_code if verdict else None,
+        "error": one.fault.message if one.fault else verdict.error if verdict else None,
+        "hint": one.fault.hint if one.fault else verdict.hint if verdict else None,
+    }
+
+
+def _print(done: list[Retried]) -> None:
+    if not done:
+        click.echo("nothing to retry: failed/ is empty")
+        return
+    columns = [Column("file"), Column("outcome"), Column("run", number=True), Column("loaded", number=True)]
+    columns += [Column(name, number=True) for name in ("rejected", "stale")]
+    print_table([*columns, Column("now in")], [_line(one) for one in done])
+    for one in done:
+        verdict = one.verdict
+        if one.fault is not None:
+            _explain(one.name, one.fault.message, one.fault.hint)
+        elif verdict is not None and verdict.outcome is Outcome.FAILED:
+            _explain(one.name, verdict.error, verdict.hint)
+        elif verdict is not None and verdict.outcome is Outcome.DUPLICATE:
+            _explain(one.name, f"duplicate of run {verdict.duplicate_of}", ALREADY_LOADED)
+
+
+def _line(one: Retried) -> tuple[object, ...]:
+    verdict = one.verdict
+    if verdict is None:
+        return (printable(one.name), "not tried", None, None, None, None, printable(os.fspath(one.source)))
+    counts = verdict.counts
+    about = (printable(one.name), verdict.outcome.value, verdict.run_id)
+    return (*about, counts.rows_out, counts.rows_rejected, counts.rows_stale, one.archived and printable(one.archived))
+
+
+def _explain(name: str, what: str | None, remedy: str) -> None:
+    heading(f"{shown(printable(name))}: {shown(what)}")
+    if remedy:
+        click.echo(f"  {remedy}")
