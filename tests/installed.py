@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from typing import Final
 
 import pytest
 
-from nspawn import CHECKOUT_INSIDE, Disk, Machine, booted, make_plain, new_disk, run_on, until
+from nspawn import Disk, Machine, booted, make_plain, new_disk, run_on, until
 
-INSTALLER: Final = f"{CHECKOUT_INSIDE}/systemd/install.sh"
+CHECKOUT: Final = Path(__file__).resolve().parent.parent
+SOURCE: Final = "/usr/local/src/inboxd"
+INSTALLER: Final = f"{SOURCE}/systemd/install.sh"
 INBOX: Final = "/var/lib/inboxd/inbox"
 DATA: Final = "/var/lib/inboxd/data"
 QUICK_RESTART: Final = "[Service]\nRestartSec=100ms\n"
@@ -115,6 +118,15 @@ def write_records(path: Path, count: int) -> None:
         file.writelines(record(number) for number in range(count))
 
 
+def copy_checkout(disk: Disk) -> None:
+    """Put what the installer reads on the disk: as it is now, whatever becomes of the checkout meanwhile."""
+    source = disk.root / SOURCE.lstrip("/")
+    for folder in ("daemon", "systemd", "locks"):
+        shutil.copytree(CHECKOUT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "Makefile"):
+        shutil.copy(CHECKOUT / name, source)
+
+
 @pytest.fixture(scope="session")
 def machines(require_tool: Callable[[str, str], str], require_root: Callable[[], None]) -> None:
     """Skip where no machine can be booted, or fail where everything must be tested."""
@@ -130,6 +142,7 @@ def installation(machines: None) -> Iterator[Disk]:
     """Install inboxd on a disk that is not yet booted."""
     with new_disk() as disk:
         make_plain(disk)
+        copy_checkout(disk)
         run_on(disk, (INSTALLER, "install"), pip_settings())
         run_on(disk, ("sh", "-c", "useradd -m -G inboxd-drop bob; useradd -m -G inboxd-drop carol"), {})
         run_on(disk, ("sh", "-c", "useradd -m -G inboxd alice; useradd -m eve"), {})

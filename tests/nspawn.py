@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-CHECKOUT: Final = Path(__file__).resolve().parent.parent
-CHECKOUT_INSIDE: Final = "/usr/local/src/inboxd"
 BOOT_DEADLINE_S: Final = 60.0
 POLL_S: Final = 0.05
 HALT: Final = signal.SIGRTMIN + 3
@@ -102,7 +100,7 @@ def make_plain(disk: Disk) -> None:
 def run_on(disk: Disk, command: Sequence[str], environment: Mapping[str, str]) -> str:
     """Run a command on a disk that is not booted, with the host's network; returns what it printed."""
     settings = [f"--setenv={name}={value}" for name, value in {**ENVIRONMENT, **environment}.items()]
-    argv = (*NSPAWN, f"--directory={disk.root}", f"--bind-ro={CHECKOUT}:{CHECKOUT_INSIDE}", *settings, "--", *command)
+    argv = (*NSPAWN, f"--directory={disk.root}", *settings, "--", *command)
     done = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -113,7 +111,7 @@ class Machine:
 
     def __init__(self, disk: Disk, *, host_network: bool = False, binds: Mapping[Path, str] | None = None) -> None:
         self.disk = disk
-        self._binds = {CHECKOUT: CHECKOUT_INSIDE, **(binds or {})}
+        self._binds = binds or {}
         self._host_network = host_network
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader = 0

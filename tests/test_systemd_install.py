@@ -9,8 +9,8 @@ from typing import Final
 
 import pytest
 
-from installed import DATA, INBOX, INSTALLER, Service, pip_settings, record
-from nspawn import CHECKOUT, CHECKOUT_INSIDE, Disk, booted
+from installed import CHECKOUT, DATA, INBOX, INSTALLER, SOURCE, Service, pip_settings, record
+from nspawn import Disk, booted
 
 pytestmark = [pytest.mark.systemd, pytest.mark.root, pytest.mark.xdist_group("systemd"), pytest.mark.timeout(600)]
 
@@ -40,11 +40,8 @@ def load_one(service: Service) -> None:
 
 def newer_checkout(service: Service) -> str:
     """Make a checkout of a later version inside; returns its installer."""
-    service.machine.shell(
-        f"mkdir {NEWER}; cd {CHECKOUT_INSIDE};"
-        f" tar c --exclude=.venv --exclude=.git --exclude=./inbox --exclude=./data . | tar x -C {NEWER};"
-        f""" sed -i 's/^__version__.*/__version__ = "99.0.0"/' {NEWER}/daemon/inboxd/__init__.py"""
-    )
+    later = """s/^__version__.*/__version__ = "99.0.0"/"""
+    service.machine.shell(f"cp -r {SOURCE} {NEWER}; sed -i '{later}' {NEWER}/daemon/inboxd/__init__.py")
     return f"{NEWER}/systemd/install.sh"
 
 
