@@ -37,7 +37,9 @@ def eventually(look: Callable[[], Found], what: str = "", *, deadline_s: float =
         time.sleep(0.01)  # the condition is asked for again; nothing is hoped for
 
 
-def record(key: str, *, value: object = 1.5, ts: str = "2026-01-15T10:30:00Z", name: str = "Alice") -> dict[str, object]:
+def record(
+    key: str, *, value: object = 1.5, ts: str = "2026-01-15T10:30:00Z", name: str = "Alice"
+) -> dict[str, object]:
     """Return a record of the built-in feed."""
     return {"key": key, "name": name, "value": value, "ts": ts}
 
@@ -159,7 +161,7 @@ class Home:
             timeout=4 * DEADLINE_S,
         )
 
-    def json(self, *arguments: str) -> Any:  # Any: whatever the command's JSON holds
+    def json(self, *arguments: str) -> Any:  # noqa: ANN401 - whatever the command's JSON holds
         """Run one command and return the JSON it printed."""
         done = self.call(*arguments)
         assert done.stdout, done.stderr
@@ -183,7 +185,9 @@ class Home:
 
     def verdict(self, file: str, count: int = 1) -> Line:
         """Wait for the ``count``-th verdict on a file and return it."""
-        return eventually(lambda: self.verdicts(file)[count - 1 : count], f"a verdict on {file}\n{self.lines()[-5:]}")[0]
+        return eventually(lambda: self.verdicts(file)[count - 1 : count], f"a verdict on {file}\n{self.lines()[-5:]}")[
+            0
+        ]
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:  # Any: whatever the columns hold
         """Ask the SQLite database."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
 from crashing import EXIT_KILLED
 from daemons import Home, record
-
 from inboxd.model import Edge, Step
 
 CRASHING = Path(__file__).with_name("crashing.py")
@@ -50,10 +51,10 @@ def state(home: Home) -> dict[str, object]:
     }
 
 
-def undisturbed(path: Path, name: str, content: object) -> dict[str, object]:
+def undisturbed(path: Path, name: str, content: Sequence[object]) -> dict[str, object]:
     """Return the state after a run in which nothing happened."""
     with Home(path) as home:
-        home.drop(name, content)  # type: ignore[arg-type] - one of the forms that drop takes
+        home.drop(name, content)
         home.run_once()
         return state(home)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -8,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from daemons import Home, eventually, record
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
+    """Return a place for a daemon without a config."""
     with Home(tmp_path) as home:
         yield home
 
@@ -141,12 +144,8 @@ def test_what_is_no_regular_file_is_left_alone_and_said_once(home: Home) -> None
     (home.inbox / "link.json").symlink_to(outside)
     os.mkfifo(home.inbox / "fifo.json")
     with socket.socket(socket.AF_UNIX) as listening:
-        folder = os.getcwd()
-        os.chdir(home.inbox)  # a socket's path is short
-        try:
+        with contextlib.chdir(home.inbox):  # a socket's path must be short
             listening.bind("socket.json")
-        finally:
-            os.chdir(folder)
         (home.inbox / "folder.json").mkdir()
         home.start()
         home.drop("folder.json/a.json", [record("a")])
@@ -175,11 +174,11 @@ def test_names_that_bite(home: Home, name: bytes) -> None:
     """Any name a filesystem allows is loaded, archived under the same name, and logged as valid JSON."""
     home.start()
     source = home.write("plain", [record("a")])
-    os.rename(os.fsencode(source), os.fsencode(home.inbox) + b"/" + name)
+    source.rename(home.inbox / os.fsdecode(name))
     line = eventually(home.verdicts)[0]
     assert line["event"] == "file_loaded"
     assert line["file"] == name.decode("utf-8", "backslashreplace")
-    assert os.listdir(os.fsencode(home.processed)) == [name]
+    assert [os.fsencode(path.name) for path in home.processed.iterdir()] == [name]
 
 
 def test_a_second_daemon_on_the_same_database_or_inbox_is_refused(home: Home, tmp_path: Path) -> None:

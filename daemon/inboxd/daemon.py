@@ -279,13 +279,13 @@ class Daemon:
         return str(path)
 
     def _report_again(self, verdict: Verdict) -> None:
-        """A crash came between the move to ``failed/`` and the report: write it now."""
+        """Write the report that a crash, between the move to ``failed/`` and it, left out."""
         path = self.folders.archive.find(verdict.file_name, verdict.run_id)
         if path is not None and not self.folders.archive.has_report(path):
             self.folders.archive.report(path, report_of(verdict))
 
     def _defer(self, held: Held, fault: WorldFault) -> None:
-        """The world's fault: the file waits, and so does everything else where the database is at fault."""
+        """Let the file wait for the world, and everything else too where the database is at fault."""
         if fault.code == "changed_while_reading" and self._let_settle_again(held):
             return
         if isinstance(fault, DatabaseFault):
@@ -336,7 +336,7 @@ class Daemon:
             self._defer(held, world)
 
     def _give_back(self, held: Held) -> None:
-        """An orderly stop in the middle of a file: its ``running`` row goes, the file goes back to where it was."""
+        """Keep a file that an orderly stop interrupted: ``_leave`` puts it back to where it was."""
         self.held.add(held)
 
     def _leave(self) -> None:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, MutableMapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, TextIO, cast
+from typing import Any, Final, Self, TextIO, cast
 
 import msgspec
 import structlog
@@ -33,7 +33,7 @@ class Event(StrEnum):
     level: str
     meaning: str
 
-    def __new__(cls, value: str, level: str = "", meaning: str = "") -> Event:
+    def __new__(cls, value: str, level: str = "", meaning: str = "") -> Self:
         """Attach level and meaning to the name."""
         member = str.__new__(cls, value)
         member._value_ = value
@@ -46,7 +46,11 @@ class Event(StrEnum):
     FILE_LOADED = "file_loaded", "info", "a file's records are committed: all counts, watermark, where it was moved"
     FILE_DUPLICATE = "file_duplicate", "info", "the same content was loaded before, by the run in duplicate_of"
     FILE_FAILED = "file_failed", "error", "nothing of the file was loaded: code, error, hint; the report is beside it"
-    FILE_DEFERRED = "file_deferred", "warning", "the world's fault: the file waits retry_in_s seconds, then is tried again"
+    FILE_DEFERRED = (
+        "file_deferred",
+        "warning",
+        "the world's fault: the file waits retry_in_s seconds, then is tried again",
+    )
     FILE_IGNORED = "file_ignored", "warning", "left alone: no suffix of ours, no feed for it, or no regular file"
     FILE_RECOVERED = "file_recovered", "info", "a crash had come between this file's COMMIT and its verdict: its counts"
     FILE_RETRIED = "file_retried", "info", "a crash had interrupted this file: it is tried again"
@@ -66,7 +70,11 @@ class Event(StrEnum):
     HTTP_STARTED = "http_started", "info", "the page is served at this address"
     HTTP_EXPOSED = "http_exposed", "warning", "the page listens beyond this machine; it has no password"
     HTTP_FAILED = "http_failed", "error", "the page cannot be served; loading goes on"
-    RETENTION_APPLIED = "retention_applied", "info", "old files and rows were removed, as archive.keep and retention say"
+    RETENTION_APPLIED = (
+        "retention_applied",
+        "info",
+        "old files and rows were removed, as archive.keep and retention say",
+    )
     RETENTION_FAILED = "retention_failed", "warning", "old files or rows could not be removed; tried again later"
     STEP_TIMED = "step_timed", "debug", "how long one step of a file took"
     BUG = "bug", "error", "a fault of inboxd itself, with its traceback; please report it"
@@ -100,7 +108,7 @@ class LogFile:
         if self._fd < 0:
             return False
         try:
-            found = os.stat(self._path)
+            found = self._path.stat()
         except FileNotFoundError:
             return False
         return (found.st_dev, found.st_ino) == self._identity
@@ -131,7 +139,7 @@ def open_log(*, fmt: str, level: str, file: Path | None, stream: TextIO | None =
         outputs.append(_file_output(LogFile(file)))
     outputs.append(_console_output(out) if console else _json_output(out))
     return cast(
-        Logger,
+        "Logger",
         structlog.wrap_logger(
             None,
             processors=[_in_order, _Tee(outputs)],

@@ -79,7 +79,7 @@ class Pipeline:
         """
         started = self.clock.now()
         clock_start = self.clock.monotonic()
-        with self._step(Step.BEGIN):
+        with self.step(Step.BEGIN):
             run_id = self.store.begin(
                 RunStart(job.feed.name, stamp(started), self.host, job.file_name, job.size, job.claim)
             )
@@ -115,7 +115,8 @@ class Pipeline:
                 faults=tuple(tx.first_faults(LISTED_FAULTS)),
             )
 
-    def _step(self, step: Step) -> _StepHook:
+    def step(self, step: Step) -> _StepHook:
+        """Return a block that calls the hook at both edges of a step."""
         return _StepHook(self.hook, step)
 
 
@@ -131,7 +132,7 @@ class _Attempt:
 
     def load(self, source: Source) -> Verdict:
         """Everything a file does to the database, in one transaction."""
-        feed, step = self.job.feed, self.pipeline._step
+        feed, step = self.job.feed, self.pipeline.step
         with self.pipeline.store.transaction(self.run_id, feed, force=self.job.force) as tx:
             with step(Step.STAGE):
                 self._stage(source, tx)
@@ -148,7 +149,9 @@ class _Attempt:
                 self._refuse_too_many_rejected(tx, counts)
             with step(Step.ADVANCE):
                 watermark = tx.advance(self._furthest_cursor())
-            verdict = self._verdict(Outcome.LOADED, sha256, counts=counts, watermark=watermark, errors=_errors(tx, counts))
+            verdict = self._verdict(
+                Outcome.LOADED, sha256, counts=counts, watermark=watermark, errors=_errors(tx, counts)
+            )
             return self._commit(tx, verdict)
 
     def _stage(self, source: Source, tx: FileTransaction) -> None:
@@ -161,9 +164,9 @@ class _Attempt:
         return self._commit(tx, self._verdict(Outcome.DUPLICATE, sha256, duplicate_of=earlier))
 
     def _commit(self, tx: FileTransaction, verdict: Verdict) -> Verdict:
-        with self.pipeline._step(Step.RECORD):
+        with self.pipeline.step(Step.RECORD):
             tx.record(self._end(verdict))
-        with self.pipeline._step(Step.COMMIT):
+        with self.pipeline.step(Step.COMMIT):
             tx.commit()
         return verdict
 
@@ -181,7 +184,7 @@ class _Attempt:
         return verdict
 
     def _refuse_a_wrong_clock(self, tx: FileTransaction) -> None:
-        """A clock far behind the last run would take every new record for one from the future, and say so for ever."""
+        """Wait where the clock is far behind the last run: every new record would look as if from the future."""
         last = tx.last_finished_at()
         if last is not None and self.started + timedelta(seconds=self.job.feed.max_future_s) < moment(last):
             msg = f"the clock says {stamp(self.started)}, but the last run ended at {last}"
@@ -196,7 +199,9 @@ class _Attempt:
         details = {
             "counts": counts,
             "rejected_by_code": tx.rejected_counts(),
-            "faults": [{"record_no": f.record_no, "key": f.record_key, "code": f.code, "detail": f.detail} for f in faults],
+            "faults": [
+                {"record_no": f.record_no, "key": f.record_key, "code": f.code, "detail": f.detail} for f in faults
+            ],
         }
         msg = f"{counts.rows_rejected} of {considered} records were rejected, more than max_rejected allows"
         hint = f"mend the records and retry the file, or raise max_rejected of feed {feed.name!r}"
@@ -279,5 +284,3 @@ class _StepHook:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.hook(self.step, Edge.AFTER)
-
-

@@ -73,7 +73,7 @@ class DaemonLock:
     _fds: list[int] = field(default_factory=list)
 
     def acquire_database(self, database: Path) -> None:
-        """Take the lock of a SQLite database; raises ``OperatorFault`` (75) with the pid of the daemon that holds it."""
+        """Take the lock of a SQLite database; raises ``OperatorFault`` (75) with the pid of its holder."""
         path = lock_file(database)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -154,7 +154,7 @@ class Service:
             recovery=Recovery(
                 store,
                 lambda: daemon.folders.inbox.root,
-                lambda name: daemon.folders.match(name),
+                lambda name: daemon.folders.match(name),  # noqa: PLW0108 - the folders are replaced by a reload
                 self.clock,
                 host,
                 log,

@@ -86,7 +86,7 @@ def main() -> None:
     sys.exit(run_cli(sys.argv[1:]))
 
 
-def run_cli(arguments: list[str]) -> int:
+def run_cli(arguments: list[str]) -> int:  # noqa: PLR0911 - one return for each kind of end
     """Run one command; return its exit code. Errors of ours are one line and a remedy, never a traceback."""
     try:
         result = cli.main(arguments, prog_name="inboxd", standalone_mode=False)

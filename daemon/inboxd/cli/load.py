@@ -134,7 +134,7 @@ def _job(settings: Settings, name: str, feed: Feed, progress: Progress, *, force
     return Job(
         feed=feed,
         file_name=printable(name),
-        size=os.stat(name).st_size,
+        size=Path(name).stat().st_size,
         open=lambda: progress.watching(Source(name, max_size=limit, in_place=True)),
         force=force,
     )

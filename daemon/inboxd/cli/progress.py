@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -64,7 +64,7 @@ class _Watched:
 @contextmanager
 def progress_over(files: Sequence[str]) -> Iterator[Progress]:
     """Show a bar over the bytes of ``files`` on standard error, if a person is looking and there is enough to see."""
-    total = sum(os.stat(name).st_size for name in files)
+    total = sum(Path(name).stat().st_size for name in files)
     if total < LONG or not sys.stderr.isatty():
         yield Progress(lambda _size: None)
         return
