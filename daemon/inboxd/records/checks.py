@@ -263,12 +263,12 @@ class IntegerCheck(Check):
     """``integer``: a JSON integer of 64 bits, exact."""
 
     def read(self, value: Value) -> Outcome:
-        if type(value) is not int:
-            return self.invalid(f"{show(value)} is no integer")
         lowest, highest = INTEGER_RANGE
-        if not lowest <= value <= highest:
+        if type(value) is int and lowest <= value <= highest:
+            return value
+        if type(value) is int or (isinstance(value, HugeNumber) and value.source.lstrip("-").isdigit()):
             return self.invalid(f"{show(value)} does not fit 64 bits")
-        return value
+        return self.invalid(f"{show(value)} is no integer")
 
     def read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:
         if not scope.typed and not only(column, int):
@@ -450,7 +450,7 @@ _DANGER: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|[0-9][eE]|[0-9]{400}")
 """What a JSON text must have in it before a closer look can find anything."""
 
 
-class _Unstorable(Exception):  # noqa: N818 - leaves this module as its text only
+class _Unstorable(Exception):
     pass
 
 

@@ -36,7 +36,7 @@ _MEMBERS: Final = Reader(dict[str, Raw])
 _UNDECODABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
-class TooDeep(Exception):  # noqa: N818 - says what the window is
+class TooDeep(Exception):
     """A record of the window is nested too deeply, or the window is no JSON: only the exact scanner can say where."""
 
 
@@ -225,8 +225,9 @@ def _nothing_else(compiled: CompiledFeed, shapes: Shapes, window: _Window, colum
 
 
 def _maybe_deep(window: _Window, depth: int) -> bool:
-    openers = window.chunk.count(b"{") + window.chunk.count(b"[")
-    if openers - len(window.records) + depth <= MAX_NESTING:
+    openers = window.chunk.count(b"{") + window.chunk.count(b"[") - window.array
+    others = len(window.records) - 1
+    if openers - others + depth <= MAX_NESTING:
         return False
     return any(_too_deep(raw, depth) for raw in window.sources())
 
@@ -261,7 +262,7 @@ def _names_counted(shapes: Shapes, window: _Window, columns: list[list[Value]], 
     return True
 
 
-class _Double(Exception):  # noqa: N818 - found one
+class _Double(Exception):
     pass
 
 

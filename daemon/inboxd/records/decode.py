@@ -15,10 +15,10 @@ from inboxd.errors import FileFault
 from inboxd.model import Batch, Feed, Reject, Row
 from inboxd.records import cut
 from inboxd.records.columns import Sifter
+from inboxd.records.locate import Document
 from inboxd.records.scan import BLANK, Malformed, Scanner, shown
 from inboxd.records.text import Text
 from inboxd.records.unpack import ByteStream, unpacked
-from inboxd.records.locate import Document
 
 WINDOW: Final = 1_048_576
 """Bytes of text that are decoded at once; measured: larger ones are no faster and take more memory."""

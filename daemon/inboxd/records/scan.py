@@ -39,7 +39,7 @@ _OPENERS: Final = {ord("{"): ord("}"), ord("["): ord("]")}
 _LONGEST_ESCAPE: Final = len(rb"\uXXXX")
 
 
-class Malformed(Exception):  # noqa: N818 - says what the text is
+class Malformed(Exception):
     """The text is no JSON from ``at`` on, or is nested too deeply there (``code``)."""
 
     def __init__(self, at: int, why: str, code: str = "invalid_json") -> None:

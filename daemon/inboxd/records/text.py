@@ -126,7 +126,7 @@ class Text:
             return more
         data = self._half + more
         try:
-            _, good = codecs.utf_8_decode(data, "strict", False)  # noqa: FBT003 - the C function takes no keywords
+            _, good = codecs.utf_8_decode(data, "strict", False)
         except UnicodeDecodeError as error:
             start = len(self.buffer) - len(self._half)
             self._bad_encoding(start + error.start)

@@ -76,7 +76,7 @@ def judge_valid(raw: bytes, record_no: int, compiled: CompiledFeed, scope: Scope
     if not raw.startswith(b"{"):
         what = {b"[": "an array", b'"': "a string"}.get(
             raw[:1], raw[:MAX_DETAIL].decode() if len(raw) < 80 else "a number"
-        )  # noqa: PLR2004
+        )
         return Reject(record_no, raw.decode(), UNREADABLE_KEY, None, "not_an_object", f"{what} is no object")
     found = list(members(raw))
     outcomes = [_outcome(check, found, scope) for check in compiled.checks]
