@@ -1,7 +1,7 @@
 """Charts as SVG, made here: pure functions from numbers to marks. Colours come from the style sheet, by class.
 
-Coordinates are in a box of ``WIDTH`` by ``HEIGHT`` that is scaled to the page. Every chart has a title and a description
-for those who do not see it, and the page puts the same numbers into a table below it.
+Coordinates are in a box of ``WIDTH`` by ``HEIGHT`` that is scaled to the page. Every chart has a title and a
+description for those who do not see it, and the page puts the same numbers into a table below it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from markupsafe import Markup, escape
 
 from inboxd.web.words import short
 
-WIDTH: Final = 480
-HEIGHT: Final = 150
-LEFT: Final = 40
+WIDTH: Final = 360
+HEIGHT: Final = 140
+LEFT: Final = 36
 RIGHT: Final = 4
 TOP: Final = 8
 BOTTOM: Final = 20
@@ -79,7 +79,7 @@ def lines(name: str, title: str, description: str, axis: Axis, parts: Sequence[P
 
 
 def ceiling(value: float) -> float:
-    """Return the least of 1, 2, 4, 5, 8 times a power of ten (from 4 on) that is at least ``value``: its quarters are easily read."""
+    """Return the least of 1, 2, 4, 5, 8 times a power of ten that is at least ``value`` (and 4): its quarters read well."""
     if value <= 4:  # noqa: PLR2004 - so that the quarters of a count are whole
         return 4.0
     size = 10.0 ** math.floor(math.log10(value))

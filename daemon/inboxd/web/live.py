@@ -18,7 +18,8 @@ from inboxd.presence import Published
 from inboxd.web.reader import Question, Reader, Unanswered
 
 LOOK_EVERY_S: Final = 0.4
-"""How soon a change is noticed. A file is to be seen within two seconds."""
+LOOK_AT_LEAST_EVERY_S: Final = 1.0
+"""How soon a change is noticed, and how soon where answers take long. A file is to be seen within two seconds."""
 TELL_ANYWAY_S: Final = 10.0
 """Ages grow and windows move even where nothing happens."""
 MAX_STREAMS: Final = 16
@@ -124,14 +125,15 @@ class Live:
     async def _watch(self) -> None:
         """Look for changes as long as anybody is told of them."""
         loop = asyncio.get_running_loop()
-        seen, told = await self._look(), loop.time()
+        seen: tuple[object, ...] | None = None  # what came between the page's answer and this is news, too
+        told = loop.time()
         while True:
-            await asyncio.sleep(max(LOOK_EVERY_S, SHARE * self.answers.cost_s))
             found = await self._look()
             if found != seen or loop.time() - told > TELL_ANYWAY_S:
                 seen, told = found, loop.time()
                 self.answers.next_version()
                 self.tell()
+            await asyncio.sleep(min(max(LOOK_EVERY_S, SHARE * self.answers.cost_s), LOOK_AT_LEAST_EVERY_S))
 
     async def _look(self) -> tuple[object, ...]:
         state = self.published.state

@@ -12,6 +12,7 @@ from inboxd.clock import moment
 MINUTE: Final = 60
 HOUR: Final = 3_600
 DAY: Final = 86_400
+UNMISTAKABLE: Final = 18 * HOUR
 _PASSWORD: Final = re.compile(r"://[^\s/]*@|\b(?:ssl)?password=\S+", re.IGNORECASE)
 _PATH: Final = re.compile(r"(?<![\w./-])(?:/[^\s/'\":;,()]+)+/(?=[^\s/])")
 
@@ -71,9 +72,9 @@ def percent(value: float) -> str:
 
 
 def clock(text: str, now: datetime) -> str:
-    """Return a moment as its time of day (UTC), with its date unless it is today's."""
+    """Return a moment as its time of day (UTC), with its date unless no other day's can be meant."""
     when = moment(text)
-    if when.date() == now.date():
+    if abs((now - when).total_seconds()) < UNMISTAKABLE:
         return f"{when:%H:%M:%S}"
     return f"{when:%d %b %H:%M:%S}" if when.year == now.year else f"{when:%d %b %Y %H:%M}"
 

@@ -1,0 +1,358 @@
+"""The page as a person meets it: in a real browser, fed by a real daemon."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from page_daemon import PageDaemon, page_daemon
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("browser")]
+
+SCREENSHOTS: Final = Path(__file__).parent / "screenshots"
+SOON_MS: Final = 2_000
+"""Within this a dropped file is to be seen."""
+ARGUMENTS: Final = (
+    "--no-sandbox",  # the tests may run as root, in a container
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+EVENT: Final = {"key": "user-1", "name": "Alice", "value": 12.5, "ts": "2026-01-15T10:30:00Z"}
+PAGES: Final = (
+    "/",
+    "/?window=all",
+    "/runs/1",
+    "/runs/2",
+    "/records",
+    "/records/events?key=user-1",
+    "/dead-letters",
+    "/nope",
+)
+
+
+@pytest.fixture(scope="module")
+def browser(require_tool: Callable[[str, str], str]) -> Iterator[playwright.Browser]:
+    """Return Debian's Chromium, driven from outside."""
+    chromium = require_tool("chromium", "chromium")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageDaemon]:
+    """Return a daemon that has taken a few files: one whole, one half rejected, one broken, one twice."""
+    folder = tmp_path_factory.mktemp("page")
+    with page_daemon(folder) as started:
+        started.drop("monday.json", json.dumps([EVENT]))
+        started.wait_for("file_loaded", file="monday.json")
+        started.drop("broken.json", '[{"key": ')
+        started.wait_for("file_failed", file="broken.json")
+        later = "2026-01-16T10:30:00Z"
+        half = [EVENT | {"key": "user-2", "ts": later}, EVENT | {"key": "user-3", "value": "many", "ts": later}]
+        started.drop("shop/half.ndjson", "\n".join(map(json.dumps, half)))
+        started.wait_for("file_loaded", file="shop/half.ndjson")
+        started.drop("again.json", json.dumps([EVENT]))
+        started.wait_for("file_duplicate", file="again.json")
+        yield started
+
+
+@pytest.fixture
+def page(browser: playwright.Browser, daemon: PageDaemon) -> Iterator[playwright.Page]:
+    """Return a tab that fails the test for anything the browser complains of, a CSP violation included."""
+    with browser.new_context(base_url=daemon.url, viewport={"width": 1280, "height": 900}) as context:
+        tab = context.new_page()
+        complaints: list[str] = []
+        tab.on("console", lambda said: complaints.append(said.text) if said.type in {"error", "warning"} else None)
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.on("requestfailed", lambda failed: complaints.append(f"{failed.url} {failed.failure}"))
+        yield tab
+        expected = re.compile(
+            r"status of 404|net::ERR_ABORTED"
+        )  # of /nope; and what a page still wanted when it was left
+        assert [said for said in complaints if not expected.search(said)] == []
+
+
+def test_a_dropped_file_is_seen_within_two_seconds_without_a_reload(daemon: PageDaemon, page: playwright.Page) -> None:
+    """A file dropped while the page is open appears on it within two seconds, without a reload."""
+    page.goto("/")
+    page.evaluate("window.notReloaded = true")
+    daemon.drop("tuesday.json", json.dumps([EVENT | {"key": "t", "ts": "2026-02-01T00:00:00Z"}]))
+    row = page.locator("#runs tr", has_text="tuesday.json")
+    row.get_by_text("loaded").wait_for(timeout=SOON_MS)
+    assert page.evaluate("window.notReloaded") is True
+    assert "tuesday.json loaded" in page.locator("[role=status]").inner_text()
+
+
+def test_a_failed_file_is_shown_with_its_reason(daemon: PageDaemon, page: playwright.Page) -> None:
+    """A file that fails appears within two seconds, with its code and what is wrong with it."""
+    page.goto("/")
+    daemon.drop("empty.json", "   \n")
+    row = page.locator("#runs tr", has_text="empty.json")
+    row.get_by_text("failed").wait_for(timeout=SOON_MS * 2)
+    assert "empty_file" in row.inner_text()
+    row.get_by_role("link").first.click()
+    page.get_by_role("heading", level=1, name="Run").wait_for()
+    assert "empty_file" in page.locator(".fault").inner_text()
+
+
+def test_a_name_made_of_markup_is_text(daemon: PageDaemon, page: playwright.Page) -> None:
+    """A file's name and its records are shown as they are, and nothing in them is ever run or rendered."""
+    name = "<script>alert(1)<img src=x onerror=alert(2)>.json"
+    page.on("dialog", lambda dialog: pytest.fail(dialog.message))
+    page.goto("/")
+    record = {"key": '"><script>alert(3)</script>', "name": "n", "value": "<b>no</b>", "ts": "2026-03-01T00:00:00Z"}
+    daemon.drop(name, json.dumps([record]))
+    row = page.locator("#runs tr", has_text=name)
+    row.wait_for(timeout=SOON_MS)
+    row.get_by_role("link").first.click()
+    page.get_by_text("<b>no</b>").first.wait_for()
+    page.get_by_role("link", name='"><script>').first.click()
+    page.get_by_role("heading", level=1, name=re.compile("<script>alert")).wait_for()
+    assert page.locator("main script, main img, main b >> text=no").count() == 0
+
+
+def test_a_name_that_is_not_utf_8_is_shown_escaped(daemon: PageDaemon, page: playwright.Page) -> None:
+    """A name in another encoding is shown with its bytes escaped."""
+    (daemon.folder / "elsewhere").write_text(json.dumps([EVENT | {"key": "x", "ts": "2026-04-01T00:00:00Z"}]))
+    (daemon.folder / "elsewhere").rename(daemon.folder / "inbox" / b"caf\xe9.json".decode("utf-8", "surrogateescape"))
+    page.goto("/")
+    page.locator("#runs tr", has_text="caf\\xe9.json").wait_for(timeout=SOON_MS * 2)
+
+
+def test_windows_and_pages_lead_where_they_say(page: playwright.Page) -> None:
+    """The windows, the pages, a run, a record and its history are reached by links."""
+    page.goto("/")
+    for window in ("1h", "24h", "7d", "all"):
+        page.get_by_role("link", name=window, exact=True).click()
+        page.wait_for_url(f"**/?window={window}")
+        assert page.locator(".windows [aria-current]").inner_text() == window
+        assert page.locator("#runs tbody tr").count() >= 4
+    page.get_by_role("link", name="run 3", exact=True).click()
+    page.get_by_text("invalid_value").first.wait_for()
+    page.locator("#run-records").get_by_role("link", name="user-2").click()
+    page.get_by_role("heading", level=1, name="Record user-2").wait_for()
+    assert "shop/half.ndjson" in page.locator("#history").inner_text()
+    page.get_by_role("link", name="Dead letters").click()
+    page.get_by_role("heading", level=1, name="Dead letters").wait_for()
+    page.get_by_role("link", name=re.compile("invalid_value events")).click()
+    assert "user-3" in page.locator("#letters").inner_text()
+
+
+def test_a_record_is_found_by_its_key(page: playwright.Page) -> None:
+    """The form of the records' page leads to a key's history by the keyboard alone."""
+    page.goto("/records")
+    page.get_by_label("Key").focus()
+    page.keyboard.type("user-1")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", level=1, name="Record user-1").wait_for()
+    assert "monday.json" in page.locator("#history").inner_text()
+
+
+def test_it_is_a_plain_page_without_javascript(browser: playwright.Browser, daemon: PageDaemon) -> None:
+    """Everything is there without JavaScript; only a reload shows what is new."""
+    with browser.new_context(base_url=daemon.url, java_script_enabled=False) as context:
+        tab = context.new_page()
+        tab.goto("/")
+        assert tab.locator("#runs tbody tr").count() >= 4
+        assert tab.locator("svg.chart").count() == 3
+        tab.locator("#run-1 th a").click()
+        assert "monday.json" in tab.locator("main").inner_text()
+
+
+def test_what_one_does_survives_a_refresh(daemon: PageDaemon, page: playwright.Page) -> None:
+    """Focus and open details stay while the page refreshes itself, and no element is made anew without need."""
+    page.goto("/")
+    page.locator("#numbers summary").click()
+    page.evaluate("document.querySelector('#feeds-title').mine = true")
+    daemon.drop("wednesday.json", json.dumps([EVENT | {"key": "w", "ts": "2026-05-01T00:00:00Z"}]))
+    page.locator("#runs tr", has_text="wednesday.json").wait_for(timeout=SOON_MS)
+    assert page.locator("#numbers").get_attribute("open") is not None
+    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+    assert page.evaluate("document.querySelector('#feeds-title').mine") is True
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_accessible(page: playwright.Page, path: str, scheme: str) -> None:
+    """Every page keeps the rules that a checker can hold: names, landmarks, headings, contrast, unique ids."""
+    page.emulate_media(color_scheme=scheme)
+    page.goto(path)
+    assert page.evaluate(ACCESSIBILITY) == []
+
+
+def test_it_fits_a_phone(browser: playwright.Browser, daemon: PageDaemon) -> None:
+    """On a phone nothing but a table scrolls sideways."""
+    with browser.new_context(base_url=daemon.url, viewport={"width": 375, "height": 760}) as context:
+        tab = context.new_page()
+        for path in PAGES:
+            tab.goto(path)
+            assert tab.evaluate("document.documentElement.scrollWidth") <= 375, path
+
+
+def test_screenshots_of_the_main_states(browser: playwright.Browser, tmp_path: Path) -> None:
+    """Pictures of the main states are left in tests/screenshots/ for whoever wants to see what it looks like."""
+    SCREENSHOTS.mkdir(exist_ok=True)
+    with page_daemon(tmp_path) as busy:
+        _shoot(browser, busy, "empty", "/", "light")
+    _write_history(tmp_path / "data" / "inboxd.db")
+    with page_daemon(tmp_path) as busy:
+        busy.drop(
+            "orders/2026-01-15.json", json.dumps([EVENT, {"key": "user-9", "name": "Bob", "value": 3, "ts": "soon"}])
+        )
+        run = busy.wait_for("file_loaded", file="orders/2026-01-15.json")["run_id"]
+        busy.drop("torn.json", '[{"key": "user-1"')
+        failed = busy.wait_for("file_failed", file="torn.json")["run_id"]
+        for scheme in ("light", "dark"):
+            _shoot(browser, busy, f"overview-{scheme}", "/", scheme)
+        _shoot(browser, busy, "overview-all", "/?window=all", "light")
+        _shoot(browser, busy, "overview-phone", "/", "light", width=390)
+        _shoot(browser, busy, "run", f"/runs/{run}", "light")
+        _shoot(browser, busy, "run-failed", f"/runs/{failed}", "dark")
+        _shoot(browser, busy, "record", "/records/events?key=user-1", "light")
+        _shoot(browser, busy, "dead-letters", "/dead-letters", "light")
+        _shoot(browser, busy, "not-here", "/runs/999999", "light")
+    assert len(list(SCREENSHOTS.glob("*.png"))) >= 10
+
+
+def _shoot(
+    browser: playwright.Browser, daemon: PageDaemon, name: str, path: str, scheme: str, width: int = 1280
+) -> None:
+    size = {"width": width, "height": 860}
+    with browser.new_context(base_url=daemon.url, viewport=size, color_scheme=scheme) as context:
+        tab = context.new_page()
+        tab.goto(path)
+        (SCREENSHOTS / f"{name}.png").write_bytes(tab.screenshot(full_page=True))
+
+
+def _write_history(database: Path) -> None:
+    """Put a day of imaginary runs behind the daemon, more of them by day than by night."""
+    now = datetime.now(UTC)
+    rows = []
+    for minute in range(0, 24 * 60, 4):
+        when = now - timedelta(minutes=24 * 60 - minute)
+        number = minute // 4
+        busy = 1 + (number * 7919 % 5) + (4 if 8 <= when.hour <= 18 else 0)
+        for extra in range(busy // 3 + 1):
+            failed, job = (number * 31 + extra) % 53 == 7, ("orders", "events", "sensors")[(number + extra) % 3]
+            rows_in = 0 if failed else 40 * busy + number % 17
+            rejected = 0 if failed or number % 9 else busy
+            stamp = when.strftime("%Y-%m-%dT%H:%M:%S.000000Z")
+            rows.append(
+                (job, "failure" if failed else "success", rows_in, rows_in - rejected, rejected)
+                + (3 + busy * 2 + number * 37 % 29, stamp, stamp, f"{job}/part-{number:05}.json")
+                + ("invalid_json" if failed else None, "line 3, column 9 (byte 77): not a value" if failed else None)
+            )
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.executemany(
+            "INSERT INTO etl_runs (job_name, status, rows_in, rows_out, rows_rejected, duration_ms, started_at,"
+            " finished_at, file_name, error_code, error) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            rows,
+        )
+        letters = [
+            ('{"key": "k%d", "value": "n/a"}' % number, code, stamp, 1 + number, feed, number, f"k{number}", detail)
+            for number, (code, feed, detail) in enumerate(
+                [("invalid_value", "events", "value: not a number")] * 14
+                + [("missing_timestamp", "orders", "timestamp: missing")] * 5
+                + [("future_timestamp", "sensors", "timestamp: 3 days ahead")] * 2
+            )
+        ]
+        connection.executemany(
+            "INSERT INTO dead_letters (raw, error, created, run_id, feed, record_no, record_key, detail)"
+            " VALUES (?,?,?,?,?,?,?,?)",
+            letters,
+        )
+
+
+ACCESSIBILITY: Final = """
+() => {
+  const faults = [];
+  const say = (what, node) => faults.push(what + ": " + node.outerHTML.slice(0, 120));
+  const text = (node) => (node.getAttribute("aria-label") || node.textContent || "").trim();
+  const all = (query) => [...document.querySelectorAll(query)];
+  if (!document.documentElement.lang) faults.push("no language");
+  if (!document.title) faults.push("no title");
+  for (const query of ["main", "header", "footer", "h1"])
+    if (all(query).length !== 1) faults.push(`${all(query).length} of ${query}`);
+  const ids = all("[id]").map((node) => node.id);
+  for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) faults.push("id twice: " + id);
+  for (const node of all("[aria-labelledby]"))
+    for (const id of node.getAttribute("aria-labelledby").split(" "))
+      if (!document.getElementById(id)) say("label that is not there", node);
+  let level = 0;
+  for (const node of all("h1,h2,h3,h4")) {
+    const next = Number(node.tagName[1]);
+    if (next > level + 1) say("heading skips a level", node);
+    level = next;
+  }
+  const names = new Set();
+  for (const node of all("nav")) {
+    if (!node.getAttribute("aria-label")) say("nav without a name", node);
+    if (names.has(node.getAttribute("aria-label"))) say("two navs of one name", node);
+    names.add(node.getAttribute("aria-label"));
+  }
+  for (const node of all("a, button, summary")) if (!text(node)) say("without a name", node);
+  for (const node of all("input, select, textarea")) if (!node.labels.length) say("without a label", node);
+  for (const node of all("img")) if (!node.hasAttribute("alt")) say("without alt", node);
+  for (const node of all("svg"))
+    if (node.getAttribute("aria-hidden") !== "true" && !(node.querySelector("title") && node.getAttribute("role") === "img"))
+      say("picture without a name", node);
+  for (const node of all("table")) {
+    if (!node.caption || !node.caption.textContent.trim()) say("table without a caption", node);
+    for (const head of node.querySelectorAll("th")) if (!head.scope) say("heading without a scope", head);
+    for (const row of node.tBodies[0].rows) {
+      if (row.cells.length !== node.tHead.rows[0].cells.length) say("row of another length", row);
+      if (!row.querySelector("th[scope=row]")) say("row without a heading", row);
+    }
+  }
+  for (const node of all("*"))
+    if (node.scrollWidth > node.clientWidth + 1 && /auto|scroll/.test(getComputedStyle(node).overflowX) && node.tabIndex < 0)
+      say("scrolls, but not by keyboard", node);
+  for (const node of all("[style]")) say("inline style", node);
+  for (const node of all("main a, main button, nav a")) {
+    const box = node.getBoundingClientRect();
+    if (box.width && box.height && box.height < 14) say("small target", node);
+  }
+  const light = (colour) => {
+    const [r, g, b] = colour.map((part) => {
+      const share = part / 255;
+      return share <= 0.03928 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const ground = (node) => {
+    for (let one = node; one; one = one.parentElement) {
+      const colour = parts(getComputedStyle(one).backgroundColor);
+      if (colour.length < 4 || colour[3] === 1) return colour.slice(0, 3);
+    }
+    return [255, 255, 255];
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement;
+    if (!walker.currentNode.nodeValue.trim() || node.closest("script, style, title, desc, .unseen, .skip, option")) continue;
+    const style = getComputedStyle(node);
+    const ink = parts(node.closest("svg") ? style.fill : style.color).slice(0, 3);
+    const [a, b] = [light(ink), light(ground(node))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) say(`contrast ${ratio.toFixed(2)}`, node);
+  }
+  return [...new Set(faults)];
+}
+"""
+"""What axe-core would look for first, in few lines: WCAG 2.2's 1.1.1, 1.3.1, 1.4.3, 2.1.1, 2.4.1 to 2.4.6, 3.1.1, 4.1.2."""
