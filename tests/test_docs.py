@@ -1,0 +1,210 @@
+"""The documents say what the program does: everything they name exists, and everything that exists is named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from inboxd import errors
+from inboxd.cli import COMMANDS, cli
+from inboxd.config import documented_keys, load_settings, show
+from inboxd.log import Event
+from inboxd.metrics import Metrics, Standing
+from inboxd.store.tables import metadata
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = sorted(ROOT.glob("*.md"))
+INTERNAL_TABLES = {"lineage_records"}
+"""What a view shows in another form: people are told of the view."""
+
+
+def code_blocks(language: str) -> list[str]:
+    """Return the README's fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def code_spans() -> list[str]:
+    """Return the README's inline code outside of fenced blocks."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL))
+
+
+def table_rows(first_header: str) -> list[list[str]]:
+    """Return the cells of the README's table whose first column has that header."""
+    table = re.search(rf"^\| {re.escape(first_header)} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", README, re.MULTILINE)
+    assert table is not None, f"no table {first_header!r} in the README"
+    return [[cell.strip() for cell in row.strip("| ").split(" | ")] for row in table[1].splitlines()]
+
+
+def leaves() -> Iterator[tuple[str, click.Command]]:
+    """Yield every command that does something, with its words after ``inboxd``."""
+    context = click.Context(cli)
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            for inner, leaf in command.commands.items():
+                yield f"{name} {inner}", leaf
+        else:
+            yield name, command
+
+
+def commands() -> dict[str, click.Command]:
+    """Return every command that does something by its words after ``inboxd``."""
+    return dict(leaves())
+
+
+def options_of(command: click.Command) -> set[str]:
+    """Return a command's long options."""
+    names = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    return {name for name in names if name.startswith("--")}
+
+
+def command_rows() -> dict[str, str]:
+    """Return the README's row of each command; ``runs list`` from "`inboxd runs list`, `import`" as well."""
+    found: dict[str, str] = {}
+    for row in table_rows("command"):
+        group = ""
+        for span in re.findall(r"`([^`]+)`", row[0]):
+            words = [word for word in re.sub(r"\[.*?\]|[A-Z]+…?", "", span.removeprefix("inboxd ")).split() if word]
+            if span.startswith("inboxd "):
+                group = words[0]
+            names = [word for word in words if re.fullmatch(r"[a-z-]+", word) and not word.startswith("-")]
+            name = " ".join(names if span.startswith("inboxd ") else [group, *names])
+            found[name.strip()] = " | ".join(row)
+    return found
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_is_in_the_readme(name: str) -> None:
+    """No command is a secret."""
+    assert name in command_rows()
+
+
+@pytest.mark.parametrize("name", [name for name in command_rows() if name])
+def test_every_command_of_the_readme_exists(name: str) -> None:
+    """What the README's table lists can be typed."""
+    assert name in commands() or name in COMMANDS
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands().items()), ids=list(commands()))
+def test_every_command_explains_itself(name: str, command: click.Command) -> None:
+    """``--help`` says what the command does and shows an example of it."""
+    text = (command.help or "") + (command.epilog or "")
+    assert f"inboxd {name}" in text or re.search(rf"inboxd .*{re.escape(name)}", text), "no example"
+    assert all(parameter.help for parameter in command.params if isinstance(parameter, click.Option))
+
+
+def test_every_invocation_in_the_documents_can_be_typed() -> None:
+    """Wherever a document writes ``inboxd something``, something is a command and its options are real."""
+    written = [*code_spans(), *(line for block in code_blocks("(?:console|sh)") for line in block.splitlines())]
+    for line in written:
+        for invocation in re.findall(r"(?:^|[\s;|&$])inboxd ([a-z-][^|;&#>]*)", f" {line}"):
+            words = invocation.split()
+            while words and words[0].startswith("--"):
+                words = words[2:] if words[0] == "--config" else words[1:]
+            if not words:
+                continue
+            assert words[0] in COMMANDS, line
+            name = " ".join(words[:2]) if " ".join(words[:2]) in commands() else words[0]
+            if name in commands():
+                known = options_of(commands()[name]) | {"--help"}
+                used = {re.match(r"--[a-z-]+", word)[0] for word in words if re.match(r"--[a-z]", word)}  # type: ignore[index]  # matched just before
+                assert used <= known, line
+
+
+def test_the_config_of_the_readme_is_the_config_in_force_without_one(tmp_path: Path) -> None:
+    """The README's config block is every setting with its default, and a config file as it stands."""
+    block = next(block for block in code_blocks("toml") if block.startswith("[inbox]"))
+    (tmp_path / "inboxd.toml").write_text(block, encoding="utf-8")
+    assert show(load_settings(tmp_path / "inboxd.toml", {}, tmp_path)) == show(load_settings(None, {}, tmp_path))
+    for key in documented_keys():
+        section, _, name = key.key.rpartition(".")
+        if not key.key.startswith("feeds."):
+            part = block.split(f"[{section}]")[1].split("\n[")[0]
+            assert re.search(rf"^(# )?{name}\b", part, re.MULTILINE), key.key
+
+
+@pytest.mark.parametrize("key", [key.key for key in documented_keys() if key.key.startswith("feeds.")])
+def test_every_key_of_a_feed_and_a_field_is_in_the_readme(key: str) -> None:
+    """No attribute is a secret."""
+    name = key.rpartition(".")[2]
+    assert f"`{name}`" in README or re.search(rf"^{name} = ", README, re.MULTILINE)
+
+
+def test_the_events_of_the_readme_are_those_of_the_log() -> None:
+    """Each event of the log is in the README with its level and meaning, and no other is."""
+    assert [tuple(row) for row in table_rows("event")] == [
+        (f"`{event.value}`", event.level, event.meaning) for event in Event
+    ]
+
+
+def test_the_metrics_of_the_readme_are_those_that_are_served() -> None:
+    """Each metric is in the README with its labels, and no other is."""
+    served = Metrics(["events"]).page(Standing(0, 0.0, 0, {"events": 0.0}, {"events": 0.0})).decode()
+    names = set(re.findall(r"^# TYPE (inboxd_\w+)", served, re.MULTILINE))
+    labels: dict[str, set[str]] = {name: set() for name in names}
+    for name, of_line in re.findall(r"^(\w+?)(?:_bucket)?\{(.*)\} ", served, re.MULTILINE):
+        labels[name] |= set(re.findall(r'(\w+)="', of_line))
+    written = {span.split("{")[0]: span for span in code_spans() if re.fullmatch(r"inboxd_[a-z_]+(\{.*\})?", span)}
+    assert set(written) == names
+    assert all(label in written[name] for name, of_one in labels.items() for label in of_one - {"le", "version"})
+
+
+def test_the_exit_codes_of_the_readme_are_those_of_the_program() -> None:
+    """Each exit code is explained, and no other is."""
+    codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    assert {int(row[0]) for row in table_rows("exit code")} == codes | {0}
+
+
+def test_the_tables_of_the_readme_are_those_of_the_database() -> None:
+    """Each control table and view is in the README with all its columns."""
+    rows = {span: row[1] for row in table_rows("table") for span in re.findall(r"`(\w+)`", row[0])}
+    tables = [table for table in metadata.sorted_tables if table.name not in INTERNAL_TABLES]
+    assert {table.name for table in tables} <= set(rows)
+    for table in tables:
+        missing = [column.name for column in table.columns if not re.search(rf"\b{column.name}\b", rows[table.name])]
+        assert not missing, table.name
+
+
+def test_the_targets_of_make_that_documents_name_exist() -> None:
+    """``make something`` in a document is a target, and each target that ``make`` lists has its sentence."""
+    targets = set(re.findall(r"^([a-z][a-z-]*):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        named = set(re.findall(r"(?:`|^\$ )(?:sudo )?make ([a-z-]+)", text, re.MULTILINE))
+        assert named <= targets, document.name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_links_of_a_document_lead_somewhere(document: Path) -> None:
+    """A link to a file leads to a file, a link to a heading to a heading."""
+    text = document.read_text(encoding="utf-8")
+    headings = {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    }
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in headings, target
+        elif not target.startswith(("http://", "https://")):
+            assert (document.parent / target.split("#")[0]).exists(), target
+
+
+def test_the_changelog_keeps_its_form() -> None:
+    """The changelog is that of Keep a Changelog: an Unreleased section, and changes sorted by kind."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## \[Unreleased\]$", text, re.MULTILINE)
+    kinds = set(re.findall(r"^### (.+)$", text, re.MULTILINE))
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_the_modules_that_the_architecture_names_exist() -> None:
+    """A reader who follows ARCHITECTURE.md finds each file of it."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    for name in re.findall(r"(?:`|^# )((?:\w+/)*\w+\.py)\b", text, re.MULTILINE):
+        assert any((folder / name).exists() for folder in (ROOT / "daemon" / "inboxd", ROOT, ROOT / "tests")), name
