@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "explain": "inboxd.cli.explain:explain",
     "watermark": "inboxd.cli.watermark:watermark",
     "retry": "inboxd.cli.retry:retry",
+    "undo": "inboxd.cli.undo:undo",
     "config": "inboxd.cli.config:config",
     "db": "inboxd.cli.db:db",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -140,8 +141,7 @@ def export(
 def _written(path: Path | None) -> Iterator[TextIO]:
     """Lend standard output, or a file that gets its name when it is complete."""
     if path is None:
-        with open(1, "w", encoding="utf-8", newline="\n", closefd=False) as out:  # noqa: PTH123 - the descriptor
-            yield out
+        yield sys.stdout
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -43,9 +43,8 @@ def find_archived(settings: ArchiveSettings, name: str) -> Archived:
         if path.is_relative_to(folder) and _is_file(path):
             return Archived(path, folder, os.fspath(path.relative_to(folder)))
     msg = f"there is no file {printable(name)!r} in {settings.failed} or {settings.processed}"
-    raise OperatorFault(
-        "no_such_file", msg, "name it as it is called there; `inboxd runs list` tells what failed", exit_code=2
-    )
+    hint = "name it as it is called there; `inboxd runs list --status failure` tells what failed"
+    raise OperatorFault("no_such_file", msg, hint, exit_code=EXIT_USAGE)
 
 
 def all_failed(settings: ArchiveSettings) -> list[Archived]:

@@ -1,0 +1,127 @@
+"""``inboxd undo``: one bad file, taken back."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from inboxd.cli.context import print_json, reading_store, settings_of, writing_store
+from inboxd.cli.opening import waiting_turn
+from inboxd.cli.tables import Column, heading, print_table
+from inboxd.clock import SystemClock
+
+if TYPE_CHECKING:
+    from inboxd.config import Settings
+    from inboxd.operate.undo_plan import Passed, Undo
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN", type=int)
+@click.option("--dry-run", is_flag=True, help="Tell what would be done, and change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def undo(context: click.Context, run_id: int, *, dry_run: bool, as_json: bool) -> None:
+    """Take back what run RUN did to its feed's table, for feeds with `undo = true`.
+
+    Keys that a later run has changed are left and listed. The watermark goes back to what the remaining runs reached,
+    and the content is released: the file, mended or not, may be loaded again.
+
+    \b
+    Example:  inboxd undo 812 --dry-run
+              inboxd undo 812
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    from inboxd.operate.undo import plan  # noqa: PLC0415 - `--help` needs no database
+    from inboxd.operate.undo import undo as take_back  # noqa: PLC0415 - the same
+
+    settings = settings_of(context)
+    if dry_run:
+        with reading_store(settings) as store:
+            found = plan(store, settings.feeds, run_id)
+    else:
+        host = os.uname().nodename
+        with waiting_turn(partial(writing_store, settings)) as (store, patiently):
+            found = patiently(partial(take_back, store, settings.feeds, run_id, clock=SystemClock(), host=host))
+    if as_json:
+        print_json(_as_json(settings, found, dry_run=dry_run))
+    else:
+        _print(settings, found, dry_run=dry_run)
+
+
+def _as_json(settings: Settings, found: Undo, *, dry_run: bool) -> dict[str, object]:
+    return {
+        "dry_run": dry_run,
+        "run_id": found.run_id,
+        "undo_of": found.undo_of,
+        "feed": found.feed,
+        "file": found.file_name,
+        "considered": found.considered,
+        "restored": found.restored,
+        "left": found.left,
+        "left_keys": found.left_keys,
+        "watermark_before": found.watermark_before,
+        "watermark_after": found.watermark_after,
+        "again": _again(settings, found),
+        "reload": [
+            {
+                "run_id": one.run_id,
+                "file": one.file_name,
+                "stale": one.stale,
+                "skipped": one.skipped,
+                "command": _reload(settings, found, one),
+            }
+            for one in found.reload
+        ],
+    }
+
+
+def _print(settings: Settings, found: Undo, *, dry_run: bool) -> None:
+    run = f"run {found.undo_of}" + (f" ({found.file_name})" if found.file_name else "")
+    verb = "would be restored" if dry_run else "restored"
+    own = "" if found.run_id is None else f", by run {found.run_id}"
+    click.echo(f"{run} of feed {found.feed}: {found.restored} of {found.considered} keys {verb}{own}")
+    if found.watermark_before != found.watermark_after:
+        goes = "would go" if dry_run else "went"
+        click.echo(f"the watermark {goes} from {found.watermark_before} back to {found.watermark_after or 'none'}")
+    if found.left:
+        heading(f"left, because a later run has changed them: {found.left}")
+        columns = (Column("key"), Column("changed by run", number=True))
+        print_table(columns, [(one.record_key, one.run_id) for one in found.left_keys])
+    if found.reload:
+        heading("records of these files lost to this run; the command loads them again")
+        columns_of_files = (Column("run", number=True), Column("stale", number=True), Column("skipped", number=True))
+        rows = [(one.run_id, one.stale, one.skipped, _reload(settings, found, one)) for one in found.reload]
+        print_table((*columns_of_files, Column("command")), rows)
+    again = _again(settings, found)
+    if again is not None:
+        heading("the content is released" if not dry_run else "the content would be released")
+        click.echo(f"  mend the file and drop it again, or load it as it is: {again}")
+
+
+def _again(settings: Settings, found: Undo) -> str | None:
+    """Return the command that loads the undone file again as it is."""
+    if found.file_name is None:
+        return None
+    if found.claim is None:
+        return shlex.join(["inboxd", "load", "--feed", found.feed, found.file_name])
+    return shlex.join(["inboxd", "retry", _archived(settings, found.file_name, found.undo_of)])
+
+
+def _reload(settings: Settings, found: Undo, one: Passed) -> str:
+    """Return the command that loads a file's records again: its content counts as loaded, so it takes --force."""
+    if one.file_name is None:
+        return shlex.join(["inboxd", "explain", "--run", str(one.run_id)])
+    name = one.file_name if one.claim is None else _archived(settings, one.file_name, one.run_id)
+    return shlex.join(["inboxd", "load", "--force", "--feed", found.feed, name])
+
+
+def _archived(settings: Settings, file_name: str, run_id: int) -> str:
+    """Return where the file of a run lies in ``processed/``: under its own name, or with the run's number."""
+    from inboxd.inbox.names import marked  # noqa: PLC0415 - `--help` needs none of it
+
+    place = settings.archive.processed / file_name
+    with_number = place.with_name(marked(place.name, f"run-{run_id}"))
+    return os.fspath(with_number if with_number.exists() else place)

@@ -1,0 +1,189 @@
+"""``inboxd undo``: what a run did to its feed's table, taken back from its before-images.
+
+A key whose row the run was the last to write gets back what was there before. A key that a later run has changed since
+keeps its row, and the later run's image takes over what this run's image holds, so that undoing the later one does not
+bring the undone row back. Everything happens in one transaction, which is a run of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+import sqlalchemy as sa
+
+from inboxd.clock import Clock, stamp
+from inboxd.model import Feed, Late, RunStatus
+from inboxd.operate.target import target_of
+from inboxd.operate.undo_plan import Scene, Undo, undoable
+from inboxd.operate.undo_sql import dialect_of, writer_of
+from inboxd.store.base import Store
+from inboxd.store.tables import LOADED, STALE, before_images, dead_letters, etl_runs, lineage_records, watermarks
+
+CACHE_KIB: Final = 65_536
+"""SQLite's own 2 MiB would read the table's pages again and again."""
+LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('inboxd ' || :what, 0))"
+"""The locks under which files are let through one by one on PostgreSQL (see ``PostgresFile.lock``)."""
+
+
+def undo(store: Store, feeds: tuple[Feed, ...], run_id: int, *, clock: Clock, host: str) -> Undo:
+    """Undo a run. Raises ``OperatorFault`` (exit 1) if it cannot be undone, ``WorldFault`` if the database is busy."""
+    started, began = clock.now(), clock.monotonic()
+    with store.writing() as connection:
+        run, feed = undoable(connection, feeds, run_id)
+        _lock(connection, feed)
+        scene = Scene(connection, feed, run, dialect_of(connection))
+        found = scene.look()
+        work = _Work(scene)
+        own_id = work.begin(started, host)
+        work.classify(own_id)
+        work.put_back(own_id)
+        if found.left:
+            work.hand_down(own_id)
+        work.forget()
+        work.set_watermark(found.watermark_after, clock.now())
+        work.settle_letters(own_id)
+        work.end(own_id, found, clock.now(), round((clock.monotonic() - began) * 1000))
+    return replace(found, run_id=own_id)
+
+
+def plan(store: Store, feeds: tuple[Feed, ...], run_id: int) -> Undo:
+    """Tell what ``undo`` would do, by reading only."""
+    with store.reading() as connection:
+        run, feed = undoable(connection, feeds, run_id)
+        return Scene(connection, feed, run, dialect_of(connection)).look()
+
+
+def _lock(connection: sa.Connection, feed: Feed) -> None:
+    """Keep files of this table and feed out until the undo is committed; SQLite lets only one write anyway."""
+    if connection.dialect.name != "postgresql":
+        connection.exec_driver_sql(f"PRAGMA cache_size = -{CACHE_KIB}")
+        return
+    connection.execute(sa.text(LOCK), {"what": f"table {feed.table}"})
+    if feed.late is Late.SKIP:
+        connection.execute(sa.text(LOCK), {"what": f"feed {feed.name}"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The steps of one undo, in order: each wants those before it done."""
+
+    scene: Scene
+
+    def begin(self, started: datetime, host: str) -> int:
+        """Write the undo's own run."""
+        values = {
+            "job_name": self.scene.feed.name,
+            "status": RunStatus.SUCCESS.value,
+            "rows_in": 0,
+            "rows_out": 0,
+            "duration_ms": 0,
+            "started_at": stamp(started),
+            "finished_at": stamp(started),
+            "undo_of": self.scene.run["id"],
+            "host": host,
+        }
+        statement = sa.insert(etl_runs).values(values).returning(etl_runs.c.id)
+        return int(self.scene.connection.execute(statement).scalar_one())
+
+    def classify(self, own_id: int) -> None:
+        """Write the undo's lineage: ``load`` for a key that is put back, ``stale`` for one that is left."""
+        target = target_of(self.scene.feed)
+        key = before_images.c.record_key
+        outcome = sa.case((target.c.run_id == self.scene.run["id"], LOADED), else_=STALE)
+        number = sa.func.row_number().over(order_by=key)
+        rows = (
+            sa.select(sa.literal(own_id, sa.BigInteger), key, number, outcome)
+            .select_from(self.scene.images_with(target))
+            .where(self.scene.of_run())
+        )
+        names = ["run_id", "record_key", "record_no", "outcome"]
+        self.scene.connection.execute(sa.insert(lineage_records).from_select(names, rows))
+
+    def _to_put_back(self, own_id: int) -> sa.ColumnElement[bool]:
+        told = lineage_records.c
+        return sa.and_(
+            self.scene.of_run(),
+            told.run_id == own_id,
+            told.record_key == before_images.c.record_key,
+            told.outcome == LOADED,
+        )
+
+    def put_back(self, own_id: int) -> None:
+        """Give each key its image, or take its row away where there was none. A newer column becomes NULL."""
+        target = target_of(self.scene.feed)
+        images = before_images.c
+        chosen = self._to_put_back(own_id)
+        keys = [target.c[name] for name in self.scene.feed.key]
+        inserted = sa.select(*self.scene.dialect.key(self.scene.feed, before_images)).where(
+            chosen, images.image.is_(None)
+        )
+        same = keys[0].in_(inserted) if len(keys) == 1 else sa.tuple_(*keys).in_(inserted)
+        self.scene.connection.execute(sa.delete(target).where(same))
+        names = [*self.scene.feed.columns, "run_id", "updated_at"]
+        values = [self.scene.dialect.value(self.scene.feed, images.image, name) for name in names]
+        rows = sa.select(*values).where(chosen, images.image.is_not(None))
+        self.scene.connection.execute(self.scene.dialect.insert_or_replace(target, names, rows, self.scene.feed.key))
+
+    def hand_down(self, own_id: int) -> None:
+        """Give this run's image of each key that is left to the run that replaced this run's row."""
+        mine, told = before_images.alias("mine"), lineage_records.c
+        later = sa.select(etl_runs.c.id).where(self.scene.is_later(), etl_runs.c.rows_out > 0)
+        statement = (
+            sa.update(before_images)
+            .values(image=mine.c.image)
+            .where(
+                before_images.c.run_id.in_(later),
+                before_images.c.run_id != self.scene.run["id"],
+                before_images.c.table_name == self.scene.feed.table,
+                before_images.c.image.is_not(None),
+                mine.c.run_id == self.scene.run["id"],
+                mine.c.table_name == self.scene.feed.table,
+                mine.c.record_key == before_images.c.record_key,
+                told.run_id == own_id,
+                told.record_key == mine.c.record_key,
+                told.outcome == STALE,
+                writer_of(self.scene.feed, self.scene.dialect) == self.scene.run["id"],
+            )
+        )
+        self.scene.connection.execute(statement)
+
+    def forget(self) -> None:
+        """Remove the images that were put back or handed down."""
+        self.scene.connection.execute(sa.delete(before_images).where(self.scene.of_run()))
+
+    def set_watermark(self, value: str | None, now: datetime) -> None:
+        """Put the watermark where the remaining runs leave it, in the name of the run that got it there."""
+        mark = watermarks.c
+        if value is None:
+            self.scene.connection.execute(
+                sa.delete(watermarks).where(mark.name == self.scene.feed.name, mark.run_id.is_not(None))
+            )
+            return
+        runs = self.scene.standing_runs().where(etl_runs.c.watermark == value).limit(1)
+        first = self.scene.connection.execute(runs).first()
+        if first is None:
+            return
+        values = {"value": value, "run_id": first.id, "updated_at": stamp(now)}
+        changed = sa.update(watermarks).where(
+            mark.name == self.scene.feed.name, mark.value != value, mark.run_id.is_not(None)
+        )
+        self.scene.connection.execute(changed.values(values))
+
+    def settle_letters(self, own_id: int) -> None:
+        """Resolve the run's dead letters, for its file is to come again; open again what the run had resolved."""
+        letter = dead_letters.c
+        settled = sa.update(dead_letters).where(letter.run_id == self.scene.run["id"], letter.resolved_by.is_(None))
+        self.scene.connection.execute(settled.values(resolved_by=own_id))
+        if self.scene.run["content_sha256"] is None:
+            opened = sa.update(dead_letters).where(letter.resolved_by == self.scene.run["id"])
+            self.scene.connection.execute(opened.values(resolved_by=None))
+
+    def end(self, own_id: int, found: Undo, now: datetime, duration_ms: int) -> None:
+        """Write the counts, and release the content."""
+        counts = {"rows_in": found.considered, "rows_out": found.restored, "rows_stale": found.left}
+        values = {**counts, "duration_ms": duration_ms, "finished_at": stamp(now)}
+        self.scene.connection.execute(sa.update(etl_runs).where(etl_runs.c.id == own_id).values(values))
+        released = sa.update(etl_runs).where(etl_runs.c.id == self.scene.run["id"]).values(superseded_by=own_id)
+        self.scene.connection.execute(released)

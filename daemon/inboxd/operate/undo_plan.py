@@ -1,0 +1,243 @@
+"""What an undo is about to do, told by reading only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import sqlalchemy as sa
+
+from inboxd.errors import EXIT_FAILED, OperatorFault
+from inboxd.model import Cursor, Feed, RunStatus
+from inboxd.operate.cursors import above, cursor_of
+from inboxd.operate.target import target_of
+from inboxd.operate.undo_sql import Dialect
+from inboxd.store.tables import LOADED, STALE, before_images, etl_runs, lineage_records, watermarks
+
+LISTED: Final = 1_000
+"""Keys named of those that are left; their number is exact."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftKey:
+    """A key that a later run has changed (``None``: its row is gone): the undo leaves it as it is."""
+
+    record_key: str
+    run_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A file of a later run some of whose records lost to the undone run: a reload brings them back.
+
+    ``skipped`` counts all that the run skipped while the undone run's watermark stood in the way.
+    """
+
+    run_id: int
+    file_name: str | None
+    claim: str | None
+    stale: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """What an undo did, or (``run_id`` is ``None``) would do."""
+
+    run_id: int | None
+    undo_of: int
+    feed: str
+    file_name: str | None
+    claim: str | None
+    considered: int
+    restored: int
+    left: int
+    left_keys: tuple[LeftKey, ...]
+    watermark_before: str | None
+    watermark_after: str | None
+    reload: tuple[Passed, ...]
+
+
+def undoable(connection: sa.Connection, feeds: tuple[Feed, ...], run_id: int) -> tuple[sa.RowMapping, Feed]:
+    """Return the run and its feed, or say why it cannot be undone."""
+    run = connection.execute(sa.select(etl_runs).where(etl_runs.c.id == run_id)).mappings().one_or_none()
+    if run is None:
+        raise _refused(f"there is no run {run_id}", "`inboxd runs list` lists the runs")
+    if run["rows_rejected"] is None:
+        raise _refused(f"run {run_id} was imported: inboxd did not load it", "only inboxd's own runs can be undone")
+    if run["status"] != RunStatus.SUCCESS.value:
+        raise _refused(f"run {run_id} is a {run['status']}: it has loaded nothing", "there is nothing to undo")
+    if run["duplicate_of"] is not None:
+        hint = f"inboxd undo {run['duplicate_of']}"
+        raise _refused(f"run {run_id} is a duplicate of run {run['duplicate_of']}: it has loaded nothing", hint)
+    if run["undo_of"] is not None:
+        hint = "load the file again: `inboxd retry` with its name"
+        raise _refused(f"run {run_id} is itself an undo, of run {run['undo_of']}", hint)
+    later = connection.execute(sa.select(etl_runs.c.id).where(etl_runs.c.undo_of == run_id)).scalar()
+    if later is not None:
+        raise _refused(f"run {run_id} was undone by run {later}", "there is nothing left to undo")
+    feed = next((feed for feed in feeds if feed.name == run["job_name"]), None)
+    if feed is None:
+        raise _refused(f"feed {run['job_name']!r} is no longer in the config", "put it back, then undo the run")
+    _check_images(connection, feed, run)
+    return run, feed
+
+
+def _check_images(connection: sa.Connection, feed: Feed, run: sa.RowMapping) -> None:
+    images = before_images.c
+    query = sa.select(sa.func.count()).where(images.run_id == run["id"], images.table_name == feed.table)
+    found = int(connection.execute(query).scalar_one())
+    if found == run["rows_out"]:
+        return
+    if found:
+        msg = f"run {run['id']} changed {run['rows_out']} rows, but only {found} before-images are left of it"
+        raise _refused(msg, "raise retention.images, so that images are kept as long as a run may be undone")
+    msg = f"run {run['id']} has no before-images: what was there before its {run['rows_out']} rows is not known"
+    hint = f"set `undo = true` in [feeds.{feed.name}] for the runs to come; for this one load a good file with --force"
+    raise _refused(msg, hint)
+
+
+def _refused(message: str, hint: str) -> OperatorFault:
+    return OperatorFault("not_undoable", message, hint, exit_code=EXIT_FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One run that is to be undone, on one connection."""
+
+    connection: sa.Connection
+    feed: Feed
+    run: sa.RowMapping
+    dialect: Dialect
+
+    def look(self) -> Undo:
+        """Tell what is to be done, while nothing is done yet."""
+        target = target_of(self.feed)
+        mine = sa.func.coalesce(sa.func.sum(sa.case((target.c.run_id == self.run["id"], 1), else_=0)), 0)
+        query = sa.select(sa.func.count(), mine).select_from(self.images_with(target)).where(self.of_run())
+        considered, restored = self.connection.execute(query).one()
+        before, after = self._watermarks()
+        return Undo(
+            run_id=None,
+            undo_of=self.run["id"],
+            feed=self.feed.name,
+            file_name=self.run["file_name"],
+            claim=self.run["claim"],
+            considered=int(considered),
+            restored=int(restored),
+            left=int(considered) - int(restored),
+            left_keys=self._left(target) if considered != restored else (),
+            watermark_before=before,
+            watermark_after=after,
+            reload=self._passed(target),
+        )
+
+    def images_with(self, target: sa.TableClause) -> sa.Join:
+        """Return each image beside the row that has its key now."""
+        return before_images.outerjoin(target, self.same_key(target))
+
+    def same_key(self, target: sa.TableClause) -> sa.ColumnElement[bool]:
+        """Join an image to the row that has its key."""
+        keys = self.dialect.key(self.feed, before_images)
+        return sa.and_(*(target.c[name] == key for name, key in zip(self.feed.key, keys, strict=True)))
+
+    def of_run(self) -> sa.ColumnElement[bool]:
+        """Tell this run's images."""
+        columns = before_images.c
+        return sa.and_(columns.run_id == self.run["id"], columns.table_name == self.feed.table)
+
+    def _left(self, target: sa.TableClause) -> tuple[LeftKey, ...]:
+        query = (
+            sa.select(before_images.c.record_key, target.c.run_id)
+            .select_from(self.images_with(target))
+            .where(self.of_run(), target.c.run_id.is_distinct_from(self.run["id"]))
+            .order_by(before_images.c.record_key)
+            .limit(LISTED)
+        )
+        return tuple(LeftKey(key, run_id) for key, run_id in self.connection.execute(query))
+
+    def standing_runs(self) -> sa.Select[tuple[int, str | None, int | None, int | None, str | None, str | None]]:
+        """Return the other runs of the feed that loaded something and were not undone, in order of commit."""
+        runs, undoing = etl_runs.c, etl_runs.alias("undoing")
+        return (
+            sa.select(runs.id, runs.watermark, runs.rows_skipped, runs.rows_stale, runs.file_name, runs.claim)
+            .select_from(etl_runs.outerjoin(undoing, undoing.c.id == runs.superseded_by))
+            .where(
+                runs.job_name == self.feed.name,
+                runs.status == RunStatus.SUCCESS.value,
+                runs.rows_in > 0,
+                runs.rows_stale.is_not(None),
+                runs.undo_of.is_(None),
+                runs.id != self.run["id"],
+                undoing.c.undo_of.is_distinct_from(runs.id),
+            )
+            .order_by(runs.finished_at, runs.id)
+        )
+
+    def is_later(self) -> sa.ColumnElement[bool]:
+        """Tell the runs that were committed after the one to be undone."""
+        runs = etl_runs.c
+        same = sa.and_(runs.finished_at == self.run["finished_at"], runs.id > self.run["id"])
+        return sa.or_(runs.finished_at > self.run["finished_at"], same)
+
+    def _watermarks(self) -> tuple[str | None, str | None]:
+        """Return the watermark as it is, and as the remaining runs leave it. One set by hand stays; none is raised."""
+        columns = watermarks.c
+        now = self.connection.execute(sa.select(columns.value, columns.run_id).where(columns.name == self.feed.name))
+        row = now.one_or_none()
+        if row is None or row.run_id is None:
+            return (None, None) if row is None else (row.value, row.value)
+        left: Cursor | None = None
+        for run in self.connection.execute(self.standing_runs().where(etl_runs.c.watermark.is_not(None))):
+            value = cursor_of(self.feed, run.watermark)
+            left = value if left is None or above(value, left) else left
+        if left is not None and above(left, cursor_of(self.feed, row.value)):
+            return row.value, row.value
+        return row.value, None if left is None else str(left)
+
+    def _passed(self, target: sa.TableClause) -> tuple[Passed, ...]:
+        """Return the later files with records that lost to this run, in order of commit."""
+        stale = self._stale_because_of(target)
+        passed: list[Passed] = []
+        for run, skipping in self._skipping_because_of():
+            counts = stale.get(run.id, 0), int(run.rows_skipped or 0) if skipping else 0
+            if any(counts):
+                passed.append(Passed(run.id, run.file_name, run.claim, *counts))
+        return tuple(passed)
+
+    def _stale_because_of(self, target: sa.TableClause) -> dict[int, int]:
+        """Count, by run, the stale records of the keys that this run still holds: nothing else can have beaten them."""
+        lost, won = lineage_records.alias("lost"), lineage_records.alias("won")
+        later = self.standing_runs().where(self.is_later(), etl_runs.c.rows_stale > 0).order_by(None).subquery()
+        beaten_at_home = sa.exists().where(
+            won.c.run_id == lost.c.run_id, won.c.record_key == lost.c.record_key, won.c.outcome == LOADED
+        )
+        query = (
+            sa.select(lost.c.run_id, sa.func.count())
+            .select_from(lost.join(before_images, before_images.c.record_key == lost.c.record_key))
+            .join(target, self.same_key(target))
+            .where(
+                self.of_run(),
+                target.c.run_id == self.run["id"],
+                lost.c.run_id.in_(sa.select(later.c.id)),
+                lost.c.outcome == STALE,
+                ~beaten_at_home,
+            )
+            .group_by(lost.c.run_id)
+        )
+        return {int(run_id): int(count) for run_id, count in self.connection.execute(query)}
+
+    def _skipping_because_of(self) -> Iterator[tuple[sa.Row[tuple[object, ...]], bool]]:
+        """Yield the later runs, and whether this run's watermark was the one they met."""
+        text = self.run["watermark"]
+        mine = None if text is None else cursor_of(self.feed, text)
+        reached: Cursor | None = None
+        of_feed = sa.select(etl_runs.c.id).where(etl_runs.c.job_name == self.feed.name)
+        later = set(self.connection.execute(of_feed.where(self.is_later())).scalars())
+        for run in self.connection.execute(self.standing_runs()):
+            if run.id in later:
+                yield run, mine is not None and (reached is None or above(mine, reached))
+            if run.watermark is not None:
+                value = cursor_of(self.feed, run.watermark)
+                reached = value if reached is None or above(value, reached) else reached

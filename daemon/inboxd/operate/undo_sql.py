@@ -1,0 +1,121 @@
+"""What the two databases say differently about before-images: JSON is taken apart with other words in each.
+
+An image is a row as a JSON object of its columns, each in the form that the database casts back without loss; a
+``json`` column is a string in it, holding the JSON text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from inboxd.model import EXTRA_COLUMN, Feed, FieldType
+from inboxd.operate.target import Day
+from inboxd.store.tables import Stamp, before_images
+
+Rows = sa.SelectBase
+OWN: Final = {"run_id": FieldType.INTEGER, "updated_at": FieldType.TIMESTAMP}
+
+
+class Dialect(Protocol):
+    """The three things that differ."""
+
+    def key(self, feed: Feed, images: sa.FromClause) -> list[sa.ColumnElement[object]]:
+        """Return the target's key columns, read from an image's ``record_key``."""
+        ...
+
+    def value(self, feed: Feed, image: sa.ColumnElement[str], name: str) -> sa.ColumnElement[object]:
+        """Return a column of an image; NULL if the image is older than the column."""
+        ...
+
+    def insert_or_replace(
+        self, target: sa.TableClause, names: list[str], rows: Rows, key: tuple[str, ...]
+    ) -> sa.Insert:
+        """Return the statement that puts rows in place of those with their keys."""
+        ...
+
+
+def dialect_of(connection: sa.Connection) -> Dialect:
+    """Return the database's way."""
+    return _Postgres() if connection.dialect.name == "postgresql" else _Sqlite()
+
+
+def field_type(feed: Feed, name: str) -> FieldType:
+    """Return the type of a column of the feed's table."""
+    if name in OWN:
+        return OWN[name]
+    if name == EXTRA_COLUMN and all(field.name != name for field in feed.fields):
+        return FieldType.JSON
+    return feed.field(name).type
+
+
+class _Sqlite:
+    _AFFINITY: Final[dict[FieldType, Callable[[], sa.types.TypeEngine[Any]]]] = {
+        FieldType.INTEGER: sa.Integer,
+        FieldType.REAL: sa.REAL,
+    }
+
+    def key(self, feed: Feed, images: sa.FromClause) -> list[sa.ColumnElement[object]]:
+        text = images.c.record_key
+        if len(feed.key) > 1:
+            return [sa.func.json_extract(text, f"$[{place}]") for place in range(len(feed.key))]
+        kind = field_type(feed, feed.key[0])
+        if kind is FieldType.BOOLEAN:
+            return [sa.case((text == "true", 1), else_=0)]
+        return [sa.cast(text, self._AFFINITY[kind]()) if kind in self._AFFINITY else text]
+
+    def value(self, feed: Feed, image: sa.ColumnElement[str], name: str) -> sa.ColumnElement[object]:
+        del feed
+        quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+        return sa.func.json_extract(image, f'$."{quoted}"')
+
+    def insert_or_replace(
+        self, target: sa.TableClause, names: list[str], rows: Rows, key: tuple[str, ...]
+    ) -> sa.Insert:
+        insert = sqlite.insert(target).from_select(names, rows)
+        changing = {name: insert.excluded[name] for name in names if name not in key}
+        return insert.on_conflict_do_update(index_elements=list(key), set_=changing)
+
+
+class _Postgres:
+    _TYPES: Final[dict[FieldType, Callable[[], sa.types.TypeEngine[Any]]]] = {
+        FieldType.TEXT: sa.Text,
+        FieldType.INTEGER: sa.BigInteger,
+        FieldType.REAL: sa.Double,
+        FieldType.BOOLEAN: sa.Boolean,
+        FieldType.TIMESTAMP: Stamp,
+        FieldType.DATE: Day,
+        FieldType.JSON: postgresql.JSONB,
+    }
+
+    def key(self, feed: Feed, images: sa.FromClause) -> list[sa.ColumnElement[object]]:
+        text = images.c.record_key
+        if len(feed.key) == 1:
+            return [sa.cast(text, self._TYPES[field_type(feed, feed.key[0])]())]
+        return [
+            sa.cast(_member(text, str(place)), self._TYPES[field_type(feed, name)]())
+            for place, name in enumerate(feed.key)
+        ]
+
+    def value(self, feed: Feed, image: sa.ColumnElement[str], name: str) -> sa.ColumnElement[object]:
+        return sa.cast(_member(image, name), self._TYPES[field_type(feed, name)]())
+
+    def insert_or_replace(
+        self, target: sa.TableClause, names: list[str], rows: Rows, key: tuple[str, ...]
+    ) -> sa.Insert:
+        insert = postgresql.insert(target).from_select(names, rows)
+        changing = {name: insert.excluded[name] for name in names if name not in key}
+        return insert.on_conflict_do_update(index_elements=list(key), set_=changing)
+
+
+def _member(text: sa.ColumnElement[str], name: str) -> sa.ColumnElement[str]:
+    """Return a member of a JSON object or array as text. ``jsonb`` would write numbers anew; ``json`` keeps them."""
+    return sa.func.json_extract_path_text(sa.cast(text, postgresql.JSON), name)
+
+
+def writer_of(feed: Feed, dialect: Dialect) -> sa.ColumnElement[object]:
+    """Return the run that had written the row of an image."""
+    return dialect.value(feed, before_images.c.image, "run_id")
