@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from inboxd.cli.context import print_json, reading_store, settings_of
-from inboxd.model import RunStatus
+from inboxd.cli.context import print_json, settings_of, writing_store
+from inboxd.cli.opening import store_if_there, waiting_turn
+from inboxd.cli.tables import shown
+from inboxd.clock import SystemClock
+from inboxd.errors import EXIT_FAILED
+from inboxd.model import RunStatus, printable
+
+if TYPE_CHECKING:
+    from inboxd.operate.imports import Imported
 
 
 @click.group()
@@ -21,19 +31,53 @@ def runs() -> None:
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The newest so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def list_runs(
-    context: click.Context, feed: str | None, status: str | None, limit: int, *, as_json: bool
-) -> None:
+def list_runs(context: click.Context, feed: str | None, status: str | None, limit: int, *, as_json: bool) -> None:
     """List the newest runs, newest first.
 
     \b
     Example:  inboxd runs list --status failure
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    with reading_store(settings_of(context)) as store:
-        found = store.runs(job=feed, status=RunStatus(status) if status else None, limit=limit)
+    with store_if_there(settings_of(context)) as store:
+        found = [] if store is None else store.runs(job=feed, status=RunStatus(status) if status else None, limit=limit)
     if as_json:
         print_json({"runs": [asdict(run) for run in found]})
         return
     from inboxd.cli.tables import print_runs  # noqa: PLC0415 - rich is imported only where a table is drawn
 
     print_runs(found)
+
+
+@runs.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def import_runs(context: click.Context, file: Path, *, as_json: bool) -> int:
+    """Take in the run records of other jobs, so that one health feed covers all of them.
+
+    FILE is a JSON list of objects with job_name, status, started_at, and if they are known rows_in, rows_out,
+    duration_ms and finished_at. Good records are taken, bad ones listed (then exit 1). Importing a file again changes
+    nothing; a run that was running and has ended since is brought up to date.
+
+    \b
+    Example:  inboxd runs import nightly.json
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    from inboxd.inbox.claim import Source  # noqa: PLC0415 - `--help` needs none of it
+    from inboxd.operate.imports import import_runs as take_in  # noqa: PLC0415 - the same
+
+    with waiting_turn(partial(writing_store, settings_of(context))) as (store, patiently):
+
+        def once() -> Imported:
+            with Source(file, in_place=True) as source:
+                return take_in(store, source, now=SystemClock().now())
+
+        found = patiently(once)
+    if as_json:
+        print_json({"file": printable(str(file)), **asdict(found)})
+    else:
+        click.echo(
+            f"{found.records} records: {found.imported} imported, {found.updated} updated, "
+            f"{found.unchanged} known already, {found.rejected} rejected"
+        )
+        for error in found.errors:
+            click.echo(f"  record {error.record_no} ({shown(error.job_name)}): {shown(error.detail)}", err=True)
+    return EXIT_FAILED if found.rejected else 0
