@@ -23,7 +23,7 @@ from inboxd.config import (
     load_settings,
     sources,
 )
-from inboxd.errors import EXIT_CONFIG, EXIT_NOPERM, OperatorFault
+from inboxd.errors import EXIT_CONFIG, EXIT_NOPERM
 from inboxd.model import Extra, Feed, Field, FieldType, Late, RejectLimit
 
 QUOTED_TYPES = "'text', 'integer', 'real', 'boolean', 'timestamp', 'date' or 'json'"
@@ -166,18 +166,33 @@ def test_a_config_file_that_was_named_must_be_there(tmp_path: Path) -> None:
         load_settings(tmp_path, {}, tmp_path)
 
 
-def test_a_config_file_that_may_not_be_read_is_a_matter_of_permission(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Exit 77, and not the next file in the order: it would be the wrong one."""
+def test_a_config_file_that_may_not_be_read_is_a_matter_of_permission(tmp_path: Path) -> None:
+    """Exit 77, and not the next file in the order: it would be the wrong one. A closed home is no config file."""
+    home = tmp_path / "home"
+    (home / ".config" / "inboxd").mkdir(parents=True)
+    (home / ".config" / "inboxd" / "inboxd.toml").write_text("", encoding="utf-8")
+    code = (
+        "import os, sys, pathlib\n"
+        "from inboxd.config import load_settings\n"
+        "from inboxd.errors import OperatorFault\n"
+        "home = pathlib.Path(sys.argv[1])\n"
+        "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "try: print(load_settings(None, {'HOME': str(home)}, pathlib.Path('/')).source)\n"
+        "except OperatorFault as fault: print(fault.exit_code, fault.code)\n"
+    )
 
-    def refused(self: Path) -> bytes:
-        raise PermissionError(13, "Permission denied", str(self))
+    def found() -> str:
+        command = [sys.executable, "-c", code, str(home)]
+        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "daemon")}
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.strip()
 
-    monkeypatch.setattr(Path, "read_bytes", refused)
-    with pytest.raises(OperatorFault, match=r"inboxd\.toml") as caught:
-        load_settings(None, {}, tmp_path)
-    assert caught.value.exit_code == EXIT_NOPERM
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    (home / ".config" / "inboxd" / "inboxd.toml").chmod(0)
+    assert found() == f"{EXIT_NOPERM} config_unreadable"
+    home.chmod(0)
+    assert found() in ("None", str(sources.SYSTEM_FILE))
+    home.chmod(0o700)
 
 
 def test_relative_paths_start_from_the_config_file(tmp_path: Path) -> None:

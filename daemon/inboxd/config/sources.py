@@ -103,10 +103,18 @@ def _find(path: Path | None, env: Mapping[str, str], cwd: Path) -> tuple[Path | 
             raise InvalidConfig([ConfigFault("", "there is no such file", origin=str(cwd / named))])
         return cwd / named, text
     for candidate in _places(env, cwd):
-        text = _read(candidate)
+        text = _read(candidate) if _is_there(candidate) else None
         if text is not None:
             return candidate, text
     return None, ""
+
+
+def _is_there(file: Path) -> bool:
+    """Tell whether there is such a file, for all that we can see: another user's home may be closed to a service."""
+    try:
+        return file.exists()
+    except PermissionError:
+        return False
 
 
 def _places(env: Mapping[str, str], cwd: Path) -> Iterator[Path]:
