@@ -18,6 +18,7 @@ from inboxd.errors import (
     EXIT_UNAVAILABLE,
     EXIT_USAGE,
     DatabaseFault,
+    FileFault,
     InboxdError,
     Interrupted,
     OperatorFault,
@@ -27,6 +28,7 @@ COMMANDS: Final = {
     "run": "inboxd.cli.run:run",
     "load": "inboxd.cli.load:load",
     "check": "inboxd.cli.load:check",
+    "init": "inboxd.cli.init:init",
     "status": "inboxd.cli.status:status",
     "health": "inboxd.cli.health:health",
     "runs": "inboxd.cli.runs:runs",
@@ -105,7 +107,7 @@ def run_cli(arguments: list[str]) -> int:  # noqa: PLR0911 - one return for each
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
         return EXIT_FAILED
     except InboxdError as error:
-        click.echo(f"inboxd: {error.message}", err=True)
+        click.echo(f"inboxd: {error.message}{_place(error)}", err=True)
         if error.hint:
             click.echo(f"  {error.hint}", err=True)
         return _exit_code(error)
@@ -114,6 +116,11 @@ def run_cli(arguments: list[str]) -> int:  # noqa: PLR0911 - one return for each
         click.echo("inboxd: this is a bug in inboxd; please report it with the lines above", err=True)
         return EXIT_SOFTWARE
     return result if isinstance(result, int) else 0
+
+
+def _place(error: InboxdError) -> str:
+    place = error.place if isinstance(error, FileFault) else None
+    return f" (line {place.line}, column {place.column}, byte {place.byte})" if place else ""
 
 
 def _exit_code(error: InboxdError) -> int:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -63,18 +64,16 @@ def on_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-
-
 @contextmanager
 def checking_store(settings: Settings) -> Iterator[Store]:
-    """Open the store for ``check``: as it is, or, where there is none yet, an empty one in memory."""
+    """Open the store for ``check``: as it is, or, where there is none yet, an empty one that is gone afterwards."""
     from inboxd.store import open_store  # noqa: PLC0415 - commands that need no database start faster
 
     if settings.database.is_postgres or settings.database.sqlite_path.exists():
         with open_store(settings.database.url, readonly=True) as store:
             yield store
         return
-    with open_store("sqlite://") as store:
+    with TemporaryDirectory(prefix="inboxd-check-") as folder, open_store(f"sqlite:///{folder}/empty.db") as store:
         store.upgrade()
         store.prepare(settings.feeds)
         yield store
