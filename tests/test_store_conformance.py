@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from inboxd.model import UNREADABLE_KEY, Batch, Counts, Cursor, Feed, FieldType, Late, Reject, Row, Scalar
 from inboxd.store.base import Classified, Store
+from inboxd.store.ledger import canonical
 from stores import OpenEmpty, batches, load, make_feed, query, record_key, row
 
 NAMES = count(1)
@@ -133,15 +134,13 @@ def table_of(store: Store, feed: Feed) -> dict[tuple[Scalar, ...], tuple[Cursor,
     names = ", ".join(feed.key)
     found: dict[tuple[Scalar, ...], tuple[Cursor, int, int]] = {}
     for *key, at, value, run in query(store, f"SELECT {names}, at, value, run_id FROM {feed.table}"):
-        found[tuple(map(plain, key))] = (plain(at), int(str(value)), int(str(run)))  # type: ignore[index, assignment]
+        found[tuple(map(plain, key))] = (plain(at), int(str(value)), int(str(run)))
     return found
 
 
-def plain(value: object) -> object:
+def plain(value: object) -> Cursor:
     """Return a database's value in the form it has everywhere else in inboxd."""
-    from inboxd.store.ledger import canonical  # noqa: PLC0415 - the store's own idea of a moment's text
-
-    return value if isinstance(value, int | str) else canonical(value)
+    return value if isinstance(value, int | str) else str(canonical(value))
 
 
 @pytest.mark.parametrize("chunks", [1, 3])

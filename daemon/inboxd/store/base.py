@@ -183,9 +183,7 @@ class Store(Protocol):
         """Commit the ``running`` row, not durably, and return its id; a claim's own running row is used again."""
         ...
 
-    def transaction(
-        self, run_id: int, feed: Feed, *, force: bool = False
-    ) -> AbstractContextManager[FileTransaction]:
+    def transaction(self, run_id: int, feed: Feed, *, force: bool = False) -> AbstractContextManager[FileTransaction]:
         """Open a file's transaction. ``force``: an equal cursor is applied too, and the content's run is superseded."""
         ...
 
@@ -253,5 +251,5 @@ class Store(Protocol):
         ...
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
-        """Lend a SQLAlchemy connection in one durable write transaction: committed at the block's end, or not at all."""
+        """Lend a SQLAlchemy connection in one durable write transaction, committed at the block's end or not at all."""
         ...

@@ -9,7 +9,17 @@ from inboxd.errors import EXIT_CONFIG, OperatorFault
 from inboxd.model import EXTRA_COLUMN, RECORD_KEY_COLUMN, RECORD_NO_COLUMN, Feed, FieldType
 
 CONTROL_TABLES = frozenset(
-    "etl_runs dead_letters lineage lineage_records watermarks before_images run_log alembic_version staging".split()
+    [
+        "alembic_version",
+        "before_images",
+        "dead_letters",
+        "etl_runs",
+        "lineage",
+        "lineage_records",
+        "run_log",
+        "staging",
+        "watermarks",
+    ]
 )
 """Names that no feed's table may have."""
 OWN_COLUMNS = ("run_id", "updated_at")
@@ -19,7 +29,7 @@ RESERVED_COLUMNS = frozenset({*OWN_COLUMNS, RECORD_KEY_COLUMN, RECORD_NO_COLUMN}
 
 @dataclass(frozen=True, slots=True)
 class TableShape:
-    """A table as a feed wants it, or as the database has it: columns to types as the database spells them, and the key."""
+    """A table as a feed wants it, or as the database has it: columns to types as the database spells them; the key."""
 
     columns: Mapping[str, str]
     key: tuple[str, ...]
@@ -40,7 +50,9 @@ def wanted_shape(feeds: Sequence[Feed], types: Mapping[FieldType, str]) -> Table
         for name, kind in _feed_columns(feed):
             if columns.setdefault(name, types[kind]) != types[kind]:
                 _refuse([f"feeds of table {feed.table!r} disagree about {name!r}: {columns[name]} or {types[kind]}"])
-    return TableShape({**columns, "run_id": types[FieldType.INTEGER], "updated_at": types[FieldType.TIMESTAMP]}, first.key)
+    return TableShape(
+        {**columns, "run_id": types[FieldType.INTEGER], "updated_at": types[FieldType.TIMESTAMP]}, first.key
+    )
 
 
 def check_names(feed: Feed) -> None:

@@ -89,7 +89,10 @@ class Ledger(ABC):
         if self._engine is None:
             self._engine = self._make_engine()
         try:
-            with self._engine.connect().execution_options(**self._lending(write=write)) as connection, connection.begin():
+            with (
+                self._engine.connect().execution_options(**self._lending(write=write)) as connection,
+                connection.begin(),
+            ):
                 yield connection
         except DBAPIError as error:
             raise self._translated(error.orig or error) from error
@@ -154,6 +157,8 @@ class Ledger(ABC):
         """Return every feed's watermark, by name."""
         rows = self._rows("SELECT name, value, run_id, updated_at FROM watermarks ORDER BY name")
         return [
-            WatermarkRow(str(name), str(value), None if run_id is None else int(str(run_id)), canonical(updated_at) or "")
+            WatermarkRow(
+                str(name), str(value), None if run_id is None else int(str(run_id)), canonical(updated_at) or ""
+            )
             for name, value, run_id, updated_at in rows
         ]

@@ -18,7 +18,15 @@ from inboxd.clock import SystemClock, stamp
 from inboxd.errors import InboxdError, WorldFault
 from inboxd.model import Cursor, Feed, RunStart
 from inboxd.store.base import RunEnd, RunRow
-from inboxd.store.feed_tables import TableShape, by_table, create_table, differences, quoted, refuse_differences, wanted_shape
+from inboxd.store.feed_tables import (
+    TableShape,
+    by_table,
+    create_table,
+    differences,
+    quoted,
+    refuse_differences,
+    wanted_shape,
+)
 from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, run_row
 from inboxd.store.postgres_driver import PostgresFaults, TickingConnection, connect, translated
 from inboxd.store.postgres_file import PostgresFile
@@ -38,17 +46,20 @@ CLAIM_LOCK: Final = "hashtextextended('inboxd claim ' || {claim}, 0)"
 BEGIN_RUN: Final = (
     "INSERT INTO etl_runs (job_name, status, started_at, file_name, file_size, claim, host) "
     "SELECT %(job)s, 'running', %(started_at)s::timestamptz, %(file_name)s, %(file_size)s::bigint, %(claim)s, %(host)s "
-    "WHERE %(ours)s OR %(claim)s::text IS NULL OR pg_try_advisory_lock(" + CLAIM_LOCK.format(claim="%(claim)s::text") + ") "
+    "WHERE %(ours)s OR %(claim)s::text IS NULL OR pg_try_advisory_lock("
+    + CLAIM_LOCK.format(claim="%(claim)s::text")
+    + ") "
     "ON CONFLICT (claim) WHERE status = 'running' DO UPDATE SET host = EXCLUDED.host, job_name = EXCLUDED.job_name "
     "RETURNING id, " + CLAIM_LOCK.format(claim="claim")
 )
 FAIL_RUN: Final = (
-    "UPDATE etl_runs SET status = 'failure', rows_in = 0, rows_out = 0, rows_rejected = 0, rows_skipped = 0, rows_stale = 0, "
-    "duration_ms = %s, finished_at = %s::timestamptz, file_size = COALESCE(%s, file_size), content_sha256 = %s, error_code = %s, "
-    "error = %s WHERE id = %s AND status = 'running'"
+    "UPDATE etl_runs SET status = 'failure', duration_ms = %s, finished_at = %s::timestamptz, "
+    "file_size = COALESCE(%s, file_size), content_sha256 = %s, error_code = %s, error = %s "
+    "WHERE id = %s AND status = 'running'"
 )
 INTERRUPT: Final = (
-    "WITH gone AS MATERIALIZED (SELECT id, claim FROM etl_runs WHERE status = 'running' AND {which} FOR UPDATE SKIP LOCKED) "
+    "WITH gone AS MATERIALIZED "
+    "(SELECT id, claim FROM etl_runs WHERE status = 'running' AND {which} FOR UPDATE SKIP LOCKED) "
     "UPDATE etl_runs SET status = 'failure', finished_at = %(finished_at)s::timestamptz, error_code = 'interrupted', "
     "error = 'the daemon ended in the middle of this file' "
     f"WHERE id IN (SELECT id FROM gone WHERE pg_try_advisory_xact_lock({CLAIM_LOCK.format(claim='claim')})) "

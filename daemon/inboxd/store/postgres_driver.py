@@ -72,7 +72,9 @@ def translated(error: BaseException) -> InboxdError:
             return WorldFault(LOST[0], message, LOST[1])
         return FileFault("internal_error", f"the driver refused the data: {error}", "please report this")
     if error.diag.constraint_name in RACES:
-        return WorldFault("serialization", message, "another daemon was faster with the same content; it is tried again")
+        return WorldFault(
+            "serialization", message, "another daemon was faster with the same content; it is tried again"
+        )
     if state[:2] in DATA_CLASSES:
         return FileFault("internal_error", f"the database refused the data: {error}", "please report this")
     fallback = ("database_error", "was the database changed by hand? see `inboxd doctor`")

@@ -19,17 +19,19 @@ FIND_DUPLICATE = (
     "AND duplicate_of IS NULL AND superseded_by IS NULL"
 )
 LAST_FINISHED = (
-    "SELECT finished_at FROM etl_runs WHERE finished_at IS NOT NULL AND rows_rejected IS NOT NULL ORDER BY id DESC LIMIT 1"
+    "SELECT finished_at FROM etl_runs WHERE finished_at IS NOT NULL AND rows_rejected IS NOT NULL "
+    "ORDER BY id DESC LIMIT 1"
 )
 WATERMARK = "SELECT value FROM watermarks WHERE name = %s"
+RESOLVE = "UPDATE dead_letters SET resolved_by = %s WHERE id = ANY(%s) AND resolved_by IS NULL"
 SUPERSEDE = (
     "UPDATE etl_runs SET superseded_by = %s WHERE job_name = %s AND content_sha256 = %s AND status = 'success' "
     "AND duplicate_of IS NULL AND superseded_by IS NULL"
 )
 SUCCEED = (
     "UPDATE etl_runs SET status = 'success', rows_in = %s, rows_out = %s, rows_rejected = %s, rows_skipped = %s, "
-    "rows_stale = %s, duration_ms = %s, finished_at = %s::timestamptz, file_size = %s, content_sha256 = %s, watermark = %s, "
-    "duplicate_of = %s WHERE id = %s AND status = 'running'"
+    "rows_stale = %s, duration_ms = %s, finished_at = %s::timestamptz, file_size = %s, content_sha256 = %s, "
+    "watermark = %s, duplicate_of = %s WHERE id = %s AND status = 'running'"
 )
 
 
@@ -54,7 +56,12 @@ class PostgresFile:
         self._force = force
         self._release = release
         self._faults = PostgresFaults()
-        self._values: dict[str, object] = {"run": run_id, "feed": sql.feed.name, "table": sql.feed.table, "watermark": None}
+        self._values: dict[str, object] = {
+            "run": run_id,
+            "feed": sql.feed.name,
+            "table": sql.feed.table,
+            "watermark": None,
+        }
         self._extent = Extent(sql.feed)
         self._records = 0
         self._rejects = 0
@@ -204,6 +211,11 @@ class PostgresFile:
             rejected=rejected,
         )
 
+    def resolve(self, letters: Sequence[int]) -> int:
+        """Mark dead letters as resolved by this run; returns how many of them were still open."""
+        with self._faults:
+            return self._connection.execute(RESOLVE, (self._run_id, list(letters))).rowcount
+
     def advance(self, limit: Cursor | None) -> Cursor | None:
         """Raise the feed's watermark to the largest cursor this run committed, at most ``limit``."""
         largest = self._largest_loaded
@@ -225,14 +237,14 @@ class PostgresFile:
             raise WorldFault("run_taken", f"run {self._run_id} is no longer ours", "another daemon works on this file")
 
     def commit(self) -> None:
-        """Make it durable. If the connection is lost in here, the outcome is unknown until the next try asks the ledger."""
+        """Make it durable. If the connection is lost in here, the outcome is unknown until the ledger is asked again."""
         with self._faults:
             self._connection.execute("COMMIT" + self._release)
         self.committed = True
 
 
 def _storable(reject: Reject) -> tuple[object, ...]:
-    """Return a reject's values without U+0000, which is what some are rejected for and PostgreSQL's text cannot hold."""
+    """Return a reject's values without U+0000, which PostgreSQL's text cannot hold."""
     texts = (text.replace("\0", "\\u0000") for text in (reject.raw, reject.record_key, reject.code, reject.detail))
     raw, record_key, code, detail = texts
     return (reject.record_no, raw, record_key, reject.cursor, code, detail)

@@ -1,9 +1,9 @@
 """The statements of a file's transaction on PostgreSQL, written once per feed.
 
 Kept to what Citus accepts with the target distributed by its key: INSERT … SELECT … ON CONFLICT from local temporary
-tables, inner joins of those with the target, no CTE that writes. A second hit on a key in one INSERT is an error here, so
-``DISTINCT ON`` picks each key's winner: the first in the file among those with the highest cursor. Key order keeps two
-daemons from locking the same rows crosswise.
+tables, inner joins of those with the target, no CTE that writes. A second hit on a key in one INSERT is an error here,
+so ``DISTINCT ON`` picks each key's winner: the first in the file among those with the highest cursor. Key order keeps
+two daemons from locking the same rows crosswise.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TYPES: Final = {  # spelled as format_type() spells them
 }
 KEY_COLLATION: Final = ' COLLATE "C"'
 """Keys sort by code point, on SQLite too."""
-MOMENT: Final = "'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'"
+MOMENT: Final = '\'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\''
 
 
 def quoted(name: str) -> str:
@@ -148,7 +148,7 @@ class FeedSql:
     def lineage_of_winners(self, *, skipping: bool) -> str:
         """Write the lineage of records of which some lost."""
         join = f"LEFT JOIN {self.winners} t ON {self._same_key} AND t.record_no = s.record_no"
-        standing = f"CASE WHEN t.record_no IS NULL THEN 1 ELSE 0 END"
+        standing = "CASE WHEN t.record_no IS NULL THEN 1 ELSE 0 END"
         if skipping:
             kept = self._not_skipped("s", self._cursor, skipping=True)
             standing = f"CASE WHEN NOT {kept} THEN 2 WHEN t.record_no IS NULL THEN 1 ELSE 0 END"
@@ -177,7 +177,8 @@ class FeedSql:
         kept = self._reject_not_skipped(skipping=skipping)
         return (
             "INSERT INTO lineage_records (run_id, record_key, record_no, outcome, detail) SELECT %(run)s::bigint, "
-            f"record_key, record_no, CASE WHEN {kept} THEN 3 ELSE 2 END, CASE WHEN {kept} THEN code END FROM {self.rejects}"
+            f"record_key, record_no, CASE WHEN {kept} THEN 3 ELSE 2 END, CASE WHEN {kept} THEN code END "
+            f"FROM {self.rejects}"
         )
 
     def count_rejected(self, *, skipping: bool) -> str:

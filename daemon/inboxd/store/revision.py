@@ -15,5 +15,7 @@ KNOWN: Final = frozenset({HEAD})
 def refuse_newer(revision: str | None) -> None:
     """Raise when the database was made by a later version of inboxd."""
     if revision is not None and revision not in KNOWN:
-        message = f"the database's schema is revision {revision!r}; this version of inboxd knows none later than {HEAD!r}"
+        message = (
+            f"the database's schema is revision {revision!r}; this version of inboxd knows none later than {HEAD!r}"
+        )
         raise OperatorFault("schema_newer", message, "run the newer inboxd that made it", exit_code=EXIT_CONFIG)

@@ -16,27 +16,37 @@ from inboxd.clock import SystemClock, stamp
 from inboxd.errors import EXIT_CONFIG, InboxdError, OperatorFault, WorldFault
 from inboxd.model import Cursor, Feed, RunStart
 from inboxd.store.base import RunEnd, RunRow
-from inboxd.store.feed_tables import TableShape, by_table, create_table, differences, quoted, refuse_differences, wanted_shape
+from inboxd.store.feed_tables import (
+    TableShape,
+    by_table,
+    create_table,
+    differences,
+    quoted,
+    refuse_differences,
+    wanted_shape,
+)
 from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, run_row
+from inboxd.store.revision import HEAD, refuse_newer
 from inboxd.store.sqlite_driver import SqliteFaults, driver, is_busy, refuse_old_sqlite, translated
 from inboxd.store.sqlite_file import SqliteFile
 from inboxd.store.sqlite_scratch import Scratch
 from inboxd.store.sqlite_sql import TYPES
-from inboxd.store.revision import HEAD, refuse_newer
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-CACHE_KIB: Final = 65_536
-"""With SQLite's own 2 MiB the upsert of a million records takes twice as long; more than 64 MiB brings nothing."""
+PRAGMAS: Final = {
+    "synchronous": "FULL",
+    "cache_size": -65_536,  # KiB; SQLite's own 2 MiB double the upsert of a million records, more brings nothing
+    "wal_autocheckpoint": 4_000,  # pages; the few that every small file touches are written back a quarter as often
+    "journal_size_limit": 64 << 20,  # bytes; what a large file made of the log is given back
+}
 BUSY_TIMEOUT_S: Final = 0.05
 """SQLite's own wait for a lock; between two of them the caller's tick runs."""
 PATIENCE_S: Final = 5.0
 """How long a lock is waited for in all, before the file is put off."""
 TICK_EVERY: Final = 100_000
 """Virtual machine instructions between two ticks of a long statement: some 5 ms."""
-WAL_KEPT_BYTES: Final = 64 << 20
-"""The write-ahead log is cut back to this after a large file."""
 STATEMENTS_KEPT: Final = 256
 
 BEGIN_RUN: Final = (
@@ -45,9 +55,8 @@ BEGIN_RUN: Final = (
     "DO UPDATE SET host = excluded.host, job_name = excluded.job_name RETURNING id"
 )
 FAIL_RUN: Final = (
-    "UPDATE etl_runs SET status = 'failure', rows_in = 0, rows_out = 0, rows_rejected = 0, rows_skipped = 0, rows_stale = 0, "
-    "duration_ms = ?, finished_at = ?, file_size = COALESCE(?, file_size), content_sha256 = ?, error_code = ?, error = ? "
-    "WHERE id = ? AND status = 'running'"
+    "UPDATE etl_runs SET status = 'failure', duration_ms = ?, finished_at = ?, file_size = COALESCE(?, file_size), "
+    "content_sha256 = ?, error_code = ?, error = ? WHERE id = ? AND status = 'running'"
 )
 INTERRUPT: Final = (
     "UPDATE etl_runs SET status = 'failure', finished_at = ?, error_code = 'interrupted', "
@@ -102,8 +111,8 @@ class SqliteStore(Ledger):
             raise WorldFault("database_unavailable", message, "look at its permissions and the disk") from error
         connection = self._ticking(_connect(str(self.path), uri=False))
         self._patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone())
-        for pragma in ("synchronous = FULL", f"cache_size = -{CACHE_KIB}", f"journal_size_limit = {WAL_KEPT_BYTES}"):
-            connection.execute(f"PRAGMA {pragma}")
+        for pragma, value in PRAGMAS.items():
+            connection.execute(f"PRAGMA {pragma} = {value}")
         return connection
 
     def _connect_to_read(self) -> driver.Connection:
@@ -113,12 +122,14 @@ class SqliteStore(Ledger):
     def _reading_uri(self) -> str:
         """How to open the database for reading alone.
 
-        In WAL mode that needs the -shm file, which only a writer can make: with no writer about, and nothing left in the
-        log, the file is complete as it lies and may be read as immutable.
+        In WAL mode that needs the -shm file, which only a writer can make: with no writer about, and nothing left in
+        the log, the file is complete as it lies and may be read as immutable.
         """
         if not self.path.exists():
             message = f"there is no database at {self.path} yet"
-            raise OperatorFault("database_missing", message, "inboxd run, load or db upgrade make it", exit_code=EXIT_CONFIG)
+            raise OperatorFault(
+                "database_missing", message, "inboxd run, load or db upgrade make it", exit_code=EXIT_CONFIG
+            )
         uri = f"file:{quote(str(self.path.absolute()))}?mode=ro"
         try:
             probe = _connect(uri, uri=True)
@@ -234,27 +245,11 @@ class SqliteStore(Ledger):
             answer = self._patiently(lambda: self._connection.execute(BEGIN_RUN, row).fetchall())
         return int(answer[0][0])
 
-    @contextmanager
-    def transaction(self, run_id: int, feed: Feed, *, force: bool = False) -> Iterator[SqliteFile]:
-        """Open a file's transaction; whatever ends the block but ``commit`` rolls it back."""
-        file = SqliteFile(
+    def transaction(self, run_id: int, feed: Feed, *, force: bool = False) -> SqliteFile:
+        """Open a file's transaction; whatever ends its block but ``commit`` rolls it back."""
+        return SqliteFile(
             self._connection, self._scratch, self._faults, self._begin_writing, run_id, feed, now=self._now, force=force
         )
-        try:
-            yield file
-        except BaseException:
-            self._close_quietly(file)
-            raise
-        with self._faults:
-            file.close()
-
-    def _close_quietly(self, file: SqliteFile) -> None:
-        """Roll back after an error, which is the one to be told: a second one would only hide it."""
-        try:
-            with self._faults:
-                file.close()
-        except InboxdError:
-            pass
 
     def fail(self, run_id: int, end: RunEnd) -> None:
         """Turn the run's row from running to failure, durably: its file is moved next."""
@@ -276,10 +271,17 @@ class SqliteStore(Ledger):
     def interrupt_abandoned(self, finished_at: str) -> list[RunRow]:
         """Turn every ``running`` row with a claim into an interrupted one: the caller holds the daemon's lock."""
         with self._faults:
-            if self._connection.execute("SELECT 1 FROM etl_runs WHERE status = 'running' AND claim IS NOT NULL").fetchone() is None:
+            if (
+                self._connection.execute(
+                    "SELECT 1 FROM etl_runs WHERE status = 'running' AND claim IS NOT NULL"
+                ).fetchone()
+                is None
+            ):
                 return []
         with self._durably() as connection:
-            rows = connection.execute(f"{INTERRUPT} claim IS NOT NULL RETURNING {RUN_COLUMNS}", (finished_at,)).fetchall()
+            rows = connection.execute(
+                f"{INTERRUPT} claim IS NOT NULL RETURNING {RUN_COLUMNS}", (finished_at,)
+            ).fetchall()
         return [run_row(row) for row in rows]
 
     def abandoned(self, claim: str, finished_at: str) -> bool:
@@ -322,7 +324,9 @@ class SqliteStore(Ledger):
     def runs_of_claim(self, claim: str) -> list[RunRow]:
         """Return the runs of a claim, oldest first."""
         with self._faults:
-            rows = self._connection.execute(f"SELECT {RUN_COLUMNS} FROM etl_runs WHERE claim = ? ORDER BY id", (claim,)).fetchall()
+            rows = self._connection.execute(
+                f"SELECT {RUN_COLUMNS} FROM etl_runs WHERE claim = ? ORDER BY id", (claim,)
+            ).fetchall()
         return [run_row(row) for row in rows]
 
     def set_watermark(self, feed: Feed, value: Cursor | None, updated_at: str) -> None:

@@ -44,7 +44,9 @@ def refuse_old_sqlite() -> None:
     """Raise unless the SQLite at hand may write."""
     if driver.sqlite_version_info < OLDEST:
         need = ".".join(map(str, OLDEST))
-        message = f"SQLite {driver.sqlite_version} can corrupt a database in WAL mode; {need} or later is needed to write"
+        message = (
+            f"SQLite {driver.sqlite_version} can corrupt a database in WAL mode; {need} or later is needed to write"
+        )
         raise OperatorFault("sqlite_too_old", message, "pip install pysqlite3")
 
 

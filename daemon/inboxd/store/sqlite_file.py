@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
-from operator import itemgetter
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
-from inboxd.errors import WorldFault
+from inboxd.errors import InboxdError, WorldFault
 from inboxd.model import Batch, Counts, Cursor, Feed, Outcome, Reject, Row
 from inboxd.store.base import Classified, RunEnd
 from inboxd.store.cursors import Extent, at_or_below, from_text
@@ -29,25 +30,22 @@ LAST_FINISHED: Final = (
     "ORDER BY id DESC LIMIT 1"
 )
 WATERMARK: Final = "SELECT value FROM main.watermarks WHERE name = ?"
-ADVANCE: Final = (
-    "INSERT INTO main.watermarks (name, value, run_id, updated_at) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE "
-    "SET value = excluded.value, run_id = excluded.run_id, updated_at = excluded.updated_at"
-)
+RESOLVE: Final = "UPDATE main.dead_letters SET resolved_by = ? WHERE id = ? AND resolved_by IS NULL"
 SUPERSEDE: Final = (
     "UPDATE main.etl_runs SET superseded_by = ? WHERE job_name = ? AND content_sha256 = ? AND status = 'success' "
     "AND duplicate_of IS NULL AND superseded_by IS NULL"
 )
 SUCCEED: Final = (
     "UPDATE main.etl_runs SET status = 'success', rows_in = ?, rows_out = ?, rows_rejected = ?, rows_skipped = ?, "
-    "rows_stale = ?, duration_ms = ?, finished_at = ?, file_size = ?, content_sha256 = ?, watermark = ?, duplicate_of = ? "
-    "WHERE id = ? AND status = 'running'"
+    "rows_stale = ?, duration_ms = ?, finished_at = ?, file_size = ?, content_sha256 = ?, watermark = ?, "
+    "duplicate_of = ? WHERE id = ? AND status = 'running'"
 )
 
 
 class SqliteFile:
     """The verbs of a file's transaction. Owned by the thread that opened it."""
 
-    def __init__(  # noqa: PLR0913 - made in one place, by the store
+    def __init__(
         self,
         connection: driver.Connection,
         scratch: Scratch,
@@ -63,23 +61,42 @@ class SqliteFile:
         self._scratch = scratch
         self._faults = faults
         self._begin_writing = begin_writing
+        self._run_id = run_id
         self._feed = feed
-        self._force = force
         self._now = now
+        self._force = force
         with faults:
             self._sql = scratch.statements(feed)
         self._values: dict[str, object] = {"run": run_id, "feed": feed.name, "table": feed.table, "watermark": None}
-        self._run_id = run_id
-        names = feed.row_columns
-        self._key_of = itemgetter(*(names.index(name) for name in feed.key))
         self._extent = Extent(feed)
         self._chunk: list[Row] = []
         self._chunk_bytes = 0
         self._runs = 0
         self._records = 0
         self._rejects = 0
+        self._used_winners = False
         self._largest_loaded: Cursor | None = None
-        self.committed = False
+        self._committed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Roll back what was not committed. The error that ended the block is told; a second would only hide it."""
+        if error is None:
+            with self._faults:
+                self._clean_up()
+            return
+        with suppress(InboxdError), self._faults:
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        if not self._committed or self._runs > 1:
+            self._scratch.renew()
 
     # Staging: a transaction that touches nothing but the scratch file, and so locks nothing
 
@@ -101,7 +118,7 @@ class SqliteFile:
         if not rows:
             return
         self._extent.add(rows)
-        rows.sort(key=self._key_of)  # stable, and rows come in file order: so by key, then record number
+        rows.sort(key=self._sql.key_of)  # stable, and rows come in file order: so by key, then record number
         self._runs += 1
         self._records += len(rows)
         with self._faults:
@@ -152,9 +169,7 @@ class SqliteFile:
         """Return the feed's watermark."""
         with self._faults:
             row = self._connection.execute(WATERMARK, (self._feed.name,)).fetchone()
-        if row is None:
-            return None
-        return from_text(self._feed, row[0])
+        return None if row is None else from_text(self._feed, row[0])
 
     def upsert(self, watermark: Cursor | None) -> Counts:
         """Skip, reject and apply what was staged, and write the dead letters and the lineage."""
@@ -172,7 +187,7 @@ class SqliteFile:
         )
 
     def _apply(self, skipped: int) -> int:
-        """Return how many records were loaded. The fast way serves a file in which no record met another or a newer row."""
+        """Return how many records were loaded. The fast way is for a file whose records met no other and no newer row."""
         considered = self._records - skipped
         if not self._feed.undo:
             applied = sum(self._change(self._sql.upsert(runs, skipped > 0, self._force)) for runs in self._merges())
@@ -195,6 +210,7 @@ class SqliteFile:
         return int(loaded)
 
     def _find_winners(self, skipped: int) -> None:
+        self._used_winners = True
         for runs in self._merges():
             self._change(self._sql.find_winners(runs, skipping=skipped > 0))
 
@@ -250,18 +266,19 @@ class SqliteFile:
             rejected=rejected,
         )
 
+    def resolve(self, letters: Sequence[int]) -> int:
+        """Mark dead letters as resolved by this run; returns how many of them were still open."""
+        with self._faults:
+            return self._connection.executemany(RESOLVE, ((self._run_id, letter) for letter in letters)).rowcount
+
     def advance(self, limit: Cursor | None) -> Cursor | None:
         """Raise the feed's watermark to the largest cursor this run committed, at most ``limit``."""
         largest = self._largest_loaded
         if largest is None:
             return None
         reached = largest if limit is None or at_or_below(largest, limit) else limit
-        old = self.watermark()
-        if old is None or not at_or_below(reached, old):
-            with self._faults:
-                self._connection.execute(
-                    ADVANCE, (self._feed.name, str(reached), self._run_id, self._values["now"])
-                )
+        with self._faults:
+            self._connection.execute(self._sql.advance, {**self._values, "reached": str(reached)})
         return largest
 
     def record(self, end: RunEnd) -> None:
@@ -280,18 +297,12 @@ class SqliteFile:
             if self._runs <= 1:
                 self._empty_staging()
             self._connection.execute("COMMIT")
-        self.committed = True
+        self._committed = True
 
     def _empty_staging(self) -> None:
         if self._runs:
-            self._connection.execute(f"DELETE FROM {self._sql.run_table(1)}")
+            self._connection.execute(self._sql.empty_first_run)
+        if self._used_winners:
             self._connection.execute(f"DELETE FROM {self._sql.winners}")
         if self._rejects:
             self._connection.execute(f"DELETE FROM {self._sql.rejects}")
-
-    def close(self) -> None:
-        """Undo what was not committed, and let go of what a large file left in the scratch file."""
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-        if not self.committed or self._runs > 1:
-            self._scratch.renew()

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Final
+from operator import itemgetter
+from typing import Any, Final
 
-from inboxd.model import EXTRA_COLUMN, RECORD_KEY_COLUMN, RECORD_NO_COLUMN, Feed, FieldType
+from inboxd.model import EXTRA_COLUMN, RECORD_KEY_COLUMN, RECORD_NO_COLUMN, Feed, FieldType, Row
 from inboxd.store.feed_tables import OWN_COLUMNS, quoted
 
 TYPES: Final = {
@@ -38,6 +39,7 @@ class FeedSql:
         self.feed = feed
         self.columns = feed.row_columns
         self.rows_at_once = max(1, PARAMETERS_AT_ONCE // len(self.columns))
+        self.key_of: Callable[[Row], Any] = itemgetter(*map(self.columns.index, feed.key))
         self.rejects = f"scratch.staged_rejects_{slot}"
         self.winners = f"scratch.winners_{slot}"
         self._slot = slot
@@ -48,10 +50,21 @@ class FeedSql:
         self._cursor = quoted(feed.cursor)
         self._record_key = quoted(feed.record_key_column)
         self._list = ", ".join(map(quoted, self.columns))
+        self.empty_first_run = f"DELETE FROM {self.run_table(1)}"
+        self.advance = self._advance()
         # Each is asked for with the same few arguments for every file, so each text is built once.
         self.stage: Callable[[int, int], str] = lru_cache(8)(self._stage)
         self.upsert: Callable[[tuple[int, int], bool, bool], str] = lru_cache(8)(self._upsert)
         self.lineage: Callable[[tuple[int, int], bool], str] = lru_cache(8)(self._lineage)
+
+    def _advance(self) -> str:
+        """Raise the watermark. An integer's text is compared as a number."""
+        kind = "INTEGER" if self.feed.cursor_field.type is FieldType.INTEGER else "TEXT"
+        return (
+            "INSERT INTO main.watermarks AS w (name, value, run_id, updated_at) VALUES (:feed, :reached, :run, :now) "
+            "ON CONFLICT (name) DO UPDATE SET value = excluded.value, run_id = excluded.run_id, "
+            f"updated_at = excluded.updated_at WHERE CAST(excluded.value AS {kind}) > CAST(w.value AS {kind})"
+        )
 
     def run_table(self, number: int) -> str:
         """Return the name of a sorted run; the first is number 1."""
@@ -80,7 +93,9 @@ class FeedSql:
 
     def stage_rejects(self) -> str:
         """Insert the fields of a ``Reject``."""
-        return f"INSERT INTO {self.rejects} (record_no, raw, record_key, cursor, code, detail) VALUES (?, ?, ?, ?, ?, ?)"
+        return (
+            f"INSERT INTO {self.rejects} (record_no, raw, record_key, cursor, code, detail) VALUES (?, ?, ?, ?, ?, ?)"
+        )
 
     def source(self, runs: tuple[int, int], columns: Sequence[str] = ()) -> str:
         """Return the staged records of the runs ``first … last`` as a table expression in key order."""
@@ -142,7 +157,8 @@ class FeedSql:
         pairs = ", ".join(f"'{name.replace(chr(39), chr(39) * 2)}', t.{quoted(name)}" for name in names)
         return (
             "INSERT INTO main.before_images (run_id, table_name, record_key, image) "
-            f"SELECT :run, :table, w.record_key, CASE WHEN t.{self._cursor} IS NULL THEN NULL ELSE json_object({pairs}) END "
+            "SELECT :run, :table, w.record_key, "
+            f"CASE WHEN t.{self._cursor} IS NOT NULL THEN json_object({pairs}) END "
             f"FROM {self.winners} AS w LEFT JOIN {self._target} AS t ON {self._is_winner_of('t')} "
             f"WHERE t.{self._cursor} IS NULL OR {newer}"
         )
@@ -178,8 +194,9 @@ class FeedSql:
     def lineage_of_rejects(self) -> str:
         """Write the rejects' lineage, and that of those that were skipped instead."""
         return (
-            "INSERT INTO main.lineage_records (run_id, record_key, record_no, outcome, detail) SELECT :run, record_key, "
-            "record_no, CASE WHEN cursor <= :watermark THEN 2 ELSE 3 END, CASE WHEN cursor <= :watermark THEN NULL ELSE code END "
+            "INSERT INTO main.lineage_records (run_id, record_key, record_no, outcome, detail) "
+            "SELECT :run, record_key, record_no, CASE WHEN cursor <= :watermark THEN 2 ELSE 3 END, "
+            "CASE WHEN cursor <= :watermark THEN NULL ELSE code END "
             f"FROM {self.rejects}"
         )
 

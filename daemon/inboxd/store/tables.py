@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
@@ -23,9 +23,11 @@ class Stamp(TypeDecorator[str]):
     impl = sa.Text
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[object]:
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
         """Choose the column type of the database."""
-        kind = sa.TIMESTAMP(timezone=True) if dialect.name == "postgresql" else sa.Text()
+        kind: sa.types.TypeEngine[Any] = sa.Text()
+        if dialect.name == "postgresql":
+            kind = sa.TIMESTAMP(timezone=True)
         return dialect.type_descriptor(kind)
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> object:

@@ -65,7 +65,7 @@ SELECT id, status, rows_out + COALESCE(rows_stale, 0) AS staged, rows_out AS loa
 def upgrade() -> None:
     """Create everything."""
     postgres = op.get_bind().dialect.name == "postgresql"
-    stamp = sa.TIMESTAMP(timezone=True) if postgres else sa.Text()
+    stamp: sa.TIMESTAMP | sa.Text = sa.TIMESTAMP(timezone=True) if postgres else sa.Text()
     identity = sa.BigInteger() if postgres else sa.Integer()  # only INTEGER PRIMARY KEY may be AUTOINCREMENT
     key_text = sa.Text(collation="C") if postgres else sa.Text()  # code point order, as on SQLite
     _etl_runs(identity, stamp)
@@ -101,19 +101,18 @@ def upgrade() -> None:
     op.execute(RUN_LOG_VIEW)
 
 
-def _etl_runs(identity: sa.types.TypeEngine[int], stamp: sa.types.TypeEngine[object]) -> None:
-    counter = {"type_": sa.BigInteger, "nullable": False, "server_default": "0"}
+def _etl_runs(identity: sa.Integer, stamp: sa.TIMESTAMP | sa.Text) -> None:
     op.create_table(
         "etl_runs",
         sa.Column("id", identity, sa.Identity(always=False), primary_key=True),
         sa.Column("job_name", sa.Text, nullable=False),
         sa.Column("status", sa.Text, nullable=False),
-        sa.Column("rows_in", **counter),
-        sa.Column("rows_out", **counter),
+        sa.Column("rows_in", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("rows_out", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("rows_rejected", sa.BigInteger, server_default="0"),
         sa.Column("rows_skipped", sa.BigInteger, server_default="0"),
         sa.Column("rows_stale", sa.BigInteger, server_default="0"),
-        sa.Column("duration_ms", **counter),
+        sa.Column("duration_ms", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("started_at", stamp, nullable=False),
         sa.Column("finished_at", stamp),
         sa.Column("file_name", sa.Text),
@@ -130,18 +129,15 @@ def _etl_runs(identity: sa.types.TypeEngine[int], stamp: sa.types.TypeEngine[obj
         *(sa.CheckConstraint(check, name=name) for name, check in RUN_CHECKS.items()),
         sqlite_autoincrement=True,
     )
-    loaded = (
-        "status = 'success' AND duplicate_of IS NULL AND superseded_by IS NULL AND content_sha256 IS NOT NULL"
-    )
+    loaded = "status = 'success' AND duplicate_of IS NULL AND superseded_by IS NULL AND content_sha256 IS NOT NULL"
     _index("etl_runs_loaded_once", "etl_runs", ["job_name", "content_sha256"], unique=True, where=loaded)
     _index("etl_runs_running_claim", "etl_runs", ["claim"], unique=True, where="status = 'running'")
     _index("etl_runs_claim", "etl_runs", ["claim"], where="claim IS NOT NULL")
     _index("etl_runs_started", "etl_runs", ["started_at"])
-    _index("etl_runs_job_started", "etl_runs", ["job_name", "started_at"])
 
 
 def _dead_letters(
-    identity: sa.types.TypeEngine[int], stamp: sa.types.TypeEngine[object], key_text: sa.types.TypeEngine[str]
+    identity: sa.Integer, stamp: sa.TIMESTAMP | sa.Text, key_text: sa.Text
 ) -> None:
     op.create_table(
         "dead_letters",
