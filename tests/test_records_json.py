@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from records_feeds import EVENTS, fault_of, read, record
+from records_feeds import EVENTS, KEEPING, fault_of, read, record
 
 VALID = (
     b"0", b"-0", b"-0.0", b"0e0", b"0E+01", b"-0e-1", b"1e400", b"-1e400", b"1e-400", b"1E5", b"123456789012345678901234567890",
@@ -132,6 +132,21 @@ def test_deep_nesting_is_found_in_a_window_of_good_records() -> None:
     assert fault_of(b"[" + b",".join([record()] * 50 + [deep] + [record()] * 50) + b"]").code == "nesting_too_deep"
     assert len(read(b"\n".join([record()] * 50 + [deep]))[0]) == 51
     assert fault_of(b"\n".join([record()] * 50 + [record(more="[" * 200 + "]" * 200)])).code == "nesting_too_deep"
+
+
+@pytest.mark.parametrize("depth", (198, 199))
+def test_deep_nesting_in_a_declared_field_is_found(depth: int) -> None:
+    """It makes no difference whether the nested value is one that the feed wants, in a form that it wants or not."""
+    deep = "[" * depth + "]" * depth
+    wanted = f'{{"key":"a","payload":{deep},"ts":"2026-01-15"}}'.encode()
+    unwanted = record(value=deep)
+    for text, feed in ((wanted, KEEPING), (unwanted, EVENTS)):
+        content = b"[" + text + b"]"
+        if depth == 198:
+            rows, rejects = read(content, feed)
+            assert len(rows) + len(rejects) == 1
+        else:
+            assert fault_of(content, feed).code == "nesting_too_deep"
 
 
 def test_brackets_in_strings_are_no_nesting() -> None:
