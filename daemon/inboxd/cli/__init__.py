@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "watermark": "inboxd.cli.watermark:watermark",
     "retry": "inboxd.cli.retry:retry",
     "undo": "inboxd.cli.undo:undo",
+    "doctor": "inboxd.cli.doctor:doctor",
     "config": "inboxd.cli.config:config",
     "db": "inboxd.cli.db:db",
 }

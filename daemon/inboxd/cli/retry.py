@@ -111,9 +111,9 @@ class _Retrier:
     def retry(self, file: Archived) -> Retried:
         """Take one file back, process it, put it where it now belongs."""
         from inboxd.inbox.claim import new_claim_id  # noqa: PLC0415 - `--help` needs none of it
-        from inboxd.operate.archived import name_in_inbox  # noqa: PLC0415 - the same
+        from inboxd.operate.archived import files_of_runs, name_in_inbox  # noqa: PLC0415 - the same
 
-        name = name_in_inbox(self.store, file.name)
+        name = name_in_inbox(files_of_runs(self.store), file.name)
         try:
             feed = self._feed_of(name)
             root = os.fspath(self.settings.inbox.path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -70,22 +70,29 @@ def is_report(name: str) -> bool:
     return looks_like_report(name) or (whole > NAME_MAX - 4 and _CUT_REPORT.fullmatch(name) is not None)
 
 
-def name_in_inbox(store: Store, name: str) -> str:
+def name_in_inbox(file_of_run: Callable[[int], str | None], name: str) -> str:
     """Return the path that an archived file had in the inbox: without ``.run-812`` if that run tells the same."""
     folder, base = os.path.split(name)
     stem, suffix = split(base)
     match = _MARK.fullmatch(stem)
-    if match is None:
-        return name
-    run = store.run(int(match["run"]))
-    if run is None or run.file_name is None:
+    recorded = None if match is None else file_of_run(int(match["run"]))
+    if match is None or recorded is None:
         return name
     plain = os.path.join(folder, match["stem"] + suffix)  # noqa: PTH118 - names may hold what Path would tidy away
-    if run.file_name == printable(plain):
+    if recorded == printable(plain):
         return plain
-    recorded = os.path.basename(run.file_name)  # noqa: PTH119 - the same
-    cut = marked(recorded, match["mark"]) == base  # its stem was too long for the mark
-    return run.file_name if cut else name
+    cut = marked(os.path.basename(recorded), match["mark"]) == base  # noqa: PTH119 - the same
+    return recorded if cut else name  # its stem was too long for the mark
+
+
+def files_of_runs(store: Store) -> Callable[[int], str | None]:
+    """Return a function that asks the ledger for the file of a run."""
+
+    def file_of_run(run_id: int) -> str | None:
+        run = store.run(run_id)
+        return None if run is None else run.file_name
+
+    return file_of_run
 
 
 def _is_file(path: Path) -> bool:

@@ -1,0 +1,56 @@
+"""``inboxd doctor``: is everything as it should be."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import click
+
+from inboxd.cli.context import print_json, settings_of, writing_store
+from inboxd.cli.opening import MISSING, store_or_reason, waiting_turn
+from inboxd.cli.tables import STYLES, shown
+from inboxd.clock import SystemClock
+from inboxd.errors import EXIT_FAILED
+
+
+@click.command()
+@click.option("--deep", is_flag=True, help="Read every processed file, and all of a large database: takes its time.")
+@click.option("--mend", "mending", is_flag=True, help="End the runs of one-shot commands that were killed.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def doctor(context: click.Context, *, deep: bool, mending: bool, as_json: bool) -> int:
+    """Look for what is wrong: folders, permissions, a real rename, claims, the disk against the ledger, the database.
+
+    Each thing that is wrong comes with the command that mends it, and makes the exit code 1. Run it as the user who
+    runs the daemon; it may be running or not.
+
+    \b
+    Example:  inboxd doctor
+              sudo -u inboxd inboxd --config /etc/inboxd/inboxd.toml doctor --json
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    from inboxd.operate.doctor import Finding, Health, Patient, examine, mend  # noqa: PLC0415 - `--help` needs none
+
+    settings = settings_of(context)
+    now = SystemClock().now()
+    if mending:
+        with waiting_turn(partial(writing_store, settings)) as (store, patiently):
+            mended = patiently(partial(mend, store, now=now))
+        click.echo(f"{mended} killed runs ended as interrupted", err=True)
+    with store_or_reason(settings) as (opened, fault):
+        found = list(examine(Patient(settings.inbox, settings.archive, settings.database, opened, now, deep)))
+    if fault is not None and fault.code != MISSING:
+        found.append(Finding("database", Health.WRONG, fault.message, fault.hint))
+    ok = all(one.status is not Health.WRONG for one in found)
+    if as_json:
+        print_json({"ok": ok, "checks": found})
+        return 0 if ok else EXIT_FAILED
+    for one in found:
+        status = click.style(f"{one.status.value:<8}", fg=_colour(one.status.value))
+        click.echo(f"{status} {one.check}: {shown(one.message)}")
+        if one.remedy and one.status is not Health.OK:
+            click.echo(f"         → {shown(one.remedy)}")
+    return 0 if ok else EXIT_FAILED
+
+
+def _colour(status: str) -> str:
+    return STYLES[status].split()[-1]
