@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -207,6 +208,14 @@ def other_process() -> Iterator[Other]:
         yield other
     finally:
         other.end()
+
+
+@contextmanager
+def public_folder() -> Iterator[Path]:
+    """Have a temporary folder that other users reach: pytest shuts its own to all but its user."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 @contextmanager

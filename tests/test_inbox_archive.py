@@ -14,12 +14,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from folders import Bench, without_privilege
+from folders import Bench, public_folder, without_privilege
 from inboxd.errors import WorldFault
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.claim import Claim, claims, forget, new_claim_id, release, unsaid
 from inboxd.inbox.names import NAME_MAX, SUFFIXES, marked, report_name
 from inboxd.model import Counts
+
+
+@pytest.fixture
+def public_bench(require_root: Callable[[], None]) -> Iterator[Bench]:
+    """Return an inbox that other users reach too; only root can become another user."""
+    require_root()
+    with public_folder() as folder:
+        yield Bench(folder)
 
 
 @pytest.fixture
@@ -304,16 +312,12 @@ def test_a_full_disk_is_the_worlds_fault_and_costs_nothing(
 
 
 @pytest.mark.root
-def test_an_archive_that_is_not_ours_to_write_is_the_worlds_fault(
-    bench: Bench, archive: Archive, require_root: Callable[[], None]
-) -> None:
+def test_an_archive_that_is_not_ours_to_write_is_the_worlds_fault(public_bench: Bench) -> None:
     """Permissions are mended by people, and files wait for them."""
-    require_root()
-    for folder in (bench.folder, *list(bench.folder.parents)[:2]):
-        folder.chmod(0o755)
+    archive = Archive(public_bench.folder / "processed", public_bench.folder / "failed")
     archive.processed.mkdir(parents=True)
-    claim = bench.claim()
-    bench.root.chmod(0o777)
+    claim = public_bench.claim()
+    public_bench.root.chmod(0o777)
     for folder in (Path(claim.folder), Path(claim.folder).parent):
         folder.chmod(0o777)
     with without_privilege(), pytest.raises(WorldFault) as caught:

@@ -7,17 +7,25 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from folders import NOBODY, Bench, other_process, read_all, without_privilege
+from folders import NOBODY, Bench, other_process, public_folder, read_all, without_privilege
 from inboxd.errors import FileFault, WorldFault
 from inboxd.inbox.claim import Claim, Source, claims, forget, new_claim_id, release, take, unsaid
 from inboxd.inbox.scan import Candidate
+
+
+@pytest.fixture
+def public_bench(require_root: Callable[[], None]) -> Iterator[Bench]:
+    """Return an inbox that other users reach too; only root can become another user."""
+    require_root()
+    with public_folder() as folder:
+        yield Bench(folder)
 
 
 @pytest.fixture
@@ -148,22 +156,19 @@ def test_a_symlink_or_fifo_swapped_in_is_put_back_and_never_opened(bench: Bench)
 
 
 @pytest.mark.root
-def test_a_file_that_is_not_ours_to_move_is_never_read(bench: Bench, require_root: Callable[[], None]) -> None:
+def test_a_file_that_is_not_ours_to_move_is_never_read(public_bench: Bench) -> None:
     """In a sticky folder of somebody else a rename is refused: the file waits as `not_movable`."""
-    require_root()
-    for folder in (bench.folder, *list(bench.folder.parents)[:2]):
-        folder.chmod(0o755)
-    found = candidate(bench, "a.json")
-    bench.root.chmod(0o1777)
+    found = candidate(public_bench, "a.json")
+    public_bench.root.chmod(0o1777)
     with without_privilege(), pytest.raises(WorldFault) as caught:
-        take(str(bench.root), found, "id")
+        take(str(public_bench.root), found, "id")
     assert caught.value.code == "not_movable"
-    assert str(bench.root) in caught.value.hint
-    bench.root.chmod(0o555)
+    assert str(public_bench.root) in caught.value.hint
+    public_bench.root.chmod(0o555)
     with without_privilege(), pytest.raises(WorldFault) as caught:
-        take(str(bench.root), found, "id")
+        take(str(public_bench.root), found, "id")
     assert caught.value.code == "not_movable"
-    assert (bench.root / "a.json").exists()
+    assert (public_bench.root / "a.json").exists()
 
 
 @pytest.mark.root
@@ -390,17 +395,14 @@ def test_only_a_regular_file_is_ever_read(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.root
-def test_a_file_whose_content_is_not_for_us_is_the_files_fault(bench: Bench, require_root: Callable[[], None]) -> None:
+def test_a_file_whose_content_is_not_for_us_is_the_files_fault(public_bench: Bench) -> None:
     """Mode 0600 of another user: `unreadable`, and it can still be moved to `failed/`."""
-    require_root()
-    for folder in (bench.folder, *list(bench.folder.parents)[:2]):
-        folder.chmod(0o755)
-    os.chown(bench.root, NOBODY, NOBODY)
-    bench.drop("a.json").chmod(0o600)
+    os.chown(public_bench.root, NOBODY, NOBODY)
+    public_bench.drop("a.json").chmod(0o600)
     with without_privilege():
-        bench.survey()
-        (found,) = bench.survey(after=6).ready
-        claim = take(str(bench.root), found, "id")
+        public_bench.survey()
+        (found,) = public_bench.survey(after=6).ready
+        claim = take(str(public_bench.root), found, "id")
         assert claim is not None
         with pytest.raises(FileFault) as caught, Source(claim.path):
             pass

@@ -5,19 +5,27 @@ from __future__ import annotations
 import os
 import socket
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from folders import NOBODY, Bench, other_process, without_privilege
+from folders import NOBODY, Bench, other_process, public_folder, without_privilege
 from inboxd.errors import WorldFault
 from inboxd.inbox.scan import Candidate
 from inboxd.inbox.settle import Kind
 
 WORLD = WorldFault("not_movable", "it is not ours")
+
+
+@pytest.fixture
+def public_bench(require_root: Callable[[], None]) -> Iterator[Bench]:
+    """Return an inbox that other users reach too; only root can become another user."""
+    require_root()
+    with public_folder() as folder:
+        yield Bench(folder)
 
 
 @pytest.fixture
@@ -194,6 +202,8 @@ def test_new_files_are_found_at_once_beside_any_number_that_is_left_alone(bench:
     bench.inbox.hint("new.json", Kind.MOVED)
     survey = bench.survey()
     assert ([candidate.name for candidate in survey.ready], survey.full) == (["new.json"], False)
+    assert bench.ready() == ["new.json"]  # until it is taken
+    (bench.root / "new.json").unlink()
     bench.drop("unheard.json")
     survey = bench.survey()
     assert (survey.ready, survey.full) == ((), False)
@@ -211,6 +221,37 @@ def test_a_hinted_folder_is_looked_into_at_once(bench: Bench, dear: None) -> Non
     bench.inbox.hint("new", Kind.FOLDER)
     survey = bench.survey()
     assert ([candidate.name for candidate in survey.ready], survey.full) == (["new/deep/a.json"], False)
+
+
+def test_what_settles_is_not_forgotten_between_two_looks_at_everything(bench: Bench, dear: None) -> None:
+    """A hint about one file neither hides the others that settle, nor lets it overtake an older one."""
+    bench.survey()
+    bench.drop("skip/old.json", mtime=1000)
+    bench.inbox.hint("skip/old.json", Kind.CREATED)
+    bench.survey()
+    bench.drop("skip/new.json", mtime=2000)
+    bench.inbox.hint("skip/new.json", Kind.MOVED)
+    survey = bench.survey(after=0.05)
+    assert (survey.full, survey.ready, survey.settling) == (False, (), 1)
+    assert survey.next_due is not None
+    assert survey.next_due - bench.clock.monotonic() < 0.1
+    assert bench.ready(after=0.06) == ["skip/old.json", "skip/new.json"]
+
+
+def test_a_backlog_that_waits_for_one_older_file_leaves_the_places_to_other_feeds(tmp_path: Path) -> None:
+    """An ordered feed held up by a file that settles does not hold up the others."""
+    bench = Bench(tmp_path, limit=3)
+    for number in range(10):
+        bench.drop(f"skip/{number}.json", mtime=2000)
+    bench.drop("other/a.json", mtime=3000)
+    bench.clock.forward(60)
+    with bench.drop("skip/open.json", mtime=1000).open("ab"):
+        survey = bench.survey()
+        assert survey.ready == ()
+        assert survey.next_due is not None
+        assert 0 < survey.next_due - bench.clock.monotonic() < 1
+        assert bench.ready() == ["other/a.json"]
+        assert bench.ready(after=60)[0] == "skip/0.json"
 
 
 def test_lost_events_are_made_good_by_a_look_at_everything(bench: Bench, dear: None) -> None:
@@ -290,22 +331,17 @@ def test_a_file_that_could_not_be_claimed_is_offered_again_after_a_growing_pause
     assert first in bench.survey(after=1.0).ready
 
 
-def test_a_subfolder_that_cannot_be_listed_is_said_once_and_the_rest_goes_on(
-    bench: Bench, require_root: Callable[[], None]
-) -> None:
+def test_a_subfolder_that_cannot_be_listed_is_said_once_and_the_rest_goes_on(public_bench: Bench) -> None:
     """One folder's permissions are that folder's trouble."""
-    require_root()
-    for folder in (bench.folder, *list(bench.folder.parents)[:2]):
-        folder.chmod(0o755)
-    bench.drop("closed/a.json")
-    bench.drop("b.json")
-    (bench.root / "closed").chmod(0o700)
-    os.chown(bench.root / "b.json", NOBODY, NOBODY)
+    public_bench.drop("closed/a.json")
+    public_bench.drop("b.json")
+    (public_bench.root / "closed").chmod(0o700)
+    os.chown(public_bench.root / "b.json", NOBODY, NOBODY)
     with without_privilege():
-        survey = bench.settled()
+        survey = public_bench.settled()
         assert [candidate.name for candidate in survey.ready] == ["b.json"]
-        assert bench.survey().notices == ()
-    again = bench.open()
+        assert public_bench.survey().notices == ()
+    again = public_bench.open()
     with without_privilege():
         assert [(notice.event, notice.name) for notice in again.survey().notices] == [("folder_unreadable", "closed")]
 

@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from folders import Bench, SkewedClock, other_process, without_privilege
+from folders import Bench, SkewedClock, other_process, public_folder, without_privilege
 from inboxd.inbox.lease import Lease, lease_at
 from inboxd.inbox.settle import Kind
 
@@ -23,12 +23,11 @@ def bench(tmp_path: Path) -> Bench:
 
 
 @pytest.fixture
-def foreign(tmp_path: Path, require_root: Callable[[], None]) -> Bench:
+def foreign(require_root: Callable[[], None]) -> Iterator[Bench]:
     """Return an inbox whose files are another user's: no lease is to be had of them once we are nobody."""
     require_root()
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
-    return Bench(tmp_path)
+    with public_folder() as folder:
+        yield Bench(folder)
 
 
 def test_a_dropped_file_is_ready_once_it_has_been_still_for_the_settle_time(bench: Bench) -> None:
@@ -191,10 +190,10 @@ def test_without_a_lease_a_created_file_waits_for_its_close(foreign: Bench) -> N
 
 
 @pytest.mark.root
-def test_without_a_lease_a_hard_link_to_a_finished_file_is_not_waited_for(foreign: Bench, tmp_path: Path) -> None:
+def test_without_a_lease_a_hard_link_to_a_finished_file_is_not_waited_for(foreign: Bench) -> None:
     """`ln` makes a name that nobody will ever close: after `settle_unproven` it is taken."""
-    (tmp_path / "made-elsewhere").write_bytes(b"[]")
-    (foreign.root / "a.json").hardlink_to(tmp_path / "made-elsewhere")
+    (foreign.folder / "made-elsewhere").write_bytes(b"[]")
+    (foreign.root / "a.json").hardlink_to(foreign.folder / "made-elsewhere")
     foreign.inbox.hint("a.json", Kind.CREATED)
     with without_privilege():
         assert foreign.ready(after=1) == []

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from folders import Bench, read_all, until, watching
+from folders import NOBODY, Bench, public_folder, read_all, until, watching
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.claim import new_claim_id, take
 from inboxd.inbox.mounts import filesystem_of, is_remote
@@ -251,11 +251,10 @@ def mount(place: Path) -> None:
 
 
 @pytest.mark.root
-def test_an_inbox_that_may_not_be_read_any_more_is_noticed(tmp_path: Path, require_root: Callable[[], None]) -> None:
+def test_an_inbox_that_may_not_be_read_any_more_is_noticed(require_root: Callable[[], None]) -> None:
     """A chmod that shuts us out is said, and so is its end."""
     require_root()
     run_as_nobody(
-        tmp_path,
         "root.chmod(0)\n"
         "assert [n.event for n in watch.check()] == ['inbox_lost']\n"
         "assert watch.check() == []\n"
@@ -264,13 +263,12 @@ def test_an_inbox_that_may_not_be_read_any_more_is_noticed(tmp_path: Path, requi
     )
 
 
-def run_as_nobody(folder: Path, script: str) -> None:
+def run_as_nobody(script: str) -> None:
     """Run a script with a watched inbox as a user without any privilege."""
-    for place in (folder, *list(folder.parents)[:2]):
-        place.chmod(0o755)
-    (folder / "inbox").mkdir()
-    os.chown(folder / "inbox", 65534, 65534)
-    run_with_watch(folder / "inbox", script, "os.setgid(65534); os.setuid(65534)")
+    with public_folder() as folder:
+        (folder / "inbox").mkdir()
+        os.chown(folder / "inbox", NOBODY, NOBODY)
+        run_with_watch(folder / "inbox", script, f"os.setgid({NOBODY}); os.setuid({NOBODY})")
 
 
 def run_with_watch(root: Path, script: str, before: str = "") -> None:

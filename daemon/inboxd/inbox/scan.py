@@ -25,6 +25,8 @@ LISTED: Final = 1_000
 """Unsettled files that a survey names; the count is exact."""
 CHEAP_S: Final = 0.01
 """A look at everything that takes less is simply done each time."""
+FOLLOWED: Final = 2_000
+"""With more files settling than this, everything is looked at: it costs no more than looking at each of them."""
 SCAN_SHARE: Final = 10
 """A dearer one is done again after so many times its own duration: scanning takes a tenth of the time at most."""
 FIRST_ASIDE_S: Final = 1.0
@@ -186,6 +188,8 @@ class Inbox:
         self._last_full = float("-inf")
         self._last_cost = 0.0
         self._more = False
+        self._stuck: set[str] = set()  # feeds that filled the last survey, and had to wait for an older file
+        self._again: dict[str, Kind | None] = {}  # what the last survey gave out or held back, to be looked at again
         self._said_unproven = False
         self._left = 0  # files that waited when everything was looked at, less those given out since
         self._oldest_ns: int | None = None
@@ -226,13 +230,15 @@ class Inbox:
         and what was settling. Raises ``WorldFault`` if the inbox cannot be listed.
         """
         with self._lock:
-            hints, self._hints = self._hints, {}
+            new, self._hints = self._hints, {}
             rescan, self._rescan = self._rescan, False
+        hints = {**self._again, **new}
         self._look += 1
         self._settling.begin()
+        without = {*without, *self._stuck}
         gathered = _Pass(self._limit)
         try:
-            everything = full or rescan or self._more or self._full_is_due()
+            everything = full or rescan or self._more or len(self._settling) > FOLLOWED or self._full_is_due()
             look = self._look_at_everything if everything else self._look_at_some
             look(gathered, hints, without)
         except OSError as error:
@@ -247,7 +253,7 @@ class Inbox:
     def _next_full(self) -> float:
         return self._last_full + SCAN_SHARE * self._last_cost
 
-    def _look_at_everything(self, gathered: _Pass, hints: dict[str, Kind], without: Collection[str]) -> None:
+    def _look_at_everything(self, gathered: _Pass, hints: dict[str, Kind | None], without: Collection[str]) -> None:
         started = self._clock.monotonic()
         self._find_out_about_the_filesystem()
         self._once.begin()
@@ -265,7 +271,7 @@ class Inbox:
         self._last_cost = self._last_full - started
         self._left, self._oldest_ns = gathered.counted, gathered.oldest_ns
 
-    def _look_at_some(self, gathered: _Pass, hints: dict[str, Kind], without: Collection[str]) -> None:
+    def _look_at_some(self, gathered: _Pass, hints: dict[str, Kind | None], without: Collection[str]) -> None:
         now = self._settling.now
         looked_at: set[str] = set()
         for folder in [name for name, kind in hints.items() if kind is Kind.FOLDER]:
@@ -274,7 +280,7 @@ class Inbox:
                     looked_at.add(found.name)
                     self._judge(gathered, found, hints.get(found.name), without)
         names = dict.fromkeys(hints)
-        names.update(dict.fromkeys(self._settling.due()))
+        names.update(dict.fromkeys(self._settling.names()))
         names.update(dict.fromkeys(name for name, aside in self._aside.items() if aside.until <= now))
         for name in names.keys() - looked_at:
             one = self._walk.one(name)
@@ -317,7 +323,9 @@ class Inbox:
     def _choose(self, gathered: _Pass) -> list[Candidate]:
         """Ask for the proof of the oldest files; those of an ordered feed wait for an older one that is settling."""
         ready: list[Candidate] = []
+        self._again = {}
         for found in gathered.oldest():
+            self._again[found.name] = gathered.kinds.get(found.name)
             blocker = gathered.blockers.get(found.feed)
             if blocker is not None and blocker < found:
                 continue
@@ -335,8 +343,9 @@ class Inbox:
     def _conclude(self, gathered: _Pass, *, full: bool) -> Survey:
         ready = self._choose(gathered)
         self._more = gathered.more
+        self._stuck = set(gathered.blockers) if gathered.more and not ready else set()
         if gathered.more and not ready:
-            gathered.wait(self._settling.now)
+            gathered.wait(self._settling.now + max(self._last_cost, CHEAP_S))
         if self._settling.unproven and not self._said_unproven:
             self._said_unproven = True
             self._once.say(SETTLE_UNPROVEN, "", _UNPROVEN)

@@ -110,7 +110,7 @@ class Settling:
                 seen.kind = None
         if kind is not None:
             seen.kind, seen.again = kind, 0.0
-        due = max(seen.changed + self._needs(found.size, seen.kind, doubted=seen.doubted), seen.again)
+        due = max(seen.changed + self._needs(seen.size, seen.kind, doubted=seen.doubted), seen.again)
         return due if due > self.now else None
 
     def complete(self, found: Found, path: str, kind: Kind | None) -> float | None:
@@ -165,13 +165,12 @@ class Settling:
         seen.named = True
         return True
 
-    def due(self) -> list[str]:
-        """Return the names of the files that may have become complete by now."""
-        return [name for name, seen in self._seen.items() if self._due(seen) <= self.now]
+    def names(self) -> list[str]:
+        """Return the names of the files that are followed."""
+        return list(self._seen)
 
-    def next_due(self) -> float | None:
-        """Return when the next file may become complete."""
-        return min((self._due(seen) for seen in self._seen.values()), default=None)
+    def __len__(self) -> int:
+        return len(self._seen)
 
     def forget(self, name: str) -> None:
         """Forget a file that is gone."""
@@ -181,9 +180,6 @@ class Settling:
         """After a look at everything: forget the files that were not there."""
         for name in [name for name, seen in self._seen.items() if seen.look != self._look]:
             del self._seen[name]
-
-    def _due(self, seen: _Seen) -> float:
-        return max(seen.changed + self._needs(seen.size, seen.kind, doubted=seen.doubted), seen.again)
 
     def _first_sight(self, found: Found, kind: Kind | None) -> float | None:
         needed = self._needs(found.size, kind, doubted=False)
