@@ -51,6 +51,15 @@ class Comparison:
     """Ended, says a run, but the file is in none of the folders."""
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    """An archived file, its name in its folder, and the name that its run knows it by."""
+
+    path: Path
+    name: str
+    known: str
+
+
 @dataclass(slots=True)
 class _Ledger:
     """What the runs of claimed files say, by file name. A million of them take some 300 MB."""
@@ -62,23 +71,27 @@ class _Ledger:
     by_run: dict[int, str] = field(default_factory=dict)
     hashes: set[str] = field(default_factory=set)
 
+    def knows_loaded(self, file: _File, *, deep: bool) -> bool:
+        """Tell whether a run says that it took this file, told by its hash or by name and size."""
+        return _hash(file.path) in self.hashes if deep else (file.known, _size(file.path)) in self.loaded
+
 
 def compare(
     store: Store, inbox: InboxSettings, archive: ArchiveSettings, *, now: datetime, deep: bool = False
 ) -> Comparison:
     """Hold the folders against the runs. ``deep``: what is processed is told by its hash, not by name and size."""
     ledger = _read(store)
-    found = Comparison()
     seen = set(_in_the_inbox(inbox))
-    for path, name, known in _files(archive.processed, ledger):
-        seen.add(known)
-        well = _hash(path) in ledger.hashes if deep else (known, _size(path)) in ledger.loaded
-        if not well and path.exists():  # a retry may have taken it just now
-            found.processed_unknown.add(name)
-    for path, name, known in _files(archive.failed, ledger):
-        seen.add(known)
-        if known not in ledger.failed and path.exists():
-            found.failed_unknown.add(name)
+    processed = [file for file in _files(archive.processed, ledger, seen) if not ledger.knows_loaded(file, deep=deep)]
+    failed = [file for file in _files(archive.failed, ledger, seen) if file.known not in ledger.failed]
+    found = Comparison()
+    later = _read(store) if processed or failed else ledger  # a daemon at work may have ended some meanwhile
+    for file in processed:
+        if file.path.exists() and not later.knows_loaded(file, deep=deep):
+            found.processed_unknown.add(file.name)
+    for file in failed:
+        if file.path.exists() and file.known not in later.failed:
+            found.failed_unknown.add(file.name)
     for known, ended in sorted(ledger.ended.items()):
         kept = archive.keep is None or (now - moment(ended)).total_seconds() < archive.keep
         if kept and known not in seen:
@@ -107,11 +120,13 @@ def _read(store: Store) -> _Ledger:
     return ledger
 
 
-def _files(folder: Path, ledger: _Ledger) -> Iterator[tuple[Path, str, str]]:
-    """Yield each file: its path, its name in the folder, and the name that its run knows it by."""
+def _files(folder: Path, ledger: _Ledger, seen: set[str]) -> Iterator[_File]:
+    """Yield each file of a folder, and note that it was seen."""
     for path in files_below(folder):
         name = os.fspath(path.relative_to(folder))
-        yield path, printable(name), printable(name_in_inbox(ledger.by_run.get, name))
+        known = printable(name_in_inbox(ledger.by_run.get, name))
+        seen.add(known)
+        yield _File(path, printable(name), known)
 
 
 def _in_the_inbox(inbox: InboxSettings) -> Iterator[str]:

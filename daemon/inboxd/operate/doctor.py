@@ -23,6 +23,7 @@ from inboxd.model import RunStatus
 from inboxd.operate.disk_ledger import Names, compare
 from inboxd.presence import running_pid
 from inboxd.store.base import Store
+from inboxd.store.sqlite_driver import OLDEST, driver
 from inboxd.store.tables import etl_runs
 
 SMALL_DATABASE: Final = 256 << 20
@@ -107,11 +108,13 @@ def _folders(patient: Patient) -> Iterator[Finding]:
     if not patient.database.is_postgres:
         folders.append(("database", patient.database.sqlite_path.parent))
     for name, folder in folders:
-        yield _folder(name, folder)
+        yield _folder(name, folder, used=patient.store is not None)
 
 
-def _folder(name: str, folder: Path) -> Finding:
+def _folder(name: str, folder: Path, *, used: bool) -> Finding:
     if not folder.is_dir():
+        if used:
+            return Finding(name, Health.WRONG, f"{folder} is gone", f"mkdir -p {folder}, or mount it again")
         return Finding(name, Health.WARNING, f"{folder} is not there yet", "inboxd run makes it")
     found = folder.stat()
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
@@ -151,10 +154,9 @@ def _rename(source: Path, target: Path) -> Finding:
         probe.rename(moved)
     except OSError as error:
         if error.errno == errno.EXDEV:
-            remedy = "put both on one filesystem (and in systemd under one ReadWritePaths= entry): renames are safer and quicker"
-            return Finding(
-                "rename", Health.WARNING, f"{source} and {target} are different mounts: files are copied", remedy
-            )
+            remedy = "put both on one filesystem (and in systemd under one ReadWritePaths=): a rename is safer"
+            message = f"{source} and {target} are different mounts: files are copied"
+            return Finding("rename", Health.WARNING, message, remedy)
         remedy = f"give inboxd's user write permission on {source} and {target}"
         return Finding("rename", Health.WRONG, f"from {source} to {target}: {error.strerror}", remedy)
     finally:
@@ -193,7 +195,12 @@ def _schema(patient: Patient) -> Iterator[Finding]:
         return
     with patient.store.reading() as connection:
         version = connection.execute(_version_query(connection)).scalar_one()
-    yield Finding("database", Health.OK, f"{connection.dialect.name} {version}")
+    if not patient.database.is_postgres and driver.sqlite_version_info < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        message = f"SQLite {version} can corrupt a database that two programs write; {oldest} or later is needed"
+        yield Finding("database", Health.WRONG, message, "pip install pysqlite3")
+    else:
+        yield Finding("database", Health.OK, f"{connection.dialect.name} {version}")
     if patient.store.schema_current():
         yield Finding("schema", Health.OK, "the tables are of this version of inboxd")
     else:
@@ -259,9 +266,8 @@ def _ledger(patient: Patient) -> Iterator[Finding]:
         yield _unknown(found.failed_unknown, f"in {patient.archive.failed}, but no run of theirs failed")
     if found.missing.count:
         message = f"{_names(found.missing)}: in the ledger, but in neither folder"
-        yield Finding(
-            "ledger", Health.WARNING, message, "somebody removed them; archive.keep is the way to have that done"
-        )
+        remedy = "put them back from a backup; to have old files removed, set archive.keep"
+        yield Finding("ledger", Health.WRONG, message, remedy)
     if not (found.processed_unknown.count or found.failed_unknown.count or found.missing.count):
         yield Finding("ledger", Health.OK, "every archived file has its run, and every run its file")
 
