@@ -16,6 +16,9 @@ python=${PYTHON:-/usr/bin/python3}
 root=/opt/inboxd
 units=/etc/systemd/system
 dropins="$units/inboxd.service.d"
+share=/usr/local/share
+completions="bash:$share/bash-completion/completions/inboxd zsh:$share/zsh/site-functions/_inboxd
+    fish:$share/fish/vendor_completions.d/inboxd.fish"
 
 say() { printf 'inboxd: %s\n' "$*"; }
 die() { printf 'inboxd: %s\n' "$*" >&2; exit 1; }
@@ -86,6 +89,15 @@ put_files() {
     done
 }
 
+# What completes commands and options when you press Tab, for the shells that look there.
+put_completions() {
+    for shell_and_place in $completions; do
+        place=${shell_and_place#*:}
+        install -d "$(dirname "$place")"
+        _INBOXD_COMPLETE="${shell_and_place%%:*}_source" "$root/bin/inboxd" >"$place" || rm -f "$place"
+    done
+}
+
 # A drop-in is a link to the shipped one, so that an upgrade reaches it.
 enable_drop_in() {
     shipped="$root/share/$1.conf"
@@ -105,6 +117,7 @@ switch_to() {
     mv -T "$root/bin.new" "$root/bin"
     install -d /usr/local/bin
     ln -sfn "$root/bin/inboxd" /usr/local/bin/inboxd
+    put_completions
     changed=yes
 }
 
@@ -162,6 +175,9 @@ do_uninstall() {
     rmdir "$dropins" 2>/dev/null || true
     rm -f "$units/inboxd.service" "$units/inboxd@.service" "$units"/multi-user.target.wants/inboxd@*.service \
         /etc/sysusers.d/inboxd.conf /etc/tmpfiles.d/inboxd.conf /etc/logrotate.d/inboxd /usr/local/bin/inboxd
+    for shell_and_place in $completions; do
+        rm -f "${shell_and_place#*:}"
+    done
     rm -rf "$root"
     if systemd_runs; then
         systemctl daemon-reload

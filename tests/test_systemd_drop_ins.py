@@ -53,7 +53,7 @@ def test_postgresql_is_reached_with_a_password_that_no_file_of_ours_shows(with_p
     )
     assert rows == "k1\n"
     service.machine.run("systemd-analyze", "security", "--threshold=15", "inboxd.service")
-    assert PASSWORD not in service.machine.shell("journalctl --no-pager -o export; systemctl show inboxd")
+    assert PASSWORD not in service.machine.shell("journalctl -u inboxd --no-pager -o export; systemctl show inboxd")
 
 
 def test_the_page_is_served_on_the_loopback_address_only(service: Service) -> None:
