@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from inboxd.clock import Clock, stamp
@@ -17,6 +17,7 @@ from inboxd.inbox.scan import Candidate, Inbox, Survey
 from inboxd.inbox.watch import Watch
 from inboxd.log import Event, Logger, emit
 from inboxd.model import Edge, Feed, Hook, Late, Outcome, Step, Verdict, printable
+from inboxd.operate.retention import Retention
 from inboxd.pipeline import Job, Pipeline
 from inboxd.presence import Published
 from inboxd.recovery import Recovery
@@ -69,6 +70,7 @@ class Daemon:
     store: Store
     pipeline: Pipeline
     recovery: Recovery
+    retention: Retention
     log: Logger
     clock: Clock
     wake: Wake
@@ -93,7 +95,7 @@ class Daemon:
         self._look()
         ready()
         while not self.stopping():
-            if not self._pass():
+            if not self._pass() and not self._tidy():
                 self.wake.wait(self._patience())
         self._leave()
 
@@ -107,6 +109,7 @@ class Daemon:
             if self.database_attempts or not (self.survey.settling or self._coming()):
                 break
             self.wake.wait(self._patience())
+        self._tidy(whole=True)
         self._leave()
 
     def _coming(self) -> bool:
@@ -158,6 +161,17 @@ class Daemon:
             elif event is Event.INBOX_RESTORED:
                 self.lost = False
             emit(self.log, event, file=notice.name, reason=notice.reason or None)
+
+    def _tidy(self, *, whole: bool = False) -> bool:
+        """Remove a little of what is old; tell whether there is more to do at once."""
+        try:
+            removed = self.retention.whole() if whole else self.retention.step()
+        except WorldFault as fault:
+            emit(self.log, Event.RETENTION_FAILED, error_code=fault.code, error=fault.message, hint=fault.hint or None)
+            return False
+        if removed:
+            emit(self.log, Event.RETENTION_APPLIED, **asdict(removed))
+        return self.clock.monotonic() >= self.retention.due
 
     def _go_on_with_held(self) -> int:
         done = 0
@@ -356,7 +370,7 @@ class Daemon:
         """Return how long nothing can be due (seconds)."""
         now = self.clock.monotonic()
         due = [now + (LOST_WAIT_S if self.lost else min(self.folders.rescan_s, self.longest_wait_s))]
-        due += [when for when in (self.survey.next_due, self.held.next_due()) if when is not None]
+        due += [when for when in (self.survey.next_due, self.held.next_due(), self.retention.due) if when is not None]
         if self.survey.ready and self._database_pauses():
             due.append(self.database_due)
         return max(min(due) - now, 0.0)

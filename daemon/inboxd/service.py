@@ -24,6 +24,7 @@ from inboxd.inbox.watch import Watch
 from inboxd.log import Event, Logger, emit, open_log
 from inboxd.model import Edge, Hook, Late, Step, printable
 from inboxd.notify import Notifier
+from inboxd.operate.retention import Retention
 from inboxd.pipeline import Pipeline
 from inboxd.presence import MAX_LISTED, STATE_FILE, DaemonLock, DaemonState, Published, Waiting, write_state
 from inboxd.recovery import Recovery
@@ -160,6 +161,7 @@ class Service:
                 log,
                 shared=shared,
             ),
+            retention=Retention(store, self.settings.archive, self.settings.retention, self.clock),
             log=log,
             clock=self.clock,
             wake=wake,
@@ -213,6 +215,7 @@ class Service:
             return
         self.settings = settings
         daemon.folders = folders_of(settings)
+        daemon.retention = Retention(daemon.store, settings.archive, settings.retention, self.clock)
         _make_folders(settings)
         emit(daemon.log, Event.CONFIG_RELOADED, config=settings.source, feeds=[feed.name for feed in settings.feeds])
 

@@ -1,0 +1,180 @@
+"""What is old goes, a little at a time: processed files, lineage, resolved dead letters, before-images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from inboxd.clock import Clock, stamp
+from inboxd.config import ArchiveSettings, RetentionSettings
+from inboxd.inbox.faults import world_fault
+from inboxd.store.base import Store
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+FILES_AT_ONCE: Final = 500
+"""Files looked at in one slice: some 5 ms."""
+ROWS_AT_ONCE: Final = 5_000
+"""Rows deleted in one transaction: some 20 ms, so that no file waits for more."""
+SELDOM_S: Final = 3_600.0
+OFTEN_S: Final = 1.0
+SHARE: Final = 10
+"""A round begins after a tenth of the shortest time that anything is kept, between a second and an hour."""
+
+
+@dataclass(slots=True)
+class Removed:
+    """What one round has removed: processed files, and rows."""
+
+    files: int = 0
+    lineage: int = 0
+    resolved: int = 0
+    images: int = 0
+
+    def __bool__(self) -> bool:
+        return any((self.files, self.lineage, self.resolved, self.images))
+
+
+class Retention:
+    """One round after another, in slices that the loop calls for when it has nothing else to do.
+
+    The age of a processed file is the time since it was renamed into the folder: its ctime, which nobody can set. One
+    that was touched later than its run ended is kept the longer.
+    """
+
+    def __init__(self, store: Store, archive: ArchiveSettings, retention: RetentionSettings, clock: Clock) -> None:
+        self._store = store
+        self._archive = archive
+        self._retention = retention
+        self._clock = clock
+        self._slices: Iterator[None] | None = None
+        self._removed = Removed()
+        kept = (archive.keep, retention.lineage, retention.resolved, retention.images)
+        self._shortest = min((seconds for seconds in kept if seconds is not None), default=None)
+        self.due = float("inf") if self._shortest is None else clock.monotonic()
+        """When (monotonic seconds) the next slice is due; never, where everything is kept for ever."""
+
+    def step(self) -> Removed | None:
+        """Do one slice if it is due; at the end of a round, return what it removed. Raises ``WorldFault``."""
+        if self._clock.monotonic() < self.due:
+            return None
+        if self._slices is None:
+            self._slices, self._removed = self._round(), Removed()
+        try:
+            for _ in self._slices:
+                return None
+        except BaseException:
+            self._rest()
+            raise
+        self._rest()
+        return self._removed
+
+    def whole(self) -> Removed:
+        """Do what is left of this round, or a new one, at once. Raises ``WorldFault``."""
+        removed = None
+        while removed is None and self._shortest is not None:
+            self.due = self._clock.monotonic()
+            removed = self.step()
+        return removed or Removed()
+
+    def _rest(self) -> None:
+        self._slices = None
+        pause = (self._shortest or SELDOM_S * SHARE) / SHARE
+        self.due = self._clock.monotonic() + min(max(pause, OFTEN_S), SELDOM_S)
+
+    def _round(self) -> Iterator[None]:
+        if self._archive.keep is not None:
+            yield from self._files(
+                os.fspath(self._archive.processed), self._clock.now().timestamp() - self._archive.keep
+            )
+        if self._retention.lineage is not None:
+            yield from self._lineage(self._cutoff(self._retention.lineage))
+        if self._retention.resolved is not None:
+            yield from self._resolved(self._cutoff(self._retention.resolved))
+        if self._retention.images is not None:
+            yield from self._images(self._cutoff(self._retention.images))
+
+    def _cutoff(self, kept_s: float) -> str:
+        return stamp(self._clock.now() - timedelta(seconds=kept_s))
+
+    def _files(self, folder: str, before: float) -> Iterator[None]:
+        """Remove the files below ``folder`` that came there before a moment, and the subfolders that this empties."""
+        try:
+            with os.scandir(folder) as entries:
+                for number, entry in enumerate(entries, 1):
+                    if entry.is_dir(follow_symlinks=False):
+                        yield from self._files(entry.path, before)
+                        _remove_if_empty(entry.path)
+                    elif entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_ctime < before:
+                        Path(entry.path).unlink()
+                        self._removed.files += 1
+                    if number % FILES_AT_ONCE == 0:
+                        yield
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise world_fault(error, "removing old processed files", folder) from error
+
+    def _lineage(self, before: str) -> Iterator[None]:
+        from inboxd.store.tables import lineage_records  # noqa: PLC0415 - SQLAlchemy: only where something is to go
+
+        for count in self._rows_of_old_runs(lineage_records, before):
+            self._removed.lineage += count
+            yield
+
+    def _images(self, before: str) -> Iterator[None]:
+        from inboxd.store.tables import before_images  # noqa: PLC0415 - the same
+
+        for count in self._rows_of_old_runs(before_images, before):
+            self._removed.images += count
+            yield
+
+    def _rows_of_old_runs(self, table: sa.Table, before: str) -> Iterator[int]:
+        """Delete a table's rows, run by run from the oldest: the runs' numbers are in the order of time."""
+        import sqlalchemy as sa  # noqa: PLC0415 - the same
+
+        from inboxd.store.tables import etl_runs  # noqa: PLC0415 - the same
+
+        oldest = sa.select(sa.func.min(table.c.run_id))
+        old = sa.select(etl_runs.c.id).where(etl_runs.c.finished_at < before)
+        key = list(table.primary_key.columns)
+        while True:
+            with self._store.reading() as connection:
+                run_id = connection.scalar(oldest)
+                if run_id is None or connection.scalar(old.where(etl_runs.c.id == run_id)) is None:
+                    return
+            some = sa.select(*key).where(table.c.run_id == run_id).limit(ROWS_AT_ONCE)
+            with self._store.writing() as connection:
+                count = connection.execute(sa.delete(table).where(sa.tuple_(*key).in_(some))).rowcount
+            yield count
+
+    def _resolved(self, before: str) -> Iterator[None]:
+        import sqlalchemy as sa  # noqa: PLC0415 - the same
+
+        from inboxd.store.tables import dead_letters, etl_runs  # noqa: PLC0415 - the same
+
+        by = etl_runs.alias()
+        some = (
+            sa.select(dead_letters.c.id)
+            .join(by, by.c.id == dead_letters.c.resolved_by)
+            .where(by.c.finished_at < before)
+            .limit(ROWS_AT_ONCE)
+        )
+        count = ROWS_AT_ONCE
+        while count == ROWS_AT_ONCE:
+            with self._store.writing() as connection:
+                count = connection.execute(sa.delete(dead_letters).where(dead_letters.c.id.in_(some))).rowcount
+            self._removed.resolved += count
+            yield
+
+
+def _remove_if_empty(folder: str) -> None:
+    try:
+        Path(folder).rmdir()
+    except OSError:
+        return  # something is in it
