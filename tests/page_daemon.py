@@ -62,15 +62,20 @@ def until(look: Callable[[], Found | None], what: str) -> Found:
     raise AssertionError(f"did not come about within {DEADLINE_S} s: {what}")
 
 
+def environment() -> dict[str, str]:
+    """Return the environment in which a Python of its own finds what this one finds."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
 @contextmanager
-def page_daemon(folder: Path, *options: str, config: str | None = None) -> Iterator[PageDaemon]:
+def page_daemon(folder: Path, *options: str, config: str | None = None, served: bool = True) -> Iterator[PageDaemon]:
     """Start ``inboxd run --http 127.0.0.1:0`` in ``folder``; at the end TERM it and see that it leaves in order."""
     if config is not None:
         (folder / "inboxd.toml").write_text(config, "utf-8")
     process = subprocess.Popen(
         [sys.executable, "-m", "inboxd", "run", "--http", "127.0.0.1:0", *options],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
@@ -85,7 +90,9 @@ def page_daemon(folder: Path, *options: str, config: str | None = None) -> Itera
                 return None
             lines = {str(line["event"]): line for line in daemon.events()}  # the last of each: the log may be older
             ready = lines.get("daemon_started", {}).get("pid") == process.pid
-            return str(lines["http_started"]["address"]) if ready else None
+            if not ready:
+                return None
+            return str(lines["http_started"]["address"]) if served else "none"
 
         yield PageDaemon(folder, until(started, "the daemon's start").rstrip("/"), process)
     finally:

@@ -253,9 +253,19 @@ def _write_history(database: Path) -> None:
             rejected = 0 if failed or number % 9 else busy
             stamp = when.strftime("%Y-%m-%dT%H:%M:%S.000000Z")
             rows.append(
-                (job, "failure" if failed else "success", rows_in, rows_in - rejected, rejected)
-                + (3 + busy * 2 + number * 37 % 29, stamp, stamp, f"{job}/part-{number:05}.json")
-                + ("invalid_json" if failed else None, "line 3, column 9 (byte 77): not a value" if failed else None)
+                (
+                    job,
+                    "failure" if failed else "success",
+                    rows_in,
+                    rows_in - rejected,
+                    rejected,
+                    3 + busy * 2 + number * 37 % 29,
+                    stamp,
+                    stamp,
+                    f"{job}/part-{number:05}.json",
+                    "invalid_json" if failed else None,
+                    "line 3, column 9 (byte 77): not a value" if failed else None,
+                )
             )
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.executemany(
@@ -264,7 +274,16 @@ def _write_history(database: Path) -> None:
             rows,
         )
         letters = [
-            ('{"key": "k%d", "value": "n/a"}' % number, code, stamp, 1 + number, feed, number, f"k{number}", detail)
+            (
+                json.dumps({"key": f"k{number}", "value": "n/a"}),
+                code,
+                stamp,
+                1 + number,
+                feed,
+                number,
+                f"k{number}",
+                detail,
+            )
             for number, (code, feed, detail) in enumerate(
                 [("invalid_value", "events", "value: not a number")] * 14
                 + [("missing_timestamp", "orders", "timestamp: missing")] * 5
@@ -309,7 +328,8 @@ ACCESSIBILITY: Final = """
   for (const node of all("input, select, textarea")) if (!node.labels.length) say("without a label", node);
   for (const node of all("img")) if (!node.hasAttribute("alt")) say("without alt", node);
   for (const node of all("svg"))
-    if (node.getAttribute("aria-hidden") !== "true" && !(node.querySelector("title") && node.getAttribute("role") === "img"))
+    if (node.getAttribute("aria-hidden") !== "true" &&
+        !(node.querySelector("title") && node.getAttribute("role") === "img"))
       say("picture without a name", node);
   for (const node of all("table")) {
     if (!node.caption || !node.caption.textContent.trim()) say("table without a caption", node);
@@ -320,7 +340,8 @@ ACCESSIBILITY: Final = """
     }
   }
   for (const node of all("*"))
-    if (node.scrollWidth > node.clientWidth + 1 && /auto|scroll/.test(getComputedStyle(node).overflowX) && node.tabIndex < 0)
+    if (node.tabIndex < 0 && node.scrollWidth > node.clientWidth + 1 &&
+        /auto|scroll/.test(getComputedStyle(node).overflowX))
       say("scrolls, but not by keyboard", node);
   for (const node of all("[style]")) say("inline style", node);
   for (const node of all("main a, main button, nav a")) {
@@ -345,7 +366,8 @@ ACCESSIBILITY: Final = """
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const node = walker.currentNode.parentElement;
-    if (!walker.currentNode.nodeValue.trim() || node.closest("script, style, title, desc, .unseen, .skip, option")) continue;
+    if (!walker.currentNode.nodeValue.trim()) continue;
+    if (node.closest("script, style, title, desc, .unseen, .skip, option")) continue;
     const style = getComputedStyle(node);
     const ink = parts(node.closest("svg") ? style.fill : style.color).slice(0, 3);
     const [a, b] = [light(ink), light(ground(node))].sort((x, y) => y - x);
@@ -355,4 +377,4 @@ ACCESSIBILITY: Final = """
   return [...new Set(faults)];
 }
 """
-"""What axe-core would look for first, in few lines: WCAG 2.2's 1.1.1, 1.3.1, 1.4.3, 2.1.1, 2.4.1 to 2.4.6, 3.1.1, 4.1.2."""
+"""What axe-core looks for first, in few lines: 1.1.1, 1.3.1, 1.4.3, 2.1.1, 2.4.1 to 2.4.6, 3.1.1, 4.1.2 of WCAG 2.2."""

@@ -13,9 +13,10 @@ import pytest
 
 pytest.importorskip("prometheus_client", reason="needs the extra web: pip install 'inboxd[web]'")
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from inboxd.metrics import Metrics, Standing
 from inboxd.model import Counts, Outcome, Verdict
-from prometheus_client.parser import text_string_to_metric_families
 
 OPS: Final = Path(__file__).parent.parent / "ops"
 PROMISED: Final = {
@@ -90,7 +91,7 @@ def test_a_feed_of_any_name_is_escaped() -> None:
 
 
 def test_the_alert_rules_are_valid_and_fire_when_they_should(require_tool: Callable[[str, str], str]) -> None:
-    """promtool takes the shipped rules, and each alert fires in its own unit test."""
+    """The shipped rules pass promtool, and each alert fires in its own unit test."""
     promtool = require_tool("promtool", "prometheus")
     for command in (["check", "rules", "prometheus-rules.yml"], ["test", "rules", "prometheus-rules.test.yml"]):
         done = subprocess.run([promtool, *command], cwd=OPS, capture_output=True, text=True, check=False)
