@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from inboxd.cli.context import checking_store, on_terminal, print_json, settings_of, write_json, writing_store
+from inboxd.cli.context import checking_store, print_json, settings_of, write_json, writing_store
 from inboxd.cli.progress import Progress, progress_over
 from inboxd.clock import SystemClock
 from inboxd.config import Settings, match_feed
@@ -93,7 +93,7 @@ def check(context: click.Context, files: tuple[str, ...], feed_name: str | None,
         found = [
             _classify(pipeline, _job(settings, name, feed, progress)) for name, feed in zip(files, feeds, strict=True)
         ]
-    if as_json or not on_terminal():
+    if as_json:
         print_json({"files": found})
     else:
         from inboxd.cli.tables import print_checks  # noqa: PLC0415 - rich is imported only on a terminal
