@@ -201,6 +201,10 @@ class Check(ABC):
             return [index for index in found if column[index] is not None and column[index] is not UNSET]
         return found
 
+    def closer(self, column: list[Value], scope: Scope) -> Sequence[int]:
+        """Return the indexes of the suspects after a closer look, for when ``suspects`` were not all."""
+        return range(len(column))
+
     @abstractmethod
     def doubtful(self, column: list[Value], scope: Scope) -> list[int]:
         """Like ``suspects``, with absent values among them."""
@@ -256,6 +260,8 @@ class TextCheck(Check):
         return texts
 
     def doubtful(self, column: list[Value], scope: Scope) -> list[int]:
+        if scope.plain:  # "!" comes after every blank and before every other character of ASCII
+            return [i for i, v in enumerate(column) if type(v) is not str or v < "!"]
         return [i for i, v in enumerate(column) if type(v) is not str or not v or v.isspace() or "\0" in v]
 
 
@@ -356,6 +362,9 @@ class TimestampCheck(Check):
         return times.timestamps(column)  # type: ignore[arg-type] # just checked
 
     def doubtful(self, column: list[Value], scope: Scope) -> list[int]:
+        return times.of_other_shape(column)
+
+    def closer(self, column: list[Value], scope: Scope) -> Sequence[int]:
         return times.doubtful(column, scope.ceiling if self.is_cursor and scope.ceiling else _NO_CEILING)
 
 

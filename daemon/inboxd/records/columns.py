@@ -22,14 +22,14 @@ from itertools import compress
 from typing import Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from inboxd.errors import FileFault
 from inboxd.model import Extra, Feed, FieldType, Reject, Row, Scalar
 from inboxd.records.checks import Check, Fault, Outcome, Scope, Value
 from inboxd.records.fields import RAW, CompiledFeed, Reader, Shapes, compile_feed
 from inboxd.records.scan import MAX_NESTING
-from inboxd.records.validate import ceiling, conclude, extra_of, judge_valid, key_text, oversized
+from inboxd.records.validate import MAX_DETAIL, ceiling, conclude, extra_of, judge_valid, key_text, oversized
 
 _STRINGS: Final = (FieldType.TEXT, FieldType.TIMESTAMP, FieldType.DATE)
 _MEMBERS: Final = Reader(dict[str, Raw])
@@ -217,10 +217,12 @@ def _nothing_else(compiled: CompiledFeed, shapes: Shapes, window: _Window, colum
         elif window.typed and not check.optional:
             quotes += (4 if check.field.type in _STRINGS else 2) * records
         else:
-            types = list(map(type, column))
-            if not window.typed and (list in types or dict in types):
+            kinds = set(map(type, column))
+            if not window.typed and not kinds.isdisjoint((list, dict)):
                 return False
-            quotes += 2 * (records - types.count(type(UNSET))) + 2 * types.count(str)
+            absent = column.count(UNSET) if UnsetType in kinds else 0
+            strings = records if kinds == {str} else sum(type(v) is str for v in column) if str in kinds else 0
+            quotes += 2 * (records - absent) + 2 * strings
     return window.chunk.count(b'"') == quotes
 
 
@@ -329,18 +331,31 @@ def _settle(
         for index, values in enumerate(zip(*keys, strict=True)):
             if index not in faults and oversized(values):
                 faults[index] = {}
-    rejects: list[Reject] = []
-    if faults:
-        sources = window.sources()
-        for index in sorted(faults):
-            found = faults[index]
-            outcomes = [found.get(position, column[index]) for position, column in enumerate(done)]
-            verdict = conclude(
-                compiled, window.numbers[index], bytes(sources[index]), outcomes, extras[index] if extras else None
-            )
-            assert isinstance(verdict, Reject)
-            rejects.append(verdict)
+    rejects = [_reject(compiled, window, done, index, faults[index], extras) for index in sorted(faults)]
     return _rows(compiled, window, done, extras, faults.keys()), rejects
+
+
+def _reject(
+    compiled: CompiledFeed,
+    window: _Window,
+    done: list[Sequence[Scalar]],
+    index: int,
+    found: dict[int, Fault],
+    extras: list[Outcome] | None,
+) -> Reject:
+    """Make the reject of a record with faults; the plain case, most often met, without a detour."""
+    raw, number = window.sources()[index], window.numbers[index]
+    if len(found) == 1 and extras is None and not compiled.own_key_column:
+        ((position, fault),) = found.items()
+        detail = f"{compiled.names[position]}: {fault.code} ({fault.why})"
+        key = done[compiled.key[0]][index]
+        cursor = done[compiled.cursor][index] if position != compiled.cursor else fault.readable
+        if isinstance(key, str) and len(detail) <= MAX_DETAIL and not isinstance(cursor, float):
+            return Reject(number, str(raw, "utf-8"), key, cursor, fault.code, detail)  # type: ignore[arg-type] # a buffer
+    outcomes = [found.get(position, column[index]) for position, column in enumerate(done)]
+    verdict = conclude(compiled, number, bytes(raw), outcomes, extras[index] if extras else None)
+    assert isinstance(verdict, Reject)
+    return verdict
 
 
 def _check_column(check: Check, column: list[Value], scope: Scope) -> tuple[Sequence[Scalar], dict[int, Fault]]:
@@ -348,16 +363,14 @@ def _check_column(check: Check, column: list[Value], scope: Scope) -> tuple[Sequ
     done = check.many(column, scope)
     if done is not None:
         return done, {}
-    suspects = check.suspects(column, scope)
-    if suspects and len(suspects) < len(column):
-        unsuspected = set(suspects)
-        filler = next(value for index, value in enumerate(column) if index not in unsuspected)
-        rest = list(column)
-        for index in suspects:
-            rest[index] = filler
-        done = check.many(rest, scope)
+    suspects: Sequence[int] = ()
+    for find in (check.suspects, check.closer):
+        suspects = find(column, scope)
+        done = _all_but(check, column, scope, suspects)
+        if done is not None:
+            break
     if done is None:
-        suspects, done = list(range(len(column))), [None] * len(column)
+        suspects, done = range(len(column)), [None] * len(column)
     canonical: list[Scalar] = list(done)
     faults: dict[int, Fault] = {}
     for index in suspects:
@@ -368,6 +381,18 @@ def _check_column(check: Check, column: list[Value], scope: Scope) -> tuple[Sequ
         else:
             canonical[index] = outcome
     return canonical, faults
+
+
+def _all_but(check: Check, column: list[Value], scope: Scope, suspects: Sequence[int]) -> Sequence[Scalar] | None:
+    """Check a column with another value in the places of the suspects."""
+    if not suspects or len(suspects) == len(column):
+        return None
+    left_out = set(suspects)
+    filler = next(value for index, value in enumerate(column) if index not in left_out)
+    rest = list(column)
+    for index in suspects:
+        rest[index] = filler
+    return check.many(rest, scope)
 
 
 def _rows(

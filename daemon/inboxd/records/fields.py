@@ -102,6 +102,7 @@ class CompiledFeed:
     """A feed and everything that is worth making once for it."""
 
     feed: Feed
+    names: tuple[str, ...]
     checks: tuple[Check, ...]
     key: tuple[int, ...]
     """The indexes of the key's fields."""
@@ -123,6 +124,7 @@ def compile_feed(feed: Feed) -> CompiledFeed:
     )
     return CompiledFeed(
         feed=feed,
+        names=tuple(names),
         checks=checks,
         key=tuple(names.index(name) for name in feed.key),
         cursor=names.index(feed.cursor),

@@ -100,13 +100,30 @@ def sane(shape: str) -> re.Pattern[str]:
     return re.compile(r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])" + clock + rest, re.ASCII)
 
 
+def of_other_shape(texts: Sequence[object]) -> list[int]:
+    """Return the indexes of what has not the column's usual shape: cheap, and blind to a 13th month."""
+    usual = _usual_shape(texts)
+    strings = [text if isinstance(text, str) else "" for text in texts]
+    shapes = "\n".join(strings).translate(_DIGITS).split("\n")
+    if not usual or len(shapes) != len(texts):
+        return list(range(len(texts)))
+    return [i for i, shape in enumerate(shapes) if shape != usual]
+
+
 def doubtful(texts: Sequence[object], ceiling: str) -> list[int]:
     """Return the indexes of what may be no timestamp, be past ``ceiling``, or not be of the column's usual shape."""
-    usual = next((text for text in texts if isinstance(text, str) and timestamp(text)), "").translate(_DIGITS)
-    if _SHAPE.fullmatch(usual) is None:
+    usual = _usual_shape(texts)
+    if not usual:
         return list(range(len(texts)))
     matches = sane(usual).fullmatch
     return [i for i, text in enumerate(texts) if type(text) is not str or text > ceiling or not matches(text)]
+
+
+def _usual_shape(texts: Sequence[object]) -> str:
+    """Return the shape of the first timestamp of a column; nothing if it is not one that goes through in bulk."""
+    first = next((text for text in texts if isinstance(text, str) and timestamp(text)), "")
+    shape = first.translate(_DIGITS)
+    return shape if _SHAPE.fullmatch(shape) else ""
 
 
 def day(text: str) -> str | None:
