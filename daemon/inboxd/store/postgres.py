@@ -308,7 +308,8 @@ class PostgresStore(Ledger):
         import sqlalchemy as sa  # noqa: PLC0415 - 0.1 s that a start does not need
 
         def session() -> psycopg.Connection[Any]:
-            connection = connect(self._url, readonly=self.readonly)
+            # Whoever only asks may bound the time; a repair is not to be ended in the middle.
+            connection = connect(self._url, readonly=self.readonly, tick=self._tick if self.readonly else None)
             connection.autocommit = False
             return connection
 

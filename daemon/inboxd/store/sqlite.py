@@ -296,9 +296,11 @@ class SqliteStore(Ledger):
         import sqlalchemy as sa  # noqa: PLC0415 - 0.1 s that a start does not need
 
         def connect() -> driver.Connection:
-            if self.readonly:
-                return _connect(self._reading_uri, uri=True, timeout=PATIENCE_S)
-            return _connect(str(self.path), uri=False, timeout=PATIENCE_S)
+            if not self.readonly:
+                return _connect(str(self.path), uri=False, timeout=PATIENCE_S)
+            connection = _connect(self._reading_uri, uri=True, timeout=PATIENCE_S)
+            connection.set_progress_handler(self._faults.on_progress, TICK_EVERY)  # whoever asks may bound the time
+            return connection
 
         engine = sa.create_engine("sqlite+pysqlite://", module=driver, creator=connect, poolclass=sa.QueuePool)
 

@@ -77,10 +77,12 @@ class Reader:
             if desk.store is None:
                 desk.store = open_store(self.url, readonly=True, tick=lambda: self._tick(desk))
             return question(desk.store)
-        except _TooSlow:
-            raise Unanswered("too_slow", f"This took longer than {LONGEST_S:.0f} seconds and was given up.") from None
-        except InboxdError as error:
+        except (_TooSlow, InboxdError) as error:
             self._dismiss(desk)
+            if time.monotonic() > desk.deadline:  # SQLite's own words for it are "interrupted"
+                raise Unanswered("too_slow", f"This took longer than {LONGEST_S:.0f} seconds and was given up.") from None
+            if self._closed:
+                raise Unanswered("stopping", "inboxd is stopping.") from None
             raise Unanswered(error.code, UNREADABLE) from error
         finally:
             desk.deadline = float("inf")
