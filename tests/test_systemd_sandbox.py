@@ -9,7 +9,13 @@ import pytest
 
 from installed import INBOX, Service
 
-pytestmark = [pytest.mark.systemd, pytest.mark.root, pytest.mark.xdist_group("systemd"), pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.systemd,
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("systemd"),
+    pytest.mark.timeout(600),
+]
 
 IN_THE_DAEMONS_PLACE: Final = """[Service]
 Type=oneshot

@@ -11,7 +11,13 @@ import pytest
 from installed import DATA, INBOX, Service, record, write_records
 from nspawn import Disk, Machine, until
 
-pytestmark = [pytest.mark.systemd, pytest.mark.root, pytest.mark.xdist_group("systemd"), pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.systemd,
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("systemd"),
+    pytest.mark.timeout(600),
+]
 
 BIG: Final = 2_000_000
 """Records that take longer to load than the daemon may take to stop."""
