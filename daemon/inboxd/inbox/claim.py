@@ -293,14 +293,14 @@ class Source:
 
         Raises ``WorldFault`` ``changed_while_reading`` when somebody did, or has it open for writing.
         """
-        self._verify()
-        if self._offset != self.size:
-            msg = f"{self.path}: sealed after {self._offset} of {self.size} bytes; all must be parsed that is hashed"
-            raise RuntimeError(msg)
         try:
             sync(self._fd)  # a producer that renames without fsync leaves an empty file after a power cut
         except OSError as error:
             raise world_fault(error, f"making {printable(self.path)} durable", self.path) from error
+        self._verify()  # last: making a large file durable takes its time
+        if self._offset != self.size:
+            msg = f"{self.path}: sealed after {self._offset} of {self.size} bytes; all must be parsed that is hashed"
+            raise RuntimeError(msg)
         return self._hash.hexdigest()
 
     def drain(self) -> str:
