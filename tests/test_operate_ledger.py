@@ -1,0 +1,356 @@
+"""Questions to the ledger, on real databases: health, series, explain, dead letters and their replay, imports."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from itertools import pairwise
+from statistics import fmean
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from inboxd.clock import SystemClock, moment, stamp
+from inboxd.errors import FileFault
+from inboxd.model import Feed, FieldType, Late, LineageStep, Reject
+from inboxd.operate.explain import explain, explain_file, explain_run
+from inboxd.operate.health import feed as feed_of_health
+from inboxd.operate.health import health, no_runs
+from inboxd.operate.imports import import_runs
+from inboxd.operate.letters import Filter, count_open, export_line, letters
+from inboxd.operate.replay import Replay, replay
+from inboxd.operate.series import series
+from inboxd.operate.undo import undo
+from inboxd.store.base import Store
+from stores import ENDED, OpenEmpty, batches, load, make_feed, query, row
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+Records = list[dict[str, Any]]  # Any: run records as other jobs write them
+
+
+def taken(store: Store, records: object) -> Any:  # Any: read by the tests below
+    """Import run records."""
+    return import_runs(store, BytesIO(json.dumps(records).encode()), now=NOW)
+
+
+def run_record(job: str, status: str, hours_ago: float, duration: int = 0, rows: int = 0) -> dict[str, Any]:
+    """Return one run of another job."""
+    return {
+        "job_name": job,
+        "status": status,
+        "started_at": stamp(NOW - timedelta(hours=hours_ago)),
+        "duration_ms": duration,
+        "rows_in": rows,
+        "rows_out": rows // 2,
+    }
+
+
+RUNS = st.lists(
+    st.builds(
+        run_record,
+        job=st.sampled_from(["daily", "hourly", "ü"]),
+        status=st.sampled_from(["success", "failure", "running"]),
+        hours_ago=st.floats(0, 72).map(lambda hours: round(hours, 3)),
+        duration=st.integers(0, 10**6),
+        rows=st.integers(0, 10**9),
+    ),
+    max_size=30,
+)
+
+
+def expected(records: Records, hours: float | None) -> dict[str, object]:
+    """Return the health object's sums, computed record by record."""
+    since = "" if hours is None else stamp(NOW - timedelta(hours=hours))
+    chosen = [one for one in records if one["started_at"] >= since]
+    ended = [one for one in chosen if one["status"] != "running"]
+    well = [one for one in ended if one["status"] == "success"]
+    durations = sorted(one["duration_ms"] for one in ended)
+    return {
+        "total_runs": len(chosen),
+        "successes": len(well),
+        "failures": len(ended) - len(well),
+        "running": len(chosen) - len(ended),
+        "success_rate": round(100 * len(well) / len(ended), 1) if ended else 0.0,
+        "avg_duration_ms": round(fmean(durations), 1) if ended else 0.0,
+        "p95_duration_ms": durations[math.ceil(0.95 * len(durations)) - 1] if ended else 0,
+        "total_rows_in": sum(one["rows_in"] for one in ended),
+        "total_rows_out": sum(one["rows_out"] for one in ended),
+        "window_hours": hours,
+    }
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(records=RUNS, hours=st.sampled_from([None, 1, 24.5]))
+def test_health_is_what_counting_by_hand_gives(open_empty: OpenEmpty, records: Records, hours: float | None) -> None:
+    """Sums, rates, the nearest-rank p95 and the lines per job are exact; a running run enters no average or rate."""
+    store = open_empty()
+    with store.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM etl_runs")
+    taken(store, records)
+    found = health(store, now=NOW, hours=hours, limit=1000)
+    assert {name: found[name] for name in expected(records, hours)} == expected(records, hours)
+    lines: Any = found["per_job"]
+    assert sum(line["runs"] for line in lines) == found["total_runs"]
+    for line in lines:
+        of_job = expected([one for one in records if one["job_name"] == line["job"]], hours)
+        assert line["success_rate"] == of_job["success_rate"]
+        assert line["avg_duration_ms"] == of_job["avg_duration_ms"]
+        assert (line["rows_in"], line["rows_out"]) == (of_job["total_rows_in"], of_job["total_rows_out"])
+    recent: Any = found["recent_runs"]
+    assert [one["started_at"] for one in recent] == sorted((one["started_at"] for one in recent), reverse=True)
+    store.close()
+
+
+def test_health_of_an_empty_database_is_zeros(open_empty: OpenEmpty) -> None:
+    """Before the first run, and before there is a database, every number is zero and every list empty."""
+    found = health(open_empty(), now=NOW, hours=24)
+    assert found == no_runs(24)
+    assert next(iter(feed_of_health(found))) == "runs_recorded"
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(records=RUNS, buckets=st.integers(1, 50))
+def test_the_series_loses_no_run(open_empty: OpenEmpty, records: Records, buckets: int) -> None:
+    """The spans of a series touch, and together they count every ended run of their time once."""
+    store = open_empty()
+    with store.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM etl_runs")
+    taken(store, records)
+    for hours in (None, 100):
+        found = series(store, now=NOW, hours=hours, buckets=buckets)
+        assert all(one.end == other.start for one, other in pairwise(found))
+        of_all = expected(records, None)
+        assert sum(one.files for one in found) == int(str(of_all["successes"])) + int(str(of_all["failures"]))
+        assert sum(one.failures for one in found) == of_all["failures"]
+        assert sum(one.rows_out for one in found) == of_all["total_rows_out"]
+        durations = {one["duration_ms"] for one in records} | {0}
+        assert {one.p50_ms for one in found} | {one.p95_ms for one in found} <= durations
+    store.close()
+
+
+def test_an_import_tells_each_bad_record_and_takes_the_others(open_empty: OpenEmpty) -> None:
+    """Good records are taken, bad ones are named with their number and code; a second import changes nothing."""
+    store = open_empty()
+    records: list[object] = [
+        run_record("daily", "success", 1),
+        {"job_name": "daily", "status": "done", "started_at": "2026-03-01"},
+        "no object",
+        {"status": "success", "started_at": "2026-03-01"},
+        {**run_record("daily", "running", 2), "finished_at": "2026-03-01T11:00:00Z"},
+        {**run_record("daily", "success", 3), "rows_in": -1},
+    ]
+    found = taken(store, records)
+    assert (found.records, found.imported, found.rejected) == (6, 1, 5)
+    assert [(one.record_no, one.code) for one in found.errors] == [
+        (2, "invalid_status"),
+        (3, "not_an_object"),
+        (4, "missing_job_name"),
+        (5, "invalid_finished_at"),
+        (6, "invalid_rows_in"),
+    ]
+    assert taken(store, records).unchanged == 1
+    null = "rows_rejected IS NULL AND rows_skipped IS NULL AND rows_stale IS NULL AND claim IS NULL"
+    assert query(store, f"SELECT COUNT(*) FROM etl_runs WHERE {null}") == [(1,)]
+    with pytest.raises(FileFault):
+        import_runs(store, BytesIO(b"[{]"), now=NOW)
+
+
+def test_an_imported_run_that_has_ended_since_is_brought_up_to_date(open_empty: OpenEmpty) -> None:
+    """A run that was imported while running becomes the ended one; it is not counted twice."""
+    store = open_empty()
+    taken(store, [run_record("daily", "running", 2)])
+    found = taken(store, [run_record("daily", "failure", 2, duration=5)])
+    assert (found.imported, found.updated) == (0, 1)
+    assert query(store, "SELECT status, duration_ms FROM etl_runs") == [("failure", 5)]
+
+
+# Explain
+
+
+class FixedClock(SystemClock):
+    """Says that it is the moment at which all runs of these tests end: their order is that of their numbers."""
+
+    def now(self) -> datetime:
+        """Return that moment."""
+        return moment(ENDED)
+
+
+def at(minute: int) -> str:
+    """Return a cursor."""
+    return f"2026-01-15T10:{minute:02}:00.000000Z"
+
+
+def put(store: Store, feed: Feed, *records: tuple[str, int], rejects: tuple[Reject, ...] = ()) -> int:
+    """Load a file of (key, minute); returns its run."""
+    rows = [row(feed, place, (key,), (place,), at(minute)) for place, (key, minute) in enumerate(records, 1)]
+    return load(store, feed, batches(rows, rejects))[0]
+
+
+def test_explain_names_what_each_loser_lost_to(open_empty: OpenEmpty) -> None:
+    """For a record that lost: the run and record it lost to, in its own file or in the table, or the watermark's run."""
+    feed = make_feed()
+    store = open_empty(feed)
+    first = put(store, feed, ("x", 10), ("x", 10), ("x", 20))
+    second = put(store, feed, ("x", 5), ("y", 30))
+    [history] = explain(store, [feed], "x").feeds
+    told = [(one.run_id, one.record_no, one.outcome, one.lost_to) for one in history.touches]
+    assert [(run, number, outcome) for run, number, outcome, _ in told] == [
+        (first, 1, LineageStep.STALE),
+        (first, 2, LineageStep.STALE),
+        (first, 3, LineageStep.LOAD),
+        (second, 1, LineageStep.SKIP),
+    ]
+    winners = [(lost.run_id, lost.record_no) if lost else None for *_, lost in told]
+    assert winners == [(first, 3), (first, 3), None, (first, None)]
+    assert history.row is not None
+    assert (history.row["k0"], history.row["at"], history.row["run_id"]) == ("x", at(20), first)
+
+
+def test_explain_knows_which_row_stood_there_before_and_after_an_undo(open_empty: OpenEmpty) -> None:
+    """A stale record lost to the last run that was not undone by then."""
+    feed = make_feed(undo=True, late=Late.MERGE)
+    store = open_empty(feed)
+    first = put(store, feed, ("x", 10))
+    bad = put(store, feed, ("x", 30))
+    lost_to_bad = put(store, feed, ("x", 20))
+    own = undo(store, (feed,), bad, clock=FixedClock(), host="here").run_id
+    lost_to_first = put(store, feed, ("x", 9))
+    [history] = explain(store, [feed], "x").feeds
+    lost = {one.run_id: one.lost_to.run_id for one in history.touches if one.lost_to is not None}
+    assert lost == {lost_to_bad: bad, lost_to_first: first}
+    assert [one.undone_by for one in history.touches if one.run_id == bad] == [own]
+    assert [(one.kind, one.undo_of) for one in history.touches if one.run_id == own] == [("undo", bad)]
+
+
+def test_explain_takes_a_key_of_several_columns_as_json_however_it_is_spaced(open_empty: OpenEmpty) -> None:
+    """``["DE", 5]`` and ``["DE",5]`` are the same key."""
+    feed = make_feed(key=(FieldType.TEXT, FieldType.INTEGER))
+    store = open_empty(feed)
+    load(store, feed, batches([row(feed, 1, ("DE", 5), (1,), at(1))]))
+    for text in ('["DE",5]', '[ "DE" , 5 ]'):
+        [history] = explain(store, [feed], text).feeds
+        assert history.row is not None
+        assert len(history.touches) == 1
+    assert explain(store, [feed], "DE").feeds == []
+
+
+def test_explain_a_run_and_a_file_page_by_page(open_empty: OpenEmpty) -> None:
+    """A run's records come in file order, from any number on; a file is found by its path or its bare name."""
+    feed = make_feed()
+    store = open_empty(feed)
+    run_id = put(store, feed, *((f"k{number:02}", number) for number in range(1, 31)))
+    page = explain_run(store, [feed], run_id, limit=10, after=10)
+    assert page is not None
+    assert [one.record_no for one in page.records] == list(range(11, 21))
+    for name in ("a/file.json", "file.json"):
+        found = explain_file(store, [feed], name)
+        assert found is not None
+        assert [run["id"] for run in found.runs] == [run_id]
+    assert explain_run(store, [feed], 999) is None
+    assert explain_file(store, [feed], "ile.json") is None
+
+
+# Dead letters
+
+
+def reject(number: int, key: str, minute: int, value: object) -> Reject:
+    """Return a record of the feed that an earlier config had refused."""
+    raw = json.dumps({"k0": key, "value": value, "at": at(minute)}, indent=1)
+    return Reject(number, raw, key, None, "invalid_value", "value: invalid_value (once)")
+
+
+def again(store: Store, feed: Feed, wanted: Filter | None = None) -> Replay:
+    """Replay the feed's open letters."""
+    return replay(store, feed, wanted or Filter(), clock=SystemClock(), host="here", limit=None)
+
+
+def test_a_replay_resolves_what_passes_and_keeps_what_fails(open_empty: OpenEmpty) -> None:
+    """What passes today is loaded, or stale where a newer row is; what fails stays, with its new code."""
+    feed = make_feed()
+    store = open_empty(feed)
+    refused = (reject(2, "new", 1, 5), reject(3, "x", 1, 5), reject(4, "bad", 1, "n/a"))
+    put(store, feed, ("x", 10), rejects=refused)
+    done = again(store, feed)
+    assert (done.considered, done.loaded, done.stale, done.failed) == (3, 1, 1, 1)
+    assert query(store, "SELECT k0, value, run_id FROM events ORDER BY k0") == [("new", 5, done.run_id), ("x", 1, 1)]
+    letters_now = query(store, "SELECT record_key, error, detail, resolved_by FROM dead_letters ORDER BY id")
+    assert [(key, code, by) for key, code, _, by in letters_now] == [
+        ("new", "invalid_value", done.run_id),
+        ("x", "invalid_value", done.run_id),
+        ("bad", "invalid_value", None),
+    ]
+    assert "(once)" not in str(letters_now[2][2])
+    counts = "rows_in, rows_out, rows_rejected, rows_skipped, rows_stale, file_name, content_sha256, status"
+    assert query(store, f"SELECT {counts} FROM etl_runs WHERE id = {done.run_id}") == [
+        (3, 1, 1, 0, 1, None, None, "success")
+    ]
+
+
+def test_repeating_a_replay_changes_nothing(open_empty: OpenEmpty) -> None:
+    """A replay that resolves nothing writes no run, and no letter changes."""
+    feed = make_feed()
+    store = open_empty(feed)
+    put(store, feed, ("x", 10), rejects=(reject(2, "new", 1, 5), reject(3, "bad", 1, "n/a")))
+    again(store, feed)
+    tables = [query(store, f"SELECT * FROM {name}") for name in ("events", "etl_runs", "dead_letters", "watermarks")]
+    done = again(store, feed)
+    assert (done.run_id, done.loaded, done.failed) == (None, 0, 1)
+    assert tables == [
+        query(store, f"SELECT * FROM {name}") for name in ("events", "etl_runs", "dead_letters", "watermarks")
+    ]
+
+
+def test_a_replay_can_be_undone_and_its_letters_are_open_again(open_empty: OpenEmpty) -> None:
+    """Undoing a replay takes its rows back and opens its letters, so that they can be replayed once more."""
+    feed = make_feed(undo=True, late=Late.MERGE)
+    store = open_empty(feed)
+    put(store, feed, ("x", 10), rejects=(reject(2, "new", 1, 5),))
+    done = again(store, feed)
+    assert done.run_id is not None
+    undo(store, (feed,), done.run_id, clock=SystemClock(), host="here")
+    assert query(store, "SELECT k0 FROM events") == [("x",)]
+    assert again(store, feed).loaded == 1
+
+
+def test_letters_are_chosen_by_feed_code_run_and_time_and_paged(open_empty: OpenEmpty) -> None:
+    """Each filter narrows; the last id of a page leads to the next."""
+    one, two = make_feed("one"), make_feed("two")
+    store = open_empty(one, two)
+    first = put(store, one, ("x", 1), rejects=tuple(reject(number, f"k{number}", 1, 5) for number in range(2, 7)))
+    put(store, two, ("x", 1), rejects=(replace(reject(2, "y", 1, 5), code="missing_at"),))
+    assert len(letters(store)) == 6
+    assert len(letters(store, feed="one")) == 5
+    assert [letter.record_key for letter in letters(store, code="missing_at")] == ["y"]
+    assert len(letters(store, run=first)) == 5
+    created = letters(store)[0].created
+    assert letters(store, until=created) == []
+    assert len(letters(store, feed="one", since=created)) == 5
+    page = letters(store, limit=4)
+    assert [letter.id for letter in [*page, *letters(store, after=page[-1].id)]] == [one.id for one in letters(store)]
+    assert [(count.feed, count.code, count.count) for count in count_open(store)] == [
+        ("one", "invalid_value", 5),
+        ("two", "missing_at", 1),
+    ]
+    again(store, one)
+    assert letters(store, feed="one") == []
+    assert len(letters(store, feed="one", resolved=True)) == 5
+    assert len(letters(store, resolved=None)) == 6
+
+
+def test_an_export_is_one_line_a_record_and_says_what_the_record_said(open_empty: OpenEmpty) -> None:
+    """Line breaks between tokens are gone, what is in strings is not; a feed with a path gets documents it can take."""
+    feed = make_feed()
+    store = open_empty(feed)
+    awkward = reject(2, 'line\nbreak "q" ü', 1, "n/a")
+    put(store, feed, ("x", 1), rejects=(awkward,))
+    [letter] = letters(store)
+    line = export_line(letter, feed)
+    assert "\n" not in line
+    assert json.loads(line) == json.loads(awkward.raw)
+    inside = export_line(letter, replace(feed, records=("a", 'b"c')))
+    assert json.loads(inside) == {"a": {'b"c': [json.loads(awkward.raw)]}}
