@@ -17,10 +17,10 @@ LOCKS := locks/build.txt locks/run.txt locks/dev.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install uninstall test lint types floors check lock clean
+.PHONY: help run install uninstall test lint types floors check bench bench-peers profile lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- the environments -------------------------------------------------------------------------------------------------
 
@@ -70,6 +70,27 @@ floors: $(DEV_READY)  ## a module imports only from the floors below its own
 
 check: lint types floors test  ## all four
 
+# --- how fast it is ---------------------------------------------------------------------------------------------------
+
+BENCH ?= full
+ROWS ?=
+PEERS := bench/.venv
+PEERS_READY := $(PEERS)/.ready
+
+$(PEERS_READY): bench/requirements.txt
+	@test -n '$(PYTHON)' || { echo 'make: no Python 3.11 or later found; name one: make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	$(PYTHON) -m venv --without-pip $(PEERS)
+	$(PYTHON) -m pip --disable-pip-version-check --python $(PEERS)/bin/python install --quiet --require-hashes -r $<
+	@touch $@
+
+bench-peers: $(PEERS_READY)  ## install what inboxd is measured against, into bench/.venv
+
+bench: $(RUN_READY) $(PEERS_READY)  ## measure every goal into bench/RESULTS.md (BENCH=quick to try, ROWS="bulk small" for some)
+	$(BIN)/python -m bench --scale $(BENCH) $(ROWS)
+
+profile: $(RUN_READY)  ## show where the time of a bulk load and of many small files goes
+	$(BIN)/python -m bench.profiler
+
 # --- upkeep -----------------------------------------------------------------------------------------------------------
 
 # Hashes are those of the public index, whatever mirror this machine is set up with; pins stay unless UPGRADE=--upgrade.
@@ -81,7 +102,8 @@ lock: $(DEV_READY)  ## compile locks/ anew from pyproject.toml (UPGRADE=--upgrad
 	$(COMPILE) --only-build-deps --build-deps-for editable --output-file locks/build.txt pyproject.toml
 	$(COMPILE) --extra web --extra postgres --output-file locks/run.txt pyproject.toml
 	$(COMPILE) --all-extras --constraint locks/build.txt --constraint locks/run.txt --output-file locks/dev.txt pyproject.toml
+	$(COMPILE) --output-file bench/requirements.txt bench/requirements.in
 
 clean:  ## remove what the targets made, but not inbox/ and data/
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) bench/work build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find daemon tests -name __pycache__ -type d -prune -exec rm -rf {} +

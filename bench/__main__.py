@@ -1,0 +1,83 @@
+"""``python -m bench``: measure, print the table, and (at full scale) keep it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from bench import bulk, growth, live, machine, postgres, results
+from bench.process import Broken
+from bench.results import Line, Skipped
+from bench.runner import SCALES, Bench, say
+from bench.subjects import BENCH, ROOT, WORK, versions
+
+ROWS: dict[str, Callable[[Bench], Iterator[Line | Skipped]]] = {
+    "bulk": bulk.bulk,
+    "memory": bulk.memory,
+    "regrowth": bulk.regrowth,
+    "bad": bulk.bad,
+    "small": live.small,
+    "latency": live.latency,
+    "start": live.start,
+    "postgres": postgres.postgres,
+    "growth": growth.growth,
+}
+HEAD = """# Results
+
+Written by `make bench`. Ratios of medians of {repeats} runs, interleaved; whole processes, start-up included; what
+each left in its database was compared and found equal. One record is about 87 bytes.
+"""
+
+
+def main() -> int:
+    """Measure the chosen rows; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of: {', '.join(ROWS)} (default: all)")
+    parser.add_argument(
+        "--scale", choices=list(SCALES), default="full", help="quick is for trying; it is not written down"
+    )
+    arguments = parser.parse_args()
+    unknown = set(arguments.rows) - set(ROWS)
+    if unknown:
+        parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    bench = Bench(SCALES[arguments.scale])
+    WORK.mkdir(parents=True, exist_ok=True)
+    facts = machine.facts(WORK)
+    try:
+        found = _measured(bench, arguments.rows or list(ROWS))
+    except Broken as reason:
+        print(f"bench: {reason}", file=sys.stderr)
+        return 1
+    facts |= versions()
+    facts["measured"] = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    lines = [line for line in found if isinstance(line, Line)]
+    report = _report(bench, lines, [row for row in found if isinstance(row, Skipped)], facts)
+    print(report)
+    if arguments.scale == "full" and not arguments.rows:
+        (BENCH / "RESULTS.md").write_text(report, encoding="utf-8")
+        (ROOT / results.STORED).write_text(results.stored(lines, facts), encoding="utf-8")
+    return 0
+
+
+def _measured(bench: Bench, names: list[str]) -> list[Line | Skipped]:
+    found: list[Line | Skipped] = []
+    for name in names:
+        say(f"{name}: {(ROWS[name].__doc__ or '').splitlines()[0]}")
+        found += ROWS[name](bench)
+    return found
+
+
+def _report(bench: Bench, lines: list[Line], skipped: list[Skipped], facts: dict[str, str]) -> str:
+    parts = [HEAD.format(repeats=bench.scale.repeats), results.table(lines, results.committed(ROOT))]
+    if skipped:
+        parts.append("\nNot measured here:\n")
+        parts += [f"- {row.what}: {row.reason}" for row in skipped]
+    parts.append("\n| machine | |\n|---|---|")
+    parts += [f"| {name} | {value} |" for name, value in facts.items()]
+    return "\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

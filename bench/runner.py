@@ -1,0 +1,120 @@
+"""Runs programs against each other: interleaved, whole processes, the same work proven by what they leave behind."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import process
+from bench.corpus import Bulk, Many, make
+from bench.process import Broken, Usage
+from bench.subjects import WORK, Missing, Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is measured. Only ``full`` is worth writing down."""
+
+    records: int
+    many: int
+    small_files: int
+    latency_files: int
+    idle_s: float
+    repeats: int
+    grown_runs: int
+
+
+SCALES = {
+    "full": Scale(
+        records=1_000_000,
+        many=10_000_000,
+        small_files=10_000,
+        latency_files=600,
+        idle_s=60,
+        repeats=5,
+        grown_runs=10_000,
+    ),
+    "quick": Scale(
+        records=100_000, many=1_000_000, small_files=1_000, latency_files=100, idle_s=10, repeats=3, grown_runs=500
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every row is given: how much, and where."""
+
+    scale: Scale
+    corpora: Path = WORK / "corpus"
+    scratch: Path = WORK
+
+    def bulk(self, records: int | None = None, *, day: int = 0, bad_per_1000: int = 0) -> Path:
+        """Return a file of records, warm in the page cache."""
+        path = make(Bulk(records or self.scale.records, day, bad_per_1000), self.corpora)
+        with path.open("rb", buffering=0) as file:
+            while file.read(1 << 20):
+                pass
+        return path
+
+    def many(self, corpus: Many) -> Path:
+        """Return a folder of files."""
+        return make(corpus, self.corpora)
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """Lend an empty folder on the filesystem that is measured."""
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        path = Path(tempfile.mkdtemp(prefix="run-", dir=self.scratch))
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path)
+
+    def against(self, subjects: Sequence[Subject], source: Path) -> dict[str, Usage]:
+        """Load one file with each subject in turn, and again; return the medians. All must leave the same tables."""
+        took: dict[str, list[Usage]] = {subject.name: [] for subject in subjects}
+        left: dict[str, dict[str, list[int]]] = {}
+        for turn in range(self.scale.repeats):
+            for subject in subjects:
+                with self.folder() as folder:
+                    database = folder / "loaded.db"
+                    usage = process.run(subject.command(source, database), folder=folder)
+                    took[subject.name].append(usage)
+                    say(f"  {subject.label}, {turn + 1}: {usage}")
+                    if turn == 0:
+                        left[subject.name] = subject.fingerprint(database)
+        agreed(left)
+        return {name: process.median(usages) for name, usages in took.items()}
+
+
+def agreed(left: dict[str, dict[str, list[int]]]) -> None:
+    """Raise unless all subjects left the same rows."""
+    (first, wanted), *others = left.items()
+    for name, found in others:
+        if found != wanted:
+            message = f"{name} did not do the same work as {first}: {found} instead of {wanted}"
+            raise Broken(message)
+
+
+def installed(subjects: Sequence[Subject]) -> tuple[list[Subject], dict[str, str]]:
+    """Return the subjects that can run here, and why the others cannot."""
+    here: list[Subject] = []
+    missing: dict[str, str] = {}
+    for subject in subjects:
+        try:
+            subject.command(Path("source"), Path("database"))
+        except Missing as reason:
+            missing[subject.name] = str(reason)
+        else:
+            here.append(subject)
+    return here, missing
+
+
+def say(text: str) -> None:
+    """Tell on standard error what is going on: the table goes to standard output."""
+    print(text, file=sys.stderr, flush=True)
