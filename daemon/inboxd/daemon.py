@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
@@ -12,6 +14,7 @@ from inboxd.errors import DatabaseFault, FileFault, Interrupted, WorldFault
 from inboxd.held import Held, HeldFiles, pause_after
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.claim import Claim, Source, forget, new_claim_id, release, take
+from inboxd.inbox.faults import GONE
 from inboxd.inbox.notices import Notice
 from inboxd.inbox.scan import Candidate, Inbox, Survey
 from inboxd.inbox.watch import Watch
@@ -29,6 +32,8 @@ LONGEST_WAIT_S: Final = 20.0
 """The loop comes round at least this often; more often where the service manager's watchdog asks for it."""
 LOST_WAIT_S: Final = 1.0
 """How often an inbox that is gone is looked for."""
+LOOK_UP_S: Final = 1.0
+"""How long a list of ready files is worked on before looking up from it."""
 
 
 @dataclass(slots=True)
@@ -127,16 +132,28 @@ class Daemon:
     def _pass(self) -> bool:
         """Do everything that can be done now; tell whether anything was."""
         self._look()
-        for held in self.recovery.of_the_dead(self.held):
-            self.held.add(held)
-        done = self._go_on_with_held()
+        self._take_over()
+        if self.database_attempts > 1:  # perhaps only one file's doing, such as a disk too small for it: let others try
+            done = self._take_new() + self._go_on_with_held()
+        else:
+            done = self._go_on_with_held() + self._take_new()
+        self.on_pass(self)
+        return bool(done)
+
+    def _take_over(self) -> None:
+        """Hold what daemons that have died left on a shared inbox."""
+        with suppress(WorldFault):  # it is asked again in the next pass
+            for held in self.recovery.of_the_dead(self.held):
+                self.held.add(held)
+
+    def _take_new(self) -> int:
+        done = 0
         for candidate in self.survey.ready:
             if self.stopping() or self._database_pauses():
                 break
             done += self._take(candidate)
             self.on_pass(self)
-        self.on_pass(self)
-        return bool(done)
+        return done
 
     def _look(self) -> None:
         """See what is in the inbox, and say once what will be left alone."""
@@ -160,6 +177,7 @@ class Daemon:
                 self.lost = True
             elif event is Event.INBOX_RESTORED:
                 self.lost = False
+                self._take_over(self.recovery.left)  # what was claimed in it is there again
             emit(self.log, event, file=notice.name, reason=notice.reason or None)
 
     def _tidy(self, *, whole: bool = False) -> bool:
@@ -302,16 +320,29 @@ class Daemon:
         """Let the file wait for the world, and everything else too where the database is at fault."""
         if fault.code == "changed_while_reading" and self._let_settle_again(held):
             return
+        if fault.code == GONE and not self.lost and self._forget(held):
+            return
         if isinstance(fault, DatabaseFault):
-            self.database_attempts += 1
-            self.database_due = self.clock.monotonic() + pause_after(self.database_attempts)
+            self._database_is_ill()
         self._hold(held, fault)
 
+    def _forget(self, held: Held) -> bool:
+        """Let go of a claim whose file somebody took away; tell whether that is so."""
+        if os.path.lexists(held.claim.path):
+            return False
+        self.store.drop_claim(held.claim.id)
+        self.held.remove(held)
+        emit(self.log, Event.FILE_GONE, feed=held.feed, file=held.claim.name)
+        return True
+
     def _let_settle_again(self, held: Held) -> bool:
+        try:
+            self.store.drop_claim(held.claim.id)
+        except WorldFault:
+            return False
         self.folders.inbox.resettle(held.claim.name)
         if not release(self.folders.inbox.root, held.claim):
             return False
-        self.store.drop_claim(held.claim.id)
         self.held.remove(held)
         emit(self.log, Event.FILE_UNSETTLED, file=held.claim.name, reason="changed while it was read; it settles again")
         return True
@@ -334,6 +365,10 @@ class Daemon:
             attempt=held.attempts,
             retry_in_s=round(pause, 3),
         )
+
+    def _database_is_ill(self) -> None:
+        self.database_attempts += 1
+        self.database_due = self.clock.monotonic() + pause_after(self.database_attempts)
 
     def _database_is_well(self) -> None:
         self.database_attempts, self.database_due = 0, 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -235,7 +235,8 @@ class Service:
     def _write_state(self, daemon: Daemon, *, gone: bool = False) -> None:
         path = state_file(self.settings)
         if gone:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # a disk that became read-only does not keep the daemon from stopping
+                path.unlink(missing_ok=True)
             return
         write_state(path, self.state(daemon))
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import psycopg
 
 from inboxd.clock import SystemClock, stamp
-from inboxd.errors import InboxdError, WorldFault
+from inboxd.errors import DatabaseFault, InboxdError, WorldFault
 from inboxd.model import Cursor, Feed, RunStart
 from inboxd.store.base import RunEnd, RunRow
 from inboxd.store.feed_tables import (
@@ -123,7 +123,7 @@ class PostgresStore(Ledger):
             except psycopg.OperationalError as error:
                 fault = translated(error)
                 code = "database_unavailable" if fault.code == "connection_lost" else fault.code
-                raise WorldFault(code, fault.message, fault.hint) from error
+                raise DatabaseFault(code, fault.message, fault.hint) from error
             if not self.readonly:
                 self._open.execute("SET synchronous_commit = off")
         return self._open

@@ -12,7 +12,7 @@ from psycopg import errors, waiting
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 
-from inboxd.errors import FileFault, InboxdError, WorldFault
+from inboxd.errors import DatabaseFault, FileFault, InboxdError
 
 Answer = TypeVar("Answer")
 
@@ -64,22 +64,22 @@ RACES: Final = frozenset({"etl_runs_loaded_once", "etl_runs_running_claim"})
 def translated(error: BaseException) -> InboxdError:
     """Return what a driver's error means for the file being worked on."""
     if not isinstance(error, psycopg.Error):
-        return WorldFault("database_error", f"PostgreSQL: {error}")
+        return DatabaseFault("database_error", f"PostgreSQL: {error}")
     message = f"PostgreSQL: {str(error).strip() or type(error).__name__}"
     state = error.sqlstate
     if state is None:
         if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-            return WorldFault(LOST[0], message, LOST[1])
+            return DatabaseFault(LOST[0], message, LOST[1])
         return FileFault("internal_error", f"the driver refused the data: {error}", "please report this")
     if error.diag.constraint_name in RACES:
-        return WorldFault(
+        return DatabaseFault(
             "serialization", message, "another daemon was faster with the same content; it is tried again"
         )
     if state[:2] in DATA_CLASSES:
         return FileFault("internal_error", f"the database refused the data: {error}", "please report this")
     fallback = ("database_error", "was the database changed by hand? see `inboxd doctor`")
     code, hint = BY_STATE.get(state) or BY_CLASS.get(state[:2]) or fallback
-    return WorldFault(code, message, hint)
+    return DatabaseFault(code, message, hint)
 
 
 class PostgresFaults:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from inboxd.errors import FileFault, InboxdError, OperatorFault, WorldFault
+from inboxd.errors import DatabaseFault, FileFault, InboxdError, OperatorFault
 
 if TYPE_CHECKING:
     import sqlite3 as driver
@@ -65,10 +65,10 @@ def translated(error: BaseException) -> InboxdError:
     code = _code(error)
     if code in WORLD:
         name, hint = WORLD[code]
-        return WorldFault(name, f"SQLite: {error}", hint)
+        return DatabaseFault(name, f"SQLite: {error}", hint)
     if code in REFUSED_DATA or isinstance(error, driver.IntegrityError | driver.DataError | driver.InterfaceError):
         return FileFault("internal_error", f"the database refused the data: {error}", "please report this")
-    return WorldFault("database_error", f"SQLite: {error}", "was the database changed by hand? see `inboxd doctor`")
+    return DatabaseFault("database_error", f"SQLite: {error}", "was the database changed by hand? see `inboxd doctor`")
 
 
 class SqliteFaults:
