@@ -116,7 +116,7 @@ def _array(text: str, pos: int) -> tuple[list[tuple[Any, str]], int]:
 
 def _stream(text: str) -> list[tuple[Any, str]]:
     found: list[tuple[Any, str]] = []
-    pos = _skip(text, 0)
+    pos = previous = _skip(text, 0)
     while pos < len(text):
         value, end = DECODER.raw_decode(text, pos)
         if found:

@@ -6,6 +6,7 @@ import gzip
 import io
 import random
 import zlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -18,7 +19,9 @@ from records_feeds import EVENTS, fault_of, feed_of, read, record
 MANY = [record(key=f'"user-{number}"', value=str(number)) for number in range(500)]
 LAYOUTS = {
     "array": b"[" + b",".join(MANY) + b"]",
-    "pretty": b"[\n  " + b" ,\n  ".join(line.replace(b":", b" : ").replace(b" : 30 : 00", b":30:00") for line in MANY) + b"\n]\n",
+    "pretty": b"[\n  "
+    + b" ,\n  ".join(line.replace(b":", b" : ").replace(b" : 30 : 00", b":30:00") for line in MANY)
+    + b"\n]\n",
     "lines": b"\n".join(MANY),
     "lines, the last one ended": b"\n".join(MANY) + b"\n",
     "lines of DOS": b"\r\n".join(MANY) + b"\r\n",
@@ -39,7 +42,9 @@ def test_every_layout_gives_the_same_records(layout: str, window: int) -> None:
 
 
 def _gzip_members(content: bytes) -> bytes:
-    return b"".join(gzip.compress(content[at : at + 1_000]) for at in range(0, len(content), 1_000)) + gzip.compress(b"")
+    return b"".join(gzip.compress(content[at : at + 1_000]) for at in range(0, len(content), 1_000)) + gzip.compress(
+        b""
+    )
 
 
 def _zstd_frames(content: bytes) -> bytes:
@@ -49,7 +54,7 @@ def _zstd_frames(content: bytes) -> bytes:
     return skippable + skippable.join(frames) + skippable
 
 
-PACKERS = {
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "gzip, members": _gzip_members,
     "gzip, padded": lambda content: gzip.compress(content) + b"\0" * 10_000,
@@ -143,7 +148,9 @@ def test_a_flipped_bit_in_packed_data_never_loads_other_records(packer: str) -> 
             assert fault.code in ("invalid_compression", "invalid_json", "invalid_encoding")  # noqa: PT017 - any is right
 
 
-@pytest.mark.parametrize("content", (b"", b" ", b"\n\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf \r\n", gzip.compress(b""), gzip.compress(b" \n")))
+@pytest.mark.parametrize(
+    "content", (b"", b" ", b"\n\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf \r\n", gzip.compress(b""), gzip.compress(b" \n"))
+)
 def test_nothing_is_an_empty_file(content: bytes) -> None:
     """No bytes, only white space, or only a byte order mark: ``empty_file``, packed or not."""
     assert fault_of(content).code == "empty_file"
@@ -157,7 +164,21 @@ def test_an_empty_array_is_no_fault(content: bytes) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    (b"[] []", b"[]{}", b"[{}],", b"[]\n{}", b"{}{}", b"{} 5", b"5 {}", b'{"a":1}\n5 6', b"1 2", b'"a""b"', b"{}[]", b"{},{}", b"{}\x00"),
+    (
+        b"[] []",
+        b"[]{}",
+        b"[{}],",
+        b"[]\n{}",
+        b"{}{}",
+        b"{} 5",
+        b"5 {}",
+        b'{"a":1}\n5 6',
+        b"1 2",
+        b'"a""b"',
+        b"{}[]",
+        b"{},{}",
+        b"{}\x00",
+    ),
 )
 @pytest.mark.parametrize("window", (1, 1 << 20))
 def test_what_may_not_follow_fails_the_file(content: bytes, window: int) -> None:
@@ -182,14 +203,28 @@ NESTED = feed_of(*EVENTS.fields, records=("data", "items"))
 def test_records_at_a_path_are_found(window: int) -> None:
     """With ``records = "data.items"`` the array there is read, wherever it stands in the document."""
     inner = b"[" + b",".join(MANY) + b"]"
-    around = b'{"a":[{"items":[1]},{"b":"},{"}],"items":[{}],"data":{"n":{},"it\\u0065ms":' + inner + b',"z":[{},{}]},"data2":{"items":[{}]}} \n'
+    around = (
+        b'{"a":[{"items":[1]},{"b":"},{"}],"items":[{}],"data":{"n":{},"it\\u0065ms":'
+        + inner
+        + b',"z":[{},{}]},"data2":{"items":[{}]}} \n'
+    )
     assert read(around, NESTED, window=window) == read(inner)
     assert len(read(gzip.compress(around), NESTED, window=window)[0]) == 500
 
 
 @pytest.mark.parametrize(
     "content",
-    (b"{}", b"[]", b"5", b'{"data":[]}', b'{"data":{}}', b'{"data":{"items":{}}}', b'{"data":{"items":null}}', b'{"items":[]}', b'{"data":5}'),
+    (
+        b"{}",
+        b"[]",
+        b"5",
+        b'{"data":[]}',
+        b'{"data":{}}',
+        b'{"data":{"items":{}}}',
+        b'{"data":{"items":null}}',
+        b'{"items":[]}',
+        b'{"data":5}',
+    ),
 )
 def test_a_document_without_its_records_fails(content: bytes) -> None:
     """Absent, or no array: ``no_records``."""
@@ -199,7 +234,19 @@ def test_a_document_without_its_records_fails(content: bytes) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    (b'{"data":{"items":[]}', b'{"data":{"items":[{}]},}', b'{"data":{"items":[]}}{}', b'{"data":{"items":[]}}\n{"data":{"items":[]}}', b'{"x":tru}', b'{"data" {}}', b"{5:1}", b"{'a':1}", b'{"x":"', b'{"x":1', b"["),
+    (
+        b'{"data":{"items":[]}',
+        b'{"data":{"items":[{}]},}',
+        b'{"data":{"items":[]}}{}',
+        b'{"data":{"items":[]}}\n{"data":{"items":[]}}',
+        b'{"x":tru}',
+        b'{"data" {}}',
+        b"{5:1}",
+        b"{'a':1}",
+        b'{"x":"',
+        b'{"x":1',
+        b"[",
+    ),
 )
 @pytest.mark.parametrize("window", (1, 1 << 20))
 def test_a_document_is_checked_around_its_records_too(content: bytes, window: int) -> None:
@@ -237,7 +284,10 @@ def test_a_record_up_to_sixteen_mebibytes_loads_and_no_larger(array: bool) -> No
     empty = len(record(name='""'))
     largest = record(name='"' + "x" * (MAX_RECORD - empty) + '"')
     assert len(largest) == MAX_RECORD
-    join = (lambda *parts: b"[" + b",".join(parts) + b"]") if array else (lambda *parts: b"\n".join(parts))
+
+    def join(*parts: bytes) -> bytes:
+        return b"[" + b",".join(parts) + b"]" if array else b"\n".join(parts)
+
     rows, _ = read(join(record(), largest, record()))
     assert [len(str(row[1])) for row in rows] == [1, MAX_RECORD - empty, 1]
     larger = largest.replace(b'"x', b'"xx', 1)
@@ -276,7 +326,9 @@ def test_what_never_ends_is_too_large(start: bytes) -> None:
 def test_batches_tell_how_far_the_reading_came() -> None:
     """The sizes of the batches add up to the content that was read, up to its last record's end."""
     content = LAYOUTS["lines"]
-    batches = list(read_batches(io.BytesIO(content), EVENTS, now=datetime(2026, 6, 1, tzinfo=UTC), max_size=10**9, window=1_000))
+    batches = list(
+        read_batches(io.BytesIO(content), EVENTS, now=datetime(2026, 6, 1, tzinfo=UTC), max_size=10**9, window=1_000)
+    )
     assert len(batches) > 10
     assert sum(batch.size for batch in batches) == len(content)
     assert max(batch.size for batch in batches) < 3_000
@@ -286,9 +338,17 @@ def test_batches_tell_how_far_the_reading_came() -> None:
 def test_a_cut_inside_a_string_or_a_nested_array_is_no_cut(window: int) -> None:
     """What looks like the border between two records, and is not, never splits or joins any."""
     tricky = [
-        record(key=f'"k{n}"', name='"},{"', more='[{"a":1},{"b":[{},{}]},{"c":"}\\n{"}]', other='"[{"' if n % 3 else "{}") for n in range(60)
+        record(
+            key=f'"k{n}"', name='"},{"', more='[{"a":1},{"b":[{},{}]},{"c":"}\\n{"}]', other='"[{"' if n % 3 else "{}"
+        )
+        for n in range(60)
     ]
-    for content in (b"[" + b",".join(tricky) + b"]", b"\n".join(tricky), b" ".join(tricky), b"[" + b" \n, ".join(tricky) + b"]"):
+    for content in (
+        b"[" + b",".join(tricky) + b"]",
+        b"\n".join(tricky),
+        b" ".join(tricky),
+        b"[" + b" \n, ".join(tricky) + b"]",
+    ):
         rows, rejects = read(content, window=window)
         assert not rejects
         assert [row[0] for row in rows] == [f"k{n}" for n in range(60)]

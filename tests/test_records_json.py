@@ -7,26 +7,39 @@ import pytest
 from records_feeds import EVENTS, KEEPING, fault_of, read, record
 
 VALID = (
-    b"0", b"-0", b"-0.0", b"0e0", b"0E+01", b"-0e-1", b"1e400", b"-1e400", b"1e-400", b"1E5", b"123456789012345678901234567890",
-    b"1" * 400, b"1" * 5_000, b"0." + b"1" * 5_000, b"1e" + b"9" * 30, b"true", b"false", b"null", b'""', b'" "', b'"\x7f"',
-    b'"\\u0000"', b'"\\ud800"', b'"\\udc00"', b'"\\ud800\\u0041"', b'"\\ud83d\\ude00"', b'"\\uD83D"', b'"\\"\\\\\\/\\b\\f\\n\\r\\t"',
-    b'"\xc3\xa9"', b'"\xf0\x9f\x98\x80"', b'"\xef\xbb\xbf"', b'"\xe2\x80\xa8"', b'"\xf4\x8f\xbf\xbf"', b'"\xef\xbf\xbf"',
-    b'"//"', b'"/* */"', b"[]", b"{}", b"[ ]", b"{ }", b"[\t1\r\n, 2 ]", b'{"" : 0}', b'{"a":1,"a":2}', b'{"\\ud800":1}',
-    b'{"\\u0000":1}', b'"' + b"\\n" * 3_000 + b'"', b"[" * 150 + b"]" * 150, b'{"a":' * 150 + b"1" + b"}" * 150,
-    b"[" + b"1," * 500 + b"1]", b'["' + b'\\"' * 200 + b'"]', b'"},{"', b'"}\\n{"', b'[{"a":1},{"b":[{},{}]}]', b"[[],[[]],{}]",
+    b"0", b"-0", b"-0.0", b"0e0", b"0E+01", b"-0e-1", b"1e400", b"-1e400", b"1e-400", b"1E5",
+    b"123456789012345678901234567890", b"1" * 400, b"1" * 5_000, b"0." + b"1" * 5_000, b"1e" + b"9" * 30, b"true",
+    b"false", b"null", b'""', b'" "', b'"\x7f"', b'"\\u0000"', b'"\\ud800"', b'"\\udc00"', b'"\\ud800\\u0041"',
+    b'"\\ud83d\\ude00"', b'"\\uD83D"', b'"\\"\\\\\\/\\b\\f\\n\\r\\t"', b'"\xc3\xa9"', b'"\xf0\x9f\x98\x80"',
+    b'"\xef\xbb\xbf"', b'"\xe2\x80\xa8"', b'"\xf4\x8f\xbf\xbf"', b'"\xef\xbf\xbf"', b'"//"', b'"/* */"', b"[]",
+    b"{}", b"[ ]", b"{ }", b"[\t1\r\n, 2 ]", b'{"" : 0}', b'{"a":1,"a":2}', b'{"\\ud800":1}', b'{"\\u0000":1}',
+    b'"' + b"\\n" * 3_000 + b'"', b"[" * 150 + b"]" * 150, b'{"a":' * 150 + b"1" + b"}" * 150,
+    b"[" + b"1," * 500 + b"1]", b'["' + b'\\"' * 200 + b'"]', b'"},{"', b'"}\\n{"', b'[{"a":1},{"b":[{},{}]}]',
+    b"[[],[[]],{}]",
 )  # fmt: skip
 
 INVALID = (
-    b"", b"-", b"+1", b"01", b"-01", b"00", b"1.", b".5", b"-.5", b"1.e5", b"1e", b"1e+", b"1.5e", b"0x1", b"1_000", b"1.2.3", b"--1",
-    b"1-2", b"1a", b"NaN", b"Infinity", b"-Infinity", b"nul", b"nulll", b"True", b"tru", b"truer", b"undefined", b"\xc2\xa01", b"\x0b1",
-    b"\x0c1", b"1\x00", b"\x00", b"\xef\xbb\xbf1", b'"', b'"abc', b'"\\"', b'"a\x01"', b'"\t"', b'"\n"', b'"\\x"', b'"\\u12"', b'"\\u12g4"',
-    b'"\\u"', b'"\\', b"'a'", b'"a" "b"', b"[", b"]", b"{", b"}", b"[1", b"[1,", b"[1,]", b"[,1]", b"[,]", b"[1 2]", b"[1,,2]", b"[1}",
-    b"{,}", b'{"a"}', b'{"a":}', b'{"a":1', b'{"a":1,', b'{"a":1,}', b'{"a" 1}', b'{"a"::1}', b"{a:1}", b"{'a':1}", b"{1:2}", b'{"a":1]',
-    b'{"a":1 "b":2}', b'{"a":01}', b'{"a\x01":1}', b'{"\\q":1}', b'{"a":1}}', b"[1]]", b"1//x", b"/**/1", b"1#", b"1;", b"a", b"[a]", b"<a/>",
-    b"\\u0031", b"[[[[[", b'[{"a":[{"b":', b"[1]x", b'"a"x', b"{}x", b"@", b"[+1]", b"[NaN]", b"[1e]", b'["\x1f"]', b'["\\a"]', b"[\x0c]",
+    b"", b"-", b"+1", b"01", b"-01", b"00", b"1.", b".5", b"-.5", b"1.e5", b"1e", b"1e+", b"1.5e", b"0x1", b"1_000",
+    b"1.2.3", b"--1", b"1-2", b"1a", b"NaN", b"Infinity", b"-Infinity", b"nul", b"nulll", b"True", b"tru", b"truer",
+    b"undefined", b"\xc2\xa01", b"\x0b1", b"\x0c1", b"1\x00", b"\x00", b"\xef\xbb\xbf1", b'"', b'"abc', b'"\\"',
+    b'"a\x01"', b'"\t"', b'"\n"', b'"\\x"', b'"\\u12"', b'"\\u12g4"', b'"\\u"', b'"\\', b"'a'", b'"a" "b"', b"[",
+    b"]", b"{", b"}", b"[1", b"[1,", b"[1,]", b"[,1]", b"[,]", b"[1 2]", b"[1,,2]", b"[1}", b"{,}", b'{"a"}',
+    b'{"a":}', b'{"a":1', b'{"a":1,', b'{"a":1,}', b'{"a" 1}', b'{"a"::1}', b"{a:1}", b"{'a':1}", b"{1:2}",
+    b'{"a":1]', b'{"a":1 "b":2}', b'{"a":01}', b'{"a\x01":1}', b'{"\\q":1}', b'{"a":1}}', b"[1]]", b"1//x", b"/**/1",
+    b"1#", b"1;", b"a", b"[a]", b"<a/>", b"\\u0031", b"[[[[[", b'[{"a":[{"b":', b"[1]x", b'"a"x', b"{}x", b"@",
+    b"[+1]", b"[NaN]", b"[1e]", b'["\x1f"]', b'["\\a"]', b"[\x0c]",
 )  # fmt: skip
 
-BAD_UTF8 = (b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\x80", b"\xc3", b"\xf8\x88\x80\x80\x80")
+BAD_UTF8 = (
+    b"\xff",
+    b"\xc0\x80",
+    b"\xed\xa0\x80",
+    b"\xf4\x90\x80\x80",
+    b"\xe2\x82",
+    b"\x80",
+    b"\xc3",
+    b"\xf8\x88\x80\x80\x80",
+)
 
 
 def _name(text: bytes) -> str:
@@ -38,7 +51,12 @@ def _name(text: bytes) -> str:
 def test_what_rfc_8259_allows_is_never_called_invalid(text: bytes, window: int) -> None:
     """A valid text in a field that nobody asked for loads the record, whatever stands in it."""
     good = record(more=text.decode())
-    for content in (b"[" + good + b"]", good, b"[" + record() + b"," + good + b" ,\n" + record() + b"]", record() + b"\n" + good):
+    for content in (
+        b"[" + good + b"]",
+        good,
+        b"[" + record() + b"," + good + b" ,\n" + record() + b"]",
+        record() + b"\n" + good,
+    ):
         rows, rejects = read(content, window=window)
         assert len(rows) == content.count(b'"key":"a"')
         assert not rejects
@@ -79,7 +97,12 @@ def test_a_file_of_nothing_but_an_invalid_text_fails(text: bytes) -> None:
 @pytest.mark.parametrize("window", (1, 7, 1 << 20))
 def test_bytes_that_are_not_utf_8_fail_the_file_with_their_place(text: bytes, window: int) -> None:
     """The encoding is checked everywhere, also in fields and names that nobody asked for."""
-    for bad in (b'{"more":"' + text + b'"}', b'{"' + text + b'":1}', b'{"key":"' + text + b'"}', b'[{"a":["' + text + b'"]}]'):
+    for bad in (
+        b'{"more":"' + text + b'"}',
+        b'{"' + text + b'":1}',
+        b'{"key":"' + text + b'"}',
+        b'[{"a":["' + text + b'"]}]',
+    ):
         for content in (b"[" + record() + b",\n" + bad + b"]", record() + b"\n" + bad):
             fault = fault_of(content, window=window)
             assert fault.code == "invalid_encoding"

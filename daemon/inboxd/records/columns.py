@@ -1,61 +1,33 @@
 """The fast road: a window of records decoded at once and checked column by column, in C loops.
 
-Three things must hold before a record may skip the exact judge, and each is proved for the whole window if it can be:
-
-* it is JSON, an object, with values that the checks' ``many`` accepts: msgspec is as strict as RFC 8259 (it also refuses
-  lone surrogates, which the RFC allows: those windows come here record by record);
-* no declared name stands in it twice: msgspec takes the last one and does not judge the others;
-* it is nested at most 200 deep.
-
-If a window has no more double quotes than its declared names and string values account for, then nothing else is in
-it: no name twice, no further field, no nesting. Otherwise names and brackets are counted, and only where that proves
-nothing is a record looked at by itself.
+msgspec is as strict as RFC 8259; it also refuses lone surrogates, which the RFC allows, and what overflows a double:
+those windows come here record by record. What it does not see is the matter of ``proof``.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from itertools import compress
+from operator import attrgetter, itemgetter
 from typing import Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import Raw, Struct
 
-from inboxd.errors import FileFault
-from inboxd.model import Extra, Feed, FieldType, Reject, Row, Scalar
+from inboxd.model import Extra, Feed, Reject, Row, Scalar
 from inboxd.records.checks import Check, Fault, Outcome, Scope, Value
 from inboxd.records.fields import RAW, CompiledFeed, Reader, Shapes, compile_feed
-from inboxd.records.scan import MAX_NESTING
-from inboxd.records.validate import MAX_DETAIL, ceiling, conclude, extra_of, judge_valid, key_text, oversized
+from inboxd.records.kinds import MAX_KEY_BYTES
+from inboxd.records.proof import Window, doubled, maybe_deep, nothing_else, too_deep
+from inboxd.records.validate import MAX_DETAIL, ceiling, extra_of, judge_valid, key_text, oversized, refuse
 
-_STRINGS: Final = (FieldType.TEXT, FieldType.TIMESTAMP, FieldType.DATE)
 _MEMBERS: Final = Reader(dict[str, Raw])
 _UNDECODABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
-class TooDeep(Exception):
-    """A record of the window is nested too deeply, or the window is no JSON: only the exact scanner can say where."""
-
-
-@dataclass(slots=True)
-class _Window:
-    """Decoded records on their way: what they came from, and their numbers."""
-
-    records: list[Struct]
-    numbers: Sequence[int]
-    raws: Sequence[bytes | Raw] | None
-    chunk: bytes
-    array: bool
-    typed: bool
-
-    def sources(self) -> Sequence[bytes | Raw]:
-        """Return the source text of each record."""
-        if self.raws is None:
-            self.raws = RAW.window(self.chunk, array=self.array)
-        return self.raws
+class _TooDeep(Exception):
+    """A record of the window is nested too deeply: the exact scanner will say where."""
 
 
 class Sifter:
@@ -81,8 +53,8 @@ class Sifter:
                     return None
                 return self._one_by_one(raws, depth)
             numbers = range(self.count + 1, self.count + 1 + len(records))
-            result = self._sift(shapes, _Window(records, numbers, None, chunk, array, typed), depth)
-        except (*_UNDECODABLE, TooDeep):
+            result = self._sift(shapes, Window(records, numbers, None, chunk, array, typed), depth)
+        except (*_UNDECODABLE, _TooDeep):
             return None
         self.count += len(records)
         return result
@@ -109,8 +81,8 @@ class Sifter:
     ) -> tuple[list[Row], list[Reject]]:
         """Decode each record by itself; those that msgspec cannot go to the judge."""
         shapes = self._compiled.shapes
-        if not proven and any(_too_deep(raw, depth) for raw in raws):
-            raise TooDeep
+        if not proven and any(too_deep(raw, depth) for raw in raws):
+            raise _TooDeep
         first = self.count + 1
         structs: list[Struct | None] = [None] * len(raws)
         if shapes is not None:
@@ -122,7 +94,7 @@ class Sifter:
         good = [index for index, struct in enumerate(structs) if struct is not None]
         judged = _Verdicts()
         if shapes is not None and good:
-            window = _Window(
+            window = Window(
                 records=[struct for struct in structs if struct is not None],
                 numbers=[first + index for index in good],
                 raws=[raws[index] for index in good],
@@ -139,7 +111,7 @@ class Sifter:
         return judged.in_order()
 
     def _sift(
-        self, shapes: Shapes, window: _Window, depth: int, *, shallow: bool = False
+        self, shapes: Shapes, window: Window, depth: int, *, shallow: bool = False
     ) -> tuple[list[Row], list[Reject]]:
         compiled = self._compiled
         chunk = window.chunk
@@ -148,15 +120,15 @@ class Sifter:
         columns = [leaf.column(window.records, typed=window.typed) for leaf in shapes.leaves]
         extras: list[Outcome] | None = None
         judged: list[Row | Reject] = []
-        if not _nothing_else(compiled, shapes, window, columns):
-            if not shallow and _maybe_deep(window, depth):
-                raise TooDeep
-            doubled = _doubled(shapes, window, columns, escapes=escapes)
-            if doubled:
+        if not nothing_else(compiled, shapes, window, columns):
+            if not shallow and maybe_deep(window, depth):
+                raise _TooDeep
+            twice = doubled(shapes, window, columns, escapes=escapes)
+            if twice:
                 exact = Scope(self._ceiling)
                 sources = window.sources()
-                judged = [judge_valid(bytes(sources[i]), window.numbers[i], compiled, exact) for i in doubled]
-                window, columns = _without(window, columns, set(doubled))
+                judged = [judge_valid(bytes(sources[i]), window.numbers[i], compiled, exact) for i in twice]
+                window, columns = _without(window, columns, set(twice))
             if compiled.feed.extra is not Extra.IGNORE:
                 extras = _extras(compiled, window)
         rows, rejects = _settle(compiled, window, columns, extras, scope)
@@ -187,108 +159,15 @@ class _Verdicts:
             self._rows.append(verdict)
 
     def in_order(self) -> tuple[list[Row], list[Reject]]:
-        self._rows.sort(key=_number_of_row)
-        self._rejects.sort(key=_number_of_reject)
+        self._rows.sort(key=itemgetter(-1))
+        self._rejects.sort(key=attrgetter("record_no"))
         return self._rows, self._rejects
 
 
-def _number_of_row(row: Row) -> int:
-    number = row[-1]
-    assert isinstance(number, int)
-    return number
-
-
-def _number_of_reject(reject: Reject) -> int:
-    return reject.record_no
-
-
-def _nothing_else(compiled: CompiledFeed, shapes: Shapes, window: _Window, columns: list[list[Value]]) -> bool:
-    """Tell by its double quotes whether the window has nothing in it but each declared name at most once."""
-    if not shapes.provable or (not window.typed and shapes.inner):
-        return False
-    records = len(window.records)
-    quotes = 2 * records * shapes.inner
-    for check, column in zip(compiled.checks, columns, strict=True):
-        if check.wants_source:
-            sources = [source for source in column if isinstance(source, bytes)]
-            quotes += 2 * len(sources) + b"".join(sources).count(b'"')
-            if any(source[0] in b"{[" for source in sources):
-                return False
-        elif window.typed and not check.optional:
-            quotes += (4 if check.field.type in _STRINGS else 2) * records
-        else:
-            kinds = set(map(type, column))
-            if not window.typed and not kinds.isdisjoint((list, dict)):
-                return False
-            absent = column.count(UNSET) if UnsetType in kinds else 0
-            strings = records if kinds == {str} else sum(type(v) is str for v in column) if str in kinds else 0
-            quotes += 2 * (records - absent) + 2 * strings
-    return window.chunk.count(b'"') == quotes
-
-
-def _maybe_deep(window: _Window, depth: int) -> bool:
-    openers = window.chunk.count(b"{") + window.chunk.count(b"[") - window.array
-    others = len(window.records) - 1
-    if openers - others + depth <= MAX_NESTING:
-        return False
-    return any(_too_deep(raw, depth) for raw in window.sources())
-
-
-def _too_deep(raw: bytes | Raw, depth: int) -> bool:
-    """Tell whether a record may be too deep: it has at most as many levels as opening brackets."""
-    most = MAX_NESTING - depth
-    if len(raw) <= 2 * most:  # type: ignore[arg-type] # Raw has a length, its stub has not
-        return False
-    text = bytes(raw)
-    return text.count(b"{") + text.count(b"[") > most
-
-
-def _doubled(shapes: Shapes, window: _Window, columns: list[list[Value]], *, escapes: bool) -> list[int]:
-    """Return the indexes of the records that may have a declared name twice."""
-    if _names_counted(shapes, window, columns, escapes=escapes):
-        return []
-    return [index for index, raw in enumerate(window.sources()) if _has_double(bytes(raw))]
-
-
-def _names_counted(shapes: Shapes, window: _Window, columns: list[list[Value]], *, escapes: bool) -> bool:
-    """Tell whether each declared name stands in the window exactly as often as msgspec found it."""
-    if not shapes.provable or (not window.typed and shapes.inner):
-        return False
-    if escapes and shapes.escaped_name.search(window.chunk):
-        return False
-    records = len(window.records)
-    for name, leaves in shapes.names:
-        expected = sum(records if leaf is None else records - columns[leaf].count(UNSET) for leaf in leaves)
-        if window.chunk.count(name) != expected:
-            return False
-    return True
-
-
-class _Double(Exception):
-    pass
-
-
-def _no_double(members: list[tuple[str, object]]) -> None:
-    if len(dict(members)) != len(members):
-        raise _Double
-
-
-_DOUBLES: Final = json.JSONDecoder(object_pairs_hook=_no_double, parse_int=len, parse_float=len, strict=False)
-
-
-def _has_double(raw: bytes) -> bool:
-    """Tell whether any object in the record has a name twice."""
-    try:
-        _DOUBLES.decode(raw.decode())
-    except _Double:
-        return True
-    return False
-
-
-def _without(window: _Window, columns: list[list[Value]], gone: set[int]) -> tuple[_Window, list[list[Value]]]:
+def _without(window: Window, columns: list[list[Value]], gone: set[int]) -> tuple[Window, list[list[Value]]]:
     kept = [index not in gone for index in range(len(window.records))]
     raws = list(compress(window.sources(), kept))
-    rest = _Window(
+    rest = Window(
         list(compress(window.records, kept)),
         list(compress(window.numbers, kept)),
         raws,
@@ -299,7 +178,7 @@ def _without(window: _Window, columns: list[list[Value]], gone: set[int]) -> tup
     return rest, [list(compress(column, kept)) for column in columns]
 
 
-def _extras(compiled: CompiledFeed, window: _Window) -> list[Outcome]:
+def _extras(compiled: CompiledFeed, window: Window) -> list[Outcome]:
     """Return for each record what becomes of the names that the feed does not declare."""
     rule, known = compiled.feed.extra, compiled.known
     outcomes: list[Outcome] = []
@@ -310,7 +189,7 @@ def _extras(compiled: CompiledFeed, window: _Window) -> list[Outcome]:
 
 
 def _settle(
-    compiled: CompiledFeed, window: _Window, columns: list[list[Value]], extras: list[Outcome] | None, scope: Scope
+    compiled: CompiledFeed, window: Window, columns: list[list[Value]], extras: list[Outcome] | None, scope: Scope
 ) -> tuple[list[Row], list[Reject]]:
     """Check the columns; make rows of the records without a fault, and rejects of the others."""
     count = len(window.records)
@@ -326,18 +205,24 @@ def _settle(
     for index, extra in enumerate(extras or ()):
         if isinstance(extra, Fault):
             faults.setdefault(index, {})
+    keys: list[str] | None = None
     if compiled.own_key_column:
-        keys = [done[position] for position in compiled.key]
-        for index, values in enumerate(zip(*keys, strict=True)):
-            if index not in faults and oversized(values):
-                faults[index] = {}
+        keys = list(map(key_text, zip(*[done[position] for position in compiled.key], strict=True)))
+        for index, key in enumerate(keys):
+            if len(key) * 4 > MAX_KEY_BYTES and oversized(key):
+                faults.setdefault(index, {})
     rejects = [_reject(compiled, window, done, index, faults[index], extras) for index in sorted(faults)]
-    return _rows(compiled, window, done, extras, faults.keys()), rejects
+    rows: list[Sequence[Scalar]] = list(done)
+    if compiled.feed.extra is Extra.KEEP:
+        rows.append([None if isinstance(extra, Fault) else extra for extra in extras or [None] * count])
+    if keys is not None:
+        rows.append(keys)
+    return _rows(rows, window.numbers, faults.keys()), rejects
 
 
 def _reject(
     compiled: CompiledFeed,
-    window: _Window,
+    window: Window,
     done: list[Sequence[Scalar]],
     index: int,
     found: dict[int, Fault],
@@ -351,11 +236,9 @@ def _reject(
         key = done[compiled.key[0]][index]
         cursor = done[compiled.cursor][index] if position != compiled.cursor else fault.readable
         if isinstance(key, str) and len(detail) <= MAX_DETAIL and not isinstance(cursor, float):
-            return Reject(number, str(raw, "utf-8"), key, cursor, fault.code, detail)  # type: ignore[arg-type] # a buffer
+            return Reject(number, str(raw, "utf-8"), key, cursor, fault.code, detail)
     outcomes = [found.get(position, column[index]) for position, column in enumerate(done)]
-    verdict = conclude(compiled, number, bytes(raw), outcomes, extras[index] if extras else None)
-    assert isinstance(verdict, Reject)
-    return verdict
+    return refuse(compiled, number, bytes(raw), outcomes, extras[index] if extras else None)
 
 
 def _check_column(check: Check, column: list[Value], scope: Scope) -> tuple[Sequence[Scalar], dict[int, Fault]]:
@@ -363,12 +246,11 @@ def _check_column(check: Check, column: list[Value], scope: Scope) -> tuple[Sequ
     done = check.many(column, scope)
     if done is not None:
         return done, {}
-    suspects: Sequence[int] = ()
-    for find in (check.suspects, check.closer):
-        suspects = find(column, scope)
+    suspects: Sequence[int] = check.suspects(column)
+    done = _all_but(check, column, scope, suspects)
+    if done is None:
+        suspects = check.closer(column, scope)
         done = _all_but(check, column, scope, suspects)
-        if done is not None:
-            break
     if done is None:
         suspects, done = range(len(column)), [None] * len(column)
     canonical: list[Scalar] = list(done)
@@ -395,27 +277,11 @@ def _all_but(check: Check, column: list[Value], scope: Scope, suspects: Sequence
     return check.many(rest, scope)
 
 
-def _rows(
-    compiled: CompiledFeed,
-    window: _Window,
-    done: list[Sequence[Scalar]],
-    extras: list[Outcome] | None,
-    faulty: Sequence[int] | set[int] | object,
-) -> list[Row]:
-    columns: list[Sequence[object]] = list(done)
-    if compiled.feed.extra is Extra.KEEP:
-        columns.append(extras if extras is not None else [None] * len(window.records))
-    numbers = window.numbers
-    assert isinstance(faulty, type({}.keys()))
+def _rows(columns: list[Sequence[Scalar]], numbers: Sequence[int], faulty: Collection[int]) -> list[Row]:
     if faulty:
-        kept = [True] * len(window.records)
+        kept = [True] * len(numbers)
         for index in faulty:
             kept[index] = False
         columns = [list(compress(column, kept)) for column in columns]
         numbers = list(compress(numbers, kept))
-    if compiled.own_key_column:
-        columns.append(list(map(key_text, zip(*[columns[position] for position in compiled.key], strict=True))))  # type: ignore[arg-type]
-    return list(zip(*columns, numbers, strict=True))  # type: ignore[arg-type] # the columns' types are the fields'
-
-
-__all__ = ["FileFault", "Sifter"]
+    return list(zip(*columns, numbers, strict=True))

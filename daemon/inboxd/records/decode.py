@@ -16,7 +16,7 @@ from inboxd.model import Batch, Feed, Reject, Row
 from inboxd.records import cut
 from inboxd.records.columns import Sifter
 from inboxd.records.locate import Document
-from inboxd.records.scan import BLANK, Malformed, Scanner, shown
+from inboxd.records.scan import Malformed, Scanner, past_blank, shown
 from inboxd.records.text import Text
 from inboxd.records.unpack import ByteStream, unpacked
 
@@ -130,8 +130,8 @@ class _Run:
             if end == tried:
                 continue
             tried = end
-            chunk = memoryview(text.buffer)[text.pos : end]
-            chunk = b"".join((b"[", chunk, b"]")) if lines is None else bytes(chunk)
+            part = memoryview(text.buffer)[text.pos : end]
+            chunk = b"".join((b"[", part, b"]")) if lines is None else bytes(part)
             if len(chunk) > MAX_RECORD or (lines is not None and b"}{" in chunk):
                 break
             verdicts = self._sifter.window(chunk, array=lines is None, depth=depth)
@@ -199,17 +199,11 @@ class _Run:
 
 def _next_element(text: Text) -> int | None:
     """Return where the next element of an array begins, ``None`` if none is buffered or the array ends."""
-    comma = _after_blank(text.buffer, text.pos)
+    comma = past_blank(text.buffer, text.pos)
     if text.buffer[comma : comma + 1] != b",":
         return None
-    start = _after_blank(text.buffer, comma + 1)
+    start = past_blank(text.buffer, comma + 1)
     return None if text.buffer[start : start + 1] in (b"", b"]") else start
-
-
-def _after_blank(buffer: bytes, pos: int) -> int:
-    match = BLANK.match(buffer, pos)
-    assert match is not None
-    return match.end()
 
 
 class _Lines:
@@ -228,7 +222,7 @@ class _Lines:
         text = self._text
         gap = b""
         while True:
-            end = _after_blank(text.buffer, text.pos)
+            end = past_blank(text.buffer, text.pos)
             gap += text.buffer[text.pos : end]
             gap = b"\n" if b"\n" in gap else gap[:1]
             text.pos = end
@@ -242,7 +236,7 @@ class _Lines:
         """Return where the value after ``previous`` begins, ``None`` if it is not buffered. Raises ``FileFault``."""
         text = self._text
         self.after_object = previous.startswith(b"{")
-        end = _after_blank(text.buffer, text.pos)
+        end = past_blank(text.buffer, text.pos)
         if end == len(text.buffer):
             return None
         self._check(text.buffer[text.pos : end], end)

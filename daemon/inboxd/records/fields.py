@@ -16,7 +16,8 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from inboxd.model import Feed, FieldType
-from inboxd.records.checks import INTEGER_RANGE, MAX_KEY_BYTES, Check, Value, check_of
+from inboxd.records.checks import Check, Value
+from inboxd.records.kinds import INTEGER_RANGE, MAX_KEY_BYTES, check_of
 
 ABSENT_SOURCE: Final = Raw(b"")
 """Stands in a column of sources for a value that is absent."""

@@ -11,7 +11,7 @@ from inboxd.records.text import Text
 
 
 class Document:
-    """One JSON document with its records at a path: a name of the top object, a name in that one's value, …"""
+    """One JSON document with its records at a path: a name of the top object, a name in that one's value, and so on."""
 
     def __init__(self, text: Text, path: tuple[str, ...], max_token: int) -> None:
         self._text = text

@@ -22,7 +22,7 @@ _STRING = rb'"' + _CHARS + rb"(?:" + _ESCAPE + _CHARS + rb'){0,32}"'
 _SCALAR = rb"(?:" + _STRING + rb"|" + _NUMBER + rb"|true|false|null)"
 _MEMBER = _STRING + _WS + rb":" + _WS + _SCALAR + _WS
 
-BLANK: Final = re.compile(_WS)
+_BLANK: Final = re.compile(_WS)
 STRING: Final = re.compile(_STRING)
 NUMBER: Final = re.compile(_NUMBER)
 _BODY: Final = re.compile(_CHARS + rb"(?:" + _ESCAPE + _CHARS + rb"){0,64}")
@@ -60,6 +60,12 @@ class _State(IntEnum):
     NAME_STRING = 7  # inside a string that is a name
 
 
+def past_blank(text: bytes, pos: int) -> int:
+    """Return where the white space at ``pos`` ends."""
+    blank = _BLANK.match(text, pos)
+    return blank.end() if blank is not None else pos
+
+
 def shown(text: bytes, at: int) -> str:
     """Name the byte at ``at`` for a message."""
     byte = text[at : at + 1]
@@ -85,9 +91,7 @@ class Scanner:
         size = len(text)
         while True:
             if self._state < _State.STRING:
-                match = BLANK.match(text, pos)
-                assert match is not None
-                pos = match.end()
+                pos = past_blank(text, pos)
             if pos >= size:
                 return pos, False
             before, state = pos, self._state
@@ -101,26 +105,31 @@ class Scanner:
     def _step(self, text: bytes, pos: int, *, final: bool) -> int:
         """Read one token and return where it ends; ``pos`` itself, in the same state, when it is not all there."""
         state = self._state
-        byte = text[pos]
-        if state >= _State.STRING:
-            return self._string(text, pos, final=final)
         if state is _State.AFTER:
             return self._separator(text, pos)
+        if state >= _State.STRING:
+            return self._string(text, pos, final=final)
         if state is _State.COLON:
-            if byte != ord(":"):
-                raise Malformed(pos, f"':' expected, found {shown(text, pos)}")
-            self._state = _State.VALUE
-            return pos + 1
+            return self._colon(text, pos)
         if state in (_State.NAME, _State.FIRST_NAME):
-            if byte == ord('"'):
-                self._state = _State.NAME_STRING
-                return pos + 1
-            if byte == ord("}") and state is _State.FIRST_NAME:
-                return self._close(pos)
-            raise Malformed(pos, f"a name in double quotes expected, found {shown(text, pos)}")
-        if byte == ord("]") and state is _State.FIRST:
+            return self._name(text, pos)
+        if text[pos] == ord("]") and state is _State.FIRST:
             return self._close(pos)
         return self._value(text, pos, final=final)
+
+    def _colon(self, text: bytes, pos: int) -> int:
+        if text[pos] != ord(":"):
+            raise Malformed(pos, f"':' expected, found {shown(text, pos)}")
+        self._state = _State.VALUE
+        return pos + 1
+
+    def _name(self, text: bytes, pos: int) -> int:
+        if text[pos] == ord('"'):
+            self._state = _State.NAME_STRING
+            return pos + 1
+        if text[pos] == ord("}") and self._state is _State.FIRST_NAME:
+            return self._close(pos)
+        raise Malformed(pos, f"a name in double quotes expected, found {shown(text, pos)}")
 
     def _value(self, text: bytes, pos: int, *, final: bool) -> int:
         byte = text[pos]
@@ -178,11 +187,9 @@ class Scanner:
         return pos + 1
 
     def _string(self, text: bytes, pos: int, *, final: bool) -> int:
-        match = _BODY.match(text, pos)
-        assert match is not None
-        pos = match.end()
-        if pos >= len(text) or match.end() > match.start():
-            return pos
+        body = _BODY.match(text, pos)
+        if body is not None and body.end() > pos:
+            return body.end()
         byte = text[pos]
         if byte == ord('"'):
             self._state = _State.COLON if self._state is _State.NAME_STRING else _State.AFTER

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import codecs
-import re
 from typing import Final
 
 from inboxd.errors import FileFault, Place
+from inboxd.records.scan import past_blank
 from inboxd.records.unpack import ByteStream
-
-BLANK: Final = re.compile(rb"[ \t\r\n]*")
-"""White space as RFC 8259 has it."""
 
 _MOST_READ: Final = 4 * 1_048_576
 """Bytes read at once while a long record is being gathered."""
@@ -79,9 +76,7 @@ class Text:
     def peek(self) -> int | None:
         """Skip white space; return the next byte, or ``None`` at the end of the text."""
         while True:
-            match = BLANK.match(self.buffer, self.pos)
-            assert match is not None
-            self.pos = match.end()
+            self.pos = past_blank(self.buffer, self.pos)
             if self.pos < len(self.buffer):
                 return self.buffer[self.pos]
             if not self.fill():

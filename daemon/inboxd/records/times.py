@@ -73,22 +73,24 @@ def timestamps(texts: list[str]) -> list[str] | None:
         return None
     if zone and zone not in "Zz" and joined.count(zone) != len(texts):
         return None
+    usual = between == "T" and zone == "Z" and "," not in shape
     try:
-        if between == "T" and zone == "Z":
-            deque(map(datetime.fromisoformat, texts), maxlen=0)
-            if fraction is None:
-                return joined.replace("Z", ".000000Z").split("\n")
-        else:
-            deque(map(datetime.fromisoformat, [text[:19] for text in texts]), maxlen=0)
+        deque(map(datetime.fromisoformat, texts if usual else [text[:19] for text in texts]), maxlen=0)
     except ValueError:
         return None
-    if between is None:
+    return _rewritten(texts, joined, len(fraction or ""), usual=usual, dates=between is None)
+
+
+def _rewritten(texts: list[str], joined: str, digits: int, *, usual: bool, dates: bool) -> list[str]:
+    """Return valid timestamps of one shape in canonical form; ``digits`` are those of their fraction."""
+    if dates:
         return [f"{text}T00:00:00.000000Z" for text in texts]
-    length = len(fraction or "")
-    if length == _MICROSECOND_DIGITS and between == "T" and zone == "Z" and "," not in shape:
+    if usual and not digits:
+        return joined.replace("Z", ".000000Z").split("\n")
+    if usual and digits == _MICROSECOND_DIGITS:
         return texts
-    ending = "0" * max(0, _MICROSECOND_DIGITS - length) + "Z"
-    end = len("0000-00-00T00:00:00.") + min(length, _MICROSECOND_DIGITS)
+    ending = "0" * max(0, _MICROSECOND_DIGITS - digits) + "Z"
+    end = len("0000-00-00T00:00:00.") + min(digits, _MICROSECOND_DIGITS)
     return [f"{text[:10]}T{text[11:19]}.{text[20:end]}{ending}" for text in texts]
 
 

@@ -87,17 +87,16 @@ class _Gzip:
         while True:
             if self._member is None and not self._next_member():
                 return b""
-            out = self._inflate(n)
-            if out:
-                return out
+            if self._member is not None:
+                out = self._inflate(self._member, n)
+                if out:
+                    return out
             if self._member is not None and not self._packed:
                 self._packed = self._source.read(_GZIP_PIECE)
                 if not self._packed:
                     raise _broken("gzip", "it ends before its end")
 
-    def _inflate(self, n: int) -> bytes:
-        member = self._member
-        assert member is not None
+    def _inflate(self, member: zlib._Decompress, n: int) -> bytes:
         try:
             out = member.decompress(self._packed, n)
         except zlib.error as error:
@@ -141,13 +140,12 @@ class _Zstd:
         while not self._ready:
             if self._frame is None and not self._next_frame():
                 return b""
-            self._unpack()
+            if self._frame is not None:
+                self._unpack(self._frame)
         out, self._ready = self._ready[:n], self._ready[n:]
         return out
 
-    def _unpack(self) -> None:
-        frame = self._frame
-        assert frame is not None
+    def _unpack(self, frame: zstandard.ZstdDecompressionObj) -> None:
         if not self._packed:
             self._packed = self._source.read(_ZSTD_PIECE)
             if not self._packed:

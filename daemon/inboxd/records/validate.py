@@ -16,22 +16,12 @@ from typing import Final
 from msgspec import UNSET
 
 from inboxd.errors import FileFault, Place
-from inboxd.model import UNREADABLE_KEY, Cursor, Extra, Feed, Reject, Row, Scalar
-from inboxd.records.checks import (
-    MAX_KEY_BYTES,
-    Check,
-    Composite,
-    Fault,
-    HugeNumber,
-    Outcome,
-    Scope,
-    Value,
-    show,
-    storable,
-    unstorable,
-)
+from inboxd.model import EXTRA_COLUMN, UNREADABLE_KEY, Cursor, Extra, Feed, Reject, Row, Scalar
+from inboxd.records.checks import Check, Composite, Fault, HugeNumber, Outcome, Scope, Value, show
 from inboxd.records.fields import CompiledFeed, compile_feed
-from inboxd.records.scan import STRING, Malformed, Scanner
+from inboxd.records.kinds import MAX_KEY_BYTES
+from inboxd.records.scan import STRING, Malformed, Scanner, past_blank
+from inboxd.records.storable import storable, unstorable
 from inboxd.records.times import utc_text
 
 MAX_DETAIL: Final = 2_000
@@ -41,6 +31,7 @@ _LONGEST_INTEGER: Final = 300
 """Digits beyond which an integer is not converted: far past 64 bits, and within what a double can hold."""
 
 _LAST_MOMENT: Final = "9999-12-31T23:59:59.999999Z"
+_KEYS: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _MEMBER: Final = re.compile(rb'[\s,]*("[^"\\]*")\s*:\s*(?:("[^"\\]*"|[^\s,}\]"{\[]+)|(?=["{\[]))')
 _NAME: Final = re.compile(rb"[\s,]*")
 _COLON: Final = re.compile(rb"\s*:\s*")
@@ -48,19 +39,21 @@ _COLON: Final = re.compile(rb"\s*:\s*")
 
 def judge(raw: bytes, record_no: int, feed: Feed, *, now: datetime) -> Row | Reject:
     """Judge the record whose source text is ``raw``. Raises ``FileFault`` if that is no JSON in UTF-8."""
-    start = len(raw) - len(raw.lstrip(b" \t\r\n"))
+    start = past_blank(raw, 0)
     try:
         raw.decode()
         end, done = Scanner(0).advance(raw, start, final=True)
-        if not done or raw[end:].strip(b" \t\r\n"):
-            raise Malformed(end, "this is not one JSON value")
     except UnicodeDecodeError as error:
-        place = Place(1, error.start + 1, error.start)
-        raise FileFault("invalid_encoding", f"byte {error.start}: the record is not UTF-8", place=place) from error
+        raise _no_record("invalid_encoding", error.start, "the record is not UTF-8") from error
     except Malformed as error:
-        place = Place(1, error.at + 1, error.at)
-        raise FileFault(error.code, f"byte {error.at}: {error.why}", place=place) from error
+        raise _no_record(error.code, error.at, error.why) from error
+    if not done or past_blank(raw, end) != len(raw):
+        raise _no_record("invalid_json", end, "this is not one JSON value")
     return judge_valid(raw[start:end], record_no, compile_feed(feed), Scope(ceiling(feed, now)))
+
+
+def _no_record(code: str, at: int, why: str) -> FileFault:
+    return FileFault(code, f"byte {at} of the record: {why}", place=Place(1, at + 1, at))
 
 
 def ceiling(feed: Feed, now: datetime) -> str:
@@ -74,10 +67,8 @@ def ceiling(feed: Feed, now: datetime) -> str:
 def judge_valid(raw: bytes, record_no: int, compiled: CompiledFeed, scope: Scope) -> Row | Reject:
     """Judge a record that is known to be JSON in UTF-8, without white space around it."""
     if not raw.startswith(b"{"):
-        what = {b"[": "an array", b'"': "a string"}.get(
-            raw[:1], raw[:MAX_DETAIL].decode() if len(raw) < 80 else "a number"
-        )
-        return Reject(record_no, raw.decode(), UNREADABLE_KEY, None, "not_an_object", f"{what} is no object")
+        shown = show(value_of(raw))
+        return Reject(record_no, raw.decode(), UNREADABLE_KEY, None, "not_an_object", f"{shown} is no object")
     found = list(members(raw))
     outcomes = [_outcome(check, found, scope) for check in compiled.checks]
     extra: Outcome = None
@@ -110,8 +101,7 @@ def members(raw: bytes) -> Iterator[tuple[str, bytes]]:
 
 def _skip(pattern: re.Pattern[bytes], raw: bytes, pos: int) -> int:
     match = pattern.match(raw, pos)
-    assert match is not None
-    return match.end()
+    return match.end() if match is not None else pos
 
 
 def _end_of(raw: bytes, pos: int) -> int:
@@ -189,47 +179,52 @@ def extra_of(unknown: dict[str, bytes], rule: Extra) -> Outcome:
 def key_text(values: Sequence[Scalar]) -> str:
     """Return the key's text; of several columns, a JSON array."""
     if len(values) > 1:
-        return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+        return _KEYS.encode(values)
     value = values[0]
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else _KEYS.encode(value)
 
 
-def oversized(values: Sequence[Scalar]) -> bool:
+def oversized(key: str) -> bool:
     """Tell whether the key's text is over the limit."""
-    text = key_text(values)
-    return len(text) * 4 > MAX_KEY_BYTES and len(text.encode()) > MAX_KEY_BYTES
+    return len(key) * 4 > MAX_KEY_BYTES and len(key.encode()) > MAX_KEY_BYTES
 
 
 def conclude(
     compiled: CompiledFeed, record_no: int, raw: bytes, outcomes: Sequence[Outcome], extra: Outcome
 ) -> Row | Reject:
     """Make a row of the outcomes of a record's fields, or a reject if there is a fault among them."""
-    key = [_readable(outcomes[index]) for index in compiled.key]
-    legible = all(value is not None for value in key)
-    if legible and oversized(key):
-        longest = max(range(len(key)), key=lambda position: len(key_text(key[position : position + 1])))
-        outcomes = list(outcomes)
-        check = compiled.checks[compiled.key[longest]]
-        outcomes[compiled.key[longest]] = check.invalid(f"a key of more than {MAX_KEY_BYTES} bytes")
-        legible = False
-    faults = [
-        (check.field.name, outcome)
-        for check, outcome in zip(compiled.checks, outcomes, strict=True)
-        if isinstance(outcome, Fault)
-    ]
-    if isinstance(extra, Fault):
-        faults.append(("extra", extra))
-    text = key_text(key) if legible else UNREADABLE_KEY
-    if faults:
-        cursor = _readable(outcomes[compiled.cursor])
-        assert cursor is None or isinstance(cursor, str | int)
-        return Reject(record_no, raw.decode(), text, cursor, faults[0][1].code, _detail(faults))
     row = [outcome for outcome in outcomes if not isinstance(outcome, Fault)]
-    if compiled.feed.extra is Extra.KEEP and not isinstance(extra, Fault):
+    key = [_readable(outcomes[index]) for index in compiled.key]
+    if len(row) < len(outcomes) or isinstance(extra, Fault) or oversized(key_text(key)):
+        return refuse(compiled, record_no, raw, outcomes, extra)
+    if compiled.feed.extra is Extra.KEEP:
         row.append(extra)
     if compiled.own_key_column:
-        row.append(text)
+        row.append(key_text(key))
     return (*row, record_no)
+
+
+def refuse(compiled: CompiledFeed, record_no: int, raw: bytes, outcomes: Sequence[Outcome], extra: Outcome) -> Reject:
+    """Make the reject of a record with a fault in a field, in what is extra, or for the length of its key."""
+    faults = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, Fault)}
+    key = [_readable(outcomes[index]) for index in compiled.key]
+    text = UNREADABLE_KEY
+    if None not in key:
+        if oversized(key_text(key)):
+            longest = max(compiled.key, key=lambda index: len(key_text([_readable(outcomes[index])])))
+            faults[longest] = compiled.checks[longest].invalid(f"a key of more than {MAX_KEY_BYTES} bytes")
+        else:
+            text = key_text(key)
+    found = [(compiled.names[index], faults[index]) for index in sorted(faults)]
+    if isinstance(extra, Fault):
+        found.append((EXTRA_COLUMN, extra))
+    return Reject(record_no, raw.decode(), text, _cursor(outcomes[compiled.cursor]), found[0][1].code, _detail(found))
+
+
+def _cursor(outcome: Outcome) -> Cursor | None:
+    """Return the cursor if it can be read; a cursor is a timestamp, a date or an integer."""
+    value = _readable(outcome)
+    return value if isinstance(value, str | int) else None
 
 
 def _readable(outcome: Outcome) -> Scalar:
@@ -239,6 +234,3 @@ def _readable(outcome: Outcome) -> Scalar:
 def _detail(faults: list[tuple[str, Fault]]) -> str:
     text = "; ".join(f"{name}: {fault.code} ({fault.why})" for name, fault in faults)
     return text if len(text) <= MAX_DETAIL else text[: MAX_DETAIL - 1] + "…"
-
-
-__all__ = ["Cursor", "ceiling", "conclude", "extra_of", "judge", "judge_valid", "key_text", "members", "oversized"]
