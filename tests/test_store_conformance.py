@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inboxd.model import UNREADABLE_KEY, Batch, Counts, Cursor, Feed, FieldType, Late, Reject, Row, Scalar
+from inboxd.store import sqlite_file
 from inboxd.store.base import Classified, Store
 from inboxd.store.ledger import canonical
+from inboxd.store.sqlite_file import SLICE_RECORDS
 from stores import OpenEmpty, batches, load, make_feed, query, record_key, row
 
 NAMES = count(1)
@@ -143,13 +145,17 @@ def plain(value: object) -> Cursor:
     return value if isinstance(value, int | str) else str(canonical(value))
 
 
-@pytest.mark.parametrize("chunks", [1, 3])
+@pytest.mark.parametrize(("chunks", "slice_records"), [(1, SLICE_RECORDS), (3, SLICE_RECORDS), (3, 2)])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_files_end_as_if_their_records_were_applied_one_by_one(
-    open_empty: OpenEmpty, chunks: int, data: st.DataObject
+    open_empty: OpenEmpty, monkeypatch: pytest.MonkeyPatch, chunks: int, slice_records: int, data: st.DataObject
 ) -> None:
     """Table, counts, lineage, dead letters and watermark are what applying the records one by one gives."""
+    if slice_records != SLICE_RECORDS:  # go the way of a file of millions of records
+        monkeypatch.setattr(sqlite_file, "SLICE_RECORDS", slice_records)
+        monkeypatch.setattr(sqlite_file, "SAMPLED", 1)
+        monkeypatch.setattr(sqlite_file, "MERGED_AT_ONCE", 2)
     feed = data.draw(feeds())
     store = open_empty(feed)
     model = Model(feed.late)

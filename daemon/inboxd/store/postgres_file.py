@@ -237,7 +237,7 @@ class PostgresFile:
             raise WorldFault("run_taken", f"run {self._run_id} is no longer ours", "another daemon works on this file")
 
     def commit(self) -> None:
-        """Make it durable. If the connection is lost in here, the outcome is unknown until the ledger is asked again."""
+        """Make it durable. If the connection is lost in here, only the ledger can tell the outcome."""
         with self._faults:
             self._connection.execute("COMMIT" + self._release)
         self.committed = True

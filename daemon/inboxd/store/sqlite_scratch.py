@@ -13,8 +13,8 @@ from inboxd.model import Feed
 from inboxd.store.sqlite_driver import driver
 from inboxd.store.sqlite_sql import FeedSql
 
-CACHE_KIB: Final = 16_384
-"""Enough to insert 8 MiB chunks and to merge hundreds of them without reading a page twice."""
+CACHE_KIB: Final = 8_192
+"""Enough to insert sorted chunks and to merge hundreds of them without reading a page twice."""
 
 
 class Scratch:

@@ -4,6 +4,9 @@ SQLite's sorter keeps everything in memory in the build that pysqlite3 ships (TE
 was staged lies in sorted *runs*, tables ``WITHOUT ROWID`` keyed by (key, record number), and a ``UNION ALL … ORDER BY``
 of those is a merge of their cursors. Memory stays flat, and the target's tree is walked in key order, once.
 
+Nor may a statement that changes the target touch much of it: SQLite keeps every page's former content until the
+statement ends, in memory too. So a large file is applied in *slices* of the key's range.
+
 ``winners`` is needed only where two records of a file meet, or one meets a newer row: per key the record that a
 record-by-record application would leave standing, the first in the file among those with the highest cursor.
 """
@@ -11,6 +14,7 @@ record-by-record application would leave standing, the first in the file among t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final
@@ -30,6 +34,19 @@ TYPES: Final = {
 
 PARAMETERS_AT_ONCE: Final = 256
 """Values bound in one staging INSERT: with 50 rows of five, staging a million took 0.9 s, row by row 1.2 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which staged records a statement reads: some sorted runs, first to last, all of them or a slice of the keys.
+
+    The slice's ends, above ``low`` and up to ``high``, are bound as ``:low0 …`` and ``:high0 …`` where they are set.
+    """
+
+    first: int
+    last: int
+    low: bool = False
+    high: bool = False
 
 
 class FeedSql:
@@ -54,8 +71,8 @@ class FeedSql:
         self.advance = self._advance()
         # Each is asked for with the same few arguments for every file, so each text is built once.
         self.stage: Callable[[int, int], str] = lru_cache(8)(self._stage)
-        self.upsert: Callable[[tuple[int, int], bool, bool], str] = lru_cache(8)(self._upsert)
-        self.lineage: Callable[[tuple[int, int], bool], str] = lru_cache(8)(self._lineage)
+        self.upsert: Callable[[Part, bool, bool], str] = lru_cache(8)(self._upsert)
+        self.lineage: Callable[[Part, bool], str] = lru_cache(8)(self._lineage)
 
     def _advance(self) -> str:
         """Raise the watermark. An integer's text is compared as a number."""
@@ -97,41 +114,50 @@ class FeedSql:
             f"INSERT INTO {self.rejects} (record_no, raw, record_key, cursor, code, detail) VALUES (?, ?, ?, ?, ?, ?)"
         )
 
-    def source(self, runs: tuple[int, int], columns: Sequence[str] = ()) -> str:
-        """Return the staged records of the runs ``first … last`` as a table expression in key order."""
-        first, last = runs
-        if first == last:
-            return f"{self.run_table(first)} AS s"
+    def source(self, part: Part, columns: Sequence[str] = ()) -> str:
+        """Return staged records as a table expression in key order."""
         wanted = dict.fromkeys((*(columns or self.columns), *self.feed.key, RECORD_NO_COLUMN))
-        chosen = ", ".join(map(quoted, wanted))
-        parts = " UNION ALL ".join(f"SELECT {chosen} FROM {self.run_table(n)}" for n in range(first, last + 1))
-        return f"({parts} ORDER BY {', '.join(map(quoted, (*self.feed.key, RECORD_NO_COLUMN)))}) AS s"
+        chosen, where = ", ".join(map(quoted, wanted)), self._bounds(part)
+        runs = range(part.first, part.last + 1)
+        if len(runs) == 1 and not where:
+            return f"{self.run_table(part.first)} AS s"
+        selects = " UNION ALL ".join(f"SELECT {chosen} FROM {self.run_table(number)}{where}" for number in runs)
+        return f"({selects} ORDER BY {', '.join(map(quoted, (*self.feed.key, RECORD_NO_COLUMN)))}) AS s"
 
-    def _upsert(self, runs: tuple[int, int], skipping: bool, force: bool) -> str:  # noqa: FBT001 - lru_cache's keys
+    def _bounds(self, part: Part) -> str:
+        key = f"({', '.join(map(quoted, self.feed.key))})"
+        bounds = [
+            f"{key} {operator} ({', '.join(f':{end}{place}' for place in range(len(self.feed.key)))})"
+            for end, operator, wanted in (("low", ">", part.low), ("high", "<=", part.high))
+            if wanted
+        ]
+        return f" WHERE {' AND '.join(bounds)}" if bounds else ""
+
+    def _upsert(self, part: Part, skipping: bool, force: bool) -> str:  # noqa: FBT001 - lru_cache's keys
         """Apply each key's first hit. It counts as many changes as records exactly if no two of them met."""
         where = f"s.{self._cursor} > :watermark" if skipping else "TRUE"
         newer = f"excluded.{self._cursor} {'>=' if force else '>'} t.{self._cursor}"
         return (
-            f"{self._insert_select()} FROM {self.source(runs)} WHERE {where} "
+            f"{self._insert_select()} FROM {self.source(part)} WHERE {where} "
             f"{self._on_conflict(f'{newer} AND t.run_id IS NOT :run')}"
         )
 
-    def upsert_winners(self, runs: tuple[int, int], *, force: bool) -> str:
+    def upsert_winners(self, part: Part, *, force: bool) -> str:
         """Apply the winners that are newer than the row they meet."""
         newer = f"excluded.{self._cursor} {'>=' if force else '>'} t.{self._cursor}"
         return (
-            f"{self._insert_select()} FROM {self.source(runs)} CROSS JOIN {self.winners} AS w "
+            f"{self._insert_select()} FROM {self.source(part)} CROSS JOIN {self.winners} AS w "
             f"WHERE {self._is_winner_of('s')} AND w.record_no = s.record_no {self._on_conflict(newer)}"
         )
 
-    def find_winners(self, runs: tuple[int, int], *, skipping: bool) -> str:
-        """Keep each key's first record with the highest cursor; runs are given in file order."""
+    def find_winners(self, part: Part, *, skipping: bool) -> str:
+        """Keep each key's first record with the highest cursor; parts are given in file order."""
         names = (*self.feed.key, self.feed.cursor, self.feed.record_key_column)
         keys = ", ".join(f"s.{quoted(name)}" for name in self.feed.key)
         where = f"s.{self._cursor} > :watermark" if skipping else "TRUE"
         return (
             f"INSERT INTO {self.winners} AS w SELECT {keys}, s.{self._cursor}, s.{self._record_key}, s.record_no "
-            f"FROM {self.source(runs, names)} WHERE {where} ON CONFLICT ({self._winner_key()}) DO UPDATE SET "
+            f"FROM {self.source(part, names)} WHERE {where} ON CONFLICT ({self._winner_key()}) DO UPDATE SET "
             "cursor = excluded.cursor, record_no = excluded.record_no WHERE excluded.cursor > w.cursor"
         )
 
@@ -163,12 +189,12 @@ class FeedSql:
             f"WHERE t.{self._cursor} IS NULL OR {newer}"
         )
 
-    def _lineage(self, runs: tuple[int, int], skipping: bool) -> str:  # noqa: FBT001 - lru_cache's keys
+    def _lineage(self, part: Part, skipping: bool) -> str:  # noqa: FBT001 - lru_cache's keys
         """Write the lineage of records that were all loaded, but for the skipped."""
         outcome = f"CASE WHEN s.{self._cursor} > :watermark THEN 0 ELSE 2 END" if skipping else "0"
-        return self._insert_lineage(runs, outcome)
+        return self._insert_lineage(part, outcome)
 
-    def lineage_of_winners(self, runs: tuple[int, int]) -> str:
+    def lineage_of_winners(self, part: Part) -> str:
         """Write the lineage of records of which some lost."""
         won = "w.record_no = s.record_no AND t.run_id = :run"
         joins = (
@@ -177,11 +203,11 @@ class FeedSql:
         )
         # Outside the CASE a NULL watermark compares to NULL, which is not true: then nothing was skipped.
         outcome = f"CASE WHEN s.{self._cursor} <= :watermark THEN 2 WHEN {won} THEN 0 ELSE 1 END"
-        return self._insert_lineage(runs, outcome, joins)
+        return self._insert_lineage(part, outcome, joins)
 
-    def count_skipped(self, runs: tuple[int, int]) -> str:
+    def count_skipped(self, part: Part) -> str:
         """Count the records at or below the watermark."""
-        return f"SELECT COUNT(*) FROM {self.source(runs, (self.feed.cursor,))} WHERE s.{self._cursor} <= :watermark"
+        return f"SELECT COUNT(*) FROM {self.source(part, (self.feed.cursor,))} WHERE s.{self._cursor} <= :watermark"
 
     def dead_letters(self) -> str:
         """Keep the rejects that are not skipped."""
@@ -232,9 +258,9 @@ class FeedSql:
         key = ", ".join(map(quoted, self.feed.key))
         return f"ON CONFLICT ({key}) DO UPDATE SET {assignments} WHERE {condition}"
 
-    def _insert_lineage(self, runs: tuple[int, int], outcome: str, joins: str = "") -> str:
+    def _insert_lineage(self, part: Part, outcome: str, joins: str = "") -> str:
         names = (*self.feed.key, self.feed.cursor, self.feed.record_key_column)
         return (
             "INSERT INTO main.lineage_records (run_id, record_key, record_no, outcome) "
-            f"SELECT :run, s.{self._record_key}, s.record_no, {outcome} FROM {self.source(runs, names)} {joins}"
+            f"SELECT :run, s.{self._record_key}, s.record_no, {outcome} FROM {self.source(part, names)} {joins}"
         )
