@@ -192,7 +192,7 @@ def put(store: Store, feed: Feed, *records: tuple[str, int], rejects: tuple[Reje
 
 
 def test_explain_names_what_each_loser_lost_to(open_empty: OpenEmpty) -> None:
-    """For a record that lost: the run and record it lost to, in its own file or in the table, or the watermark's run."""
+    """A record that lost is told with the run and record it lost to, or with the run whose watermark it met."""
     feed = make_feed()
     store = open_empty(feed)
     first = put(store, feed, ("x", 10), ("x", 10), ("x", 20))

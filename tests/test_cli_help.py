@@ -1,0 +1,70 @@
+"""What the commands say of themselves: help with an example in each, a manual page, completion."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from inboxd.cli import COMMANDS, cli
+from inboxd.cli.man import man_page
+
+PACKAGE = Path(__file__).parents[1] / "daemon"
+
+
+def commands(group: click.Group, path: str = "inboxd") -> Iterator[tuple[str, click.Command]]:
+    """Yield every command with its whole name."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+@pytest.mark.parametrize(("path", "command"), list(commands(cli)), ids=lambda one: one if isinstance(one, str) else "")
+def test_the_help_of_every_command_has_an_example_of_it(path: str, command: click.Command) -> None:
+    """``--help`` teaches: an example that can be typed is in each, and every option says what it does."""
+    text = command.get_help(click.Context(command, info_name=path))
+    example = text.partition("Example:")[2]
+    assert path.split(maxsplit=1)[1] in example
+    context = click.Context(command)
+    options = [one for one in command.get_params(context) if isinstance(one, click.Option)]
+    assert all(one.help for one in options), path
+
+
+def test_the_manual_page_names_every_command_and_is_sound_roff(require_tool: Callable[[str, str], str]) -> None:
+    """The page made from the help has a section for each command, and roff has nothing to complain of."""
+    page = man_page()
+    for path, _ in commands(cli):
+        assert f".SS {path}".replace("-", "\\-") in page
+    groff = require_tool("groff", "groff")
+    done = subprocess.run(
+        [groff, "-man", "-ww", "-z", "-Tutf8", "-k"], input=page, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_shell_completes_commands() -> None:
+    """Typing ``inboxd dead<TAB>`` gives ``dead-letters``; the script for the shell is printed on request."""
+
+    def inboxd(**environment: str) -> str:
+        command = [sys.executable, "-m", "inboxd"]
+        env = {**os.environ, "PYTHONPATH": str(PACKAGE), **environment}
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False).stdout
+
+    assert inboxd(_INBOXD_COMPLETE="bash_complete", COMP_WORDS="inboxd dead", COMP_CWORD="1") == "plain,dead-letters\n"
+    assert "complete" in inboxd(_INBOXD_COMPLETE="zsh_source")
+
+
+def test_the_contract_s_commands_are_all_there() -> None:
+    """The commands that scripts rely on exist under their names."""
+    wanted = "run load check status health runs dead-letters explain watermark retry undo init doctor config db"
+    assert set(wanted.split()) <= set(COMMANDS)
