@@ -132,7 +132,7 @@ class Daemon:
     def _pass(self) -> bool:
         """Do everything that can be done now; tell whether anything was."""
         self._look()
-        self._take_over()
+        self._take_over(self.recovery.of_the_dead)
         if self.database_attempts > 1:  # perhaps only one file's doing, such as a disk too small for it: let others try
             done = self._take_new() + self._go_on_with_held()
         else:
@@ -140,19 +140,24 @@ class Daemon:
         self.on_pass(self)
         return bool(done)
 
-    def _take_over(self) -> None:
-        """Hold what daemons that have died left on a shared inbox."""
+    def _take_over(self, found: Callable[[HeldFiles], Iterable[Held]]) -> None:
+        """Hold the claims that nobody works on any more."""
         with suppress(WorldFault):  # it is asked again in the next pass
-            for held in self.recovery.of_the_dead(self.held):
+            for held in found(self.held):
                 self.held.add(held)
 
     def _take_new(self) -> int:
         done = 0
+        looked_up = self.clock.monotonic()
         for candidate in self.survey.ready:
             if self.stopping() or self._database_pauses():
                 break
             done += self._take(candidate)
             self.on_pass(self)
+            if self.clock.monotonic() > looked_up + LOOK_UP_S:  # a long list must not hold up what is due meanwhile
+                self._notice(self.watch.check())
+                done += self._go_on_with_held()
+                looked_up = self.clock.monotonic()
         return done
 
     def _look(self) -> None:

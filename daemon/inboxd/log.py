@@ -55,6 +55,11 @@ class Event(StrEnum):
     FILE_RECOVERED = "file_recovered", "info", "a crash had come between this file's COMMIT and its verdict: its counts"
     FILE_RETRIED = "file_retried", "info", "a crash had interrupted this file: it is tried again"
     FILE_UNSETTLED = "file_unsettled", "warning", "a file has not become complete for a long time; it keeps its place"
+    FILE_GONE = (
+        "file_gone",
+        "warning",
+        "somebody took a claimed file away before it was loaded; nothing of it was loaded",
+    )
     FILE_NOT_MOVABLE = "file_not_movable", "warning", "a file cannot be renamed out of the inbox, so it is not read"
     ALL_REJECTED = "all_rejected", "warning", "there were records, and every one not skipped was rejected"
     RECORDS_SKIPPED = "records_skipped", "warning", "records at or below the feed's watermark were left out"

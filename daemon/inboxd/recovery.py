@@ -20,6 +20,8 @@ POISON_AFTER: Final = 3
 """So many crashes in the middle of one claim, and the file goes to ``failed/``: it must not hold a daemon in a loop."""
 SHARED_GRACE_S: Final = 60.0
 """On a shared inbox a claim without a run may be another daemon's, just being made or just being left."""
+LOOK_EVERY_S: Final = 2.0
+"""How often a shared inbox is searched for the claims of daemons that have died."""
 
 
 @dataclass(slots=True)
@@ -33,12 +35,17 @@ class Recovery:
     host: str
     log: Logger
     shared: bool = False
+    _next_look: float = 0.0
 
     def at_start(self) -> Iterator[Held]:
-        """Mark the runs whose daemon is gone, and yield every claim it left, oldest first, with what is to be done."""
+        """Mark the runs whose daemon is gone, and yield every claim it left with what is to be done."""
         self.store.interrupt_abandoned(stamp(self.clock.now()))
+        yield from self.left(())
+
+    def left(self, mine: Container[str]) -> Iterator[Held]:
+        """Yield the claims, oldest first, that are not ``mine`` and that no living daemon works on."""
         for claim in sorted(claims(self.root()), key=lambda claim: (claim.mtime_ns, claim.name)):
-            held = self._held(claim)
+            held = None if claim.id in mine else self._held(claim)
             if held is not None:
                 yield held
 
@@ -50,14 +57,11 @@ class Recovery:
                 yield verdict
 
     def of_the_dead(self, mine: Container[str]) -> Iterator[Held]:
-        """On a shared inbox, yield the claims of daemons that have died since; on one of our own, none."""
-        if not self.shared:
-            return
-        for claim in claims(self.root()):
-            if claim.id not in mine and self.store.abandoned(claim.id, stamp(self.clock.now())):
-                held = self._held(claim)
-                if held is not None:
-                    yield held
+        """On a shared inbox, yield the claims of daemons that have died since, looked for now and then."""
+        now = self.clock.monotonic()
+        if self.shared and now >= self._next_look:
+            self._next_look = now + LOOK_EVERY_S
+            yield from self.left(mine)
 
     def _held(self, claim: Claim) -> Held | None:
         if self.shared and not self.store.abandoned(claim.id, stamp(self.clock.now())):
