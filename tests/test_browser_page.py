@@ -9,17 +9,21 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import pytest
 
 from page_daemon import PageDaemon, page_daemon
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+pytest.importorskip("playwright", reason="needs playwright: pip install playwright")
+
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
+Scheme = Literal["light", "dark"]
 SCREENSHOTS: Final = Path(__file__).parent / "screenshots"
+STAMP: Final = "%Y-%m-%dT%H:%M:%S.000000Z"
 SOON_MS: Final = 2_000
 """Within this a dropped file is to be seen."""
 ARGUMENTS: Final = (
@@ -44,10 +48,10 @@ PAGES: Final = (
 
 
 @pytest.fixture(scope="module")
-def browser(require_tool: Callable[[str, str], str]) -> Iterator[playwright.Browser]:
+def browser(require_tool: Callable[[str, str], str]) -> Iterator[Browser]:
     """Return Debian's Chromium, driven from outside."""
     chromium = require_tool("chromium", "chromium")
-    with playwright.sync_playwright() as driver:
+    with sync_playwright() as driver:
         started = driver.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
         yield started
         started.close()
@@ -72,7 +76,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageDaemon]:
 
 
 @pytest.fixture
-def page(browser: playwright.Browser, daemon: PageDaemon) -> Iterator[playwright.Page]:
+def page(browser: Browser, daemon: PageDaemon) -> Iterator[Page]:
     """Return a tab that fails the test for anything the browser complains of, a CSP violation included."""
     with browser.new_context(base_url=daemon.url, viewport={"width": 1280, "height": 900}) as context:
         tab = context.new_page()
@@ -87,7 +91,7 @@ def page(browser: playwright.Browser, daemon: PageDaemon) -> Iterator[playwright
         assert [said for said in complaints if not expected.search(said)] == []
 
 
-def test_a_dropped_file_is_seen_within_two_seconds_without_a_reload(daemon: PageDaemon, page: playwright.Page) -> None:
+def test_a_dropped_file_is_seen_within_two_seconds_without_a_reload(daemon: PageDaemon, page: Page) -> None:
     """A file dropped while the page is open appears on it within two seconds, without a reload."""
     page.goto("/")
     page.evaluate("window.notReloaded = true")
@@ -98,7 +102,7 @@ def test_a_dropped_file_is_seen_within_two_seconds_without_a_reload(daemon: Page
     assert "tuesday.json loaded" in page.locator("[role=status]").inner_text()
 
 
-def test_a_failed_file_is_shown_with_its_reason(daemon: PageDaemon, page: playwright.Page) -> None:
+def test_a_failed_file_is_shown_with_its_reason(daemon: PageDaemon, page: Page) -> None:
     """A file that fails appears within two seconds, with its code and what is wrong with it."""
     page.goto("/")
     daemon.drop("empty.json", "   \n")
@@ -110,7 +114,7 @@ def test_a_failed_file_is_shown_with_its_reason(daemon: PageDaemon, page: playwr
     assert "empty_file" in page.locator(".fault").inner_text()
 
 
-def test_a_name_made_of_markup_is_text(daemon: PageDaemon, page: playwright.Page) -> None:
+def test_a_name_made_of_markup_is_text(daemon: PageDaemon, page: Page) -> None:
     """A file's name and its records are shown as they are, and nothing in them is ever run or rendered."""
     name = "<script>alert(1)<img src=x onerror=alert(2)>.json"
     page.on("dialog", lambda dialog: pytest.fail(dialog.message))
@@ -126,7 +130,7 @@ def test_a_name_made_of_markup_is_text(daemon: PageDaemon, page: playwright.Page
     assert page.locator("main script, main img, main b >> text=no").count() == 0
 
 
-def test_a_name_that_is_not_utf_8_is_shown_escaped(daemon: PageDaemon, page: playwright.Page) -> None:
+def test_a_name_that_is_not_utf_8_is_shown_escaped(daemon: PageDaemon, page: Page) -> None:
     """A name in another encoding is shown with its bytes escaped."""
     (daemon.folder / "elsewhere").write_text(json.dumps([EVENT | {"key": "x", "ts": "2026-04-01T00:00:00Z"}]))
     (daemon.folder / "elsewhere").rename(daemon.folder / "inbox" / b"caf\xe9.json".decode("utf-8", "surrogateescape"))
@@ -134,7 +138,7 @@ def test_a_name_that_is_not_utf_8_is_shown_escaped(daemon: PageDaemon, page: pla
     page.locator("#runs tr", has_text="caf\\xe9.json").wait_for(timeout=SOON_MS * 2)
 
 
-def test_windows_and_pages_lead_where_they_say(page: playwright.Page) -> None:
+def test_windows_and_pages_lead_where_they_say(page: Page) -> None:
     """The windows, the pages, a run, a record and its history are reached by links."""
     page.goto("/")
     for window in ("1h", "24h", "7d", "all"):
@@ -153,7 +157,7 @@ def test_windows_and_pages_lead_where_they_say(page: playwright.Page) -> None:
     assert "user-3" in page.locator("#letters").inner_text()
 
 
-def test_a_record_is_found_by_its_key(page: playwright.Page) -> None:
+def test_a_record_is_found_by_its_key(page: Page) -> None:
     """The form of the records' page leads to a key's history by the keyboard alone."""
     page.goto("/records")
     page.get_by_label("Key").focus()
@@ -163,7 +167,7 @@ def test_a_record_is_found_by_its_key(page: playwright.Page) -> None:
     assert "monday.json" in page.locator("#history").inner_text()
 
 
-def test_it_is_a_plain_page_without_javascript(browser: playwright.Browser, daemon: PageDaemon) -> None:
+def test_it_is_a_plain_page_without_javascript(browser: Browser, daemon: PageDaemon) -> None:
     """Everything is there without JavaScript; only a reload shows what is new."""
     with browser.new_context(base_url=daemon.url, java_script_enabled=False) as context:
         tab = context.new_page()
@@ -174,7 +178,7 @@ def test_it_is_a_plain_page_without_javascript(browser: playwright.Browser, daem
         assert "monday.json" in tab.locator("main").inner_text()
 
 
-def test_what_one_does_survives_a_refresh(daemon: PageDaemon, page: playwright.Page) -> None:
+def test_what_one_does_survives_a_refresh(daemon: PageDaemon, page: Page) -> None:
     """Focus and open details stay while the page refreshes itself, and no element is made anew without need."""
     page.goto("/")
     page.locator("#numbers summary").click()
@@ -188,14 +192,14 @@ def test_what_one_does_survives_a_refresh(daemon: PageDaemon, page: playwright.P
 
 @pytest.mark.parametrize("path", PAGES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_accessible(page: playwright.Page, path: str, scheme: str) -> None:
+def test_it_is_accessible(page: Page, path: str, scheme: Scheme) -> None:
     """Every page keeps the rules that a checker can hold: names, landmarks, headings, contrast, unique ids."""
     page.emulate_media(color_scheme=scheme)
     page.goto(path)
     assert page.evaluate(ACCESSIBILITY) == []
 
 
-def test_it_fits_a_phone(browser: playwright.Browser, daemon: PageDaemon) -> None:
+def test_it_fits_a_phone(browser: Browser, daemon: PageDaemon) -> None:
     """On a phone nothing but a table scrolls sideways."""
     with browser.new_context(base_url=daemon.url, viewport={"width": 375, "height": 760}) as context:
         tab = context.new_page()
@@ -204,7 +208,7 @@ def test_it_fits_a_phone(browser: playwright.Browser, daemon: PageDaemon) -> Non
             assert tab.evaluate("document.documentElement.scrollWidth") <= 375, path
 
 
-def test_screenshots_of_the_main_states(browser: playwright.Browser, tmp_path: Path) -> None:
+def test_screenshots_of_the_main_states(browser: Browser, tmp_path: Path) -> None:
     """Pictures of the main states are left in tests/screenshots/ for whoever wants to see what it looks like."""
     SCREENSHOTS.mkdir(exist_ok=True)
     with page_daemon(tmp_path) as busy:
@@ -217,8 +221,8 @@ def test_screenshots_of_the_main_states(browser: playwright.Browser, tmp_path: P
         run = busy.wait_for("file_loaded", file="orders/2026-01-15.json")["run_id"]
         busy.drop("torn.json", '[{"key": "user-1"')
         failed = busy.wait_for("file_failed", file="torn.json")["run_id"]
-        for scheme in ("light", "dark"):
-            _shoot(browser, busy, f"overview-{scheme}", "/", scheme)
+        _shoot(browser, busy, "overview-light", "/", "light")
+        _shoot(browser, busy, "overview-dark", "/", "dark")
         _shoot(browser, busy, "overview-all", "/?window=all", "light")
         _shoot(browser, busy, "overview-phone", "/", "light", width=390)
         _shoot(browser, busy, "run", f"/runs/{run}", "light")
@@ -229,10 +233,8 @@ def test_screenshots_of_the_main_states(browser: playwright.Browser, tmp_path: P
     assert len(list(SCREENSHOTS.glob("*.png"))) >= 10
 
 
-def _shoot(
-    browser: playwright.Browser, daemon: PageDaemon, name: str, path: str, scheme: str, width: int = 1280
-) -> None:
-    size = {"width": width, "height": 860}
+def _shoot(browser: Browser, daemon: PageDaemon, name: str, path: str, scheme: Scheme, width: int = 1280) -> None:
+    size = ViewportSize(width=width, height=860)
     with browser.new_context(base_url=daemon.url, viewport=size, color_scheme=scheme) as context:
         tab = context.new_page()
         tab.goto(path)
@@ -243,6 +245,7 @@ def _write_history(database: Path) -> None:
     """Put a day of imaginary runs behind the daemon, more of them by day than by night."""
     now = datetime.now(UTC)
     rows = []
+    stamp = now.strftime(STAMP)
     for minute in range(0, 24 * 60, 4):
         when = now - timedelta(minutes=24 * 60 - minute)
         number = minute // 4
@@ -251,7 +254,7 @@ def _write_history(database: Path) -> None:
             failed, job = (number * 31 + extra) % 53 == 7, ("orders", "events", "sensors")[(number + extra) % 3]
             rows_in = 0 if failed else 40 * busy + number % 17
             rejected = 0 if failed or number % 9 else busy
-            stamp = when.strftime("%Y-%m-%dT%H:%M:%S.000000Z")
+            stamp = when.strftime(STAMP)
             rows.append(
                 (
                     job,

@@ -120,7 +120,7 @@ def test_rules_and_dashboard_ask_only_for_what_exists(name: str) -> None:
 def test_the_dashboard_is_whole() -> None:
     """Every panel of the dashboard has a title, a query, and a place of its own in the grid."""
     dashboard = json.loads((OPS / "grafana-dashboard.json").read_text())
-    places = set()
+    places: set[tuple[int, int]] = set()
     for panel in dashboard["panels"]:
         assert panel["title"]
         assert panel["description"]

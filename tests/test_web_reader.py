@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ import pytest
 pytest.importorskip("uvicorn", reason="needs the extra web: pip install 'inboxd[web]'")
 
 import sqlalchemy as sa
+
 from inboxd.clock import stamp
 from inboxd.config import load_settings
 from inboxd.model import Feed
@@ -40,7 +42,8 @@ def url(tmp_path: Path) -> str:
                 when = stamp(datetime.now(UTC) - timedelta(minutes=number))
                 connection.execute(
                     sa.text(
-                        "INSERT INTO etl_runs (job_name, status, rows_in, rows_out, duration_ms, started_at, finished_at)"
+                        "INSERT INTO etl_runs"
+                        " (job_name, status, rows_in, rows_out, duration_ms, started_at, finished_at)"
                         " VALUES ('events', 'success', 2, 2, :ms, :at, :at)"
                     ),
                     {"ms": number, "at": when},
@@ -92,17 +95,16 @@ def test_a_question_that_takes_too_long_is_given_up(reader: Reader, monkeypatch:
 def test_closing_ends_what_is_being_asked(url: str) -> None:
     """An orderly stop does not wait for a long question."""
     reader = Reader(url)
-    asked = []
+    begun = threading.Event()
 
     async def scenario() -> str:
         def without_end(store: Store) -> None:
-            asked.append(True)
+            begun.set()
             with store.reading() as connection:
                 connection.execute(sa.text(FOR_EVER))
 
         answer = asyncio.ensure_future(reader.ask(without_end))
-        while not asked:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(begun.wait)
         await asyncio.to_thread(reader.close)
         try:
             await answer

@@ -79,7 +79,7 @@ def lines(name: str, title: str, description: str, axis: Axis, parts: Sequence[P
 
 
 def ceiling(value: float) -> float:
-    """Return the least of 1, 2, 4, 5, 8 times a power of ten that is at least ``value`` (and 4): its quarters read well."""
+    """Return the least of 4, 5, 8, 10, 20, 40, 50 … that is not below ``value``: its quarters read well."""
     if value <= 4:  # noqa: PLR2004 - so that the quarters of a count are whole
         return 4.0
     size = 10.0 ** math.floor(math.log10(value))

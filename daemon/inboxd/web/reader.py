@@ -79,10 +79,11 @@ class Reader:
             return question(desk.store)
         except (_TooSlow, InboxdError) as error:
             self._dismiss(desk)
-            if time.monotonic() > desk.deadline:  # SQLite's own words for it are "interrupted"
-                raise Unanswered("too_slow", f"This took longer than {LONGEST_S:.0f} seconds and was given up.") from None
             if self._closed:
                 raise Unanswered("stopping", "inboxd is stopping.") from None
+            if isinstance(error, _TooSlow) or time.monotonic() > desk.deadline:  # SQLite only says "interrupted"
+                text = f"This took longer than {LONGEST_S:.0f} seconds and was given up."
+                raise Unanswered("too_slow", text) from None
             raise Unanswered(error.code, UNREADABLE) from error
         finally:
             desk.deadline = float("inf")

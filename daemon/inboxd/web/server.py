@@ -29,6 +29,11 @@ MAX_REQUESTS: Final = 48
 """Requests worked on at a time, streams of events included; one more gets 503."""
 LARGEST_HEAD: Final = 16_384
 """Bytes of a request's head."""
+ACCEPTED_S: Final = 0.02
+"""What the loop has just accepted becomes a connection a few of its rounds later: only then can it be ended.
+
+In Python 3.11 a connection whose server was closed in between is never told of, and its socket never closed.
+"""
 GRACE_S: Final = 2
 """How long answers may take to end when the daemon stops; a stop has ten seconds in all."""
 
@@ -47,6 +52,17 @@ class _Uvicorn(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         self.up.set()
         await self._ended.wait()
+        for server in self.servers:
+            for listener in server.sockets:
+                self._loop.remove_reader(listener.fileno())
+        await asyncio.sleep(ACCEPTED_S)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the connections in order, and then those that will not."""
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)  # the loop closes an aborted transport on its next round
 
     def stop(self, before: Callable[[], None]) -> None:
         """End the server; called from another thread, after ``up``. ``before`` is called on the server's."""

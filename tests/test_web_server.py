@@ -1,0 +1,350 @@
+"""The page's thread: it comes and goes with the daemon, and no client can hold it up or outnumber it."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+from urllib.parse import urlsplit
+
+import pytest
+
+from page_daemon import until
+
+pytest.importorskip("uvicorn", reason="needs the extra web: pip install 'inboxd[web]'")
+
+from inboxd.config import Settings, load_settings
+from inboxd.daemon import Daemon
+from inboxd.log import open_log
+from inboxd.model import Counts, Outcome, Verdict
+from inboxd.presence import DaemonState, Published, Waiting
+from inboxd.store import open_store
+from inboxd.web import live, protocol, serve
+from inboxd.web.address import Address, AddressError, host_of
+
+
+@dataclass(slots=True)
+class Loop:
+    """What the page sees of a daemon."""
+
+    folders: SimpleNamespace
+    published: Published = field(default_factory=Published)
+    on_verdict: Callable[[Verdict], None] = lambda _verdict: None
+
+
+@dataclass(slots=True)
+class Served:
+    """A page that is served inside this process."""
+
+    host: str
+    port: int
+    loop: Loop
+    log: io.StringIO
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Return status and body."""
+        with closing(http.client.HTTPConnection(self.host, self.port, timeout=20)) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+
+    def connect(self) -> socket.socket:
+        """Return a connection on which nothing was said yet."""
+        return socket.create_connection((self.host, self.port), timeout=20)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Return the settings of a folder with a database in it."""
+    settings = load_settings(None, {}, tmp_path)
+    (tmp_path / "data").mkdir()
+    with open_store(settings.database.url) as store:
+        store.upgrade()
+        store.prepare(settings.feeds)
+    return settings
+
+
+@contextmanager
+def served(settings: Settings, listen: str = "127.0.0.1:0") -> Iterator[Served]:
+    """Serve a page for as long as the block lasts."""
+    out = io.StringIO()
+    log = open_log(fmt="json", level="info", file=None, stream=out)
+    loop = Loop(SimpleNamespace(feeds=settings.feeds))
+    with serve(listen, settings, cast("Daemon", loop), log) as url:
+        address = urlsplit(url)
+        yield Served(address.hostname or "", address.port or 0, loop, out)
+
+
+@pytest.fixture
+def page(settings: Settings) -> Iterator[Served]:
+    """Return a page that is served."""
+    with served(settings) as one:
+        yield one
+
+
+def _streams(connection: socket.socket) -> bool:
+    return b"retry" in connection.recv(4096)
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    connection.settimeout(0.01)
+    try:
+        return connection.recv(4096) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def test_it_comes_and_goes_without_a_trace(settings: Settings) -> None:
+    """A page can be served, ended and served again; the port is free, and no thread is left."""
+    with served(settings) as one:
+        assert one.get("/healthz")[0] == 200
+        port = one.port
+    with served(settings, f"127.0.0.1:{port}") as again:
+        assert again.get("/healthz")[0] == 200
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", port))
+
+
+def test_the_log_says_where_it_is(settings: Settings) -> None:
+    """http_started has the address with the port that was free; a taken one gives http_failed and no exception."""
+    with served(settings) as one:
+        line = json.loads(one.log.getvalue())
+        assert (line["event"], line["address"]) == ("http_started", f"http://127.0.0.1:{one.port}/")
+        with served(settings, f"127.0.0.1:{one.port}") as second:
+            failed = json.loads(second.log.getvalue())
+            assert (failed["event"], failed["level"]) == ("http_failed", "error")
+
+
+def test_an_open_stream_does_not_hold_up_a_stop(settings: Settings) -> None:
+    """The daemon stops in an orderly way while browsers are connected."""
+    with ExitStack() as stack:
+        with served(settings) as one:
+            connections = [stack.enter_context(closing(one.connect())) for _ in range(3)]
+            for connection in connections:
+                connection.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            for connection in connections:
+                until(partial(_streams, connection), "the stream")
+            stack.enter_context(closing(one.connect()))  # and one that never says anything
+        for connection in connections:
+            until(partial(_is_closed, connection), "closed")
+
+
+def test_a_stream_tells_what_is_new(page: Served) -> None:
+    """A change in the ledger or in what waits is told to every open stream."""
+    with closing(page.connect()) as connection:
+        connection.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        heard = b""
+
+        def versions() -> int:
+            nonlocal heard
+            connection.settimeout(0.05)
+            with suppress(TimeoutError):
+                heard += connection.recv(4096)
+            return heard.count(b"event: version")
+
+        before = until(lambda: versions() if versions() >= 2 else None, "the first versions")
+        page.loop.published.state = _state(
+            deferred=[Waiting(file="a.json", code="disk_full", since="2026-01-01T00:00:00.000000Z")]
+        )
+        until(lambda: versions() > before, "news")
+
+
+def test_streams_are_bounded(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More streams than there is room for are refused, and the page itself is still answered."""
+    monkeypatch.setattr(live, "MAX_STREAMS", 2)
+    with ExitStack() as stack:
+        for _ in range(2):
+            connection = stack.enter_context(closing(page.connect()))
+            connection.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            until(partial(_streams, connection), "the stream")
+        assert page.get("/events")[0] == 503
+        assert page.get("/")[0] == 200
+
+
+def test_silent_and_slow_clients_are_let_go(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who connects and says nothing, or half a request a byte at a time, is let go, and the next one is answered."""
+    monkeypatch.setattr(protocol, "SILENCE_S", 0.3)
+    monkeypatch.setattr(protocol, "CHECK_EVERY_S", 0.05)
+    with ExitStack() as stack:
+        silent = [stack.enter_context(closing(page.connect())) for _ in range(10)]
+        drips = stack.enter_context(closing(page.connect()))
+        drips.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+
+        def gone() -> bool:
+            try:
+                drips.send(b"a")
+            except OSError:
+                return True
+            return _is_closed(drips)
+
+        until(gone, "the slow one was let go")
+        for connection in silent:
+            until(partial(_is_closed, connection), "a silent one was let go")
+    assert page.get("/")[0] == 200
+
+
+def test_who_does_not_take_the_answer_is_let_go(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that asks much and reads nothing does not keep the answers waiting for ever."""
+    monkeypatch.setattr(protocol, "STUCK_S", 0.3)
+    monkeypatch.setattr(protocol, "CHECK_EVERY_S", 0.05)
+    with closing(socket.socket()) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((page.host, page.port))
+        connection.settimeout(0.05)
+        request = b"GET /static/page.css HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+        def refused() -> bool:
+            try:
+                connection.send(request * 50)
+            except TimeoutError:
+                return False
+            except OSError:
+                return True
+            return False
+
+        until(refused, "the greedy one was let go")
+    assert page.get("/")[0] == 200
+
+
+def test_connections_are_bounded(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More connections than there is room for are closed at once: the daemon's file descriptors are its own."""
+    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 5)
+    with ExitStack() as stack:
+        open_ones = [stack.enter_context(closing(page.connect())) for _ in range(20)]
+        until(lambda: sum(_is_closed(connection) for connection in open_ones) >= 15, "15 of 20 closed")
+    until(partial(_answers, page), "room again")
+
+
+def _answers(page: Served) -> bool:
+    try:
+        return page.get("/healthz")[0] == 200
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET http://evil.example/ HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+        b"CONNECT localhost:22 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+    ids=[
+        "nonsense",
+        "no host",
+        "two hosts",
+        "large head",
+        "long target",
+        "body",
+        "chunks",
+        "absolute",
+        "connect",
+        "tls",
+    ],
+)
+def test_what_is_no_plain_request_is_refused(page: Served, request_bytes: bytes) -> None:
+    """Malformed and oversized requests are refused with 4xx or by closing, and the next one is answered."""
+    with closing(page.connect()) as connection:
+        connection.sendall(request_bytes)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        try:
+            while part := connection.recv(65_536):
+                answer += part
+        except ConnectionError:
+            pass
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+    assert page.get("/healthz")[0] == 200
+
+
+def test_a_daemon_that_makes_no_progress_is_not_alive(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/healthz answers 503 once the loop has proved no life for a minute, and /readyz while the inbox is gone."""
+    page.loop.published.state = _state()
+    page.loop.published.inbox_lost = True
+    status, body = page.get("/readyz")
+    assert (status, json.loads(body)["checks"]) == (503, {"inbox": "lost", "database": "ok"})
+    assert page.get("/healthz")[0] == 200
+    monkeypatch.setattr("inboxd.web.app.ALIVE_S", -1.0)
+    assert page.get("/healthz")[0] == 503
+
+
+def test_what_waits_is_shown_with_its_reason(page: Served) -> None:
+    """Deferred and settling files are on the page, with why, for how long and when they are tried again; no folders."""
+    message = f"cannot write {Path.home()}/data/x y/inboxd.db and postgresql://me:secret@db/x"
+    since = "2026-01-01T00:00:00.000000Z"
+    page.loop.published.state = _state(
+        deferred=[Waiting("<i>.json", "disk_full", since, message, 3, "2026-01-01T00:01:00.000000Z", "events")],
+        unsettled=[Waiting("slow.json", "not_settled", since, "open for writing")],
+    )
+    _, body = page.get("/")
+    assert "&lt;i&gt;.json" in body
+    assert "<i>" not in body.replace('<i class="', "")
+    assert "disk_full" in body
+    assert "attempt 4" in body
+    assert "open for writing" in body
+    assert "secret" not in body
+    assert str(Path.home()) + "/" not in body
+    assert "inboxd_deferred_files 1.0" in page.get("/metrics")[1]
+
+
+def test_verdicts_are_counted_as_they_are_given(page: Served) -> None:
+    """Each verdict of the daemon is in the next scrape, whoever else listens to it."""
+    page.loop.on_verdict(Verdict(Outcome.LOADED, 1, "events", "a.json", Counts(3, 3), duration_ms=4))
+    assert 'inboxd_records_total{feed="events",outcome="loaded"} 3.0' in page.get("/metrics")[1]
+
+
+@pytest.mark.parametrize(
+    ("listen", "expected"),
+    [
+        ("127.0.0.1:8765", ("127.0.0.1", 8765)),
+        ("[::1]:80", ("::1", 80)),
+        ("::1:80", ("::1", 80)),
+        ("localhost:0", ("localhost", 0)),
+        (":9", ("127.0.0.1", 9)),
+        ("0.0.0.0:1", ("0.0.0.0", 1)),  # noqa: S104 - the text, not a socket
+    ],
+)
+def test_an_address_is_read_as_it_is_written(listen: str, expected: tuple[str, int]) -> None:
+    """Names, IPv4 and IPv6 with a port; without a host it is the loopback."""
+    address = Address.parse(listen)
+    assert (address.host, address.port) == expected
+
+
+@pytest.mark.parametrize(
+    "listen", ["", "8765", "localhost", "localhost:", "localhost:x", "localhost:65536", "a:-1", "a:²"]
+)
+def test_what_is_no_address_is_said_to_be_none(listen: str) -> None:
+    """A mistyped address is named, with how to write it."""
+    with pytest.raises(AddressError) as refused:
+        Address.parse(listen)
+    assert "127.0.0.1:8765" in refused.value.hint
+
+
+def test_the_host_header_is_read_strictly() -> None:
+    """Ports and brackets are taken off; anything that is no host is none."""
+    assert host_of("localhost:8765") == "localhost"
+    assert host_of("[::1]:8765") == "::1"
+    for header in ("", "a b", "a@b", "a/b", "[::1", "a:b", "a:1:2", "ä", "localhost\x00"):
+        assert host_of(header) == "", header
+
+
+def _state(deferred: list[Waiting] | None = None, unsettled: list[Waiting] | None = None) -> DaemonState:
+    now = "2026-01-01T00:00:00.000000Z"
+    return DaemonState(1, "host", "1", now, now, "inbox", "db", deferred=deferred or [], unsettled=unsettled or [])
