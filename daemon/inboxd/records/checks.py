@@ -42,7 +42,7 @@ class HugeNumber:
 
 
 class Fault:
-    """Why a value is refused. ``readable`` is its canonical value if it has one: right in form, refused for its range."""
+    """Why a value is refused. ``readable`` is its canonical value, if it is refused for its range and not its form."""
 
     __slots__ = ("code", "readable", "why")
 
@@ -135,20 +135,25 @@ class Check(ABC):
         return Fault(f"invalid_{self.field.label}", why, readable)
 
     def _out_of_bounds(self, value: Scalar) -> str:
-        field = self.field
+        field, why = self.field, ""
         if field.minimum is not None and value < field.minimum:  # type: ignore[operator] # same type by config
-            return f"is below {show(field.minimum)}"
-        if field.maximum is not None and value > field.maximum:  # type: ignore[operator] # same type by config
-            return f"is above {show(field.maximum)}"
-        if field.choices is not None and value not in field.choices:
-            return "is not one of the choices"
-        if isinstance(value, str):
-            if field.min_length is not None and len(value) < field.min_length:
-                return f"is shorter than {field.min_length}"
-            if field.max_length is not None and len(value) > field.max_length:
-                return f"is longer than {field.max_length}"
-            if self._pattern is not None and self._pattern.search(value) is None:
-                return "does not match the pattern"
+            why = f"is below {show(field.minimum)}"
+        elif field.maximum is not None and value > field.maximum:  # type: ignore[operator] # same type by config
+            why = f"is above {show(field.maximum)}"
+        elif field.choices is not None and value not in field.choices:
+            why = "is not one of the choices"
+        elif isinstance(value, str):
+            why = self._ill_formed(value)
+        return why
+
+    def _ill_formed(self, text: str) -> str:
+        field = self.field
+        if field.min_length is not None and len(text) < field.min_length:
+            return f"is shorter than {field.min_length}"
+        if field.max_length is not None and len(text) > field.max_length:
+            return f"is longer than {field.max_length}"
+        if self._pattern is not None and self._pattern.search(text) is None:
+            return "does not match the pattern"
         return ""
 
     @staticmethod

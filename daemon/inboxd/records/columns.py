@@ -195,13 +195,7 @@ def _settle(
     count = len(window.records)
     if not count:
         return [], []
-    done: list[Sequence[Scalar]] = []
-    faults: dict[int, dict[int, Fault]] = {}
-    for position, (check, column) in enumerate(zip(compiled.checks, columns, strict=True)):
-        canonical, found = _check_column(check, column, scope)
-        done.append(canonical)
-        for index, fault in found.items():
-            faults.setdefault(index, {})[position] = fault
+    done, faults = _check_columns(compiled, columns, scope)
     for index, extra in enumerate(extras or ()):
         if isinstance(extra, Fault):
             faults.setdefault(index, {})
@@ -218,6 +212,20 @@ def _settle(
     if keys is not None:
         rows.append(keys)
     return _rows(rows, window.numbers, faults.keys()), rejects
+
+
+def _check_columns(
+    compiled: CompiledFeed, columns: list[list[Value]], scope: Scope
+) -> tuple[list[Sequence[Scalar]], dict[int, dict[int, Fault]]]:
+    """Return the canonical columns, and the faults by record and field."""
+    done: list[Sequence[Scalar]] = []
+    faults: dict[int, dict[int, Fault]] = {}
+    for position, (check, column) in enumerate(zip(compiled.checks, columns, strict=True)):
+        canonical, found = _check_column(check, column, scope)
+        done.append(canonical)
+        for index, fault in found.items():
+            faults.setdefault(index, {})[position] = fault
+    return done, faults
 
 
 def _reject(

@@ -33,11 +33,11 @@ class Reader(Generic[T]):
         self._one = msgspec.json.Decoder(kind)
 
     def window(self, chunk: bytes, *, array: bool) -> list[T]:
-        """Raises ``msgspec.DecodeError``, of it ``ValidationError`` for JSON of another type; ``RecursionError``."""
+        """Decode them; raises ``msgspec.DecodeError`` (``ValidationError`` if JSON of another type), ``RecursionError``."""
         return self._array.decode(chunk) if array else self._one.decode_lines(chunk)
 
     def one(self, raw: bytes | Raw) -> T:
-        """Raises the same."""
+        """Decode one; raises the same."""
         return self._one.decode(raw)
 
 

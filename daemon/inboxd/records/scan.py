@@ -20,19 +20,30 @@ _CHARS = rb'[^"\\\x00-\x1f]*+'
 _NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?"
 _STRING = rb'"' + _CHARS + rb"(?:" + _ESCAPE + _CHARS + rb'){0,32}"'
 _SCALAR = rb"(?:" + _STRING + rb"|" + _NUMBER + rb"|true|false|null)"
-_MEMBER = _STRING + _WS + rb":" + _WS + _SCALAR + _WS
+
+
+def _container(value: bytes) -> bytes:
+    """Return a pattern of an object or an array of such values; the counts bound the matcher's memory."""
+    member = _STRING + _WS + rb":" + _WS + value + _WS
+    return (
+        rb"(?:\{" + _WS + rb"(?:" + member + rb"(?:," + _WS + member + rb"){0,64})?\}"
+        rb"|\[" + _WS + rb"(?:" + value + _WS + rb"(?:," + _WS + value + _WS + rb"){0,64})?\])"
+    )
+
+
+_FLAT_OR_SCALAR = rb"(?:" + _SCALAR + rb"|" + _container(_SCALAR) + rb")"
 
 _BLANK: Final = re.compile(_WS)
 STRING: Final = re.compile(_STRING)
 NUMBER: Final = re.compile(_NUMBER)
 _BODY: Final = re.compile(_CHARS + rb"(?:" + _ESCAPE + _CHARS + rb"){0,64}")
 _NUMBERISH: Final = re.compile(rb"[-+.0-9eE]++")
-_FLAT: Final = re.compile(
-    rb"\{" + _WS + rb"(?:" + _MEMBER + rb"(?:," + _WS + _MEMBER + rb"){0,64})?\}"
-    rb"|\[" + _WS + rb"(?:" + _SCALAR + _WS + rb"(?:," + _WS + _SCALAR + _WS + rb"){0,64})?\]"
-)
-"""A whole object or array without another inside, in one match. The counts bound the matcher's memory; what is longer
-goes token by token."""
+_SHALLOW: Final = re.compile(_container(_FLAT_OR_SCALAR))
+"""A whole object or array with at most one more level inside; what is longer or deeper goes token by token."""
+_SHALLOW_LEVELS: Final = 2
+_ELEMENTS: Final = re.compile(rb"(?:" + _FLAT_OR_SCALAR + _WS + rb"," + _WS + rb"){1,64}")
+_MEMBERS: Final = re.compile(rb"(?:" + _STRING + _WS + rb":" + _WS + _FLAT_OR_SCALAR + _WS + rb"," + _WS + rb"){1,64}")
+"""Runs of elements or members, each with its comma, of which another must follow."""
 
 _LITERALS: Final = {ord("t"): b"true", ord("f"): b"false", ord("n"): b"null"}
 _OPENERS: Final = {ord("{"): ord("}"), ord("["): ord("]")}
@@ -112,10 +123,20 @@ class Scanner:
         if state is _State.COLON:
             return self._colon(text, pos)
         if state in (_State.NAME, _State.FIRST_NAME):
-            return self._name(text, pos)
+            return self._run(_MEMBERS, _State.NAME, text, pos) or self._name(text, pos)
         if text[pos] == ord("]") and state is _State.FIRST:
             return self._close(pos)
+        if self._closers and self._closers[-1] == ord("]"):
+            return self._run(_ELEMENTS, _State.VALUE, text, pos) or self._value(text, pos, final=final)
         return self._value(text, pos, final=final)
+
+    def _run(self, pattern: re.Pattern[bytes], then: _State, text: bytes, pos: int) -> int:
+        """Read many simple elements or members at once; return 0 if there are none."""
+        run = pattern.match(text, pos) if self._depth + len(self._closers) < MAX_NESTING else None
+        if run is None:
+            return 0
+        self._state = then
+        return run.end()
 
     def _colon(self, text: bytes, pos: int) -> int:
         if text[pos] != ord(":"):
@@ -163,10 +184,11 @@ class Scanner:
     def _open(self, text: bytes, pos: int) -> int:
         if self._depth + len(self._closers) >= MAX_NESTING:
             raise Malformed(pos, f"nested more than {MAX_NESTING} deep", "nesting_too_deep")
-        flat = _FLAT.match(text, pos)
-        if flat is not None:
-            self._state = _State.AFTER
-            return flat.end()
+        if self._depth + len(self._closers) <= MAX_NESTING - _SHALLOW_LEVELS:
+            shallow = _SHALLOW.match(text, pos)
+            if shallow is not None:
+                self._state = _State.AFTER
+                return shallow.end()
         self._closers.append(_OPENERS[text[pos]])
         self._state = _State.FIRST_NAME if text[pos] == ord("{") else _State.FIRST
         return pos + 1
