@@ -150,14 +150,13 @@ def print_checks(found: Sequence[Mapping[str, object]]) -> None:
     columns = (Column("file"), Column("feed"), *(Column(name, number=True) for name in counts), Column("verdict"))
     print_table(columns, [(one["file"], one["feed"], *(one[name] for name in counts), _verdict(one)) for one in found])
     for one in found:
-        errors = one.get("errors")
-        if isinstance(errors, Sequence) and errors:
+        faults = one.get("faults")
+        if isinstance(faults, Sequence) and faults:
             heading(f"{shown(one['file'])}: the first records that would be rejected")
-            for error in errors:
-                click.echo(f"  {shown(error)}")
+            named = [Column("record", number=True), Column("key"), Column("code"), Column("detail")]
+            print_table(named, [[fault[key] for key in ("record_no", "key", "code", "detail")] for fault in faults])
         if one.get("error"):
-            place = f" (line {one['line']}, column {one['column']}, byte {one['byte']})" if one.get("line") else ""
-            heading(f"{shown(one['file'])}: {shown(one['error'])}{place}")
+            heading(f"{shown(one['file'])}: {shown(one['error'])}")
             if one.get("hint"):
                 click.echo(f"  {shown(one['hint'])}")
 
