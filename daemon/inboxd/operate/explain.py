@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
@@ -104,7 +104,9 @@ def explain(store: Store, feeds: Sequence[Feed], key: str, *, feed: str | None =
     with store.reading() as connection:
         for one in chosen:
             text = canonical_key(one, key)
-            touches = _why_lost(connection, one, _touches_of_key(connection, text, one.name))
+            touches = _touches_of_key(connection, text, one.name)
+            skipping = {touch.run_id for touch in touches if touch.outcome is LineageStep.SKIP}
+            touches = _why_lost(touches, _watermarks_met(connection, one, skipping) if skipping else {})
             row = row_of(connection, one, text)
             refused = letters_of_key(connection, text, one.name, MAX_LETTERS)
             if touches or row is not None or refused:
@@ -143,14 +145,20 @@ def _records(connection: sa.Connection, feeds: Sequence[Feed], run_id: int, limi
     page = _touches(
         connection, records.run_id == run_id, records.record_no > after, order=(records.record_no,), limit=limit
     )
-    known = {feed.name: feed for feed in feeds}
-    return [_explained(connection, known.get(touch.feed), touch) for touch in page]
+    feed = next((feed for feed in feeds if page and feed.name == page[0].feed), None)
+    if feed is None:
+        return page
+    skips = any(touch.outcome is LineageStep.SKIP for touch in page)
+    marks = _watermarks_met(connection, feed, {run_id}) if skips else {}
+    return [_explained(connection, feed, touch, marks) for touch in page]
 
 
-def _explained(connection: sa.Connection, feed: Feed | None, touch: Touch) -> Touch:
-    if feed is None or touch.outcome not in {LineageStep.STALE, LineageStep.SKIP}:
+def _explained(connection: sa.Connection, feed: Feed, touch: Touch, marks: Mapping[int, Winner]) -> Touch:
+    if touch.outcome is LineageStep.SKIP:
+        return replace(touch, lost_to=marks.get(touch.run_id))
+    if touch.outcome is not LineageStep.STALE:
         return touch
-    history = _why_lost(connection, feed, _touches_of_key(connection, touch.record_key, feed.name))
+    history = _why_lost(_touches_of_key(connection, touch.record_key, feed.name), marks)
     mine = (touch.run_id, touch.record_no)
     return next((one for one in history if (one.run_id, one.record_no) == mine), touch)
 
@@ -210,10 +218,11 @@ def _touch(row: sa.RowMapping) -> Touch:
     )
 
 
-def _why_lost(connection: sa.Connection, feed: Feed, touches: list[Touch]) -> list[Touch]:
-    """Give each loser of one key its winner. ``touches`` are all of the key's, in order of commit."""
-    skipping = {touch.run_id for touch in touches if touch.outcome is LineageStep.SKIP}
-    marks = _watermarks_met(connection, feed, skipping) if skipping else {}
+def _why_lost(touches: list[Touch], marks: Mapping[int, Winner]) -> list[Touch]:
+    """Give each loser of one key its winner. ``touches`` are all of the key's, in order of commit.
+
+    ``marks`` has the run that had raised the watermark furthest, for each run that skipped something.
+    """
     told: list[Touch] = []
     standing: list[Touch] = []
     for run_id, group in groupby(touches, key=lambda touch: touch.run_id):
