@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -225,3 +226,24 @@ def test_the_log_survives_rotation(home: Home) -> None:
     home.drop("a.json", [record("a")])
     assert home.verdict("a.json")["event"] == "file_loaded"
     assert b"daemon_started" in log.with_suffix(".1").read_bytes()
+
+
+def test_a_folder_that_cannot_be_made_is_said_at_the_start(tmp_path: Path) -> None:
+    """A config that points where nothing can be written ends with exit code 77 and the folder's name."""
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    done = Home(tmp_path, '[archive]\nprocessed = "file/processed"\n').call("run", "--once")
+    assert done.returncode == 77
+    assert f"{tmp_path}/file/processed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_once_says_when_the_database_could_not_be_used(home: Home) -> None:
+    """``run --once`` ends with 69 while another program holds the database; the file waits."""
+    home.run_once()
+    home.drop("a.json", [record("a")])
+    with contextlib.closing(sqlite3.connect(home.database)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert home.run_once() == 69
+    assert [path.name for path in home.inbox.rglob("*") if path.is_file()] == ["a.json"]
+    assert home.run_once() == 0
+    assert [row[0] for row in home.rows()] == ["a"]

@@ -78,17 +78,23 @@ class DaemonLock:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        except PermissionError as error:
+        except OSError as error:
             msg = f"cannot write {path}: {error.strerror}"
-            hint = "run inboxd as the user that owns the folder"
+            hint = "run inboxd as the user that owns the folder, on a filesystem that can be written"
             raise OperatorFault("permission_denied", msg, hint, exit_code=EXIT_NOPERM) from error
         self._lock(fd, f"the database {database}")
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
     def acquire_inbox(self, inbox: Path) -> None:
-        """Take the lock of an inbox; raises ``OperatorFault`` (75)."""
-        self._lock(os.open(inbox, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), f"the inbox {inbox}")
+        """Take the lock of an inbox; raises ``OperatorFault`` (75, or 77 where it may not be listed)."""
+        try:
+            fd = os.open(inbox, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            msg = f"cannot list the inbox {inbox}: {error.strerror}"
+            hint = "give inboxd's user read, write and search permission on it"
+            raise OperatorFault("permission_denied", msg, hint, exit_code=EXIT_NOPERM) from error
+        self._lock(fd, f"the inbox {inbox}")
 
     def _lock(self, fd: int, what: str) -> None:
         try:

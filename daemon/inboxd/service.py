@@ -16,7 +16,15 @@ from inboxd import __version__
 from inboxd.clock import Clock, SystemClock, stamp
 from inboxd.config import Settings, match_feed
 from inboxd.daemon import LONGEST_WAIT_S, Daemon, Folders
-from inboxd.errors import EXIT_CONFIG, Interrupted, OperatorFault
+from inboxd.errors import (
+    EXIT_CONFIG,
+    EXIT_FAILED,
+    EXIT_NOPERM,
+    EXIT_UNAVAILABLE,
+    InboxdError,
+    Interrupted,
+    OperatorFault,
+)
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.scan import Inbox
 from inboxd.inbox.settle import Kind
@@ -127,7 +135,9 @@ class Service:
             notifier.stopping()
             self._write_state(daemon, gone=True)
             emit(log, Event.DAEMON_STOPPED, reason=signals.reason or "once", files=daemon.tally.total)
-        return 1 if once and daemon.tally.failed else 0
+        if once and daemon.database_attempts:
+            return EXIT_UNAVAILABLE
+        return EXIT_FAILED if once and daemon.tally.failed else 0
 
     def _store(self, log: Logger, tick: Callable[[], None]) -> Store:
         store = open_store(self.settings.database.url, tick=tick)
@@ -210,7 +220,7 @@ class Service:
             settings = self.load_settings()
             _refuse_what_needs_a_restart(self.settings, settings)
             daemon.store.prepare(settings.feeds)
-        except OperatorFault as fault:
+        except InboxdError as fault:
             emit(daemon.log, Event.CONFIG_REJECTED, error_code=fault.code, error=fault.message, hint=fault.hint)
             return
         self.settings = settings
@@ -314,7 +324,12 @@ def state_file(settings: Settings) -> Path:
 
 def _make_folders(settings: Settings) -> None:
     for folder in (settings.inbox.path, settings.archive.processed, settings.archive.failed):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            msg = f"cannot make the folder {folder}: {error.strerror}"
+            hint = "make it, and give it to the user that inboxd runs as"
+            raise OperatorFault("permission_denied", msg, hint, exit_code=EXIT_NOPERM) from error
 
 
 def _refuse_what_needs_a_restart(old: Settings, new: Settings) -> None:
