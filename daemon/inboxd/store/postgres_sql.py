@@ -29,7 +29,7 @@ MOMENT: Final = '\'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\''
 
 
 def quoted(name: str) -> str:
-    """Return an identifier for a statement with placeholders."""
+    """Return an identifier for a statement with placeholders (which COPY and CREATE have not)."""
     return feed_tables.quoted(name).replace("%", "%%")
 
 
@@ -62,14 +62,14 @@ class FeedSql:
 
     def _column(self, name: str) -> str:
         collation = KEY_COLLATION if self._types[name] == "text" and name in self.feed.key else ""
-        return f"{quoted(name)} {self._types[name]}{collation}"
+        return f"{feed_tables.quoted(name)} {self._types[name]}{collation}"
 
     def _winner_columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.feed.key, self.feed.cursor, self.feed.record_key_column, RECORD_NO_COLUMN)))
 
     def copy_rows(self) -> str:
         """Take staged rows."""
-        return f"COPY {self.staging} ({', '.join(map(quoted, self.feed.row_columns))}) FROM STDIN"
+        return f"COPY {self.staging} ({', '.join(map(feed_tables.quoted, self.feed.row_columns))}) FROM STDIN"
 
     def copy_rejects(self) -> str:
         """Take staged rejects."""
