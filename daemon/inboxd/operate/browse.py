@@ -14,24 +14,13 @@ import sqlalchemy as sa
 from inboxd.model import LineageStep, RunStatus
 from inboxd.operate.explain import STEPS
 from inboxd.operate.letters import CodeCount, Letter
-from inboxd.operate.periods import ENDED, conditions
+from inboxd.operate.periods import conditions
 from inboxd.store.base import RunRow, Store
 from inboxd.store.ledger import run_row
 from inboxd.store.tables import dead_letters, etl_runs, lineage_records
 
 RAW_SHOWN = 2_000
 """Characters of a record's text that a page shows; a record may have 16 MiB."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """What ``health`` leaves out of the runs that ended: counts of records, duplicates, and the median duration."""
-
-    duplicates: int = 0
-    rejected: int = 0
-    skipped: int = 0
-    stale: int = 0
-    p50_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +31,6 @@ class Record:
     record_no: int
     outcome: LineageStep
     detail: str | None
-
-
-def rest(store: Store, *, now: datetime, hours: float | None) -> Rest:
-    """Return the sums that ``health`` leaves out, and the median by nearest rank."""
-    runs = etl_runs.c
-    where = [ENDED, *conditions(now=now, hours=hours, job=None)]
-    sums = [
-        sa.func.coalesce(sa.func.sum(column), 0) for column in (runs.rows_rejected, runs.rows_skipped, runs.rows_stale)
-    ]
-    with store.reading() as connection:
-        ended, duplicates, *counts = connection.execute(
-            sa.select(sa.func.count(), sa.func.count(runs.duplicate_of), *sums).where(*where)
-        ).one()
-        middle = 0
-        if ended:
-            query = sa.select(runs.duration_ms).where(*where).order_by(runs.duration_ms)
-            middle = connection.execute(query.limit(1).offset((int(ended) + 1) // 2 - 1)).scalar_one()
-    rejected, skipped, stale = (int(count) for count in counts)
-    return Rest(int(duplicates), rejected, skipped, stale, int(middle))
 
 
 def recent_runs(

@@ -58,40 +58,40 @@ def address(path: str, **values: object) -> str:
 
 def overview_charts(page: Overview) -> list[tuple[str, Markup]]:
     """Return the overview's charts, each with its heading."""
-    if not page.series:
+    buckets, total = page.trend.buckets, page.trend.total
+    if not buckets:
         return []
-    labels = [bucket_label(bucket, page.window) for bucket in page.series]
+    labels = [bucket_label(bucket, page.window) for bucket in buckets]
     axis = charts.Axis(labels, labels[0], "now")
-    ended = page.successes + page.failures
     during = page.window.words
     files = charts.bars(
         "files",
         "Files over time",
-        f"{ended} files in {during}, {page.failures} of them failed.",
+        f"{total.ended} files in {during}, {total.failures} of them failed.",
         axis,
         [
-            charts.Part("good", "succeeded", [bucket.files - bucket.failures for bucket in page.series]),
-            charts.Part("bad", "failed", [bucket.failures for bucket in page.series]),
+            charts.Part("good", "succeeded", [bucket.files - bucket.failures for bucket in buckets]),
+            charts.Part("bad", "failed", [bucket.failures for bucket in buckets]),
         ],
     )
     records = charts.bars(
         "records",
         "Records over time",
-        f"{page.rows_out} records loaded in {during}, {page.rest.rejected} rejected.",
+        f"{total.rows_out} records loaded in {during}, {total.rejected} rejected.",
         axis,
         [
-            charts.Part("good", "loaded", [bucket.rows_out for bucket in page.series]),
-            charts.Part("warn", "rejected", [bucket.rows_rejected for bucket in page.series]),
+            charts.Part("good", "loaded", [bucket.rows_out for bucket in buckets]),
+            charts.Part("warn", "rejected", [bucket.rows_rejected for bucket in buckets]),
         ],
     )
     durations = charts.lines(
         "durations",
         "Duration over time",
-        f"Half of the runs of {during} took at most {page.rest.p50_ms} ms, 95 per cent at most {page.p95_ms} ms.",
+        f"Half of the runs of {during} took at most {page.trend.p50_ms} ms, 95 % at most {page.trend.p95_ms} ms.",
         axis,
         [
-            charts.Part("half", "p50", [bucket.p50_ms for bucket in page.series]),
-            charts.Part("most", "p95", [bucket.p95_ms for bucket in page.series]),
+            charts.Part("half", "p50", [bucket.p50_ms for bucket in buckets]),
+            charts.Part("most", "p95", [bucket.p95_ms for bucket in buckets]),
         ],
     )
     return [("Files", files), ("Records", records), ("Duration, ms", durations)]

@@ -8,14 +8,14 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from inboxd.clock import moment, stamp
+from inboxd.clock import moment
 from inboxd.model import Feed, FieldType, RunStatus
-from inboxd.operate.browse import Record, Rest, last_successes, newest_letters, recent_runs, records_of, rest, samples
+from inboxd.operate.browse import Record, last_successes, newest_letters, recent_runs, records_of, samples
 from inboxd.operate.explain import Explanation, explain
-from inboxd.operate.health import health
 from inboxd.operate.letters import CodeCount, Letter, count_open
-from inboxd.operate.series import Bucket, series
-from inboxd.store.base import RunRow, Store, WatermarkRow
+from inboxd.operate.series import Bucket
+from inboxd.operate.trend import Sums, Trend, trend
+from inboxd.store.base import RunRow, Store
 
 RUNS_SHOWN: Final = 25
 CODES_SHOWN: Final = 12
@@ -49,15 +49,10 @@ class FeedLine:
     """One feed, or a job whose runs were imported, in the overview's table."""
 
     name: str
-    runs: int = 0
-    failures: int = 0
-    success_rate: float | None = None
-    avg_duration_ms: float = 0.0
-    rows_in: int = 0
-    rows_out: int = 0
-    watermark: str | None = None
-    lag_s: float | None = None
-    last_success: str | None = None
+    sums: Sums
+    watermark: str | None
+    lag_s: float | None
+    last_success: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +60,8 @@ class Overview:
     """The first page."""
 
     window: Window
-    now: datetime
-    runs: int
-    successes: int
-    failures: int
-    running: int
-    success_rate: float
-    p95_ms: int
-    rows_in: int
-    rows_out: int
-    rest: Rest
+    trend: Trend
     feeds: Sequence[FeedLine]
-    series: Sequence[Bucket]
     recent: Sequence[RunRow]
     letters: Sequence[CodeCount]
     samples: dict[tuple[str, str], Letter]
@@ -119,63 +104,34 @@ class LettersPage:
 
 def overview(store: Store, feeds: Sequence[Feed], window: Window, now: datetime) -> Overview:
     """Gather the first page."""
-    found = health(store, now=now, hours=window.hours, limit=0)
-    jobs: list[dict[str, object]] = found["per_job"]  # type: ignore[assignment]  # its shape is health's contract
-    numbers = {key: value for key, value in found.items() if isinstance(value, int | float)}
+    found = trend(store, now=now, hours=window.hours, buckets=BUCKETS[window.value])
     letters = count_open(store)
-    names = [feed.name for feed in feeds] + [str(job["job"]) for job in jobs]
+    names = dict.fromkeys([*(feed.name for feed in feeds), *found.jobs])  # feeds in the config's order, then other jobs
+    marks = {mark.name: mark.value for mark in store.watermarks()}
+    successes = last_successes(store, names)
+    known = {feed.name: feed for feed in feeds}
     return Overview(
         window=window,
-        now=now,
-        runs=int(numbers["total_runs"]),
-        successes=int(numbers["successes"]),
-        failures=int(numbers["failures"]),
-        running=int(numbers["running"]),
-        success_rate=float(numbers["success_rate"]),
-        p95_ms=int(numbers["p95_duration_ms"]),
-        rows_in=int(numbers["total_rows_in"]),
-        rows_out=int(numbers["total_rows_out"]),
-        rest=rest(store, now=now, hours=window.hours),
-        feeds=_lines(feeds, jobs, store.watermarks(), last_successes(store, dict.fromkeys(names)), now),
-        series=series(store, now=now, hours=window.hours, buckets=BUCKETS[window.value]),
+        trend=found,
+        feeds=[
+            FeedLine(
+                name=name,
+                sums=found.jobs.get(name, Sums()),
+                watermark=marks.get(name),
+                lag_s=_lag(known.get(name), marks.get(name), now),
+                last_success=successes.get(name),
+            )
+            for name in names
+        ],
         recent=recent_runs(store, now=now, hours=window.hours, limit=RUNS_SHOWN),
         letters=letters,
         samples=samples(store, letters[:CODES_SHOWN]),
     )
 
 
-def _lines(
-    feeds: Sequence[Feed],
-    jobs: Sequence[dict[str, object]],
-    marks: Sequence[WatermarkRow],
-    successes: dict[str, str],
-    now: datetime,
-) -> list[FeedLine]:
-    """Return a line per feed in the order of the config, then the other jobs, the busiest first."""
-    by_job = {str(job["job"]): job for job in jobs}
-    by_mark = {mark.name: mark.value for mark in marks}
-    known = {feed.name: feed for feed in feeds}
-    lines = []
-    for name in dict.fromkeys([*known, *by_job]):
-        job = by_job.get(name, {})
-        numbers = {key: value for key, value in job.items() if isinstance(value, int | float)}
-        successes_and_failures = int(numbers.get("successes", 0)) + int(numbers.get("failures", 0))
-        at = watermark_time(known.get(name), by_mark.get(name))
-        lines.append(
-            FeedLine(
-                name=name,
-                runs=int(numbers.get("runs", 0)),
-                failures=int(numbers.get("failures", 0)),
-                success_rate=float(numbers["success_rate"]) if successes_and_failures else None,
-                avg_duration_ms=float(numbers.get("avg_duration_ms", 0)),
-                rows_in=int(numbers.get("rows_in", 0)),
-                rows_out=int(numbers.get("rows_out", 0)),
-                watermark=by_mark.get(name),
-                lag_s=None if at is None else max((now - at).total_seconds(), 0.0),
-                last_success=successes.get(name),
-            )
-        )
-    return lines
+def _lag(feed: Feed | None, watermark: str | None, now: datetime) -> float | None:
+    at = watermark_time(feed, watermark)
+    return None if at is None else max((now - at).total_seconds(), 0.0)
 
 
 def watermark_time(feed: Feed | None, value: str | None) -> datetime | None:
@@ -224,8 +180,3 @@ def bucket_label(bucket: Bucket, window: Window) -> str:
 def since(now: datetime, text: str) -> float:
     """Return how long ago a canonical moment is (s); never below zero."""
     return max((now - moment(text)).total_seconds(), 0.0)
-
-
-def ago(now: datetime, seconds: float) -> str:
-    """Return the canonical moment so long before ``now``."""
-    return stamp(now - timedelta(seconds=seconds))
