@@ -42,6 +42,17 @@ def test_before_there_is_a_database_the_answers_are_zeros(home: Home) -> None:
     assert not home.database.exists()
 
 
+def test_a_database_without_tables_counts_as_none(home: Home) -> None:
+    """An empty file where the database is to be gives zeros, too, and doctor names the command that fills it."""
+    home.database.parent.mkdir()
+    home.database.touch()
+    assert home.json("health", "--json")["total_runs"] == 0
+    examined = home.json("doctor", "--json")
+    assert [one["remedy"] for one in examined["checks"] if one["status"] == "wrong"] == ["inboxd db upgrade"]
+    assert home.call("db", "upgrade").returncode == 0
+    assert home.json("doctor", "--json")["ok"] is True
+
+
 def test_status_tells_of_the_daemon_and_of_what_waits(home: Home) -> None:
     """With a daemon: its pid, since when, its config. Without: what waits in the inbox, how old; what is ignored."""
     ready(home, UNDO).start()

@@ -36,7 +36,7 @@ def doctor(context: click.Context, *, deep: bool, mending: bool, as_json: bool) 
         with waiting_turn(partial(writing_store, settings)) as (store, patiently):
             mended = patiently(partial(mend, store, now=now))
         click.echo(f"{mended} killed runs ended as interrupted", err=True)
-    with store_or_reason(settings) as (opened, fault):
+    with store_or_reason(settings, without_tables=True) as (opened, fault):
         found = list(examine(Patient(settings.inbox, settings.archive, settings.database, opened, now, deep)))
     if fault is not None and fault.code != MISSING:
         found.append(Finding("database", Health.WRONG, fault.message, fault.hint))

@@ -11,7 +11,7 @@ import click
 
 from inboxd.cli.context import reading_store
 from inboxd.config import Settings
-from inboxd.errors import InboxdError, OperatorFault, WorldFault
+from inboxd.errors import EXIT_CONFIG, InboxdError, OperatorFault, WorldFault
 
 if TYPE_CHECKING:
     from inboxd.store.base import Store
@@ -29,23 +29,26 @@ Answer = TypeVar("Answer")
 @contextmanager
 def store_if_there(settings: Settings) -> Iterator[Store | None]:
     """Open the store for reading; without a database yet, say so on standard error and give ``None``."""
-    with ExitStack() as stack:
-        try:
-            store: Store | None = stack.enter_context(reading_store(settings))
-        except OperatorFault as fault:
+    with store_or_reason(settings) as (store, fault):
+        if fault is not None:
             if fault.code != MISSING:
-                raise
+                raise fault
             click.echo(f"inboxd: {fault.message}", err=True)
-            store = None
         yield store
 
 
 @contextmanager
-def store_or_reason(settings: Settings) -> Iterator[tuple[Store | None, InboxdError | None]]:
-    """Open the store for reading, or tell why it cannot be."""
+def store_or_reason(
+    settings: Settings, *, without_tables: bool = False
+) -> Iterator[tuple[Store | None, InboxdError | None]]:
+    """Open the store for reading, or tell why it cannot be. A database that has no tables of ours counts as missing."""
     with ExitStack() as stack:
         try:
             store = stack.enter_context(reading_store(settings))
+            if not (without_tables or store.schema_current()):
+                message = f"the database {settings.database.shown_url} has no tables of this version of inboxd yet"
+                hint = "inboxd run, load or db upgrade make them"
+                raise OperatorFault(MISSING, message, hint, exit_code=EXIT_CONFIG)
         except InboxdError as fault:
             yield None, fault
             return

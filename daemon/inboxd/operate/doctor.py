@@ -88,7 +88,9 @@ def examine(patient: Patient) -> Iterator[Finding]:
 
 def _daemon(patient: Patient) -> Iterator[Finding]:
     pid = _pid(patient)
-    if pid is None:
+    if patient.database.is_postgres:
+        yield Finding("daemon", Health.OK, "any number may run on PostgreSQL; `inboxd status` tells of this host")
+    elif pid is None:
         yield Finding("daemon", Health.OK, "not running")
     else:
         yield Finding("daemon", Health.OK, f"running{f', pid {pid}' if pid else ''}")
@@ -107,8 +109,18 @@ def _folders(patient: Patient) -> Iterator[Finding]:
     ]
     if not patient.database.is_postgres:
         folders.append(("database", patient.database.sqlite_path.parent))
+    used = _has_claimed(patient)
     for name, folder in folders:
-        yield _folder(name, folder, used=patient.store is not None)
+        yield _folder(name, folder, used=used)
+
+
+def _has_claimed(patient: Patient) -> bool:
+    """Tell whether a daemon was ever at work here: then its folders were made."""
+    if patient.store is None or not patient.store.schema_current():
+        return False
+    with patient.store.reading() as connection:
+        query = sa.select(etl_runs.c.id).where(etl_runs.c.claim.is_not(None)).limit(1)
+        return connection.execute(query).first() is not None
 
 
 def _folder(name: str, folder: Path, *, used: bool) -> Finding:
@@ -204,7 +216,9 @@ def _schema(patient: Patient) -> Iterator[Finding]:
     if patient.store.schema_current():
         yield Finding("schema", Health.OK, "the tables are of this version of inboxd")
     else:
-        yield Finding("schema", Health.WRONG, "the tables are of an older version of inboxd", "inboxd db upgrade")
+        yield Finding(
+            "schema", Health.WRONG, "the tables are missing, or of an older version of inboxd", "inboxd db upgrade"
+        )
 
 
 def _version_query(connection: sa.Connection) -> sa.Select[tuple[str]]:
