@@ -182,14 +182,8 @@ def judge_record(record: Any, raw: str, number: int, feed: Feed) -> tuple[Any, .
     codes.sort(key=lambda fault: order.index(fault[0]))
     extra = None
     if feed.extra is not Extra.IGNORE:
-        known = {declared.path[0] for declared in feed.fields}
-        unknown = {name: value for name, value in record if name not in known}
-        if unknown and feed.extra is Extra.REJECT:
-            codes.append(("extra", "unexpected_field"))
-        elif unknown:
-            if any(_cannot_store(part) for part in unknown.items()):
-                codes.append(("extra", "invalid_extra"))
-            extra = unknown
+        fault, extra = _judge_extra(record, feed)
+        codes += [("extra", fault)] if fault else []
     if codes:
         return ("reject", number, raw, text, readable[feed.cursor], codes[0][1])
     row = [values[name] for name in order]
@@ -198,6 +192,16 @@ def judge_record(record: Any, raw: str, number: int, feed: Feed) -> tuple[Any, .
     if feed.record_key_column not in order:
         row.append(text)
     return ("row", *row, number)
+
+
+def _judge_extra(record: Any, feed: Feed) -> tuple[str, dict[str, Any] | None]:
+    known = {declared.path[0] for declared in feed.fields}
+    unknown = {name: value for name, value in record if name not in known}
+    if not unknown:
+        return "", None
+    if feed.extra is Extra.REJECT:
+        return "unexpected_field", None
+    return ("invalid_extra" if any(_cannot_store(part) for part in unknown.items()) else ""), unknown
 
 
 def _key_text(key: list[Any]) -> str:

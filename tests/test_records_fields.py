@@ -100,7 +100,7 @@ def test_a_timestamp_of_another_form_is_read_alike_in_any_company(usual: str, od
 
 
 @given(
-    st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(2026, 6, 2)),
+    st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(2026, 6, 2)),  # noqa: DTZ001 - naive is what it takes
     st.integers(0, 6),
     st.sampled_from(("T", " ", "t")),
     st.sampled_from(("Z", "", "z", "+00:00", "-00:00", "+0000")),
@@ -231,25 +231,32 @@ def test_boolean_takes_only_true_and_false(text: str, expected: object) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     (
-        ('"2026-01-15"', "2026-01-15"), ('"2026-02-29"', "invalid_x"), ('"2026-01-15T00:00:00Z"', "invalid_x"), ('"20260115"', "invalid_x"),
-        ('"2026-W03-4"', "invalid_x"), ('"0000-01-01"', "invalid_x"), ("20260115", "invalid_x"), ("null", "missing_x"), ('""', "missing_x"),
+        ('"2026-01-15"', "2026-01-15"),
+        ('"2026-02-29"', "invalid_x"),
+        ('"2026-01-15T00:00:00Z"', "invalid_x"),
+        ('"20260115"', "invalid_x"),
+        ('"2026-W03-4"', "invalid_x"),
+        ('"0000-01-01"', "invalid_x"),
+        ("20260115", "invalid_x"),
+        ("null", "missing_x"),
+        ('""', "missing_x"),
     ),
-)  # fmt: skip
+)
 def test_a_date_is_a_day_and_no_more(text: str, expected: str) -> None:
     """A date is ``2026-01-15``; a time of day would be lost, so it is refused."""
     assert column(FieldType.DATE, text) == expected
 
 
 NAUGHTY = (
-    "x", " x ", "\u200b", "\u00adx", "\ufeff", "\ufffe", "\uffff", "\U0010ffff", "Ω≈ç√", "田中さん", "👾🙇💁", "🇺🇸", "ﷺ",
-    "ٱلله", "Z̮̞̠͙͔ͅ", "\u202etest\u202c", "';DROP TABLE target;--", "\\", '"', "/", "<script>", "${jndi:x}", "\x01\x02",
+    "x", " x ", "\u200b", "\u00adx", "\ufeff", "\ufffe", "\uffff", "\U0010ffff", "Ω≈ç√", "田中さん", "👾🙇💁", "🇺🇸",
+    "ﷺ", "ٱلله", "Z̮̞̠͙͔ͅ", "\u202etest\u202c", "';DROP TABLE target;--", "\\", '"', "/", "<script>", "${jndi:x}", "\x01\x02",
     "\x7f\x80\x9f", "\r\n\t x", "None", "null", "NaN", "1e5", "{}", "},{",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("text", NAUGHTY)
 @pytest.mark.parametrize("escaped", (True, False))
-def test_text_arrives_as_it_was_sent(text: str, escaped: bool) -> None:
+def test_text_arrives_as_it_was_sent(text: str, *, escaped: bool) -> None:
     """Any Unicode scalar values but U+0000, escaped or not, are stored character for character."""
     assert column(FieldType.TEXT, json.dumps(text, ensure_ascii=escaped)) == text
 
@@ -396,7 +403,8 @@ def test_the_first_fault_is_the_code_and_all_are_in_the_detail() -> None:
     assert isinstance(refused, Reject)
     assert refused.code == "missing_name"
     assert refused.detail == (
-        "name: missing_name (null); value: invalid_value ('abc' is no number); ts: invalid_timestamp ('x' is no timestamp)"
+        "name: missing_name (null); value: invalid_value ('abc' is no number); "
+        "ts: invalid_timestamp ('x' is no timestamp)"
     )
     assert (refused.record_key, refused.cursor, refused.record_no) == ("k", None, 1)
 

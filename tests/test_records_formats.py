@@ -279,7 +279,7 @@ def test_a_content_over_the_limit_fails(packer: str) -> None:
 
 
 @pytest.mark.parametrize("array", (True, False))
-def test_a_record_up_to_sixteen_mebibytes_loads_and_no_larger(array: bool) -> None:
+def test_a_record_up_to_sixteen_mebibytes_loads_and_no_larger(*, array: bool) -> None:
     """One record of exactly 16 MiB loads; one byte more is ``record_too_large`` with the place where it begins."""
     empty = len(record(name='""'))
     largest = record(name='"' + "x" * (MAX_RECORD - empty) + '"')

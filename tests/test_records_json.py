@@ -75,7 +75,7 @@ def test_any_value_may_stand_where_a_record_should(text: bytes) -> None:
 @pytest.mark.parametrize("text", INVALID, ids=_name)
 @pytest.mark.parametrize("window", (1, 7, 1 << 20))
 def test_what_rfc_8259_forbids_fails_the_file_with_a_place(text: bytes, window: int) -> None:
-    """An invalid text anywhere, also in a field that nobody asked for, is ``invalid_json`` with line, column and byte."""
+    """An invalid text anywhere, also where nobody asked for it, is ``invalid_json`` with line, column and byte."""
     bad = b'{"more":' + text + b',"key":"a"}'
     layouts = (b"[" + bad + b"]", bad, b"[" + record() + b",\n" + bad + b"]", record() + b"\n" + bad + b"\n" + record())
     for content in layouts:

@@ -23,7 +23,8 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 rows = rejects = 0
 code = ""
 try:
-    for batch in read_batches(bombs.Stream(getattr(bombs, make)(size)), feed, now=datetime(2026, 6, 1, tzinfo=UTC), max_size=size * 3):
+    stream = bombs.Stream(getattr(bombs, make)(size))
+    for batch in read_batches(stream, feed, now=datetime(2026, 6, 1, tzinfo=UTC), max_size=size * 3):
         rows += len(batch.rows)
         rejects += len(batch.rejects)
 except FileFault as fault:
@@ -156,7 +157,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_memory_does_not_grow_with_the_file(case: str, tmp_path: Path) -> None:
-    """Large, airy, deep, endless and packed files are read, or refused, in a memory that has nothing to do with their size."""
+    """Large, airy, deep, endless and packed files are read or refused in a memory that is not a matter of their size."""
     size, code, most = CASES[case]
     (tmp_path / "bombs.py").write_text(BOMBS, encoding="utf-8")
     tests = Path(__file__).parent

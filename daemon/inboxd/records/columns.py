@@ -17,12 +17,11 @@ from msgspec import Raw, Struct
 
 from inboxd.model import Extra, Feed, Reject, Row, Scalar
 from inboxd.records.checks import Check, Fault, Outcome, Scope, Value
-from inboxd.records.fields import RAW, CompiledFeed, Reader, Shapes, compile_feed
+from inboxd.records.fields import MEMBERS, RAW, CompiledFeed, Shapes, compile_feed
 from inboxd.records.kinds import MAX_KEY_BYTES
 from inboxd.records.proof import Window, doubled, maybe_deep, nothing_else, too_deep
 from inboxd.records.validate import MAX_DETAIL, ceiling, extra_of, judge_valid, key_text, oversized, refuse
 
-_MEMBERS: Final = Reader(dict[str, Raw])
 _UNDECODABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
@@ -61,7 +60,8 @@ class Sifter:
 
     def records(self, raws: Sequence[bytes], depth: int) -> tuple[list[Row], list[Reject]]:
         """Sift records given as source texts that are known to be JSON, and not nested too deeply."""
-        return self._one_by_one(raws, depth, proven=True)
+        together = self.window(b"".join((b"[", b",".join(raws), b"]")), array=True, depth=depth)
+        return self._one_by_one(raws, depth, proven=True) if together is None else together
 
     def _decode(self, chunk: bytes, *, array: bool) -> tuple[bool, list[Struct] | None]:
         shapes = self._compiled.shapes
@@ -183,7 +183,7 @@ def _extras(compiled: CompiledFeed, window: Window) -> list[Outcome]:
     rule, known = compiled.feed.extra, compiled.known
     outcomes: list[Outcome] = []
     for raw in window.sources():
-        unknown = {name: bytes(source) for name, source in _MEMBERS.one(raw).items() if name not in known}
+        unknown = {name: bytes(source) for name, source in MEMBERS.one(raw).items() if name not in known}
         outcomes.append(extra_of(unknown, rule) if unknown else None)
     return outcomes
 

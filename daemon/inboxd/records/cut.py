@@ -13,16 +13,19 @@ _BLANK: Final = b" \t\r\n"
 _TRIES: Final = 2_000
 """Candidates that are looked at before the exact scanner has to find the end."""
 
+_LONGEST_BEGINNING: Final = 200
+"""Bytes of a record in which its first name must end to be of use."""
 
-def candidates(text: bytes, start: int, *, array: bool) -> Iterator[int]:
+
+def candidates(text: bytes, start: int, *, array: bool, beginning: bytes = b"{") -> Iterator[int]:
     """Yield the likely ends of records in ``text[start:]``, the last first: each just after a ``}``.
 
     In an array, ``}`` and ``{`` with a comma between; else with a line break between, as NDJSON has them. White space
-    may stand anywhere.
+    may stand anywhere. ``beginning`` is how the next record begins.
     """
     opener = len(text)
     for _ in range(_TRIES):
-        opener = text.rfind(b"{", start + 1, opener)
+        opener = text.rfind(beginning, start + 1, opener)
         if opener < 0:
             return
         before = opener - 1
@@ -41,8 +44,9 @@ def candidates(text: bytes, start: int, *, array: bool) -> Iterator[int]:
 
 
 def last(text: bytes, start: int, *, array: bool) -> int | None:
-    """Return the last likely end."""
-    return next(candidates(text, start, array=array), None)
+    """Return the last likely end, taking it that records begin alike: with the same space and name."""
+    colon = text.find(b":", start, start + _LONGEST_BEGINNING) + 1
+    return next(candidates(text, start, array=array, beginning=text[start:colon] or b"{"), None)
 
 
 def last_balanced(text: bytes, start: int, *, array: bool) -> int | None:

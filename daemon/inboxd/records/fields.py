@@ -1,7 +1,7 @@
 """A feed compiled once: the checks of its fields, and the types that msgspec decodes its records into.
 
-Two types per feed: ``typed`` has each field's own type and refuses a whole window for one bad value; ``loose`` takes any
-value, so that the bad ones can be told from the good. Both leave a name that the feed does not declare alone.
+Two types per feed: ``typed`` has each field's own type and refuses a whole window for one bad value; ``loose`` takes
+any value, so that the bad ones can be told from the good. Both leave a name that the feed does not declare alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Reader(Generic[T]):
         self._one = msgspec.json.Decoder(kind)
 
     def window(self, chunk: bytes, *, array: bool) -> list[T]:
-        """Decode them; raises ``msgspec.DecodeError`` (``ValidationError`` if JSON of another type), ``RecursionError``."""
+        """Decode them; raises ``DecodeError`` (``ValidationError`` if JSON of another type), ``RecursionError``."""
         return self._array.decode(chunk) if array else self._one.decode_lines(chunk)
 
     def one(self, raw: bytes | Raw) -> T:
@@ -42,16 +42,22 @@ class Reader(Generic[T]):
 
 
 RAW: Final = Reader(Raw)
+MEMBERS: Final = Reader(dict[str, Raw])
 
 
 @dataclass(slots=True)
-class _Node:
+class Node:
     """A name that leads to fields: a field itself (``leaf`` is its index) or an object with more names."""
 
     name: str
     attribute: str
     leaf: int | None = None
-    children: dict[str, _Node] = field(default_factory=dict)
+    children: dict[str, Node] = field(default_factory=dict)
+    quoted: bytes = b""
+    """The name as it stands in a file."""
+
+    def __post_init__(self) -> None:
+        self.quoted = f'"{self.name}"'.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,7 @@ class Leaf:
 class Shapes:
     """What msgspec needs to know of a feed."""
 
+    root: Node
     typed: Reader[Struct]
     loose: Reader[Struct]
     leaves: tuple[Leaf, ...]
@@ -149,6 +156,7 @@ def _shapes(feed: Feed, checks: tuple[Check, ...]) -> Shapes | None:
     _collect(root, (), checks, leaves)
     names = sorted({node.name for node in nodes})
     return Shapes(
+        root=root,
         typed=Reader(typed),
         loose=Reader(loose),
         leaves=tuple(leaves[index] for index in range(len(checks))),
@@ -159,9 +167,9 @@ def _shapes(feed: Feed, checks: tuple[Check, ...]) -> Shapes | None:
     )
 
 
-def _tree(feed: Feed) -> _Node | None:
+def _tree(feed: Feed) -> Node | None:
     """Return the names that lead to fields as a tree; ``None`` if one field's value lies within another's."""
-    root = _Node("", "")
+    root = Node("", "")
     count = 0
     for index, declared in enumerate(feed.fields):
         node = root
@@ -169,7 +177,7 @@ def _tree(feed: Feed) -> _Node | None:
             if node.leaf is not None:
                 return None
             if name not in node.children:
-                node.children[name] = _Node(name, f"f{count}")
+                node.children[name] = Node(name, f"f{count}")
                 count += 1
             node = node.children[name]
         if node.children or node.leaf is not None:
@@ -178,11 +186,11 @@ def _tree(feed: Feed) -> _Node | None:
     return root
 
 
-def _nodes(node: _Node) -> list[_Node]:
+def _nodes(node: Node) -> list[Node]:
     return [found for child in node.children.values() for found in (child, *_nodes(child))]
 
 
-def _collect(node: _Node, above: tuple[str, ...], checks: tuple[Check, ...], leaves: dict[int, Leaf]) -> None:
+def _collect(node: Node, above: tuple[str, ...], checks: tuple[Check, ...], leaves: dict[int, Leaf]) -> None:
     for child in node.children.values():
         attributes = (*above, child.attribute)
         if child.leaf is not None:
@@ -190,7 +198,7 @@ def _collect(node: _Node, above: tuple[str, ...], checks: tuple[Check, ...], lea
         _collect(child, attributes, checks, leaves)
 
 
-def _struct(node: _Node, checks: tuple[Check, ...], *, typed: bool) -> tuple[type[Struct], bool]:
+def _struct(node: Node, checks: tuple[Check, ...], *, typed: bool) -> tuple[type[Struct], bool]:
     """Return the struct of an object, and whether all objects in it must be there."""
     members: list[tuple[str, Any, Any]] = []
     needed = True
@@ -210,7 +218,7 @@ def _struct(node: _Node, checks: tuple[Check, ...], *, typed: bool) -> tuple[typ
     return struct, needed and (required or not node.name)
 
 
-def _inner_member(child: _Node, kind: type[Struct], *, typed: bool, needed: bool) -> tuple[str, Any, Any]:
+def _inner_member(child: Node, kind: type[Struct], *, typed: bool, needed: bool) -> tuple[str, Any, Any]:
     if not typed:
         return child.attribute, kind | str | int | float | bool | list[Any] | None | UnsetType, UNSET
     default = msgspec.NODEFAULT if needed else msgspec.field(default_factory=kind)

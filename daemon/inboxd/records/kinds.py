@@ -204,7 +204,7 @@ class SourceCheck(Check):
         """Return the canonical column of sources, ``None`` if any is not valid."""
         return super().many([None if value == b"null" else value for value in column], scope)
 
-    def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:
+    def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:  # noqa: ARG002 - sources are typed
         if None in column or UNSET in column:
             return None
         done = list(map(self._read, column))

@@ -19,7 +19,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from inboxd.model import FieldType
 from inboxd.records.checks import Value
-from inboxd.records.fields import RAW, CompiledFeed, Shapes
+from inboxd.records.fields import MEMBERS, RAW, CompiledFeed, Node, Shapes
 from inboxd.records.scan import MAX_NESTING
 
 _STRINGS: Final = (FieldType.TEXT, FieldType.TIMESTAMP, FieldType.DATE)
@@ -87,16 +87,39 @@ def too_deep(raw: bytes | Raw, depth: int) -> bool:
 
 def doubled(shapes: Shapes, window: Window, columns: list[list[Value]], *, escapes: bool) -> list[int]:
     """Return the indexes of the records that may have a declared name twice."""
-    if _names_counted(shapes, window, columns, escapes=escapes):
+    if escapes and shapes.escaped_name.search(window.chunk):
+        return [index for index, raw in enumerate(window.sources()) if _has_double(bytes(raw))]
+    if _names_counted(shapes, window, columns):
         return []
-    return [index for index, raw in enumerate(window.sources()) if _has_double(bytes(raw))]
+    return [index for index, raw in enumerate(window.sources()) if not _names_once(bytes(raw), shapes.root)]
 
 
-def _names_counted(shapes: Shapes, window: Window, columns: list[list[Value]], *, escapes: bool) -> bool:
+def _names_once(raw: bytes, node: Node) -> bool:
+    """Tell whether each declared name of an object stands in it once at most, all names being written without escapes.
+
+    A name stands in the object itself as often as in its text, less as often as in the texts of its values.
+    """
+    members = MEMBERS.one(raw)
+    values = b""
+    for name, child in node.children.items():
+        found = name in members
+        count = raw.count(child.quoted)
+        if count != found:
+            values = values or b"\n".join(members.values())
+            if count - values.count(child.quoted) != found:
+                return False
+        if found and child.children and not _inner_names_once(bytes(members[name]), child):
+            return False
+    return True
+
+
+def _inner_names_once(raw: bytes, node: Node) -> bool:
+    return not raw.startswith(b"{") or _names_once(raw, node)
+
+
+def _names_counted(shapes: Shapes, window: Window, columns: list[list[Value]]) -> bool:
     """Tell whether each declared name stands in the window exactly as often as msgspec found it."""
     if not shapes.provable or (not window.typed and shapes.inner):
-        return False
-    if escapes and shapes.escaped_name.search(window.chunk):
         return False
     records = len(window.records)
     for name, leaves in shapes.names:

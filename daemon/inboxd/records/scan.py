@@ -117,18 +117,20 @@ class Scanner:
         """Read one token and return where it ends; ``pos`` itself, in the same state, when it is not all there."""
         state = self._state
         if state is _State.AFTER:
-            return self._separator(text, pos)
-        if state >= _State.STRING:
-            return self._string(text, pos, final=final)
-        if state is _State.COLON:
-            return self._colon(text, pos)
-        if state in (_State.NAME, _State.FIRST_NAME):
-            return self._run(_MEMBERS, _State.NAME, text, pos) or self._name(text, pos)
-        if text[pos] == ord("]") and state is _State.FIRST:
-            return self._close(pos)
-        if self._closers and self._closers[-1] == ord("]"):
-            return self._run(_ELEMENTS, _State.VALUE, text, pos) or self._value(text, pos, final=final)
-        return self._value(text, pos, final=final)
+            end = self._separator(text, pos)
+        elif state >= _State.STRING:
+            end = self._string(text, pos, final=final)
+        elif state is _State.COLON:
+            end = self._colon(text, pos)
+        elif state in (_State.NAME, _State.FIRST_NAME):
+            end = self._run(_MEMBERS, _State.NAME, text, pos) or self._name(text, pos)
+        elif text[pos] == ord("]") and state is _State.FIRST:
+            end = self._close(pos)
+        elif self._closers and self._closers[-1] == ord("]"):
+            end = self._run(_ELEMENTS, _State.VALUE, text, pos) or self._value(text, pos, final=final)
+        else:
+            end = self._value(text, pos, final=final)
+        return end
 
     def _run(self, pattern: re.Pattern[bytes], then: _State, text: bytes, pos: int) -> int:
         """Read many simple elements or members at once; return 0 if there are none."""
