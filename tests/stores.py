@@ -16,7 +16,6 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-import psycopg
 import pytest
 
 from inboxd.model import (
@@ -71,28 +70,33 @@ def postgres_server() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(params=DATABASES)
-def make_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeUrl]:
-    """Return a maker of URLs of new, empty databases, on SQLite and on PostgreSQL."""
-    if request.param == "sqlite":
-        numbers = count(1)
-        yield lambda: f"sqlite:///{tmp_path}/inboxd-{next(numbers)}.db"
-        return
-    import psycopg  # noqa: PLC0415 - the same
+@pytest.fixture
+def make_postgres_url(postgres_server: str) -> Iterator[MakeUrl]:
+    """Return a maker of URLs of new, empty databases on PostgreSQL."""
+    import psycopg  # noqa: PLC0415 - tests on SQLite need no driver for it
 
-    server: str = request.getfixturevalue("postgres_server")
     made: list[str] = []
 
     def make() -> str:
         made.append(f"inboxd_{os.getpid()}_{os.urandom(4).hex()}")
-        with psycopg.connect(server, autocommit=True) as connection:
+        with psycopg.connect(postgres_server, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {made[-1]}")
-        return server.replace("/postgres?", f"/{made[-1]}?")
+        return postgres_server.replace("/postgres?", f"/{made[-1]}?")
 
     yield make
-    with psycopg.connect(server, autocommit=True) as connection:
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
         for name in made:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=DATABASES)
+def make_url(request: pytest.FixtureRequest, tmp_path: Path) -> MakeUrl:
+    """Return a maker of URLs of new, empty databases, on SQLite and on PostgreSQL."""
+    if request.param == "postgres":
+        make: MakeUrl = request.getfixturevalue("make_postgres_url")
+        return make
+    numbers = count(1)
+    return lambda: f"sqlite:///{tmp_path}/inboxd-{next(numbers)}.db"
 
 
 @pytest.fixture
@@ -113,7 +117,7 @@ def open_empty(make_url: MakeUrl) -> Iterator[OpenEmpty]:
         store.close()
 
 
-def make_feed(  # noqa: PLR0913 - a feed has that many sides
+def make_feed(
     name: str = "events",
     *,
     table: str | None = None,
