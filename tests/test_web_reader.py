@@ -6,7 +6,7 @@ import asyncio
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -32,9 +32,9 @@ FOR_EVER: Final = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM 
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    """Return a database with its tables, and some runs in it."""
-    url = f"sqlite:///{tmp_path}/inboxd.db"
+def url(make_url: Callable[[], str]) -> str:
+    """Return a database with its tables, and some runs in it: on SQLite, and on PostgreSQL."""
+    url = make_url()
     with open_store(url) as store:
         store.upgrade()
         with store.writing() as connection:
@@ -167,14 +167,16 @@ def test_an_error_is_not_kept_for_long(reader: Reader) -> None:
     asyncio.run(scenario())
 
 
-def test_every_question_of_the_page_is_backed_by_an_index(url: str, feeds: tuple[Feed, ...]) -> None:
+def test_every_question_of_the_page_is_backed_by_an_index(tmp_path: Path, feeds: tuple[Feed, ...]) -> None:
     """No page scans the lineage or the dead letters; every run is read only for all time, and for a key's history.
 
     A key's history seeks in the lineage once a run, which is what an index on the lineage's keys would cost more than.
     """
     now = datetime.now(UTC)
     asked: list[tuple[str, object]] = []
+    url = f"sqlite:///{tmp_path}/inboxd.db"
     with open_store(url) as store:
+        store.upgrade()
         store.prepare(feeds)
     with open_store(url, readonly=True) as store:
         with store.reading() as connection:
@@ -218,3 +220,23 @@ def _plans(store: Store, asked: list[tuple[str, object]]) -> list[tuple[str, lis
             rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()  # type: ignore[arg-type]
             found.append((statement, [str(row[3]) for row in rows]))
     return found
+
+
+def test_every_page_can_be_asked_of_both_databases(url: str, feeds: tuple[Feed, ...]) -> None:
+    """What each page shows comes from SQLite and from PostgreSQL alike."""
+    with open_store(url) as store:
+        store.prepare(feeds)
+    now = datetime.now(UTC)
+    with open_store(url, readonly=True) as store:
+        for window in Window:
+            found = overview(store, feeds, window, now)
+            assert found.trend.total.runs == 59
+            assert found.trend.p50_ms == 30
+            assert found.recent[0].duration_ms == 1
+            assert found.feeds[0].last_success is not None
+        page = run_page(store, 1, ("a", 1))
+        assert page is not None
+        assert page.run.job_name == "events"
+        assert run_page(store, 1_000, None) is None
+        assert record_page(store, feeds, "nobody", None).feeds == []
+        assert letters_page(store, feed=None, code=None, before=None).letters == []

@@ -132,6 +132,8 @@ class Renderer:
         self._environment.filters.update(
             number=words.number,
             span=words.span,
+            rough=words.rough,
+            brief=words.brief,
             ms=words.milliseconds,
             size=words.size,
             percent=words.percent,

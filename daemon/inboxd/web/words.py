@@ -12,6 +12,7 @@ from inboxd.clock import moment
 MINUTE: Final = 60
 HOUR: Final = 3_600
 DAY: Final = 86_400
+LONG: Final = 10_000_000
 UNMISTAKABLE: Final = 18 * HOUR
 _PASSWORD: Final = re.compile(r"://[^\s/]*@|\b(?:ssl)?password=\S+", re.IGNORECASE)
 _PATH: Final = re.compile(r"(?<![\w./-])(?:/[^\s/'\":;,()]+)+/(?=[^\s/])")
@@ -40,6 +41,17 @@ def span(seconds: float) -> str:
     if whole < DAY:
         return _two(whole, HOUR, "h", MINUTE, "min")
     return _two(whole, DAY, "d", HOUR, "h")
+
+
+def rough(seconds: float) -> str:
+    """Return a span in its largest unit alone, for where there is little room: ``310 d``."""
+    amount, unit, *_ = span(seconds).split(" ")
+    return f"{amount} {unit}"
+
+
+def brief(value: int) -> str:
+    """Return a number whole while it is short, else rounded: ``1,234,567``, ``12.3M``."""
+    return number(value) if value < LONG else short(value)
 
 
 def _two(whole: int, large: int, large_unit: str, small: int, small_unit: str) -> str:
