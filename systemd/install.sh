@@ -76,7 +76,8 @@ put() {
 put_files() {
     put "$here/sysusers.d/inboxd.conf" /etc/sysusers.d/inboxd.conf
     systemd-sysusers inboxd.conf
-    install -d -m 750 -o root -g inboxd /etc/inboxd
+    # The folder may be seen by all: who may not read the config is told so, and not that there is none.
+    install -d -m 755 /etc/inboxd
     [ -e /etc/inboxd/inboxd.toml ] ||
         install -m 640 -o root -g inboxd "$here/inboxd.toml" /etc/inboxd/inboxd.toml
     put "$here/tmpfiles.d/inboxd.conf" /etc/tmpfiles.d/inboxd.conf

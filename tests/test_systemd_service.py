@@ -102,7 +102,8 @@ def test_senders_see_neither_the_data_nor_touch_each_others_files(service: Servi
     run = service.machine.run
     assert run("rm", "-f", f"{INBOX}/of-bob.ndjson", user="carol", check=False).returncode == 1
     for user in ("bob", "eve"):
-        for path in (DATA, f"{DATA}/inboxd.db", "/etc/inboxd/inboxd.toml"):
+        assert run("cat", "/etc/inboxd/inboxd.toml", user=user, check=False).returncode == 1
+        for path in (DATA, f"{DATA}/inboxd.db"):
             assert run("cat", path, user=user, check=False).returncode == 1, (user, path)
             assert run("ls", path, user=user, check=False).returncode == 2, (user, path)
     assert run("ls", INBOX, user="eve", check=False).returncode == 2
