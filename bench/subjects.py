@@ -70,11 +70,14 @@ def _seed(source: Path, database: Path) -> list[str]:
     return [sys.executable, str(PEERS / "seed.py"), str(source), str(database)]
 
 
-def _floor(source: Path, database: Path) -> list[str]:
-    try:
-        return [str(floor.program(WORK / "floor")), str(source), str(database)]
-    except floor.NotBuilt as reason:
-        raise Missing(str(reason)) from reason
+def _floor(*options: str) -> Callable[[Path, Path], list[str]]:
+    def command(source: Path, database: Path) -> list[str]:
+        try:
+            return [str(floor.program(WORK / "floor")), str(source), str(database), *options]
+        except floor.NotBuilt as reason:
+            raise Missing(str(reason)) from reason
+
+    return command
 
 
 INBOXD_LOAD: Final = Subject("inboxd", "inboxd load", _inboxd)
@@ -82,8 +85,9 @@ DUCKDB: Final = Subject("duckdb", "DuckDB", _peer("duckdb_upsert.py"), scheme="d
 SEED: Final = Subject("seed", "the seed program", _seed)
 POLARS: Final = Subject("polars", "polars + ADBC", _peer("polars_adbc.py"))
 SQLITE_UTILS: Final = Subject("sqlite_utils", "sqlite-utils", _peer("sqlite_utils_upsert.py"))
-FLOOR: Final = Subject("c", "the C program", _floor)
-PEER_SUBJECTS: Final = (DUCKDB, SEED, POLARS, SQLITE_UTILS, FLOOR)
+FLOOR: Final = Subject("c", "the C program", _floor())
+SORTING_FLOOR: Final = Subject("c_sorting", "the C program when it sorts in its own memory", _floor("presorted"))
+PEER_SUBJECTS: Final = (DUCKDB, SEED, POLARS, SQLITE_UTILS, FLOOR, SORTING_FLOOR)
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,9 @@
 """The bare loop for small files: inboxd's own SQL statements, commits, fsyncs, renames, a hash and a log line a file.
 
-Nothing else of it: no scan, no lease, no checks of the file, no validation, no errors, no signals. Runs under inboxd's
-interpreter, because it uses the same driver and takes the statements from inboxd.   small_files.py INBOX DATABASE
+Nothing else of inboxd: no scan, no lease, no checks of the file, no validation, no errors, no signals. What it says to
+SQLite it takes from inboxd itself: the first two files go through inboxd's pipeline, the statements of the second are
+recorded, and for every other file they are said again with that file's values. So they are the same by construction.
+small_files.py INBOX DATABASE
 """
 
 # ruff: noqa: PTH103, PTH104, PTH106, PTH116 - the calls that inboxd itself makes
@@ -12,23 +14,25 @@ import hashlib
 import json
 import os
 import sys
-import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from inboxd.clock import SystemClock
 from inboxd.config import load_settings
+from inboxd.inbox.claim import Source
+from inboxd.model import Feed, Outcome
+from inboxd.pipeline import Job, Pipeline
 from inboxd.store import open_store
-from inboxd.store.sqlite import BEGIN_RUN, SqliteStore
-from inboxd.store.sqlite_file import FIND_DUPLICATE, LAST_FINISHED, SUCCEED, WATERMARK
-from inboxd.store.sqlite_scratch import Scratch
-from inboxd.store.sqlite_sql import FeedSql
+from inboxd.store.sqlite_driver import driver
 
-Execute = Callable[..., Any]  # the driver ships no types
+FIRST_RUN = 1_000_000
+"""Run ids start here, so that none is taken for a record's number when the statements are recorded."""
+LIMIT = 1 << 30
 
 
 class Record(msgspec.Struct, gc=False):
@@ -43,73 +47,138 @@ class Record(msgspec.Struct, gc=False):
 DECODER = msgspec.json.Decoder(list[Record])
 
 
+class Recording(driver.Connection):  # type: ignore[misc]  # the driver ships no types
+    """inboxd's connection, which writes down what it is told."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.said: list[tuple[str, list[Any] | None]] = []
+        """Statements with their values: one set, or for ``executemany`` a list of sets."""
+        opened.append(self)
+
+    def execute(self, statement: str, values: Any = ()) -> Any:
+        """Note the statement and run it."""
+        self.said.append((statement, values))
+        return super().execute(statement, values)
+
+    def executemany(self, statement: str, sets: Iterable[Any]) -> Any:
+        """Note the statement with all its sets of values and run it."""
+        noted = [tuple(values) for values in sets]
+        self.said.append((statement, noted))
+        return super().executemany(statement, noted)
+
+
+opened: list[Recording] = []
+
+
+class File:
+    """What one small file puts into its statements: the values that are its own and no other's, the run's id last."""
+
+    def __init__(self, path: str, name: str, claim: str) -> None:
+        handle = os.open(path, os.O_RDONLY)
+        data = os.read(handle, LIMIT)
+        os.fsync(handle)
+        os.close(handle)
+        rows = sorted((r.key, r.name, r.value, f"{r.ts[:-1]}.000000Z") for r in DECODER.decode(data))
+        digest = hashlib.sha256(data).hexdigest()
+        self.values = [name, claim, len(data), digest, *(value for row in rows for value in row), 0]
+
+
+class Script:
+    """The statements of one file, with places where the next file's values go."""
+
+    def __init__(self, connection: Recording, example: File) -> None:
+        places: dict[Any, deque[int]] = {}
+        for place, value in enumerate(example.values):
+            places.setdefault(value, deque()).append(place)
+        self._execute = super(Recording, connection).execute
+        self._executemany = super(Recording, connection).executemany
+        self._lines = [(statement, _template(values, places)) for statement, values in connection.said]
+
+    def say(self, file: File) -> None:
+        """Say it all again for another file; the first statement with an answer gives the run its id."""
+        for statement, values in self._lines:
+            if isinstance(values, list):
+                self._executemany(statement, [_filled(one, file.values) for one in values])
+                continue
+            answer = self._execute(statement, _filled(values, file.values)).fetchall()
+            if "RETURNING id" in statement:
+                file.values[-1] = answer[0][0]
+
+
+def _template(values: Any, places: Mapping[Any, deque[int]]) -> Any:
+    """Return values as pairs of a place (or ``None``) and the value that is the same for every file."""
+    if isinstance(values, list):
+        return [_template(one, places) for one in values]
+    if isinstance(values, dict):
+        return {name: (_next(places.get(value)), value) for name, value in values.items()}
+    return tuple((_next(places.get(value)), value) for value in values)
+
+
+def _next(places: deque[int] | None) -> int | None:
+    """Return a value's place. One that several rows have is met in their order, so its places take turns."""
+    if places is None:
+        return None
+    places.rotate(-1)
+    return places[-1]
+
+
+def _filled(template: Any, values: list[Any]) -> Any:
+    if isinstance(template, dict):
+        return {name: same if place is None else values[place] for name, (place, same) in template.items()}
+    return tuple([same if place is None else values[place] for place, same in template])
+
+
 def main(inbox: Path, database: Path) -> None:
     """Load every file of a folder."""
-    feed = load_settings(None, {}, inbox.parent).feeds[0]
-    store = open_store(f"sqlite:///{database}")
-    assert isinstance(store, SqliteStore)
-    store.upgrade()
-    store.prepare([feed])
-    connection = store._connection  # noqa: SLF001 - opened as inboxd opens it, then used without inboxd
-    sql = Scratch(connection, database.parent).statements(feed)
-    execute = connection.execute
-    processed = inbox.parent / "data" / "processed"
+    folder = inbox.parent
+    processed = folder / "data" / "processed"
     processed.mkdir(parents=True, exist_ok=True)
-    log = (inbox.parent / "data" / "log").open("wb", buffering=0)
     with os.scandir(inbox) as entries:
         names = sorted(entry.name for entry in entries)
-    for number, name in enumerate(names):
-        claimed = f"{inbox}/.claimed/{number}"
-        os.makedirs(claimed)
-        path = f"{claimed}/{name}"
-        os.rename(f"{inbox}/{name}", path)
-        size, digest, counts = _load(execute, sql, path, name, str(number))
-        os.rename(path, processed / name)
-        _sync(str(processed))
-        _sync(claimed)
-        line = {
-            "timestamp": _now(),
-            "level": "info",
-            "event": "file_loaded",
-            "file": name,
-            "size": size,
-            "sha256": digest,
-        }
-        log.write(json.dumps({**line, "rows_in": counts, "rows_out": counts}).encode() + b"\n")
-        os.rmdir(claimed)
-    store.close()
+    connect = driver.connect
+    driver.connect = lambda *arguments, **options: connect(*arguments, factory=Recording, **options)
+    script: Script | None = None
+    with open_store(f"sqlite:///{database}") as store, (folder / "data" / "log").open("wb", buffering=0) as log:
+        feed = load_settings(None, {}, folder).feeds[0]
+        store.upgrade()
+        store.prepare([feed])
+        opened[0].execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('etl_runs', ?)", (FIRST_RUN,))
+        pipeline = Pipeline(store, SystemClock(), "bench", LIMIT)
+        for number, name in enumerate(names):
+            claim = f"bench-{number}"
+            claimed = f"{inbox}/.claimed/{claim}"
+            os.makedirs(claimed)
+            path = f"{claimed}/{name}"
+            os.rename(f"{inbox}/{name}", path)
+            if script is not None:
+                script.say(File(path, name, claim))
+            elif number == 0:
+                _through_inboxd(pipeline, feed, path, name, claim)  # makes what is made once
+            else:
+                script = _recorded(pipeline, feed, path, name, claim)
+            os.rename(path, processed / name)
+            _sync(str(processed))
+            _sync(claimed)
+            log.write(json.dumps({"timestamp": _now(), "event": "file_loaded", "file": name}).encode() + b"\n")
+            os.rmdir(claimed)
 
 
-def _load(execute: Execute, sql: FeedSql, path: str, name: str, claim: str) -> tuple[int, str, int]:
-    began = time.monotonic()
-    execute("PRAGMA main.synchronous = NORMAL")
-    run = execute(BEGIN_RUN, ("events", _now(), name, os.stat(path).st_size, claim, "bench")).fetchall()[0][0]
-    file = os.open(path, os.O_RDONLY)
-    data = os.read(file, 1 << 20)
-    os.fsync(file)
-    os.close(file)
-    digest = hashlib.sha256(data).hexdigest()
-    rows = [(r.key, r.name, r.value, f"{r.ts[:-1]}.000000Z", place) for place, r in enumerate(DECODER.decode(data), 1)]
-    execute("BEGIN")
-    rows.sort()
-    flat = tuple(chain.from_iterable(rows))
-    execute(sql.stage(1, len(rows)), flat)
-    execute("COMMIT")
-    execute("PRAGMA main.synchronous = FULL")
-    execute("BEGIN IMMEDIATE")
-    execute(FIND_DUPLICATE, ("events", digest)).fetchone()
-    execute(LAST_FINISHED).fetchone()
-    execute(WATERMARK, ("events",)).fetchone()
-    newest = max(row[3] for row in rows)
-    values = {"run": run, "feed": "events", "table": "target", "watermark": None, "now": _now()}
-    loaded = execute(sql.upsert((1, 1), False, False), values).rowcount
-    execute(sql.lineage((1, 1), False), values)
-    execute(sql.advance, {**values, "reached": newest})
-    took = int((time.monotonic() - began) * 1000)
-    execute(SUCCEED, (loaded, loaded, 0, 0, 0, took, _now(), len(data), digest, newest, None, run))
-    execute(sql.empty_first_run)
-    execute("COMMIT")
-    return len(data), digest, loaded
+def _recorded(pipeline: Pipeline, feed: Feed, path: str, name: str, claim: str) -> Script:
+    for connection in opened:
+        connection.said.clear()
+    run = _through_inboxd(pipeline, feed, path, name, claim)
+    (connection,) = [one for one in opened if one.said]
+    example = File(path, name, claim)
+    example.values[-1] = run
+    return Script(connection, example)
+
+
+def _through_inboxd(pipeline: Pipeline, feed: Feed, path: str, name: str, claim: str) -> int:
+    size = os.stat(path).st_size
+    verdict = pipeline.process(Job(feed, name, size, lambda: Source(path, max_size=LIMIT), claim=claim))
+    assert verdict.outcome is Outcome.LOADED, verdict
+    return verdict.run_id
 
 
 def _sync(folder: str) -> None:
