@@ -29,6 +29,7 @@ from inboxd.presence import DaemonState, Published, Waiting
 from inboxd.store import open_store
 from inboxd.web import live, protocol, serve
 from inboxd.web.address import Address, AddressError, host_of
+from inboxd.web.guard import Pace
 
 
 @dataclass(slots=True)
@@ -308,6 +309,16 @@ def test_verdicts_are_counted_as_they_are_given(page: Served) -> None:
     """Each verdict of the daemon is in the next scrape, whoever else listens to it."""
     page.loop.on_verdict(Verdict(Outcome.LOADED, 1, "events", "a.json", Counts(3, 3), duration_ms=4))
     assert 'inboxd_records_total{feed="events",outcome="loaded"} 3.0' in page.get("/metrics")[1]
+
+
+def test_requests_come_in_a_burst_and_then_at_a_steady_pace() -> None:
+    """Who asks now and then never waits; who asks without end is slowed down to the pace, and forgiven with time."""
+    pace = Pace(per_second=10, burst=5)
+    assert [pace.delay(100.0) for _ in range(5)] == pytest.approx([0.0] * 5)
+    assert [pace.delay(100.0) for _ in range(3)] == pytest.approx([0.1, 0.2, 0.3])
+    assert pace.delay(100.4) == pytest.approx(0.0)
+    assert pace.delay(100.4) == pytest.approx(0.1)
+    assert [pace.delay(200.0) for _ in range(6)] == pytest.approx([0.0] * 5 + [0.1])
 
 
 @pytest.mark.parametrize(
