@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from inboxd.clock import Clock, stamp
-from inboxd.errors import DatabaseFault, FileFault, Interrupted, WorldFault
+from inboxd.errors import RUN_TAKEN, DatabaseFault, FileFault, Interrupted, WorldFault
 from inboxd.held import Held, HeldFiles, pause_after
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.claim import Claim, Source, forget, new_claim_id, release, take
@@ -111,7 +111,7 @@ class Daemon:
             progressed = self._pass()
             if progressed:
                 continue
-            if self.database_attempts or not (self.survey.settling or self._coming()):
+            if self.database_attempts or not (self.survey.settling or self._coming() or self.recovery.waiting):
                 break
             self.wake.wait(self._patience())
         self._tidy(whole=True)
@@ -125,7 +125,8 @@ class Daemon:
         for verdict in self.recovery.unsaid():
             if verdict.outcome is Outcome.FAILED:
                 self._report_again(verdict)
-            log_verdict(self.log, verdict, archived=None, recovered=verdict.outcome is not Outcome.FAILED)
+            if not self.recovery.said(verdict.run_id):
+                log_verdict(self.log, verdict, archived=None, recovered=verdict.outcome is not Outcome.FAILED)
         for held in self.recovery.at_start():
             self.held.add(held)
 
@@ -201,6 +202,8 @@ class Daemon:
         for held in self.held.due(self.clock.monotonic()):
             if self.stopping():
                 break
+            if held.attempts and self._lost_to_another(held):
+                continue
             if held.verdict is not None:
                 self._finish(held, held.verdict)
                 done += 1
@@ -272,12 +275,31 @@ class Daemon:
             ignore_watermark=held.retry,
         )
 
+    def _lost_to_another(self, held: Held) -> bool:
+        """Tell whether another daemon took this file over meanwhile; then it is no longer of our concern."""
+        try:
+            if self.lost or self.recovery.still_ours(held.claim):
+                return False
+        except WorldFault:
+            return False  # nobody can tell before the database is back
+        self._yield(held)
+        return True
+
+    def _yield(self, held: Held) -> None:
+        """Leave a file to the daemon that has it by now. Should that one die, it is found again like any other."""
+        self.held.remove(held)
+        self.store.let_go(held.claim.id)
+        emit(self.log, Event.FILE_TAKEN_OVER, feed=held.feed, file=held.claim.name)
+
     def _settled_meanwhile(self, held: Held) -> bool:
         """After a lost connection the ledger knows whether the COMMIT went through; ask it before trying again."""
         found = self.recovery.verdict_of(held.claim)
         if found is None:
             return False
         self._database_is_well()
+        if self.recovery.shared and not self.lost and not os.path.lexists(held.claim.path):
+            self._yield(held)  # another daemon asked the ledger first, and has moved the file
+            return True
         self._finish(held, found)
         return True
 
@@ -298,6 +320,7 @@ class Daemon:
         if archived is not None:
             self.held.remove(held)
             forget(held.claim)
+            self.store.let_go(held.claim.id)
 
     def _say(self, held: Held, verdict: Verdict, archived: str | None) -> None:
         if held.said:
@@ -325,6 +348,9 @@ class Daemon:
         """Let the file wait for the world, and everything else too where the database is at fault."""
         if fault.code == "changed_while_reading" and self._let_settle_again(held):
             return
+        if fault.code == RUN_TAKEN:
+            self._yield(held)
+            return
         if fault.code == GONE and not self.lost and self._forget(held):
             return
         if isinstance(fault, DatabaseFault):
@@ -336,6 +362,7 @@ class Daemon:
         if os.path.lexists(held.claim.path):
             return False
         self.store.drop_claim(held.claim.id)
+        self.store.let_go(held.claim.id)
         self.held.remove(held)
         emit(self.log, Event.FILE_GONE, feed=held.feed, file=held.claim.name)
         return True
@@ -349,6 +376,7 @@ class Daemon:
         if not release(self.folders.inbox.root, held.claim):
             return False
         self.held.remove(held)
+        self.store.let_go(held.claim.id)
         emit(self.log, Event.FILE_UNSETTLED, file=held.claim.name, reason="changed while it was read; it settles again")
         return True
 
@@ -401,8 +429,10 @@ class Daemon:
                 continue  # committed: the next start only moves it
             try:
                 self.store.drop_claim(held.claim.id)
+            except DatabaseFault:
+                break  # the next start finds the claims; to ask again for each would take longer than a stop may
             except WorldFault:
-                continue  # the next start finds the claim
+                continue  # it is another daemon's by now
             release(self.folders.inbox.root, held.claim)
             self.held.remove(held)
 

@@ -41,6 +41,8 @@ class InboxdError(Exception):
         self.hint = hint
 
 
+RUN_TAKEN: Final = "run_taken"
+"""Another daemon has this file by now: the one thing to do is to leave it to that one."""
 MEND_AND_RETRY: Final = "mend the file and drop it again, or mend it where it lies and run `inboxd retry` with its name"
 
 

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Self, TextIO, cast
@@ -59,6 +59,11 @@ class Event(StrEnum):
         "file_gone",
         "warning",
         "somebody took a claimed file away before it was loaded; nothing of it was loaded",
+    )
+    FILE_TAKEN_OVER = (
+        "file_taken_over",
+        "info",
+        "another daemon has this file by now, after this one had lost the database; what becomes of it is said there",
     )
     FILE_NOT_MOVABLE = "file_not_movable", "warning", "a file cannot be renamed out of the inbox, so it is not read"
     ALL_REJECTED = "all_rejected", "warning", "there were records, and every one not skipped was rejected"
@@ -152,6 +157,43 @@ def open_log(*, fmt: str, level: str, file: Path | None, stream: TextIO | None =
             cache_logger_on_first_use=True,
         ),
     )
+
+
+_VERDICTS: Final = tuple(
+    f'"event":"{event}"'.encode()
+    for event in (Event.FILE_LOADED, Event.FILE_DUPLICATE, Event.FILE_FAILED, Event.FILE_RECOVERED)
+)
+_BLOCK: Final = 1 << 20
+_FURTHEST: Final = 64 << 20
+"""So many bytes back a line is looked for (some 200,000 files); a start must not read years of log."""
+
+
+def is_said(file: Path | None, run_id: int) -> bool:
+    """Tell whether the log has a run's verdict: a crash may have come just after the line."""
+    mark = f'"run_id":{run_id},'.encode()
+    try:
+        return file is not None and any(mark in line and _is_verdict(line) for line in _backwards(file))
+    except OSError:
+        return False
+
+
+def _is_verdict(line: bytes) -> bool:
+    return any(event in line for event in _VERDICTS)
+
+
+def _backwards(file: Path) -> Iterator[bytes]:
+    """Yield a file's lines, the last one first, in no more memory than a block and a line."""
+    with file.open("rb") as log:
+        end = log.seek(0, os.SEEK_END)
+        last = max(0, end - _FURTHEST)
+        rest = b""
+        while end > last:
+            begin = max(last, end - _BLOCK)
+            log.seek(begin)
+            rest, *lines = (log.read(end - begin) + rest).split(b"\n")
+            yield from reversed(lines)
+            end = begin
+        yield rest
 
 
 class _Tee:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from inboxd.clock import Clock, stamp
@@ -19,7 +20,9 @@ POISON: Final = "poison"
 POISON_AFTER: Final = 3
 """So many crashes in the middle of one claim, and the file goes to ``failed/``: it must not hold a daemon in a loop."""
 SHARED_GRACE_S: Final = 60.0
-"""On a shared inbox a claim without a run may be another daemon's, just being made or just being left."""
+"""On a shared inbox an empty claim may be another daemon's, just being made or just being left."""
+UNBEGUN_GRACE_S: Final = 5.0
+"""A claim without a run may be another daemon's that is about to begin it: milliseconds, if its database is well."""
 LOOK_EVERY_S: Final = 2.0
 """How often a shared inbox is searched for the claims of daemons that have died."""
 
@@ -35,7 +38,13 @@ class Recovery:
     host: str
     log: Logger
     shared: bool = False
+    said: Callable[[int], bool] = lambda _run_id: False
+    """Whether a run's verdict is in the log: a crash may have come right after it, and it is said only once."""
+    waiting: bool = False
+    """Whether the last look left a claim alone that may be nobody's, but is too young to tell."""
     _next_look: float = 0.0
+    _unbegun: dict[str, float] = field(default_factory=dict)
+    """When (monotonic seconds) each claim without a run was first seen."""
 
     def at_start(self) -> Iterator[Held]:
         """Mark the runs whose daemon is gone, and yield every claim it left with what is to be done."""
@@ -44,7 +53,10 @@ class Recovery:
 
     def left(self, mine: Container[str]) -> Iterator[Held]:
         """Yield the claims, oldest first, that are not ``mine`` and that no living daemon works on."""
-        for claim in sorted(claims(self.root()), key=lambda claim: (claim.mtime_ns, claim.name)):
+        self.waiting = False
+        found = sorted(claims(self.root()), key=lambda claim: (claim.mtime_ns, claim.name))
+        self._unbegun = {claim.id: self._unbegun[claim.id] for claim in found if claim.id in self._unbegun}
+        for claim in found:
             held = None if claim.id in mine else self._held(claim)
             if held is not None:
                 yield held
@@ -64,13 +76,14 @@ class Recovery:
             yield from self.left(mine)
 
     def _held(self, claim: Claim) -> Held | None:
-        if self.shared and not self.store.abandoned(claim.id, stamp(self.clock.now())):
+        if self.shared and not self._taken_over(claim):
             return None
         runs = self.store.runs_of_claim(claim.id)
         feed = runs[0].job_name if runs else self._feed_of(claim)
         held = Held(claim, feed, stamp(self.clock.now()), retry=claim.retry)
         held.verdict = _ended(runs)
         held.recovered = held.verdict is not None
+        held.said = held.verdict is not None and self.said(held.verdict.run_id)
         if held.verdict is None and sum(run.error_code == INTERRUPTED for run in runs) >= POISON_AFTER:
             msg = f"the daemon died {POISON_AFTER} times while it worked on this file"
             fault = FileFault(POISON, msg, "look at the log before each start; then retry the file")
@@ -78,6 +91,32 @@ class Recovery:
         elif held.verdict is None:
             emit(self.log, Event.FILE_RETRIED, file=claim.name, feed=feed, interrupted=len(runs))
         return held
+
+    def _taken_over(self, claim: Claim) -> bool:
+        """Make ours a claim whose daemon is dead; tell whether it is."""
+        if not self.store.runs_of_claim(claim.id) and self._is_young(claim):
+            self.waiting = True
+            return False
+        if not self.store.take_over(claim.id, stamp(self.clock.now())):
+            return False
+        if os.path.lexists(claim.path):
+            return True
+        self.store.let_go(claim.id)  # its daemon was just done with it
+        return False
+
+    def _is_young(self, claim: Claim) -> bool:
+        """Judge by the file's own time, and by ours: the clock of another host or of a file server may be off."""
+        now = self.clock.monotonic()
+        seen = self._unbegun.setdefault(claim.id, now)
+        try:
+            age_s = self.clock.now().timestamp() - os.stat(claim.folder).st_ctime
+        except FileNotFoundError:
+            return True
+        return now - seen < UNBEGUN_GRACE_S and age_s < UNBEGUN_GRACE_S
+
+    def still_ours(self, claim: Claim) -> bool:
+        """Tell whether no other daemon has taken this claim over while the database was out of reach."""
+        return not self.shared or self.store.keep(claim.id)
 
     def verdict_of(self, claim: Claim) -> Verdict | None:
         """Return how the ledger says this claim ended, or ``None`` while it has not."""

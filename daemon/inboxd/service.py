@@ -29,7 +29,7 @@ from inboxd.inbox.archive import Archive
 from inboxd.inbox.scan import Inbox
 from inboxd.inbox.settle import Kind
 from inboxd.inbox.watch import Watch
-from inboxd.log import Event, Logger, emit, open_log
+from inboxd.log import Event, Logger, emit, is_said, open_log
 from inboxd.model import Edge, Hook, Late, Step, printable
 from inboxd.notify import Notifier
 from inboxd.operate.retention import Retention
@@ -42,6 +42,8 @@ from inboxd.wake import Wake
 
 GRACE_S: Final = 5.0
 """After TERM the current file may take this long to finish; then it is rolled back. systemd allows ten seconds."""
+MIGRATION_S: Final = 3_600.0
+"""How long the service manager is asked to wait for a start that has to migrate a large database first."""
 STATE_EVERY_S: Final = 1.0
 LAST_MOMENT_S: Final = 253_402_300_799.0
 """The last second of the year 9999: a file's mtime may be beyond it, a timestamp may not."""
@@ -57,6 +59,7 @@ class Signals:
     reload: bool = False
     stop_by: float = float("inf")
     reason: str = ""
+    _told: bool = False
 
     def install(self) -> None:
         """Take TERM, INT and HUP; the main thread must call this."""
@@ -78,6 +81,11 @@ class Signals:
     def is_stopping(self) -> bool:
         """Tell whether an orderly stop was asked for."""
         return self.stopping
+
+    def newly_stopping(self) -> bool:
+        """Tell, once, that a stop was asked for."""
+        newly, self._told = self.stopping and not self._told, self.stopping
+        return newly
 
     def check(self) -> None:
         """Raise ``Interrupted`` when the time a stop leaves to the current file is over."""
@@ -119,10 +127,13 @@ class Service:
                 lock.acquire_inbox(settings.inbox.path)
 
             def tick() -> None:
+                if signals.newly_stopping():
+                    notifier.stopping()
                 signals.check()
                 now = self._published.beat = self.clock.monotonic()
                 notifier.watchdog(now)
 
+            notifier.need_time(MIGRATION_S)
             store = stack.enter_context(self._store(log, tick))
             daemon = self._daemon(store, log, wake, signals, tick, shared=shared)
             daemon.on_pass = lambda daemon: self._after_pass(daemon, signals, notifier)
@@ -132,7 +143,8 @@ class Service:
                 daemon.drain()
             else:
                 daemon.run(lambda: self._ready(daemon, log, notifier))
-            notifier.stopping()
+            if signals.newly_stopping() or once:
+                notifier.stopping()
             self._write_state(daemon, gone=True)
             emit(log, Event.DAEMON_STOPPED, reason=signals.reason or "once", files=daemon.tally.total)
         if once and daemon.database_attempts:
@@ -170,6 +182,7 @@ class Service:
                 host,
                 log,
                 shared=shared,
+                said=lambda run_id: is_said(self.settings.log.file, run_id),
             ),
             retention=Retention(store, self.settings.archive, self.settings.retention, self.clock),
             log=log,

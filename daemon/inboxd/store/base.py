@@ -196,7 +196,10 @@ class Store(Protocol):
         ...
 
     def drop_claim(self, claim: str) -> None:
-        """Delete the claim's ``running`` row, if it has one: an orderly stop, or a file that settles again."""
+        """Delete the claim's ``running`` row, if it has one: an orderly stop, or a file that settles again.
+
+        Raises ``WorldFault`` ``run_taken`` when the claim is another daemon's by now.
+        """
         ...
 
     # What a crash left
@@ -209,8 +212,19 @@ class Store(Protocol):
         """
         ...
 
-    def abandoned(self, claim: str, finished_at: str) -> bool:
-        """Tell whether no living daemon works on this claim; its ``running`` row, if any, becomes ``interrupted``."""
+    def take_over(self, claim: str, finished_at: str) -> bool:
+        """Make ours a claim that no living daemon holds, and tell whether it was so.
+
+        Its ``running`` row, if any, becomes ``interrupted``. Until ``let_go`` no other daemon gets it.
+        """
+        ...
+
+    def keep(self, claim: str) -> bool:
+        """Tell whether a claim is still ours; a lost connection may have given it to another daemon."""
+        ...
+
+    def let_go(self, claim: str) -> None:
+        """Give a claim up: its file was moved to where it belongs."""
         ...
 
     def runs_of_claim(self, claim: str) -> list[RunRow]:

@@ -1,8 +1,8 @@
 """The store on PostgreSQL: any number of daemons, on any number of hosts.
 
-A daemon that works on a claim, or has put it off, holds a session's advisory lock named after it, and inside the file's
-transaction the run's row too. Both go with the session, so that another daemon can tell the dead from the living, and
-takes a claim over only if it can have both.
+A daemon holds a session's advisory lock for each of its claims, from before its run begins until its file is moved, and
+inside the file's transaction the run's row too. Both go with the session, so that another daemon can tell the dead from
+the living, and takes a claim over only if it can have both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import psycopg
 
 from inboxd.clock import SystemClock, stamp
-from inboxd.errors import DatabaseFault, InboxdError, WorldFault
+from inboxd.errors import RUN_TAKEN, DatabaseFault, InboxdError, WorldFault
 from inboxd.model import Cursor, Feed, RunStart
 from inboxd.store.base import RunEnd, RunRow
 from inboxd.store.feed_tables import (
@@ -28,6 +28,7 @@ from inboxd.store.feed_tables import (
     wanted_shape,
 )
 from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, run_row
+from inboxd.store.postgres_claims import CLAIM_LOCK, INTERRUPT, OF_CLAIM, OF_NOBODY, RUNNING, Claims
 from inboxd.store.postgres_driver import PostgresFaults, TickingConnection, connect, translated
 from inboxd.store.postgres_file import PostgresFile
 from inboxd.store.postgres_sql import KEY_COLLATION, TYPES, FeedSql
@@ -41,8 +42,6 @@ SCHEMA_LOCK: Final = 0x696E626F7864
 
 BEGIN: Final = "BEGIN; SET LOCAL synchronous_commit TO DEFAULT"
 """The session's own setting is off, for rows that need not be durable; what must be waits for the disk."""
-CLAIM_LOCK: Final = "hashtextextended('inboxd claim ' || {claim}, 0)"
-
 BEGIN_RUN: Final = (
     "INSERT INTO etl_runs (job_name, status, started_at, file_name, file_size, claim, host) "
     "SELECT %(job)s, 'running', %(started_at)s::timestamptz, %(file_name)s, %(file_size)s::bigint, %(claim)s, %(host)s "
@@ -56,18 +55,6 @@ FAIL_RUN: Final = (
     "UPDATE etl_runs SET status = 'failure', duration_ms = %s, finished_at = %s::timestamptz, "
     "file_size = COALESCE(%s, file_size), content_sha256 = %s, error_code = %s, error = %s "
     "WHERE id = %s AND status = 'running'"
-)
-INTERRUPT: Final = (
-    "WITH gone AS MATERIALIZED "
-    "(SELECT id, claim FROM etl_runs WHERE status = 'running' AND {which} FOR UPDATE SKIP LOCKED) "
-    "UPDATE etl_runs SET status = 'failure', finished_at = %(finished_at)s::timestamptz, error_code = 'interrupted', "
-    "error = 'the daemon ended in the middle of this file' "
-    f"WHERE id IN (SELECT id FROM gone WHERE pg_try_advisory_xact_lock({CLAIM_LOCK.format(claim='claim')})) "
-    f"RETURNING {RUN_COLUMNS}"
-)
-ALIVE: Final = (
-    "SELECT 1 FROM etl_runs WHERE claim = %(claim)s AND status = 'running' UNION ALL "
-    f"SELECT 1 WHERE NOT pg_try_advisory_xact_lock({CLAIM_LOCK.format(claim='%(claim)s::text')})"
 )
 SHAPE: Final = (
     "SELECT a.attname, format_type(a.atttypid, a.atttypmod), array_position(i.indkey::int2[], a.attnum) "
@@ -90,8 +77,7 @@ class PostgresStore(Ledger):
         self._slots: dict[str, FeedSql] = {}
         self._created: set[FeedSql] = set()
         self._feeds_met = 0
-        self._locks: dict[str, int] = {}
-        self._claim_of: dict[int, str] = {}
+        self._claims = Claims()
         with self._faults:
             self._connected()
 
@@ -114,10 +100,9 @@ class PostgresStore(Ledger):
     # Connections
 
     def _connected(self) -> TickingConnection:
-        """Return the connection; after a loss a new one, on which temporary tables and claims' locks are gone."""
+        """Return the connection; after a loss a new one, on which there are no temporary tables."""
         if self._open is None or self._open.closed:
             self._created.clear()
-            self._locks.clear()
             try:
                 self._open = connect(self._url, readonly=self.readonly, tick=self._tick)
             except psycopg.OperationalError as error:
@@ -126,6 +111,7 @@ class PostgresStore(Ledger):
                 raise DatabaseFault(code, fault.message, fault.hint) from error
             if not self.readonly:
                 self._open.execute("SET synchronous_commit = off")
+                self._claims.reconnected(self._open)
         return self._open
 
     @contextmanager
@@ -133,7 +119,7 @@ class PostgresStore(Ledger):
         """Run statements of the ledger in one durable transaction."""
         with self._faults:
             connection = self._connected()
-            connection.execute(BEGIN)
+            connection.execute(self._claims.unlocking() + BEGIN)
             try:
                 yield connection
                 connection.execute("COMMIT")
@@ -214,13 +200,12 @@ class PostgresStore(Ledger):
         }
         with self._faults:
             connection = self._connected()
-            values["ours"] = start.claim in self._locks
+            values["ours"] = start.claim in self._claims
             row = connection.execute(BEGIN_RUN, values).fetchone()
         if row is None:
-            raise WorldFault("run_taken", f"claim {start.claim} is another daemon's", "it works on this file")
+            raise _taken(f"claim {start.claim}")
         if start.claim is not None:
-            self._locks[start.claim] = row[1]
-            self._claim_of[row[0]] = start.claim
+            self._claims.note(start.claim, row[1])
         return int(row[0])
 
     @contextmanager
@@ -229,25 +214,15 @@ class PostgresStore(Ledger):
         with self._faults:
             connection = self._connected()
             sql = self._statements(connection, feed)
-            connection.execute(BEGIN)
+            connection.execute(self._claims.unlocking() + BEGIN)
         try:
-            file = PostgresFile(connection, sql, run_id, now=self._now, force=force, release=self._release(run_id))
+            file = PostgresFile(connection, sql, run_id, now=self._now, force=force)
             yield file
         except BaseException:
             _roll_back(connection)
             raise
-        if file.committed:
-            self._forget(run_id)
-        else:
+        if not file.committed:
             _roll_back(connection)
-
-    def _release(self, run_id: int) -> str:
-        """Return the statement that lets go of the claim of this run, to be sent with its COMMIT."""
-        lock = self._locks.get(self._claim_of.get(run_id, ""))
-        return "" if lock is None else f"; SELECT pg_advisory_unlock({lock})"
-
-    def _forget(self, run_id: int) -> None:
-        self._locks.pop(self._claim_of.pop(run_id, ""), None)
 
     def _statements(self, connection: TickingConnection, feed: Feed) -> FeedSql:
         sql = self._slots.get(feed.name)
@@ -261,45 +236,56 @@ class PostgresStore(Ledger):
 
     def fail(self, run_id: int, end: RunEnd) -> None:
         """Turn the run's row from running to failure, durably: its file is moved next."""
-        self._end(run_id, FAIL_RUN, (*failure_values(end), run_id))
+        with self._durably() as connection:
+            if connection.execute(FAIL_RUN, (*failure_values(end), run_id)).rowcount != 1:
+                raise _taken(f"run {run_id}")
 
     def drop(self, run_id: int) -> None:
         """Delete a ``running`` row."""
-        self._end(run_id, "DELETE FROM etl_runs WHERE id = %s AND status = 'running'", (run_id,))
+        with self._durably() as connection:
+            connection.execute("DELETE FROM etl_runs WHERE id = %s AND status = 'running'", (run_id,))
 
     def drop_claim(self, claim: str) -> None:
         """Delete the claim's ``running`` row, if it has one."""
-        run_id = next((run_id for run_id, held in self._claim_of.items() if held == claim), 0)
-        self._end(run_id, "DELETE FROM etl_runs WHERE claim = %s AND status = 'running'", (claim,))
-
-    def _end(self, run_id: int, statement: str, values: tuple[object, ...]) -> None:
-        with self._faults:
-            connection = self._connected()
-            connection.execute(BEGIN)
-            try:
-                connection.execute(statement, values)
-                connection.execute("COMMIT" + self._release(run_id))
-            except BaseException:
-                _roll_back(connection)
-                raise
-        self._forget(run_id)
+        with self._durably() as connection:
+            if not self._claims.keep(connection, claim):
+                raise _taken(f"claim {claim}")
+            connection.execute("DELETE FROM etl_runs WHERE claim = %s AND status = 'running'", (claim,))
 
     # What a crash left
 
     def interrupt_abandoned(self, finished_at: str) -> list[RunRow]:
         """Turn the ``running`` rows of claims whose daemon's session is gone into failures."""
-        return self._interrupt("claim IS NOT NULL", finished_at, None)
+        return self._interrupt(OF_NOBODY, finished_at, None)
 
-    def abandoned(self, claim: str, finished_at: str) -> bool:
-        """Tell whether no living daemon works on this claim; its ``running`` row, if any, becomes ``interrupted``."""
-        self._interrupt("claim = %(claim)s", finished_at, claim)
-        with self._durably() as connection:
-            return connection.execute(ALIVE, {"claim": claim}).fetchone() is None
+    def take_over(self, claim: str, finished_at: str) -> bool:
+        """Make ours a claim that no living daemon holds, and tell whether it was so."""
+        with self._faults:
+            connection = self._connected()
+            if claim not in self._claims and not self._claims.may_take_over():
+                return False
+            if not self._claims.keep(connection, claim):
+                return False
+        self._interrupt(OF_CLAIM, finished_at, claim)
+        with self._faults:
+            free = connection.execute(RUNNING, (claim,)).fetchone() is None
+        if not free:  # its row is locked: somebody is at work in the file's transaction
+            self._claims.let_go(claim)
+        return free
+
+    def keep(self, claim: str) -> bool:
+        """Tell whether a claim is still ours; a lost connection may have given it to another daemon."""
+        with self._faults:
+            return self._claims.keep(self._connected(), claim)
+
+    def let_go(self, claim: str) -> None:
+        """Give a claim up: its file was moved to where it belongs."""
+        self._claims.let_go(claim)
 
     def _interrupt(self, which: str, finished_at: str, claim: str | None) -> list[RunRow]:
         with self._durably() as connection:
             values = {"finished_at": finished_at, "claim": claim}
-            rows = connection.execute(INTERRUPT.format(which=which), values).fetchall()
+            rows = connection.execute(INTERRUPT.format(ids=which), values).fetchall()
         return [run_row(row) for row in rows]
 
     # SQLAlchemy's connections, for questions and repairs
@@ -343,6 +329,10 @@ class PostgresStore(Ledger):
             if value is not None:
                 statement = "INSERT INTO watermarks (name, value, updated_at) VALUES (%s, %s, %s::timestamptz)"
                 connection.execute(statement, (feed.name, str(value), updated_at))
+
+
+def _taken(what: str) -> WorldFault:
+    return WorldFault(RUN_TAKEN, f"{what} is another daemon's", "it works on this file")
 
 
 def _roll_back(connection: TickingConnection) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from inboxd.errors import WorldFault
+from inboxd.errors import RUN_TAKEN, WorldFault
 from inboxd.model import Batch, Counts, Cursor, Feed, Late, Outcome, Reject
 from inboxd.store.base import Classified, RunEnd
 from inboxd.store.cursors import Extent, at_or_below, from_database, from_text
@@ -46,7 +46,6 @@ class PostgresFile:
         *,
         now: Callable[[], str],
         force: bool,
-        release: str,
     ) -> None:
         self._connection = connection
         self._sql = sql
@@ -54,7 +53,6 @@ class PostgresFile:
         self._run_id = run_id
         self._now = now
         self._force = force
-        self._release = release
         self._faults = PostgresFaults()
         self._values: dict[str, object] = {
             "run": run_id,
@@ -76,7 +74,7 @@ class PostgresFile:
         with self._faults:
             own = self._connection.execute(OWN_RUN, (self._run_id,)).fetchone()
         if own is None:
-            raise WorldFault("run_taken", f"run {self._run_id} is no longer ours", "another daemon works on this file")
+            raise WorldFault(RUN_TAKEN, f"run {self._run_id} is no longer ours", "another daemon works on this file")
 
     def stage(self, batch: Batch) -> None:
         """Take one window of records into temporary tables."""
@@ -234,12 +232,12 @@ class PostgresFile:
                 self._connection.execute(SUPERSEDE, (self._run_id, self._feed.name, verdict.sha256))
             updated = self._connection.execute(SUCCEED, (*success_values(end), self._run_id)).rowcount
         if updated != 1:
-            raise WorldFault("run_taken", f"run {self._run_id} is no longer ours", "another daemon works on this file")
+            raise WorldFault(RUN_TAKEN, f"run {self._run_id} is no longer ours", "another daemon works on this file")
 
     def commit(self) -> None:
         """Make it durable. If the connection is lost in here, only the ledger can tell the outcome."""
         with self._faults:
-            self._connection.execute("COMMIT" + self._release)
+            self._connection.execute("COMMIT")
         self.committed = True
 
 

@@ -294,11 +294,19 @@ class SqliteStore(Ledger):
             ).fetchall()
         return [run_row(row) for row in rows]
 
-    def abandoned(self, claim: str, finished_at: str) -> bool:
+    def take_over(self, claim: str, finished_at: str) -> bool:
         """Turn the claim's ``running`` row into an interrupted one: on SQLite no other daemon can be at work."""
         with self._durably() as connection:
             connection.execute(f"{INTERRUPT} claim = ?", (finished_at, claim))
         return True
+
+    def keep(self, claim: str) -> bool:
+        """Tell that the claim is still ours: the daemon's lock sees to it."""
+        del claim
+        return True
+
+    def let_go(self, claim: str) -> None:
+        """Do nothing: there is nobody who could want the claim."""
 
     # SQLAlchemy's connections, for questions and repairs
 
