@@ -52,6 +52,7 @@ TIMES = {
     "2026-01-15T10:30:00.1234569999Z": "2026-01-15T10:30:00.123456Z",
     "2026-01-15T23:59:59.999999999Z": "2026-01-15T23:59:59.999999Z",
     "2026-01-15 10:30:00,123": "2026-01-15T10:30:00.123000Z",
+    "2026-01-15T10:30:00,123456Z": "2026-01-15T10:30:00.123456Z",
     "2026-01-15T10:30:00+05:30": "2026-01-15T05:00:00.000000Z",
     "2026-01-15T10:30:00-0800": "2026-01-15T18:30:00.000000Z",
     "2026-01-15 10:30:00+00": "2026-01-15T10:30:00.000000Z",
@@ -485,6 +486,21 @@ def test_a_path_leads_through_objects_only() -> None:
         assert _code(text, NESTED) == "missing_repo"
         rows, rejects = read(b"\n".join([good, text, good]), NESTED)
         assert ([row[-1] for row in rows], [reject.record_no for reject in rejects]) == ([1, 3], [2])
+
+
+@pytest.mark.parametrize("more", ("", ',"other":{"repo":1,"count":"x","actor":{"repo":2}}'))
+def test_a_name_twice_on_the_way_is_refused_if_any_value_is_invalid(more: str) -> None:
+    """The rule holds inside objects, and for the objects on the way; names that stand elsewhere are nothing to it."""
+    good = '{"actor":{"repo":"r","stats":{"count":2}},"ts":"2026-01-15"' + more + "}"
+    inner = good.replace('"repo":"r"', '"repo":5,"repo":"r"')
+    outer = good.replace('{"actor"', '{"actor":{"repo":"q","stats":{"count":"x"}},"actor"')
+    right = good.replace('"repo":"r"', '"repo":"q","repo":"r"')
+    texts = [good, inner, good, outer, right, good]
+    rows, rejects = read("\n".join(texts).encode(), NESTED)
+    assert [(row[0], row[-1]) for row in rows] == [("r", 1), ("r", 3), ("r", 5), ("r", 6)]
+    assert [(reject.code, reject.record_no) for reject in rejects] == [("invalid_repo", 2), ("invalid_count", 4)]
+    for number, text in enumerate(texts, 1):
+        assert judge(text.encode(), number, NESTED, now=NOW) in (*rows, *rejects)
 
 
 def test_names_that_stand_elsewhere_too_are_no_doubles() -> None:

@@ -157,7 +157,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_memory_does_not_grow_with_the_file(case: str, tmp_path: Path) -> None:
-    """Large, airy, deep, endless and packed files are read or refused in a memory that is not a matter of their size."""
+    """Large, airy, deep, endless and packed files are read or refused in a memory that has no need to grow."""
     size, code, most = CASES[case]
     (tmp_path / "bombs.py").write_text(BOMBS, encoding="utf-8")
     tests = Path(__file__).parent
