@@ -19,6 +19,7 @@ dropins="$units/inboxd.service.d"
 share=/usr/local/share
 completions="bash:$share/bash-completion/completions/inboxd zsh:$share/zsh/site-functions/_inboxd
     fish:$share/fish/vendor_completions.d/inboxd.fish"
+manual=$share/man/man1/inboxd.1
 
 say() { printf 'inboxd: %s\n' "$*"; }
 die() { printf 'inboxd: %s\n' "$*" >&2; exit 1; }
@@ -99,6 +100,11 @@ put_completions() {
     done
 }
 
+put_manual() {
+    install -d "$(dirname "$manual")"
+    "$root/bin/python" -m inboxd.cli.man >"$manual" || rm -f "$manual"
+}
+
 # A drop-in is a link to the shipped one, so that an upgrade reaches it.
 enable_drop_in() {
     shipped="$root/share/$1.conf"
@@ -119,6 +125,7 @@ switch_to() {
     install -d /usr/local/bin
     ln -sfn "$root/bin/inboxd" /usr/local/bin/inboxd
     put_completions
+    put_manual
     changed=yes
 }
 
@@ -179,6 +186,7 @@ do_uninstall() {
     for shell_and_place in $completions; do
         rm -f "${shell_and_place#*:}"
     done
+    rm -f "$manual"
     rm -rf "$root"
     if systemd_runs; then
         systemctl daemon-reload
