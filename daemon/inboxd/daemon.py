@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +15,7 @@ from inboxd.errors import RUN_TAKEN, DatabaseFault, FileFault, Interrupted, Worl
 from inboxd.held import Held, HeldFiles, pause_after
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.claim import Claim, Source, forget, new_claim_id, release, take
-from inboxd.inbox.faults import GONE
+from inboxd.inbox.faults import GONE, world_fault
 from inboxd.inbox.notices import Notice
 from inboxd.inbox.scan import Candidate, Inbox, Survey
 from inboxd.inbox.watch import Watch
@@ -257,6 +258,9 @@ class Daemon:
             self._give_back(held)
         except WorldFault as fault:
             self._defer(held, fault)
+        except (OSError, MemoryError) as error:  # also from reading our own code: never what is in the file
+            trouble = error if isinstance(error, OSError) else OSError(errno.ENOMEM, str(error))
+            self._defer(held, world_fault(trouble, f"working on {printable(held.claim.name)}", held.claim.path))
         except Exception as error:  # noqa: BLE001 - one file's bug must not hold up all the others
             self._bug(held, error)
         else:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from inboxd.errors import DatabaseFault
 from inboxd.model import Feed
 from inboxd.store.sqlite_driver import driver
 from inboxd.store.sqlite_sql import FeedSql
@@ -66,7 +67,11 @@ class Scratch:
         self._attached = True
 
     def _attach_file(self, folder: Path) -> None:
-        handle, path = tempfile.mkstemp(prefix=".inboxd-staging-", dir=folder)
+        try:
+            handle, path = tempfile.mkstemp(prefix=".inboxd-staging-", dir=folder)
+        except OSError as error:
+            message = f"no file to stage in can be made in {folder}: {error.strerror}"
+            raise DatabaseFault("database_unavailable", message, "look at the disk and its permissions") from error
         try:
             self._connection.execute("ATTACH ? AS scratch", (path,))
         finally:
