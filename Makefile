@@ -17,7 +17,7 @@ LOCKS := locks/build.txt locks/run.txt locks/dev.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install uninstall test lint types floors check bench bench-peers profile lock clean
+.PHONY: help run install uninstall test lint types floors check bench bench-peers profile torture lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +90,13 @@ bench: $(RUN_READY) $(PEERS_READY)  ## measure every goal into bench/RESULTS.md 
 
 profile: $(RUN_READY)  ## show where the time of a bulk load and of many small files goes
 	$(BIN)/python -m bench.profiler
+
+# --- what it survives -------------------------------------------------------------------------------------------------
+
+ROUNDS ?= 100
+
+torture: $(DEV_READY)  ## kill it, and fail its disk, at any system call; count what is lost or done twice (SEED=1 ROUNDS=100)
+	PYTHONPATH=tests $(BIN)/python tests/torture.py --rounds $(ROUNDS) $(SEED:%=--seed %)
 
 # --- upkeep -----------------------------------------------------------------------------------------------------------
 

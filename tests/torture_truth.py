@@ -1,0 +1,240 @@
+"""What must be in the tables and folders after any fault: files made by chance, and the truth about them.
+
+The truth is worked out here, from the files alone and the order in which the ledger says they were committed, by code
+that shares nothing with inboxd.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import random
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from daemons import Home
+
+CONFIG = """\
+[inbox]
+settle = "0ms"
+settle_unproven = "0ms"
+[feeds.orders]
+match = ["orders/**"]
+key = ["key"]
+cursor = "ts"
+late = "merge"
+[feeds.orders.fields]
+key = { type = "text" }
+name = { type = "text" }
+value = { type = "real" }
+ts = { type = "timestamp" }
+[feeds.events]
+late = "skip"
+"""
+LABELS = {"events": "timestamp", "orders": "ts"}
+"""What the cursor is called in the error codes of each feed."""
+
+Document = dict[str, Any]  # Any: whatever a record holds
+Lines = Counter[tuple[object, ...]]
+
+
+def feed_of(name: str) -> str:
+    """Return the feed that takes a file."""
+    return "orders" if name.startswith("orders/") else "events"
+
+
+def scenario(chance: random.Random) -> dict[str, bytes]:
+    """Make a handful of files for both feeds, oldest first: good ones, with rejects, duplicates, malformed ones."""
+    files = {
+        "a.json": _array(chance, chance.randint(2, 6)),
+        "sub/b.ndjson": _lines(chance, chance.randint(2, 6)),
+        "orders/c.json": _array(chance, chance.randint(2, 6)),
+        "orders/deep/er/d.jsonl.gz": gzip.compress(_lines(chance, chance.randint(2, 30)), mtime=0),
+        "orders/empty.json": b"[]",
+        "broken.json": b'[{"key": "a", "name": "n"},, ' + str(chance.random()).encode(),
+        "orders/large.ndjson": _lines(chance, chance.choice([100, 3000])),
+    }
+    files["sub/again.json"] = files["a.json"]
+    files["orders/again.json"] = files["orders/c.json"]
+    names = list(files)
+    chance.shuffle(names)
+    return {name: files[name] for name in names[: chance.randint(5, len(names))]}
+
+
+def _record(chance: random.Random) -> Document:
+    second = chance.randrange(60)
+    record: Document = {
+        "key": f"k{chance.randrange(40)}",
+        "name": chance.choice(["Ada", "größe", "x" * 40]),
+        "value": chance.randrange(1000) / 8,
+        "ts": f"2026-01-15T10:{chance.randrange(60):02d}:{second:02d}.{chance.randrange(10**6):06d}Z",
+    }
+    fault = chance.random()
+    if fault < 0.08:
+        record["name"] = " "
+    elif fault < 0.16:
+        record["value"] = "no number"
+    return record
+
+
+def _array(chance: random.Random, count: int) -> bytes:
+    return json.dumps([_record(chance) for _ in range(count)]).encode()
+
+
+def _lines(chance: random.Random, count: int) -> bytes:
+    return b"".join(json.dumps(_record(chance)).encode() + b"\n" for _ in range(count))
+
+
+def _records(content: bytes) -> list[Document]:
+    text = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    if text.startswith(b"["):
+        found: list[Document] = json.loads(text)
+        return found
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _fault(record: Document) -> str | None:
+    if not record["name"].strip():
+        return "missing_name"
+    return None if isinstance(record["value"], float | int) else "invalid_value"
+
+
+@dataclass
+class Truth:
+    """The tables as they must be: the files applied one after another."""
+
+    rows: dict[str, dict[str, tuple[object, ...]]] = field(default_factory=lambda: {"events": {}, "orders": {}})
+    watermarks: dict[str, str] = field(default_factory=dict)
+    letters: Lines = field(default_factory=Counter)
+    lineage: Lines = field(default_factory=Counter)
+    runs: Lines = field(default_factory=Counter)
+    loaded: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def apply(self, run: int, name: str, content: bytes) -> None:
+        """Apply one file, as the documents say it is to be applied."""
+        feed, sha = feed_of(name), hashlib.sha256(content).hexdigest()
+        earlier = self.loaded.setdefault((feed, sha), run)
+        if earlier != run:
+            self.runs[name, feed, sha, earlier, 0, 0, 0, 0, 0] += 1
+            return
+        floor = self.watermarks.get(feed) if feed == "events" else None
+        skipped = rejected = staged = 0
+        applied: dict[str, int] = {}
+        for number, record in enumerate(_records(content), 1):
+            key, fault = record["key"], _fault(record)
+            if floor is not None and record["ts"] <= floor:
+                skipped += 1
+                self.lineage[run, number, key, "skip"] += 1
+            elif fault is not None:
+                rejected += 1
+                self.letters[run, number, key, fault] += 1
+                self.lineage[run, number, key, "reject"] += 1
+            else:
+                staged += 1
+                self.lineage[run, number, key, "stage"] += 1
+                self._upsert(feed, run, number, record, applied)
+        for key, number in applied.items():
+            self.lineage[run, number, key, "stale"] -= 1
+            self.lineage[run, number, key, "load"] += 1
+            reached = str(self.rows[feed][key][3])
+            self.watermarks[feed] = max(self.watermarks.get(feed, ""), reached)
+        stale = staged - len(applied)
+        total = staged + skipped + rejected
+        self.runs[name, feed, sha, None, total, len(applied), rejected, skipped, stale] += 1
+
+    def _upsert(self, feed: str, run: int, number: int, record: Document, applied: dict[str, int]) -> None:
+        key = record["key"]
+        self.lineage[run, number, key, "stale"] += 1  # unless it is the last one of this file that was applied
+        row = self.rows[feed].get(key)
+        if row is None or record["ts"] > str(row[3]):
+            self.rows[feed][key] = (key, record["name"], float(record["value"]), record["ts"], run)
+            applied[key] = number
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is not as it must be."""
+
+    lost: list[str]
+    twice: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.lost or self.twice)
+
+
+def damage(home: Home, files: dict[str, bytes]) -> Damage:
+    """Hold tables, folders and log against the truth."""
+    lost: list[str] = []
+    twice: list[str] = []
+    for what, expected, found in _compared(home, files):
+        lost += [f"{what}: {line} (missing {count} times)" for line, count in (expected - found).items()]
+        twice += [f"{what}: {line} (too often {count} times)" for line, count in (found - expected).items()]
+    return Damage(lost, twice)
+
+
+def _compared(home: Home, files: dict[str, bytes]) -> Iterator[tuple[str, Lines, Lines]]:
+    yield "integrity", Counter([("ok",)]), Counter(home.query("PRAGMA integrity_check"))
+    ends = home.query(
+        "SELECT id, file_name FROM etl_runs WHERE status = 'success' ORDER BY finished_at, duplicate_of IS NOT NULL, id"
+    )
+    truth = Truth()
+    for run, name in ends:
+        truth.apply(run, name, files[name])
+    counts = "rows_in, rows_out, rows_rejected, rows_skipped, rows_stale"
+    columns = f"file_name, job_name, content_sha256, duplicate_of, {counts}"
+    yield "runs", truth.runs, Counter(home.query(f"SELECT {columns} FROM etl_runs WHERE status = 'success'"))
+    for feed, table in (("events", "target"), ("orders", "orders")):
+        yield (
+            table,
+            Counter(truth.rows[feed].values()),
+            _table(home, table),
+        )
+    yield "watermarks", Counter(truth.watermarks.items()), Counter(home.query("SELECT name, value FROM watermarks"))
+    yield (
+        "dead letters",
+        truth.letters,
+        Counter(home.query("SELECT run_id, record_no, record_key, error FROM dead_letters")),
+    )
+    yield "lineage", +truth.lineage, Counter(home.query("SELECT run_id, record_no, record_key, step FROM lineage"))
+    yield from _ends(home, files)
+
+
+def _table(home: Home, table: str) -> Lines:
+    try:
+        return Counter(home.query(f"SELECT key, name, value, ts, run_id FROM {table}"))
+    except sqlite3.OperationalError:  # no such table
+        return Counter()
+
+
+def _ends(home: Home, files: dict[str, bytes]) -> Iterator[tuple[str, Lines, Lines]]:
+    """Compare where the files are, what the ledger calls their end, and what was said of them."""
+    broken = {name for name in files if name.startswith("broken")}
+    good = files.keys() - broken
+    ends: Lines = Counter({(name, "success"): 1 for name in good} | {(name, "failure"): 1 for name in broken})
+    sql = "SELECT file_name, status FROM etl_runs WHERE error_code IS NULL OR error_code <> 'interrupted'"
+    yield "ends", ends, Counter(home.query(sql))
+    yield "processed", _contents(files, good), _tree(home.processed)
+    yield "failed", _contents(files, broken), _tree(home.failed, reports=False)
+    reports = Counter[tuple[object, ...]]((f"{name}.error.json",) for name in broken)
+    found = _tree(home.failed) - _tree(home.failed, reports=False)
+    yield "reports", reports, Counter[tuple[object, ...]]((name,) for name, _ in found)
+    yield "inbox", Counter(), _tree(home.inbox)
+    yield "verdicts", Counter((name,) for name in files), Counter((line["file"],) for line in home.verdicts())
+
+
+def _contents(files: dict[str, bytes], names: set[str]) -> Lines:
+    return Counter[tuple[object, ...]]((name, hashlib.sha256(files[name]).hexdigest()) for name in names)
+
+
+def _tree(folder: Path, *, reports: bool = True) -> Lines:
+    return Counter[tuple[object, ...]](
+        (os.fspath(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in folder.rglob("*")
+        if path.is_file() and (reports or not path.name.endswith(".error.json"))
+    )
