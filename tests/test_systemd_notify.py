@@ -37,6 +37,8 @@ def test_every_message_arrives_as_one_datagram(tmp_path: Path) -> None:
         assert manager.recv(4096) == b"STOPPING=1\nSTATUS=stopping"
         assert notifier.reloading(12.25)
         assert manager.recv(4096) == b"RELOADING=1\nMONOTONIC_USEC=12250000"
+        assert notifier.need_time(90)
+        assert manager.recv(4096) == b"EXTEND_TIMEOUT_USEC=90000000"
 
 
 def test_the_watchdog_is_fed_four_times_a_period_however_often_there_is_progress(tmp_path: Path) -> None:

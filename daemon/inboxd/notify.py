@@ -82,6 +82,10 @@ class Notifier:
         """Say that an orderly stop has begun."""
         return self.send("STOPPING=1", f"STATUS={_one_line(status)}")
 
+    def need_time(self, seconds: float) -> bool:
+        """Ask for that much longer, from now, to start: a migration may outlast ``TimeoutStartSec=``."""
+        return self.send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
+
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())

@@ -133,8 +133,7 @@ class Service:
                 now = self._published.beat = self.clock.monotonic()
                 notifier.watchdog(now)
 
-            notifier.need_time(MIGRATION_S)
-            store = stack.enter_context(self._store(log, tick))
+            store = stack.enter_context(self._store(log, notifier, tick))
             daemon = self._daemon(store, log, wake, signals, tick, shared=shared)
             daemon.on_pass = lambda daemon: self._after_pass(daemon, signals, notifier)
             stack.callback(daemon.watch.stop)
@@ -151,8 +150,10 @@ class Service:
             return EXIT_UNAVAILABLE
         return EXIT_FAILED if once and daemon.tally.failed else 0
 
-    def _store(self, log: Logger, tick: Callable[[], None]) -> Store:
+    def _store(self, log: Logger, notifier: Notifier, tick: Callable[[], None]) -> Store:
         store = open_store(self.settings.database.url, tick=tick)
+        if not store.schema_current():
+            notifier.need_time(MIGRATION_S)
         if store.upgrade():
             emit(log, Event.DATABASE_UPGRADED, version=__version__)
         store.prepare(self.settings.feeds)
