@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Final
@@ -26,12 +27,20 @@ class NotBuilt(Exception):
     """The floor cannot be built here; the message says what is missing."""
 
 
+SOURCE: Final = Path(__file__).with_name("peers") / "floor.c"
+
+
 def program(folder: Path) -> Path:
-    """Return the compiled program, built in ``folder`` if it is not there or older than its source."""
-    source = Path(__file__).with_name("peers") / "floor.c"
+    """Return the compiled program; raises ``NotBuilt`` where it is not there, or older than its source."""
     built = folder / "floor"
-    if built.exists() and built.stat().st_mtime > source.stat().st_mtime:
-        return built
+    if not built.exists() or built.stat().st_mtime < SOURCE.stat().st_mtime:
+        message = "the C program is not built: run `make bench-peers`"
+        raise NotBuilt(message)
+    return built
+
+
+def build(folder: Path) -> None:
+    """Build the program in ``folder``; SQLite itself is compiled once."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         message = "no C compiler (apt-get install gcc libc6-dev)"
@@ -41,23 +50,9 @@ def program(folder: Path) -> Path:
     if not library.exists():
         _fetch(folder)
         _run([compiler, *FLAGS, "-c", str(folder / "sqlite3.c"), "-o", str(library)])
-    _run(
-        [
-            compiler,
-            *FLAGS,
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            f"-I{folder}",
-            str(source),
-            str(library),
-            "-lm",
-            "-lpthread",
-            "-o",
-            str(built),
-        ]
-    )
-    return built
+    warnings = ("-Wall", "-Wextra", "-Werror")
+    output = ("-lm", "-lpthread", "-o", str(folder / "floor"))
+    _run([compiler, *FLAGS, *warnings, f"-I{folder}", str(SOURCE), str(library), *output])
 
 
 def _fetch(folder: Path) -> None:
@@ -85,3 +80,10 @@ def _run(command: list[str], folder: Path | None = None) -> str:
         message = f"{' '.join(command[:3])} … failed: {done.stderr[-500:]}"
         raise NotBuilt(message)
     return done.stdout
+
+
+if __name__ == "__main__":
+    try:
+        build(Path(sys.argv[1]))
+    except NotBuilt as reason:
+        print(f"bench: the C program was not built: {reason}", file=sys.stderr)
