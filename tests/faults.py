@@ -1,0 +1,81 @@
+"""Real faults for tests: small disks, mounts that come and go, calls that the kernel refuses, other users."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from daemons import Home
+
+QUICK = '[inbox]\nsettle = "0ms"\nsettle_unproven = "0ms"\nrescan = "1s"\n'
+"""A config for tests that wait on conditions of another kind."""
+
+
+def mount(*arguments: str | Path) -> None:
+    """Mount; where that is not allowed the test is skipped."""
+    done = subprocess.run(["mount", *map(str, arguments)], check=False, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"needs the right to mount: {done.stderr.strip()}")
+
+
+def umount(place: Path) -> None:
+    """Unmount, also if somebody still looks at it."""
+    subprocess.run(["umount", "--lazy", str(place)], check=True, capture_output=True)
+
+
+@contextmanager
+def small_disk(place: Path, size: str = "4m") -> Iterator[Path]:
+    """A filesystem of its own, as small as asked for."""
+    place.mkdir(parents=True, exist_ok=True)
+    mount("-t", "tmpfs", "-o", f"size={size}", "none", place)
+    try:
+        yield place
+    finally:
+        umount(place)
+
+
+def fill(place: Path) -> Path:
+    """Fill a disk to its last byte; removing what is returned makes room again."""
+    ballast = place / ".ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for block in (1 << 16, 1 << 12, 1):
+            try:
+                while True:
+                    file.write(bytes(block))
+            except OSError:
+                continue
+    return ballast
+
+
+def deferred(home: Home, file: str, code: str) -> Callable[[], bool]:
+    """Return the condition that a file waits for a fault of this code."""
+    return lambda: any(line["file"] == file and line["error_code"] == code for line in home.lines("file_deferred"))
+
+
+def is_whole(home: Home, name: str, content: bytes) -> bool:
+    """Tell whether a file is in ``processed/`` as it was dropped, and nowhere else."""
+    elsewhere = [path for path in (*home.inbox.rglob("*"), *home.failed.rglob("*")) if path.is_file()]
+    return (home.processed / name).read_bytes() == content and not elsewhere
+
+
+def loaded_once(home: Home, name: str) -> bool:
+    """Tell whether one run, and only one, loaded a file, and nothing is left running."""
+    sql = "SELECT status, error_code FROM etl_runs WHERE file_name = ?"
+    return home.query(sql, name) == [("success", None)] and len(home.verdicts(name)) == 1
+
+
+def rss_kib(home: Home) -> int:
+    """Return the daemon's peak of resident memory in KiB."""
+    assert home.process is not None
+    status = Path(f"/proc/{home.process.pid}/status").read_text("ascii")
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+def as_nobody(path: Path) -> None:
+    """Give a file to the user that owns nothing."""
+    os.chown(path, 65534, 65534)
