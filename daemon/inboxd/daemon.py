@@ -123,18 +123,22 @@ class Daemon:
 
     def _start(self) -> None:
         self._notice(self.watch.start())
-        for verdict in self.recovery.unsaid():
+        self._say_unsaid()
+        for held in self.recovery.at_start():
+            self.held.add(held)
+
+    def _say_unsaid(self) -> None:
+        for verdict in self.recovery.unsaid(self.held):
             if verdict.outcome is Outcome.FAILED:
                 self._report_again(verdict)
             if not self.recovery.said(verdict.run_id):
                 log_verdict(self.log, verdict, archived=None, recovered=verdict.outcome is not Outcome.FAILED)
-        for held in self.recovery.at_start():
-            self.held.add(held)
 
     def _pass(self) -> bool:
         """Do everything that can be done now; tell whether anything was."""
         self._look()
-        self._take_over(self.recovery.of_the_dead)
+        if self.recovery.is_due():
+            self._take_over(self.recovery.left)
         if self.database_attempts > 1:  # perhaps only one file's doing, such as a disk too small for it: let others try
             done = self._take_new() + self._go_on_with_held()
         else:
@@ -143,8 +147,9 @@ class Daemon:
         return bool(done)
 
     def _take_over(self, found: Callable[[HeldFiles], Iterable[Held]]) -> None:
-        """Hold the claims that nobody works on any more."""
+        """Hold the claims that nobody works on any more, and say what nobody said."""
         with suppress(WorldFault):  # it is asked again in the next pass
+            self._say_unsaid()
             for held in found(self.held):
                 self.held.add(held)
 
@@ -444,7 +449,8 @@ class Daemon:
         """Return how long nothing can be due (seconds)."""
         now = self.clock.monotonic()
         due = [now + (LOST_WAIT_S if self.lost else min(self.folders.rescan_s, self.longest_wait_s))]
-        due += [when for when in (self.survey.next_due, self.held.next_due(), self.retention.due) if when is not None]
+        times = (self.survey.next_due, self.held.next_due(), self.retention.due, self.recovery.due)
+        due += [when for when in times if when is not None]
         if self.survey.ready and self._database_pauses():
             due.append(self.database_due)
         return max(min(due) - now, 0.0)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from inboxd.clock import Clock, stamp
 from inboxd.errors import FileFault
 from inboxd.held import Held
-from inboxd.inbox.claim import Claim, claims, unsaid
+from inboxd.inbox.claim import CLAIMED, Claim, claims, unsaid
 from inboxd.log import Event, Logger, emit
 from inboxd.model import Counts, Feed, Outcome, RunStart, RunStatus, Verdict, printable
 from inboxd.store.base import RunEnd, RunRow, Store
@@ -61,19 +62,35 @@ class Recovery:
             if held is not None:
                 yield held
 
-    def unsaid(self) -> Iterator[Verdict]:
+    def unsaid(self, mine: Container[str] = ()) -> Iterator[Verdict]:
         """Yield the verdicts of files that were moved just before a crash, so that nothing was said of them."""
-        for claim_id in unsaid(self.root(), older_than_s=SHARED_GRACE_S if self.shared else 0.0):
+        for claim_id in unsaid(self.root(), ours=lambda claim_id: claim_id not in mine and self._is_left(claim_id)):
             verdict = _ended(self.store.runs_of_claim(claim_id))
             if verdict is not None:
                 yield verdict
+            self.store.let_go(claim_id)
 
-    def of_the_dead(self, mine: Container[str]) -> Iterator[Held]:
-        """On a shared inbox, yield the claims of daemons that have died since, looked for now and then."""
+    def _is_left(self, claim_id: str) -> bool:
+        """Tell whether an empty claim is a dead daemon's. One without a run is old: else another is just making it."""
+        if not self.shared:
+            return True
+        if self.store.runs_of_claim(claim_id):
+            return self.store.take_over(claim_id, stamp(self.clock.now()))
+        age_s = self.clock.now().timestamp() - Path(self.root(), CLAIMED, claim_id).stat().st_mtime
+        return age_s > SHARED_GRACE_S
+
+    @property
+    def due(self) -> float | None:
+        """When (monotonic seconds) a shared inbox is next to be searched for what dead daemons left."""
+        return self._next_look if self.shared else None
+
+    def is_due(self) -> bool:
+        """Tell whether it is time for a look, and set the time of the next."""
         now = self.clock.monotonic()
-        if self.shared and now >= self._next_look:
-            self._next_look = now + LOOK_EVERY_S
-            yield from self.left(mine)
+        if not self.shared or now < self._next_look:
+            return False
+        self._next_look = now + LOOK_EVERY_S
+        return True
 
     def _held(self, claim: Claim) -> Held | None:
         if self.shared and not self._taken_over(claim):
@@ -109,7 +126,7 @@ class Recovery:
         now = self.clock.monotonic()
         seen = self._unbegun.setdefault(claim.id, now)
         try:
-            age_s = self.clock.now().timestamp() - os.stat(claim.folder).st_ctime
+            age_s = self.clock.now().timestamp() - Path(claim.folder).stat().st_ctime
         except FileNotFoundError:
             return True
         return now - seen < UNBEGUN_GRACE_S and age_s < UNBEGUN_GRACE_S

