@@ -449,7 +449,7 @@ class Daemon:
         """Return how long nothing can be due (seconds)."""
         now = self.clock.monotonic()
         due = [now + (LOST_WAIT_S if self.lost else min(self.folders.rescan_s, self.longest_wait_s))]
-        times = (self.survey.next_due, self.held.next_due(), self.retention.due, self.recovery.due)
+        times = (self.survey.next_due, self.held.next_due(self.database_due), self.retention.due, self.recovery.due)
         due += [when for when in times if when is not None]
         if self.survey.ready and self._database_pauses():
             due.append(self.database_due)

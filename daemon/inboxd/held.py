@@ -73,9 +73,10 @@ class HeldFiles:
         """Return the files whose pause is over, oldest first."""
         return [held for held in self._held.values() if held.due <= now]
 
-    def next_due(self) -> float | None:
-        """Return when the next file is due (monotonic seconds)."""
-        return min((held.due for held in self._held.values()), default=None)
+    def next_due(self, database_due: float) -> float | None:
+        """Return when the next file can go on (monotonic seconds): one that needs the database not before its pause."""
+        dues = (held.due if held.verdict else max(held.due, database_due) for held in self._held.values())
+        return min(dues, default=None)
 
     def blocks(self, feed: str) -> bool:
         """Tell whether newer files of an ordered feed must wait behind one that the database holds up."""

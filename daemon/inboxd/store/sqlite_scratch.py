@@ -1,4 +1,4 @@
-"""Where a file is staged on SQLite: an attached file without a name, a journal or a sync."""
+"""Where a file is staged on SQLite: an attached file without a name or a sync."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ CACHE_KIB: Final = 8_192
 class Scratch:
     """Keeps the staging tables. It belongs to one connection and to the thread that owns that.
 
-    The file is unlinked as soon as it is attached, so not even ``kill -9`` leaves it behind. It has no journal: after a
-    rollback its content is undefined, and ``renew`` puts an empty one in its place.
+    The file is unlinked as soon as it is attached, so not even ``kill -9`` leaves it behind. Its journal is in memory,
+    and small, as staging hardly changes pages that were there before. Without one a full disk would leave it corrupt,
+    and SQLite cannot detach what it cannot read. After a rollback ``renew`` puts an empty file in its place.
     """
 
     def __init__(self, connection: driver.Connection, folder: Path | None) -> None:
@@ -60,7 +61,7 @@ class Scratch:
         else:
             self._attach_file(self._folder)
         execute: Callable[[str], object] = self._connection.execute
-        execute("PRAGMA scratch.journal_mode = OFF")
+        execute("PRAGMA scratch.journal_mode = MEMORY")
         execute("PRAGMA scratch.synchronous = OFF")
         execute("PRAGMA scratch.locking_mode = EXCLUSIVE")
         execute(f"PRAGMA scratch.cache_size = -{CACHE_KIB}")
