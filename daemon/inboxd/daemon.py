@@ -438,7 +438,7 @@ class Daemon:
                 continue  # committed: the next start only moves it
             try:
                 self.store.drop_claim(held.claim.id)
-            except DatabaseFault:
+            except (DatabaseFault, Interrupted):
                 break  # the next start finds the claims; to ask again for each would take longer than a stop may
             except WorldFault:
                 continue  # it is another daemon's by now
