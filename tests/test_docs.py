@@ -103,7 +103,8 @@ def test_every_invocation_in_the_documents_can_be_typed() -> None:
     """Wherever a document writes ``inboxd something``, something is a command and its options are real."""
     written = [*code_spans(), *(line for block in code_blocks("(?:console|sh)") for line in block.splitlines())]
     for line in written:
-        for invocation in re.findall(r"(?:^|[\s;|&$])inboxd ([a-z-][^|;&#>]*)", f" {line}"):
+        typed = re.sub(r"(?:-u|-aG) inboxd ", "", line)  # the user and the group of the service, not the command
+        for invocation in re.findall(r"(?:^|[\s;|&$])inboxd ([a-z-][^|;&#>]*)", f" {typed}"):
             words = invocation.split()
             while words and words[0].startswith("--"):
                 words = words[2:] if words[0] == "--config" else words[1:]
