@@ -80,3 +80,22 @@ def progress_over(files: Sequence[str]) -> Iterator[Progress]:
     with rich.progress.Progress(*columns, console=rich.console.Console(stderr=True)) as bar:
         task = bar.add_task("", total=total)
         yield Progress(lambda size: bar.update(task, advance=size))
+
+
+LONG_ROWS: Final = 200_000
+"""Fewer rows than this are copied before a bar could be seen."""
+
+
+@contextmanager
+def progress_of_rows(total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar over so many rows on standard error, if a person is looking; yields what moves it on."""
+    if total < LONG_ROWS or not sys.stderr.isatty():
+        yield lambda _rows: None
+        return
+    import rich.console  # noqa: PLC0415 - only here is a bar to be drawn
+    import rich.progress  # noqa: PLC0415 - the same
+
+    columns = (rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(), rich.progress.TimeRemainingColumn())
+    with rich.progress.Progress(*columns, console=rich.console.Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda rows: bar.update(task, advance=rows)

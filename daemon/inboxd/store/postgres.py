@@ -31,6 +31,7 @@ from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, run_row
 from inboxd.store.postgres_claims import CLAIM_LOCK, INTERRUPT, OF_CLAIM, OF_NOBODY, RUNNING, Claims
 from inboxd.store.postgres_driver import PostgresFaults, TickingConnection, connect, translated
 from inboxd.store.postgres_file import PostgresFile
+from inboxd.store.postgres_import import PostgresImport
 from inboxd.store.postgres_sql import KEY_COLLATION, TYPES, FeedSql
 from inboxd.store.revision import HEAD, refuse_newer
 
@@ -309,6 +310,12 @@ class PostgresStore(Ledger):
 
     def _translated(self, error: BaseException) -> InboxdError:
         return translated(error)
+
+    @contextmanager
+    def importing(self) -> Iterator[PostgresImport]:
+        """Begin a durable transaction to fill empty tables in; committed at the block's end or not at all."""
+        with self._durably() as connection:
+            yield PostgresImport(connection)
 
     # Reads without SQLAlchemy: those that the daemon's start and `load` need
 
