@@ -42,7 +42,9 @@ def show(context: click.Context, *, as_json: bool) -> None:
         print_json({"watermarks": found})
         return
     for one in found:
-        click.echo(f"{one['feed']}: {one['value'] or 'none yet'}" + (f" (run {one['run_id']})" if one["run_id"] else ""))
+        click.echo(
+            f"{one['feed']}: {one['value'] or 'none yet'}" + (f" (run {one['run_id']})" if one["run_id"] else "")
+        )
 
 
 @watermark.command("set")
