@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,8 +73,3 @@ def rss_kib(home: Home) -> int:
     assert home.process is not None
     status = Path(f"/proc/{home.process.pid}/status").read_text("ascii")
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
-
-
-def as_nobody(path: Path) -> None:
-    """Give a file to the user that owns nothing."""
-    os.chown(path, 65534, 65534)

@@ -195,7 +195,7 @@ def test_a_disk_that_turns_read_only_makes_files_wait(tmp_path: Path, require_ro
         eventually(deferred(home, "a.json", "read_only"))
         assert home.verdict("a.json")["rows_out"] == 1
         mount("-o", "remount,rw", disk)
-        eventually(lambda: (disk / "processed" / "a.json").exists())
+        eventually((disk / "processed" / "a.json").exists)
         eventually(lambda: not any(path.is_file() for path in home.inbox.rglob("*")))
         assert loaded_once(home, "a.json")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from daemons import Home, eventually, record
-from faults import QUICK, mount, umount
+from faults import QUICK, mount
 from inboxd.store.sqlite_driver import driver
 
 CUTS = 8
@@ -41,9 +41,9 @@ def content(number: int) -> bytes:
 def cut_power(image: Path, copy: Path) -> None:
     """Take what the disk holds at this moment, while it is being written to.
 
-    The backing file has every write that the filesystem has sent to its device, in an order that the copying does not
-    see as one moment: so the copy is read until two readings agree, which is one moment. What the filesystem still keeps
-    in memory is not in it, as in a power cut. That is the point: only what was fsynced may be relied on.
+    The backing file has every write that the filesystem has sent to its device. Copying takes a while, so it is done
+    until the image read again is the same: then the copy is the disk of one moment. What the filesystem still keeps in
+    memory is not in it, as in a power cut, and that is the point: only what was fsynced may be relied on.
     """
     for _ in range(50):
         shutil.copyfile(image, copy)
@@ -73,7 +73,7 @@ def test_after_a_power_cut_every_processed_file_has_its_rows(
         for number in range(FILES):
             home.drop(f"{number:04d}.json", content(number))
             if number in moments:
-                eventually(lambda so_far=number // 2: len(home.verdicts()) > so_far)
+                _wait_for(home, number // 2)
                 cuts.append(tmp_path / f"cut-{number}.img")
                 cut_power(image, cuts[-1])
         home.stop()
@@ -81,6 +81,10 @@ def test_after_a_power_cut_every_processed_file_has_its_rows(
         with mounted(cut, tmp_path / "after"):
             _check(Home(tmp_path / "after" / "home", QUICK))
         cut.unlink()
+
+
+def _wait_for(home: Home, files: int) -> None:
+    eventually(lambda: len(home.verdicts()) > files)
 
 
 def _check(home: Home) -> None:
@@ -108,7 +112,7 @@ def _keys(name: str) -> set[str]:
 
 
 def _rows(home: Home) -> set[str]:
-    return {key for (key,) in _ask(home, "SELECT key FROM target")}
+    return {str(key) for (key,) in _ask(home, "SELECT key FROM target")}
 
 
 def _ask(home: Home, sql: str) -> list[tuple[object, ...]]:

@@ -137,8 +137,16 @@ class Torturer:
             call = chance.choice(choices)
             when = call.number
             if path:  # numbered among the calls on that path
-                when = 1 + [one for one in calls if one.name == call.name and f"{path}>" in one.text].index(call)
-            yield Fault(kind, call.name, when, error, path, lasting=bool(error) and call.name != "read" and chance.random() < 0.5)
+                alike = [one for one in calls if one.name == call.name and f"{path}>" in one.text]
+                when = 1 + alike.index(call)
+            yield Fault(
+                kind,
+                call.name,
+                when,
+                error,
+                path,
+                lasting=bool(error) and call.name != "read" and chance.random() < 0.5,
+            )
 
     # One round
 

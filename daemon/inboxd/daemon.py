@@ -15,7 +15,7 @@ from inboxd.errors import RUN_TAKEN, DatabaseFault, FileFault, Interrupted, Worl
 from inboxd.held import Held, HeldFiles, pause_after
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.claim import Claim, Source, forget, new_claim_id, release, take
-from inboxd.inbox.faults import GONE, world_fault
+from inboxd.inbox.faults import GONE, NOT_MOVABLE, world_fault
 from inboxd.inbox.notices import Notice
 from inboxd.inbox.scan import Candidate, Inbox, Survey
 from inboxd.inbox.watch import Watch
@@ -231,23 +231,24 @@ class Daemon:
             claim = take(self.folders.inbox.root, candidate, new_claim_id())
             self.hook(Step.CLAIM, Edge.AFTER)
         except WorldFault as fault:
-            self._not_movable(candidate, fault)
+            self._not_taken(candidate, feed, fault)
             return False
         if claim is None:
             return False
         self._attempt(Held(claim, feed.name, self._now()))
         return True
 
-    def _not_movable(self, candidate: Candidate, fault: WorldFault) -> None:
-        if self.folders.inbox.set_aside(candidate, fault):
-            emit(
-                self.log,
-                Event.FILE_NOT_MOVABLE,
-                file=candidate.name,
-                error_code=fault.code,
-                error=fault.message,
-                hint=fault.hint,
-            )
+    def _not_taken(self, candidate: Candidate, feed: Feed, fault: WorldFault) -> None:
+        """Leave a file in the inbox for a while; what is not ours to move is said once, a disk in trouble each time."""
+        inbox = self.folders.inbox
+        first = inbox.set_aside(candidate, fault)
+        about = {"feed": feed.name, "file": candidate.name, "error_code": fault.code, "error": fault.message}
+        if fault.code != NOT_MOVABLE:
+            aside = inbox.aside.get(candidate.name)
+            pause = {"attempt": aside.attempts, "retry_in_s": round(aside.pause, 3)} if aside else {}
+            emit(self.log, Event.FILE_DEFERRED, **about, hint=fault.hint or None, **pause)
+        elif first:
+            emit(self.log, Event.FILE_NOT_MOVABLE, **about, hint=fault.hint)
 
     def _attempt(self, held: Held) -> None:
         """Process a claimed file once; afterwards it is done, or held with a pause."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -290,7 +291,8 @@ class Service:
                     retry_at=self._wall(held.due) if held.fault else None,
                 )
                 for held in daemon.held
-            ][:MAX_LISTED],
+            ][:MAX_LISTED]
+            + self._aside(daemon),
             unsettled=[
                 Waiting(
                     file=printable(found.name), code="not_settled", message=found.reason, since=self._wall(found.since)
@@ -298,6 +300,20 @@ class Service:
                 for found in survey.unsettled[:MAX_LISTED]
             ],
         )
+
+    def _aside(self, daemon: Daemon) -> list[Waiting]:
+        """Return the files in the inbox that cannot be claimed, and why."""
+        return [
+            Waiting(
+                file=printable(name),
+                code=aside.fault.code,
+                message=aside.fault.message,
+                since=self._wall(aside.since),
+                attempts=aside.attempts,
+                retry_at=self._wall(aside.until),
+            )
+            for name, aside in islice(daemon.folders.inbox.aside.items(), MAX_LISTED)
+        ]
 
     def _wall(self, monotonic: float) -> str:
         """Return a moment of the monotonic clock as text."""

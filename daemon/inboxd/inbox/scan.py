@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from inboxd.clock import Clock, SystemClock
 from inboxd.errors import WorldFault
-from inboxd.inbox.faults import world_fault
+from inboxd.inbox.faults import NOT_MOVABLE, world_fault
 from inboxd.inbox.mounts import is_remote
 from inboxd.inbox.names import SUFFIXES
 from inboxd.inbox.notices import FILE_UNSETTLED, SETTLE_UNPROVEN, Notice, Once
@@ -82,13 +82,16 @@ class Survey:
 
 
 @dataclass(slots=True)
-class _Aside:
-    """A file that could not be claimed."""
+class Aside:
+    """A file that could not be claimed. Times are monotonic seconds."""
 
     until: float
     pause: float
     ino: int
     look: int
+    since: float
+    fault: WorldFault
+    attempts: int = 1
 
 
 @dataclass(slots=True)
@@ -183,7 +186,7 @@ class Inbox:
         self._settling = Settling(settle, settle_unproven, self._clock)
         self._remote = remote
         self._device: int | None = None
-        self._aside: dict[str, _Aside] = {}
+        self._aside: dict[str, Aside] = {}
         self._look = 0
         self._last_full = float("-inf")
         self._last_cost = 0.0
@@ -208,15 +211,22 @@ class Inbox:
                 self._hints[name] = kind
         return True
 
-    def set_aside(self, candidate: Candidate, _fault: WorldFault) -> bool:
+    def set_aside(self, candidate: Candidate, fault: WorldFault) -> bool:
         """Do not offer a file that could not be claimed for a while; tell whether this is the first time for it."""
         now = self._clock.monotonic()
         aside = self._aside.get(candidate.name)
         first = aside is None or aside.ino != candidate.ino
         pause = FIRST_ASIDE_S if first or aside is None else min(aside.pause * 2, LONGEST_ASIDE_S)
         if aside is not None or len(self._aside) < SET_ASIDE:
-            self._aside[candidate.name] = _Aside(now + pause, pause, candidate.ino, self._look)
+            since, attempts = (now, 0) if first or aside is None else (aside.since, aside.attempts)
+            found = Aside(now + pause, pause, candidate.ino, self._look, since, fault, attempts + 1)
+            self._aside[candidate.name] = found
         return first
+
+    @property
+    def aside(self) -> Mapping[str, Aside]:
+        """The files that could not be claimed, by their names, and why."""
+        return self._aside
 
     def resettle(self, name: str) -> None:
         """Let a file settle anew that changed while it was read. To be called before it is put back."""
@@ -300,6 +310,8 @@ class Inbox:
             aside.look = self._look
             if aside.until > self._settling.now and aside.ino == found.ino:
                 gathered.wait(aside.until)
+                if aside.fault.code != NOT_MOVABLE and self._ordered(found.feed):
+                    gathered.block(found, aside.until)  # the disk's trouble passes; newer files do not overtake it
                 return
         due = self._settling.still(found, kind)
         if due is not None:
