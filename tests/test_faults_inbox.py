@@ -82,11 +82,10 @@ def test_an_inbox_that_is_unmounted_is_told_and_what_it_held_is_loaded_when_it_i
     require_root()
     with Home(tmp_path, QUICK) as home:
         home.start()
-        mount("-t", "tmpfs", "none", home.inbox)
-        eventually(lambda: home.lines("inbox_restored"), "inbox_restored")
-        (home.inbox / "mounted.json").write_bytes(one(1))
-        home.verdict("mounted.json")
-        umount(home.inbox)
+        with small_disk(home.inbox):
+            eventually(lambda: home.lines("inbox_restored"), "inbox_restored")
+            (home.inbox / "mounted.json").write_bytes(one(1))
+            home.verdict("mounted.json")
         eventually(lambda: len(home.lines("inbox_restored")) == 2, "inbox_restored, again")
         home.drop("beneath.json", one(2))
         home.verdict("beneath.json")
