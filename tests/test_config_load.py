@@ -378,6 +378,19 @@ def test_inboxd_does_not_write_into_its_own_inbox(tmp_path: Path) -> None:
     assert load(tmp_path, '[archive]\nprocessed = "inbox2"\n').archive.processed == tmp_path / "inbox2"
 
 
+def test_an_archive_folder_holds_nothing_of_ours(tmp_path: Path) -> None:
+    """``archive.keep`` removes whatever is old in processed/: so no database, log, inbox or failed file may be there."""
+    holds = f"must not be in archive.processed ({tmp_path}/data), which holds senders' files alone"
+    assert faults(
+        tmp_path, '[archive]\nprocessed = "data"\nfailed = "data/failed"\n[inbox]\npath = "data/inbox"\n'
+    ) == [
+        f"inboxd.toml: database.url: {holds}",
+        f"inboxd.toml: log.file: {holds}",
+        f"inboxd.toml:3: archive.failed: {holds}",
+        f"inboxd.toml:5: inbox.path: {holds}",
+    ]
+
+
 def test_a_scan_without_a_pause_is_refused(tmp_path: Path) -> None:
     """A rescan of 0s would keep a core busy."""
     assert faults(tmp_path, '[inbox]\nrescan = "0s"\n') == ['inboxd.toml:2: inbox.rescan: must be at least "100ms"']

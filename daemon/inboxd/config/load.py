@@ -192,17 +192,21 @@ class _Builder:
             return None
 
     def _hold_apart(self, settings: Settings) -> None:
-        """Note what inboxd would write into its own inbox: it would find it there and load it."""
-        inbox = settings.inbox.path
-        outputs = {
-            ("archive", "processed"): settings.archive.processed,
-            ("archive", "failed"): settings.archive.failed,
-            ("log", "file"): settings.log.file,
-        }
+        """Note what inboxd would write into its own inbox, where it would find and load it, and what ``archive.keep``
+        would remove with the files of an archive folder.
+        """
+        inbox, archive = settings.inbox.path, settings.archive
+        folders = {("archive", "processed"): archive.processed, ("archive", "failed"): archive.failed}
+        files = {("log", "file"): settings.log.file}
         if not settings.database.is_postgres:
-            outputs["database", "url"] = settings.database.sqlite_path
-        for key, path in outputs.items():
+            files["database", "url"] = settings.database.sqlite_path
+        for key, path in (folders | files).items():
             if path is not None and path.is_relative_to(inbox):
                 self._faults.add(key, f"must not be in the inbox ({inbox})")
-        if settings.archive.processed == settings.archive.failed:
+        if archive.processed == archive.failed:
             self._faults.add(("archive", "failed"), "must not be the same folder as archive.processed")
+            return
+        for key, path in ({("inbox", "path"): inbox} | folders | files).items():
+            for (_, name), folder in folders.items():
+                if path is not None and path != folder and path.is_relative_to(folder):
+                    self._faults.add(key, f"must not be in archive.{name} ({folder}), which holds senders' files alone")
