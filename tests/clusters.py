@@ -109,6 +109,7 @@ class PostgresHome(Home):
     """A folder in which a daemon works on PostgreSQL. ``url`` is the tests' own way to the database."""
 
     url: str = ""
+    password: str | None = None
 
     def environment(self) -> dict[str, str]:
         """Return the environment that commands run in."""
@@ -116,7 +117,7 @@ class PostgresHome(Home):
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:  # Any: whatever the columns hold
         """Ask the database; moments come as the canonical text that SQLite holds."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
+        with psycopg.connect(self.url, password=self.password, autocommit=True) as connection:
             found = connection.execute(sql.encode(), values).fetchall()
         return [tuple(map(_canonical, row)) for row in found]
 
