@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import alembic.autogenerate
 import pytest
@@ -16,6 +17,7 @@ from inboxd.model import Extra, FieldType, Late
 from inboxd.store import open_store
 from inboxd.store.base import RunRow, Store
 from inboxd.store.revision import HEAD, KNOWN
+from inboxd.store.schema import migrate
 from inboxd.store.tables import etl_runs, metadata
 from stores import MakeUrl, OpenEmpty, batches, load, make_feed, query, row
 
@@ -65,6 +67,22 @@ def test_the_code_knows_the_newest_migration() -> None:
     scripts = ScriptDirectory(inboxd.store.migrations.__path__[0])
     assert scripts.get_current_head() == HEAD
     assert {script.revision for script in scripts.walk_revisions()} == KNOWN
+
+
+def test_a_new_database_is_as_if_it_had_been_migrated(tmp_path: Path) -> None:
+    """The tables that a new SQLite database is given at once are, word for word, those that the migrations make."""
+    schemas = []
+    for name in ("migrated.db", "made.db"):
+        with open_store(f"sqlite:///{tmp_path}/{name}") as store:
+            if name == "migrated.db":
+                with store.writing() as connection:
+                    assert migrate(connection)
+            assert store.upgrade() == (name == "made.db")
+            assert store.schema_current()
+            with store.reading() as connection:
+                rows = connection.execute(sa.text("SELECT type, name, sql FROM sqlite_schema ORDER BY type, name"))
+                schemas.append([(kind, name, " ".join((sql or "").split())) for kind, name, sql in rows])
+    assert schemas[1] == schemas[0], f"write this to migrations/new/{HEAD}.sqlite.sql: {schemas[0]}"
 
 
 def test_upgrade_says_whether_it_did_anything(make_url: MakeUrl) -> None:

@@ -29,6 +29,7 @@ from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, run_row
 from inboxd.store.revision import HEAD, refuse_newer
 from inboxd.store.sqlite_driver import SqliteFaults, driver, is_busy, refuse_old_sqlite, translated
 from inboxd.store.sqlite_file import SqliteFile
+from inboxd.store.sqlite_new import HAS_REVISION, make_tables
 from inboxd.store.sqlite_scratch import Scratch
 from inboxd.store.sqlite_sql import TYPES
 
@@ -195,7 +196,7 @@ class SqliteStore(Ledger):
     def schema_current(self) -> bool:
         """Tell whether the control tables are of this version of inboxd; raises if they are of a later one."""
         with self._faults:
-            known = self._connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'alembic_version'").fetchone()
+            known = self._connection.execute(HAS_REVISION).fetchone()
             row = known and self._connection.execute("SELECT version_num FROM alembic_version").fetchone()
         refuse_newer(row[0] if row else None)
         return bool(row) and row[0] == HEAD
@@ -204,6 +205,9 @@ class SqliteStore(Ledger):
         """Migrate the control tables; returns whether anything was to do."""
         if self.schema_current():
             return False
+        with self._durably() as writing:
+            if make_tables(writing):
+                return True
         from inboxd.store.schema import migrate  # noqa: PLC0415 - SQLAlchemy and Alembic: hardly ever needed
 
         with self.writing() as connection:
