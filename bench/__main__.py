@@ -23,6 +23,8 @@ ROWS: dict[str, Callable[[Bench], Iterator[Line | Skipped]]] = {
     "start": live.start,
     "postgres": postgres.postgres,
     "growth": growth.growth,
+    "retention": growth.retention,
+    "log": growth.log,
 }
 HEAD = """# Results
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench import process
 from bench.corpus import Many
+from bench.live import daemon, dropped, percentiles_ms
 from bench.process import Usage
 from bench.results import Line, Skipped
 from bench.runner import Bench, say
@@ -64,8 +65,50 @@ def growth(bench: Bench) -> Iterator[Line | Skipped]:
         # `load` counts whole tables for its output, so the daemon's way is timed too.
         usages = [process.run([*INBOXD, "load", str(file)], folder=folder) for file in small[: bench.scale.repeats]]
         yield _line("load", f"`load` of 10 records into it, its table counts included ({age})", usages)
-        usages = [_drained(folder, small[5 + turn]) for turn in range(bench.scale.repeats)]
+        usages = [_drained(folder, small[10 + turn]) for turn in range(bench.scale.repeats)]
         yield _line("once", f"`run --once` with one file of 10 records ({age})", usages)
+
+
+def retention(bench: Bench) -> Iterator[Line | Skipped]:
+    """Let everything old be removed from a grown database, files and lineage, while new files arrive."""
+    runs = bench.scale.grown_runs // 10
+    with bench.folder() as folder:
+        _grow(bench, folder, folder / "data" / "inboxd.db", runs)
+        (folder / "inboxd.toml").write_text('[archive]\nkeep = "5s"\n[retention]\nlineage = "1d"\n', encoding="utf-8")
+        with daemon(folder):
+            took = list(dropped(_fresh(bench, folder), folder))
+        p50, p99 = percentiles_ms(took)
+        left = len(list((folder / "data" / "processed").iterdir()))
+        told = f"p50 {p50:.1f} ms, longest {max(took) * 1000:.0f} ms; {left:,} of {runs * FILES_A_RUN:,} files left"
+    what = f"renamed in → readable, p99, while `archive.keep` and `[retention]` remove {runs:,} runs' files and lineage"
+    yield Line("retention.p99", what, told, p99, "ms")
+
+
+def log(bench: Bench) -> Iterator[Line | Skipped]:
+    """Watch the write-ahead log under a steady load, with a reader that holds on to an old state, and after it."""
+    with bench.folder() as folder, daemon(folder):
+        database = folder / "data" / "inboxd.db"
+        wal = database.with_name("inboxd.db-wal")
+        files = _fresh(bench, folder)
+        third = len(files) // 3
+        sizes = []
+        for number in range(3):
+            reader = sqlite3.connect(f"file:{database}?mode=ro", uri=True, isolation_level=None)
+            if number == 1:
+                reader.execute("BEGIN")
+                reader.execute("SELECT COUNT(*) FROM target").fetchone()
+            list(dropped(files[number * third : (number + 1) * third], folder))
+            sizes.append(wal.stat().st_size / 2**20)
+            reader.close()
+    told = f"{sizes[1]:.1f} MiB while a reader held on, {sizes[2]:.1f} MiB after {third} more files; {third} files each"
+    yield Line("log.steady", "write-ahead log under a steady load of small files", told, sizes[0], "MiB")
+
+
+def _fresh(bench: Bench, folder: Path) -> list[Path]:
+    """Return small files that wait beside the inbox, which is there."""
+    (folder / "inbox").mkdir(exist_ok=True)
+    waiting = shutil.copytree(bench.many(Many(bench.scale.latency_files, 10)), folder / "waiting")
+    return sorted(waiting.iterdir())
 
 
 def _line(name: str, what: str, usages: list[Usage]) -> Line:
