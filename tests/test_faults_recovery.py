@@ -1,4 +1,4 @@
-"""What a crash at the very end leaves: a verdict is in the log once, whether the crash came before or after the line."""
+"""A crash at the very end of a file's way: its verdict is in the log once, whether it came before or after the line."""
 
 from __future__ import annotations
 
