@@ -118,7 +118,7 @@ class PostgresHome(Home):
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:  # Any: whatever the columns hold
         """Ask the database; moments come as the canonical text that SQLite holds."""
         with psycopg.connect(self.url, password=self.password, autocommit=True) as connection:
-            found = connection.execute(sql.encode(), values).fetchall()
+            found = connection.execute(sql.encode(), values or None).fetchall()
         return [tuple(map(_canonical, row)) for row in found]
 
 
