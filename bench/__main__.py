@@ -1,4 +1,4 @@
-"""``python -m bench``: measure, print the table, and (at full scale) keep it."""
+"""``python -m bench``: measure, print the table, and at full scale keep it; rows not measured this time stay."""
 
 from __future__ import annotations
 
@@ -55,11 +55,13 @@ def main() -> int:
     facts |= versions()
     facts["measured"] = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     lines = [line for line in found if isinstance(line, Line)]
-    report = _report(bench, lines, [row for row in found if isinstance(row, Skipped)], facts)
-    print(report)
-    if arguments.scale == "full" and not arguments.rows:
-        (BENCH / "RESULTS.md").write_text(report, encoding="utf-8")
-        (ROOT / results.STORED).write_text(results.stored(lines, facts), encoding="utf-8")
+    skipped = [row for row in found if isinstance(row, Skipped)]
+    before = results.committed(ROOT)
+    print(_report(bench, lines, before, skipped, facts))
+    if arguments.scale == "full":
+        kept = results.merged(ROOT, lines, list(ROWS))
+        (BENCH / "RESULTS.md").write_text(_report(bench, kept, before, skipped, facts), encoding="utf-8")
+        (ROOT / results.STORED).write_text(results.stored(kept, facts), encoding="utf-8")
     return 0
 
 
@@ -71,8 +73,10 @@ def _measured(bench: Bench, names: list[str]) -> list[Line | Skipped]:
     return found
 
 
-def _report(bench: Bench, lines: list[Line], skipped: list[Skipped], facts: dict[str, str]) -> str:
-    parts = [HEAD.format(repeats=bench.scale.repeats), results.table(lines, results.committed(ROOT))]
+def _report(
+    bench: Bench, lines: list[Line], before: dict[str, float], skipped: list[Skipped], facts: dict[str, str]
+) -> str:
+    parts = [HEAD.format(repeats=bench.scale.repeats), results.table(lines, before)]
     if skipped:
         parts.append("\nNot measured here:\n")
         parts += [f"- {row.what}: {row.reason}" for row in skipped]

@@ -110,7 +110,7 @@ def start(bench: Bench) -> Iterator[Line | Skipped]:
         with daemon(folder) as (started, _seconds):
             share, resident = _idle(started.process.pid, bench.scale.idle_s)
     yield Line(
-        "start",
+        "start.ready",
         "start to READY (warm cache, empty inbox, schema current)",
         f"{min(took):.3f} to {max(took):.3f} s",
         statistics.median(took),
@@ -118,8 +118,8 @@ def start(bench: Bench) -> Iterator[Line | Skipped]:
         0.5,
     )
     watched = f"watched for {bench.scale.idle_s:.0f} s, rescans included"
-    yield Line("idle.cpu", "idle: share of a core", watched, share * 100, "%", 0.1)
-    yield Line("idle.memory", "idle: resident memory", watched, resident, "MiB", 80)
+    yield Line("start.idle_cpu", "idle: share of a core", watched, share * 100, "%", 0.1)
+    yield Line("start.idle_memory", "idle: resident memory", watched, resident, "MiB", 80)
 
 
 def _idle(pid: int, seconds: float) -> tuple[float, float]:

@@ -68,6 +68,14 @@ def committed(root: Path) -> dict[str, float]:
     return {line["key"]: line["number"] for line in json.loads(done.stdout)["lines"]}
 
 
+def merged(root: Path, lines: Sequence[Line], rows: Sequence[str]) -> list[Line]:
+    """Return the kept lines with those just measured in their places, in the order of the rows they belong to."""
+    file = root / STORED
+    old = json.loads(file.read_text(encoding="utf-8"))["lines"] if file.exists() else []
+    by_key = {line.key: line for line in [*(Line(**line) for line in old), *lines]}
+    return sorted(by_key.values(), key=lambda line: rows.index(line.key.partition(".")[0]))
+
+
 def table(lines: Sequence[Line], before: Mapping[str, float]) -> str:
     """Return the lines as a Markdown table."""
     rows = ["| what | goal | measured | met | against the committed results | medians |", "|---|---|---|---|---|---|"]

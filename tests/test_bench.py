@@ -12,7 +12,7 @@ import pytest
 from bench import process
 from bench.corpus import Bulk, Many, make, records
 from bench.process import Broken
-from bench.results import Line, table
+from bench.results import STORED, Line, merged, stored, table
 from bench.runner import agreed
 from bench.subjects import INBOXD, INBOXD_LOAD, PEER_SUBJECTS, PEERS, Missing, Subject, fingerprint
 
@@ -105,3 +105,13 @@ def test_a_lost_goal_is_shown_as_lost() -> None:
     shown = table([worse, better], {"a": 1.6})
     assert [line.split(" | ")[3] for line in shown.splitlines()[2:]] == ["**no**", "yes"]
     assert "1.25 × (1.6 ×)" in shown
+
+
+def test_rows_measured_again_take_the_place_of_the_old_ones(tmp_path: Path) -> None:
+    """Measuring some rows keeps what is known of the others, in the order of the table."""
+    (tmp_path / "bench").mkdir()
+    old = [Line("bulk.c", "a", "", 1.5), Line("small", "b", "", 0.7)]
+    (tmp_path / STORED).write_text(stored(old, {}), encoding="utf-8")
+    again = [Line("small", "b", "", 0.9), Line("bulk.seed", "c", "", 4.0)]
+    found = merged(tmp_path, again, ["bulk", "small"])
+    assert [(line.key, line.number) for line in found] == [("bulk.c", 1.5), ("bulk.seed", 4.0), ("small", 0.9)]
