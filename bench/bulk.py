@@ -37,8 +37,8 @@ def bulk(bench: Bench) -> Iterator[Line | Skipped]:
         theirs = took[subject.name]
         ratio = ours.seconds / theirs.seconds if at_most else theirs.seconds / ours.seconds
         title = f"{what}: time against {subject.label}" if at_most else f"{what}: faster than {subject.label}"
-        yield Line(f"bulk.{subject.name}", title, f"{_told(ours)} / {_told(theirs)}", ratio, goal=goal, at_most=at_most)
-    yield Line("bulk.memory", f"{what}: peak memory", _told(ours), ours.peak_mib, "MiB", MEMORY_MIB)
+        yield Line(f"bulk.{subject.name}", title, f"{ours} / {theirs}", ratio, goal=goal, at_most=at_most)
+    yield Line("bulk.memory", f"{what}: peak memory", str(ours), ours.peak_mib, "MiB", MEMORY_MIB)
 
 
 def memory(bench: Bench) -> Iterator[Line | Skipped]:
@@ -54,7 +54,7 @@ def memory(bench: Bench) -> Iterator[Line | Skipped]:
             took[size].append(usage)
     small, large = (process.median(took[size]) for size in sizes)
     what = f"peak memory of {sizes[1]:,} records (one array), against {sizes[0]:,}"
-    yield Line("memory.growth", what, f"{_told(large)} / {_told(small)}", large.peak_mib / small.peak_mib, goal=1.2)
+    yield Line("memory.growth", what, f"{large} / {small}", large.peak_mib / small.peak_mib, goal=1.2)
 
 
 def regrowth(bench: Bench) -> Iterator[Line | Skipped]:
@@ -70,7 +70,7 @@ def regrowth(bench: Bench) -> Iterator[Line | Skipped]:
                     took[number].append(usage)
     second, fifth = (process.median(took[number]) for number in (2, 5))
     what = f"the fifth {bench.scale.records:,} records onto the same keys, against the second"
-    yield Line("regrowth", what, f"{_told(fifth)} / {_told(second)}", fifth.seconds / second.seconds, goal=1.3)
+    yield Line("regrowth", what, f"{fifth} / {second}", fifth.seconds / second.seconds, goal=1.3)
 
 
 def bad(bench: Bench) -> Iterator[Line | Skipped]:
@@ -86,7 +86,3 @@ def bad(bench: Bench) -> Iterator[Line | Skipped]:
     clean, dirty = statistics.median(took["clean"]), statistics.median(took["bad"])
     what = f"bad records: rate with 10 % of {bench.scale.records:,} invalid, against the clean file's"
     yield Line("bad", what, f"{clean:.2f} s clean, {dirty:.2f} s", clean / dirty, goal=0.6, at_most=False)
-
-
-def _told(usage: Usage) -> str:
-    return f"{usage.seconds:.2f} s, {usage.peak_mib:.0f} MiB"
