@@ -78,6 +78,12 @@ def _print(found: Status) -> None:
         heading("dead letters, not resolved")
         columns = [Column("feed"), Column("code"), Column("letters", number=True)]
         print_table(columns, [(one.feed, one.code, one.count) for one in found.dead_letters])
+    if len(found.hosts) > 1:
+        heading("hosts, in the last 24 h")
+        counted = [Column(name, number=True) for name in ("running", "well", "failed")]
+        ago = [(one, span((now - moment(one.last_run_at)).total_seconds())) for one in found.hosts]
+        rows = [(one.host, one.running, one.successes, one.failures, f"{since} ago") for one, since in ago]
+        print_table([Column("host"), *counted, Column("last run")], rows)
     if found.last_runs:
         heading("last runs")
         print_run_table(found.last_runs[:SHOWN])

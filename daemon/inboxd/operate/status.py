@@ -16,6 +16,7 @@ from inboxd.errors import InboxdError
 from inboxd.model import Feed
 from inboxd.operate.cursors import lag_s
 from inboxd.operate.health import health
+from inboxd.operate.hosts import HostActivity, hosts
 from inboxd.operate.letters import CodeCount, count_open
 from inboxd.operate.series import Bucket, series
 from inboxd.operate.waiting import InboxContent, inbox_content
@@ -87,6 +88,7 @@ class Status:
     unsettled: list[Waiting]
     watermarks: list[FeedMark]
     totals: dict[str, object] | None
+    hosts: list[HostActivity]
     last_runs: list[RunRow]
     throughput: list[Bucket]
     dead_letters: list[CodeCount]
@@ -115,6 +117,7 @@ def status(store: Store | None, slices: Slices, *, now: datetime) -> Status:
         unsettled=alive.unsettled if alive else [],
         watermarks=_marks(store, slices.feeds, now) if store else [],
         totals=_totals(store, now) if store else None,
+        hosts=hosts(store, now=now) if store else [],
         last_runs=store.runs(limit=RECENT_RUNS) if store else [],
         throughput=series(store, now=now, hours=SPARK_HOURS, buckets=SPARK_BUCKETS) if store else [],
         dead_letters=count_open(store) if store else [],
