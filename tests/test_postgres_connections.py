@@ -15,6 +15,7 @@ import pytest
 
 from clusters import PASSWORD, Cluster, PostgresHome, binaries
 from daemons import eventually, record
+from inboxd.store import postgres_driver
 
 pytestmark = [pytest.mark.postgres, pytest.mark.xdist_group("postgres")]
 
@@ -205,6 +206,22 @@ def test_the_watchdog_hears_of_a_long_statement(home: PostgresHome, tmp_path: Pa
                 heard += b"WATCHDOG=1" in manager.recv(4096)
             assert waiting(home, "INSERT")
         loaded_once(home, "a.json", 3)
+
+
+def test_a_session_that_the_server_has_forgotten_is_not_waited_for(
+    home: PostgresHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When something in between keeps a dead connection open, the server is asked, and the file is tried again."""
+    monkeypatch.setattr(postgres_driver, "PROBE_EVERY_S", 0.2)
+    url = home.url.replace("postgres@", f"postgres:{quote(PASSWORD, safe='')}@")
+    with psycopg.connect(home.url, password=PASSWORD, autocommit=True) as idle:
+        working = postgres_driver.connect(url, readonly=False, tick=lambda: None)
+        assert working.execute("SELECT pg_sleep(1)").rowcount == 1  # asked several times, and found at work
+        assert working.probe is not None
+        working.probe = postgres_driver.Probe(url, idle.info.backend_pid)
+        with pytest.raises(psycopg.OperationalError):
+            working.execute("SELECT pg_sleep(60)")
+        assert working.closed
 
 
 def password_file(home: PostgresHome, password: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from types import TracebackType
@@ -20,6 +21,12 @@ Answer = TypeVar("Answer")
 TICK_S: Final = 0.1
 """How often a waiting connection ticks."""
 CANCEL_TIMEOUT_S: Final = 3.0
+PROBE_EVERY_S: Final = 10.0
+"""After so long a silence the server is asked whether it is at work, and again each time."""
+PROBE_TIMEOUT_S: Final = 2
+PROBES: Final = 2
+WORKING: Final = frozenset({"active", "fastpath function call", "disabled", None})
+"""``pg_stat_activity.state`` of a session at work, or of one that hides it (``track_activities`` is off)."""
 
 CONNECT: Final[dict[str, str | int]] = {
     "connect_timeout": 4,  # a stop may take ten seconds, and may meet a server out of reach twice
@@ -108,18 +115,45 @@ class PostgresFaults:
             raise translated(error) from error
 
 
+class Probe:
+    """Asks the server, on a connection of its own, whether a silent session is at work there.
+
+    A proxy or a balancer in between may keep a connection open that leads nowhere; TCP's own means do not notice.
+    """
+
+    def __init__(self, conninfo: str, pid: int) -> None:
+        self._conninfo = conninfo
+        self._pid = pid
+        self._idle = 0
+
+    def is_gone(self) -> bool:
+        """Tell whether it was found not at work twice in a row: the first time its answer may be on its way."""
+        try:
+            with psycopg.connect(self._conninfo, autocommit=True, connect_timeout=PROBE_TIMEOUT_S) as connection:
+                row = connection.execute("SELECT state FROM pg_stat_activity WHERE pid = %s", (self._pid,)).fetchone()
+        except psycopg.Error:
+            return False  # that connection has time-outs of its own
+        self._idle = 0 if row is not None and row[0] in WORKING else self._idle + 1
+        return self._idle >= PROBES
+
+
 class TickingConnection(psycopg.Connection[tuple[Any, ...]]):
     """Calls ``tick`` while it waits for the server; what that raises cancels the statement, and is raised."""
 
     tick: Callable[[], None] | None = None
+    probe: Probe | None = None
 
     def wait(self, gen: PQGen[Answer], interval: float = TICK_S, timeout: float | None = None) -> Answer:
         """Wait for the server."""
         if self.tick is None:
             return super().wait(gen, interval, timeout)
-        ticking = _Ticking(self.tick)
+        ticking = _Ticking(self.tick, self.probe)
         try:
             return super().wait(ticking.around(gen), interval, timeout)
+        except psycopg.OperationalError as error:
+            if error.sqlstate is None:  # it never came from the server: what comes now would be a late answer
+                self.close()
+            raise
         except BaseException:
             if ticking.raised and self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 # The server is still at it: stop it there, and read its answer, or the connection is of no more use.
@@ -132,8 +166,10 @@ class TickingConnection(psycopg.Connection[tuple[Any, ...]]):
 class _Ticking:
     """Passes a generator of psycopg's on, ticking whenever an interval passed in which the server said nothing."""
 
-    def __init__(self, tick: Callable[[], None]) -> None:
+    def __init__(self, tick: Callable[[], None], probe: Probe | None) -> None:
         self._tick = tick
+        self._probe = probe
+        self._next_probe = time.monotonic() + PROBE_EVERY_S
         self.raised = False
 
     def around(self, gen: PQGen[Answer]) -> Generator[Any, Any, Answer]:
@@ -154,6 +190,10 @@ class _Ticking:
         except BaseException:
             self.raised = True
             raise
+        if self._probe is not None and time.monotonic() > self._next_probe:
+            if self._probe.is_gone():
+                raise psycopg.OperationalError("the server no longer works on this statement")
+            self._next_probe = time.monotonic() + PROBE_EVERY_S
 
 
 def connect(url: str, *, readonly: bool, tick: Callable[[], None] | None = None) -> TickingConnection:
@@ -161,7 +201,11 @@ def connect(url: str, *, readonly: bool, tick: Callable[[], None] | None = None)
     settings = SESSION | ({"default_transaction_read_only": "on"} if readonly else {})
     conninfo = "postgresql:" + url.partition(":")[2]
     missing = {name: value for name, value in CONNECT.items() if name not in conninfo_to_dict(conninfo)}
-    connection = TickingConnection.connect(make_conninfo(conninfo, **missing), autocommit=True)
+    full = make_conninfo(conninfo, **missing)
+    connection = TickingConnection.connect(full, autocommit=True)
     connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in settings.items()))
-    connection.tick = tick
+    if tick is not None:
+        connection.tick = tick
+        pid = connection.execute("SELECT pg_backend_pid()").fetchone()  # a proxy makes up the one that libpq is told
+        connection.probe = Probe(full, int(pid[0])) if pid else None
     return connection
