@@ -74,10 +74,15 @@ class Recovery:
         """Tell whether an empty claim is a dead daemon's. One without a run is old: else another is just making it."""
         if not self.shared:
             return True
-        if self.store.runs_of_claim(claim_id):
-            return self.store.take_over(claim_id, stamp(self.clock.now()))
-        age_s = self.clock.now().timestamp() - Path(self.root(), CLAIMED, claim_id).stat().st_mtime
-        return age_s > SHARED_GRACE_S
+        folder = Path(self.root(), CLAIMED, claim_id)
+        if not self.store.runs_of_claim(claim_id):
+            return self.clock.now().timestamp() - folder.stat().st_mtime > SHARED_GRACE_S
+        if not self.store.take_over(claim_id, stamp(self.clock.now())):
+            return False
+        if folder.exists():
+            return True
+        self.store.let_go(claim_id)  # its daemon has just said the verdict, and removed the folder
+        return False
 
     @property
     def due(self) -> float | None:
@@ -99,7 +104,7 @@ class Recovery:
         feed = runs[0].job_name if runs else self._feed_of(claim)
         held = Held(claim, feed, stamp(self.clock.now()), retry=claim.retry)
         held.verdict = _ended(runs)
-        held.recovered = held.verdict is not None
+        held.recovered = held.verdict is not None and held.verdict.outcome is not Outcome.FAILED
         held.said = held.verdict is not None and self.said(held.verdict.run_id)
         if held.verdict is None and sum(run.error_code == INTERRUPTED for run in runs) >= POISON_AFTER:
             msg = f"the daemon died {POISON_AFTER} times while it worked on this file"
