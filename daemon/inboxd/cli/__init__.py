@@ -93,7 +93,7 @@ def main() -> None:
 def run_cli(arguments: list[str]) -> int:  # noqa: PLR0911 - one return for each kind of end
     """Run one command; return its exit code. Errors of ours are one line and a remedy, never a traceback."""
     try:
-        result = cli.main(arguments, prog_name="inboxd", standalone_mode=False)
+        result = cli.main(_config_first(arguments), prog_name="inboxd", standalone_mode=False)
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.UsageError as error:
@@ -117,6 +117,17 @@ def run_cli(arguments: list[str]) -> int:  # noqa: PLR0911 - one return for each
         click.echo("inboxd: this is a bug in inboxd; please report it with the lines above", err=True)
         return EXIT_SOFTWARE
     return result if isinstance(result, int) else 0
+
+
+def _config_first(arguments: list[str]) -> list[str]:
+    """Return the arguments with ``--config FILE`` before the command: people write it anywhere."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    for place, word in enumerate(arguments[:end]):
+        if word == "--config" and place + 1 < end:
+            return [*arguments[place : place + 2], *arguments[:place], *arguments[place + 2 :]]
+        if word.startswith("--config="):
+            return [word, *arguments[:place], *arguments[place + 1 :]]
+    return arguments
 
 
 def _place(error: InboxdError) -> str:

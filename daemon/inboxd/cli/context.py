@@ -66,13 +66,18 @@ def on_terminal() -> bool:
 
 @contextmanager
 def checking_store(settings: Settings) -> Iterator[Store]:
-    """Open the store for ``check``: as it is, or, where there is none yet, an empty one that is gone afterwards."""
+    """Open the store for ``check``: as it is, or, where there is none yet, an empty one that is gone afterwards.
+
+    PostgreSQL makes no temporary tables in a session that may only read.
+    """
     from inboxd.store import open_store  # noqa: PLC0415 - commands that need no database start faster
 
-    if settings.database.is_postgres or settings.database.sqlite_path.exists():
-        with open_store(settings.database.url, readonly=True) as store:
-            yield store
-        return
+    postgres = settings.database.is_postgres
+    if postgres or settings.database.sqlite_path.exists():
+        with open_store(settings.database.url, readonly=not postgres) as store:
+            if store.schema_current():
+                yield store
+                return
     with TemporaryDirectory(prefix="inboxd-check-") as folder, open_store(f"sqlite:///{folder}/empty.db") as store:
         store.upgrade()
         store.prepare(settings.feeds)

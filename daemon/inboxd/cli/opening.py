@@ -11,7 +11,7 @@ import click
 
 from inboxd.cli.context import reading_store
 from inboxd.config import Settings
-from inboxd.errors import EXIT_CONFIG, InboxdError, OperatorFault, WorldFault
+from inboxd.errors import EXIT_UNAVAILABLE, InboxdError, OperatorFault, WorldFault
 
 if TYPE_CHECKING:
     from inboxd.store.base import Store
@@ -48,7 +48,7 @@ def store_or_reason(
             if not (without_tables or store.schema_current()):
                 message = f"the database {settings.database.shown_url} has no tables of this version of inboxd yet"
                 hint = "inboxd run, load or db upgrade make them"
-                raise OperatorFault(MISSING, message, hint, exit_code=EXIT_CONFIG)
+                raise OperatorFault(MISSING, message, hint, exit_code=EXIT_UNAVAILABLE)
         except InboxdError as fault:
             yield None, fault
             return

@@ -45,7 +45,9 @@ class Retried:
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]…")
-@click.option("--all", "everything", is_flag=True, help="Every file in failed/, the oldest first.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Every file in failed/, and those in processed/ that no run loaded."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def retry(context: click.Context, names: tuple[str, ...], *, everything: bool, as_json: bool) -> int:
@@ -63,10 +65,13 @@ def retry(context: click.Context, names: tuple[str, ...], *, everything: bool, a
         msg = "name the files to retry, or say --all"
         raise click.UsageError(msg)
     from inboxd.operate.archived import all_failed, find_archived  # noqa: PLC0415 - `--help` needs none of it
+    from inboxd.operate.disk_ledger import unknown_processed  # noqa: PLC0415 - the same
 
     settings = settings_of(context)
     chosen = all_failed(settings.archive) if everything else [find_archived(settings.archive, name) for name in names]
     with waiting_turn(lambda: writing_store(settings)) as (store, patiently):
+        if everything:
+            chosen += unknown_processed(store, settings.archive)
         retrier = _Retrier.of(settings, store, patiently)
         done = [retrier.retry(one) for one in chosen]
     if as_json:
@@ -208,7 +213,7 @@ def _as_json(one: Retried) -> dict[str, object]:
 
 def _print(done: list[Retried]) -> None:
     if not done:
-        click.echo("nothing to retry: failed/ is empty")
+        click.echo("nothing to retry: failed/ is empty, and what is in processed/ is loaded")
         return
     columns = [Column("file"), Column("outcome"), Column("run", number=True), Column("loaded", number=True)]
     columns += [Column(name, number=True) for name in ("rejected", "stale")]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from inboxd.cli.context import print_json, reading_store, settings_of, writing_store
+from inboxd.cli.context import print_json, settings_of, writing_store
+from inboxd.cli.opening import store_if_there
 from inboxd.clock import SystemClock, stamp
 from inboxd.config import Settings
 from inboxd.config.literals import literal
@@ -26,8 +27,8 @@ def show(context: click.Context, *, as_json: bool) -> None:
     Example:  inboxd watermark show
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     settings = settings_of(context)
-    with reading_store(settings) as store:
-        rows = {row.name: row for row in store.watermarks()}
+    with store_if_there(settings) as store:
+        rows = {row.name: row for row in store.watermarks()} if store else {}
     found = [
         {
             "feed": feed.name,

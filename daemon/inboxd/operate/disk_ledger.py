@@ -16,7 +16,7 @@ from inboxd.clock import moment
 from inboxd.config import ArchiveSettings, InboxSettings
 from inboxd.inbox.claim import CLAIMED
 from inboxd.model import RunStatus, printable
-from inboxd.operate.archived import files_below, name_in_inbox
+from inboxd.operate.archived import Archived, files_below, name_in_inbox
 from inboxd.store.base import Store
 from inboxd.store.tables import etl_runs
 
@@ -97,6 +97,14 @@ def compare(
         if kept and known not in seen:
             found.missing.add(known)
     return found
+
+
+def unknown_processed(store: Store, archive: ArchiveSettings) -> list[Archived]:
+    """Return the files of ``processed/`` that no run loaded, told by their hash."""
+    ledger = _read(store)
+    files = _files(archive.processed, ledger, set())
+    paths = [file.path for file in files if not ledger.knows_loaded(file, deep=True)]
+    return [Archived(path, archive.processed, os.fspath(path.relative_to(archive.processed))) for path in paths]
 
 
 def _read(store: Store) -> _Ledger:

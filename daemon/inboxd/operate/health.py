@@ -103,7 +103,7 @@ def _per_job(connection: sa.Connection, where: Where) -> list[dict[str, object]]
 
 
 def _recent(connection: sa.Connection, where: Where, limit: int) -> list[dict[str, object]]:
-    """Return the runs that began last. Imported runs come late, so ids do not tell."""
+    """Return the runs that were recorded last, as the feed that this one grew from does."""
     columns = etl_runs.c
     query = (
         sa.select(
@@ -116,7 +116,7 @@ def _recent(connection: sa.Connection, where: Where, limit: int) -> list[dict[st
             columns.started_at,
         )
         .where(*where)
-        .order_by(columns.started_at.desc(), columns.id.desc())
+        .order_by(columns.id.desc())
         .limit(limit)
     )
     return [dict(row) for row in connection.execute(query).mappings()]

@@ -62,12 +62,16 @@ def row_of(connection: sa.Connection, feed: Feed, key: str) -> dict[str, object]
         values = key_values(feed, key)
     except ValueError:
         return None  # no key of this feed reads like that
-    if not sa.inspect(connection).has_table(feed.table):
+    looked_at = sa.inspect(connection)
+    if not looked_at.has_table(feed.table):
         return None
     target = target_of(feed)
+    there = {column["name"] for column in looked_at.get_columns(feed.table)}  # a new field's column comes at a start
     of_json = {field.name for field in feed.fields if field.type is FieldType.JSON} | {EXTRA_COLUMN}
     columns = [
-        sa.cast(column, sa.Text).label(column.name) if column.name in of_json else column for column in target.columns
+        sa.cast(column, sa.Text).label(column.name) if column.name in of_json else column
+        for column in target.columns
+        if column.name in there
     ]
     where = [target.c[name] == value for name, value in zip(feed.key, values, strict=True)]
     found = connection.execute(sa.select(*columns).where(*where)).mappings().one_or_none()

@@ -8,6 +8,7 @@ from inboxd.errors import RUN_TAKEN, WorldFault
 from inboxd.model import Batch, Counts, Cursor, Feed, Late, Outcome, Reject
 from inboxd.store.base import Classified, RunEnd
 from inboxd.store.cursors import Extent, at_or_below, from_database, from_text
+from inboxd.store.feed_tables import quoted
 from inboxd.store.ledger import canonical, success_values
 from inboxd.store.postgres_driver import PostgresFaults, TickingConnection
 from inboxd.store.postgres_sql import FeedSql
@@ -23,6 +24,7 @@ LAST_FINISHED = (
     "ORDER BY id DESC LIMIT 1"
 )
 WATERMARK = "SELECT value FROM watermarks WHERE name = %s"
+TABLE_IS_THERE = "SELECT 1 WHERE to_regclass(%s) IS NOT NULL"
 RESOLVE = "UPDATE dead_letters SET resolved_by = %s WHERE id = ANY(%s) AND resolved_by IS NULL"
 SUPERSEDE = (
     "UPDATE etl_runs SET superseded_by = %s WHERE job_name = %s AND content_sha256 = %s AND status = 'success' "
@@ -199,7 +201,9 @@ class PostgresFile:
         with self._faults:
             skipped = self._count_skipped()
             self._change(self._sql.find_winners(skipping=skipped > 0))
-            inserted, changed = map(int, map(str, self._one(self._sql.classify_winners(force=self._force))))
+            table = self._connection.execute(TABLE_IS_THERE, (quoted(self._feed.table),)).fetchone()
+            statement = self._sql.classify_winners(force=self._force) if table else self._sql.count_candidates()
+            inserted, changed = map(int, map(str, self._one(statement)))
         rejected = sum(self.rejected_counts().values()) if self._rejects else 0
         return Classified(
             inserted=inserted,

@@ -117,6 +117,10 @@ class FeedSql:
             f"FROM {self.winners} s LEFT JOIN {self._target} t ON {self._same_key}"
         )
 
+    def count_candidates(self) -> str:
+        """Count the winners, all of them new, where the target is still to be made."""
+        return f"SELECT COUNT(*), 0 FROM {self.winners}"
+
     def save_images(self, *, force: bool) -> str:
         """Keep the rows that the winners are about to replace, and note those that are not there yet."""
         pairs = ", ".join(self._image_pair(name) for name in (*self.feed.columns, *OWN_COLUMNS))

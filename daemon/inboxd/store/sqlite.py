@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import quote
 
 from inboxd.clock import SystemClock, stamp
-from inboxd.errors import EXIT_CONFIG, DatabaseFault, InboxdError, OperatorFault
+from inboxd.errors import EXIT_CONFIG, EXIT_UNAVAILABLE, DatabaseFault, InboxdError, OperatorFault
 from inboxd.model import Cursor, Feed, RunStart
 from inboxd.store.base import RunEnd, RunRow
 from inboxd.store.feed_tables import (
@@ -27,7 +27,7 @@ from inboxd.store.feed_tables import (
 )
 from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, run_row
 from inboxd.store.revision import HEAD, refuse_newer
-from inboxd.store.sqlite_driver import SqliteFaults, driver, is_busy, refuse_old_sqlite, translated
+from inboxd.store.sqlite_driver import SqliteFaults, driver, is_busy, refuse_forbidden, refuse_old_sqlite, translated
 from inboxd.store.sqlite_file import SqliteFile
 from inboxd.store.sqlite_new import HAS_REVISION, make_tables
 from inboxd.store.sqlite_scratch import Scratch
@@ -111,6 +111,7 @@ class SqliteStore(Ledger):
         except OSError as error:
             message = f"cannot make the folder of {self.path}: {error.strerror}"
             raise DatabaseFault("database_unavailable", message, "look at its permissions and the disk") from error
+        refuse_forbidden(self.path)
         connection = self._ticking(_connect(str(self.path), uri=False))
         self._patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone())
         for pragma, value in PRAGMAS.items():
@@ -131,7 +132,7 @@ class SqliteStore(Ledger):
         if not self.path.exists():
             message = f"there is no database at {self.path} yet"
             raise OperatorFault(
-                "database_missing", message, "inboxd run, load or db upgrade make it", exit_code=EXIT_CONFIG
+                "database_missing", message, "inboxd run, load or db upgrade make it", exit_code=EXIT_UNAVAILABLE
             )
         uri = f"file:{quote(str(self.path.absolute()))}?mode=ro"
         try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
-from inboxd.errors import DatabaseFault, FileFault, InboxdError, OperatorFault
+from inboxd.errors import EXIT_NOPERM, DatabaseFault, FileFault, InboxdError, OperatorFault
 
 if TYPE_CHECKING:
     import sqlite3 as driver
@@ -16,7 +18,7 @@ else:
     except ImportError:  # a platform without its wheels: the standard library's may be new enough
         import sqlite3 as driver
 
-__all__ = ["OLDEST", "SqliteFaults", "driver", "is_busy", "refuse_old_sqlite", "translated"]
+__all__ = ["OLDEST", "SqliteFaults", "driver", "is_busy", "refuse_forbidden", "refuse_old_sqlite", "translated"]
 
 OLDEST: Final = (3, 51, 3)
 """Earlier ones can corrupt a WAL database that is written through two connections (the WAL-reset bug)."""
@@ -48,6 +50,15 @@ def refuse_old_sqlite() -> None:
             f"SQLite {driver.sqlite_version} can corrupt a database in WAL mode; {need} or later is needed to write"
         )
         raise OperatorFault("sqlite_too_old", message, "pip install pysqlite3")
+
+
+def refuse_forbidden(path: Path) -> None:
+    """Raise if this user may not write the database; a filesystem that is read-only for all is the world's fault."""
+    for place in (path.parent, path):
+        if place.exists() and not os.access(place, os.W_OK) and not os.statvfs(place).f_flag & os.ST_RDONLY:
+            message = f"{place} may not be written by this user"
+            hint = "run this as the user that the daemon runs as, such as sudo -u inboxd inboxd …"
+            raise OperatorFault("permission_denied", message, hint, exit_code=EXIT_NOPERM)
 
 
 def is_busy(error: driver.Error) -> bool:

@@ -36,6 +36,7 @@ LAST_FINISHED: Final = (
     "ORDER BY id DESC LIMIT 1"
 )
 WATERMARK: Final = "SELECT value FROM main.watermarks WHERE name = ?"
+TABLE_IS_THERE: Final = "SELECT 1 FROM main.sqlite_schema WHERE name = ?"
 RESOLVE: Final = "UPDATE main.dead_letters SET resolved_by = ? WHERE id = ? AND resolved_by IS NULL"
 SUPERSEDE: Final = (
     "UPDATE main.etl_runs SET superseded_by = ? WHERE job_name = ? AND content_sha256 = ? AND status = 'success' "
@@ -277,7 +278,8 @@ class SqliteFile:
             self._end_staging()
             skipped = self._count_skipped(watermark)
             self._find_winners(skipped)
-            statement = self._sql.classify_winners(force=self._force)
+            table = self._connection.execute(TABLE_IS_THERE, (self._feed.table,)).fetchone()
+            statement = self._sql.classify_winners(force=self._force) if table else self._sql.count_candidates()
             inserted, changed = self._connection.execute(statement).fetchone()
             rejected = sum(self.rejected_counts().values()) if self._rejects else 0
         return Classified(

@@ -176,6 +176,10 @@ class FeedSql:
             f"FROM {self.winners} AS w LEFT JOIN {self._target} AS t ON {self._is_winner_of('t')}"
         )
 
+    def count_candidates(self) -> str:
+        """Count the winners, all of them new, where the target is still to be made."""
+        return f"SELECT COUNT(*), 0 FROM {self.winners}"
+
     def save_images(self, *, force: bool) -> str:
         """Keep the rows that the winners are about to replace, and note those that are not there yet."""
         newer = f"w.cursor {'>=' if force else '>'} t.{self._cursor}"
