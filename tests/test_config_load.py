@@ -379,7 +379,7 @@ def test_inboxd_does_not_write_into_its_own_inbox(tmp_path: Path) -> None:
 
 
 def test_an_archive_folder_holds_nothing_of_ours(tmp_path: Path) -> None:
-    """``archive.keep`` removes whatever is old in processed/: so no database, log, inbox or failed file may be there."""
+    """``archive.keep`` removes what is old in processed/: no database, log, inbox or failed file may be there."""
     holds = f"must not be in archive.processed ({tmp_path}/data), which holds senders' files alone"
     assert faults(
         tmp_path, '[archive]\nprocessed = "data"\nfailed = "data/failed"\n[inbox]\npath = "data/inbox"\n'

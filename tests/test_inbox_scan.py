@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from folders import NOBODY, Bench, other_process, public_folder, without_privilege
 from inboxd.errors import WorldFault
+from inboxd.inbox.claim import new_claim_id, take
 from inboxd.inbox.scan import Candidate
 from inboxd.inbox.settle import Kind
 
@@ -400,3 +403,59 @@ def test_a_candidate_says_all_that_the_claim_compares(bench: Bench) -> None:
     assert bench.settled().ready == (
         Candidate("a.json", str(path), 2, found.st_mtime_ns, found.st_dev, found.st_ino, "events"),
     )
+
+
+def test_an_entry_that_cannot_be_looked_at_holds_up_nobody(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One stale handle or bad inode in the inbox is named and left alone; the files around it are found."""
+    for name in ("a.json", "bad.json", "z.json"):
+        bench.drop(name)
+    real = os.scandir
+
+    class Entry:
+        """An entry of which the disk can say nothing."""
+
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name, self.path, self._entry = entry.name, entry.path, entry
+
+        def is_dir(self, *, follow_symlinks: bool) -> bool:
+            return self._entry.is_dir(follow_symlinks=follow_symlinks)
+
+        def is_file(self, *, follow_symlinks: bool) -> bool:
+            return self._entry.is_file(follow_symlinks=follow_symlinks)
+
+        def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+            if self.name == "bad.json":
+                raise OSError(errno.EUCLEAN, os.strerror(errno.EUCLEAN))
+            return self._entry.stat(follow_symlinks=follow_symlinks)
+
+    @contextmanager
+    def scandir(path: str) -> Iterator[Iterator[Entry]]:
+        with real(path) as entries:
+            yield map(Entry, entries)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    survey = bench.settled()
+    assert [candidate.name for candidate in survey.ready] == ["a.json", "z.json"]
+    assert survey.ignored == 1
+
+
+def test_an_inbox_that_may_not_be_searched_says_so_of_each_file(public_bench: Bench) -> None:
+    """With read but no search permission names are seen, but no files: that is named, not passed over in silence."""
+    public_bench.drop("a.json")
+    public_bench.root.chmod(0o744)
+    with without_privilege():
+        notices = public_bench.survey().notices
+    assert [(notice.event, notice.name) for notice in notices] == [("file_ignored", "a.json")]
+    assert "Permission denied" in notices[0].reason
+
+
+def test_a_file_that_was_put_back_settles_anew(bench: Bench) -> None:
+    """Our own rename, back into the inbox, is no producer's: the writer that changed the file may not be done."""
+    bench.drop("a.json", b"{")
+    candidate = bench.settled().ready[0]
+    bench.drop("a.json", b'{"key":')
+    assert take(str(bench.root), candidate, new_claim_id()) is None
+    bench.inbox.resettle("a.json")
+    bench.inbox.hint("a.json", Kind.MOVED)
+    assert bench.ready() == []
+    assert bench.ready(after=0.2) == ["a.json"]

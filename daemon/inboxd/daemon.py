@@ -14,7 +14,7 @@ from inboxd.clock import Clock, stamp
 from inboxd.errors import RUN_TAKEN, DatabaseFault, FileFault, Interrupted, WorldFault
 from inboxd.held import Held, HeldFiles, pause_after
 from inboxd.inbox.archive import Archive
-from inboxd.inbox.claim import Claim, Source, forget, new_claim_id, release, take
+from inboxd.inbox.claim import CLAIMED, Claim, Source, forget, new_claim_id, release, take
 from inboxd.inbox.faults import GONE, NOT_MOVABLE, world_fault
 from inboxd.inbox.notices import Notice
 from inboxd.inbox.scan import Candidate, Inbox, Survey
@@ -46,7 +46,6 @@ class Folders:
     feeds: Sequence[Feed]
     match: Callable[[str], Feed | None]
     rescan_s: float
-    max_file_size: int
 
 
 @dataclass(slots=True)
@@ -156,7 +155,7 @@ class Daemon:
     def _take_new(self) -> int:
         done = 0
         looked_up = self.clock.monotonic()
-        for candidate in self.survey.ready:
+        for candidate in self._in_turn(self.survey.ready):
             if self.stopping() or self._database_pauses():
                 break
             done += self._take(candidate)
@@ -166,6 +165,13 @@ class Daemon:
                 done += self._go_on_with_held()
                 looked_up = self.clock.monotonic()
         return done
+
+    def _in_turn(self, ready: Sequence[Candidate]) -> Sequence[Candidate]:
+        """Let the feeds go last of which the database has refused a file: perhaps it is only that feed's table."""
+        if not self.database_attempts:
+            return ready
+        refused = {feed.name for feed in self.folders.feeds if self.held.blocks(feed.name)}
+        return sorted(ready, key=lambda candidate: candidate.feed in refused)
 
     def _look(self) -> None:
         """See what is in the inbox, and say once what will be left alone."""
@@ -190,7 +196,7 @@ class Daemon:
             elif event is Event.INBOX_RESTORED:
                 self.lost = False
                 self._take_over(self.recovery.left)  # what was claimed in it is there again
-            emit(self.log, event, file=notice.name, reason=notice.reason or None)
+            emit(self.log, event, file=notice.name or None, reason=notice.reason or None)
 
     def _tidy(self, *, whole: bool = False) -> bool:
         """Remove a little of what is old; tell whether there is more to do at once."""
@@ -233,7 +239,8 @@ class Daemon:
         except WorldFault as fault:
             self._not_taken(candidate, feed, fault)
             return False
-        if claim is None:
+        if claim is None:  # gone, or changed since and put back: that rename in is ours, and proves nothing
+            self.folders.inbox.resettle(candidate.name)
             return False
         self._attempt(Held(claim, feed.name, self._now()))
         return True
@@ -252,12 +259,12 @@ class Daemon:
 
     def _attempt(self, held: Held) -> None:
         """Process a claimed file once; afterwards it is done, or held with a pause."""
-        feed = next((feed for feed in self.folders.feeds if feed.name == held.feed), None)
         try:
-            if feed is None:
-                msg = f"feed {held.feed!r} is no longer in the config"
-                raise FileFault("no_feed", msg, "put the feed back, or retry the file")  # noqa: TRY301
             if held.attempts and self._settled_meanwhile(held):
+                return
+            feed = self._feed_of(held)
+            if feed is None:
+                self._without_feed(held)
                 return
             verdict = self.pipeline.process(self._job(held, feed))
         except Interrupted:
@@ -273,9 +280,39 @@ class Daemon:
             self._database_is_well()
             self._finish(held, verdict)
 
+    def _feed_of(self, held: Held) -> Feed | None:
+        """Return the feed that a file was taken for or, where a reload has removed that, the one it has now."""
+        for feed in self.folders.feeds:
+            if feed.name == held.feed:
+                return feed
+        return self.folders.match(held.claim.name)
+
+    def _without_feed(self, held: Held) -> None:
+        """Put a file of a feed that the config has no more back: it is left alone, as any that no feed matches."""
+        if not self._put_back(held):
+            msg = f"no feed matches {printable(held.claim.name)} any more, and it could not be put back into the inbox"
+            self._hold(
+                held,
+                WorldFault(
+                    "no_feed", msg, "put the feed back into the config, or see whether its name is taken in the inbox"
+                ),
+            )
+
+    def _put_back(self, held: Held) -> bool:
+        """Give a claim up, and its file back to the inbox; tell whether that was possible."""
+        try:
+            self.store.drop_claim(held.claim.id)
+        except WorldFault:
+            return False
+        if not release(self.folders.inbox.root, held.claim):
+            return False
+        self.held.remove(held)
+        self.store.let_go(held.claim.id)
+        return True
+
     def _job(self, held: Held, feed: Feed) -> Job:
         claim = held.claim
-        limit = self.folders.max_file_size
+        limit = self.pipeline.max_file_size
         return Job(
             feed=feed,
             file_name=printable(claim.name),
@@ -320,14 +357,19 @@ class Daemon:
         """
         held.verdict = verdict
         archived: str | None = None
+        gone = False
         try:
             self.hook(Step.ARCHIVE, Edge.BEFORE)
             archived = self._archive(held.claim, verdict)
             self.hook(Step.ARCHIVE, Edge.AFTER)
         except WorldFault as fault:
-            self._hold(held, fault)
+            gone = self._is_gone(held, fault)
+            if not gone:
+                self._hold(held, fault)
         self._say(held, verdict, archived)
-        if archived is not None:
+        if gone:
+            emit(self.log, Event.FILE_GONE, run_id=verdict.run_id, feed=held.feed, file=held.claim.name)
+        if archived is not None or gone:
             self.held.remove(held)
             forget(held.claim)
             self.store.let_go(held.claim.id)
@@ -361,32 +403,32 @@ class Daemon:
         if fault.code == RUN_TAKEN:
             self._yield(held)
             return
-        if fault.code == GONE and not self.lost and self._forget(held):
+        if self._is_gone(held, fault) and self._forget(held):
             return
         if isinstance(fault, DatabaseFault):
             self._database_is_ill()
         self._hold(held, fault)
 
+    def _is_gone(self, held: Held, fault: WorldFault) -> bool:
+        """Tell whether somebody took a claimed file, and not the whole inbox, away: it is in vain to try again."""
+        there = os.path.lexists(f"{self.folders.inbox.root}/{CLAIMED}") and not self.lost
+        return fault.code == GONE and there and not os.path.lexists(held.claim.path)
+
     def _forget(self, held: Held) -> bool:
-        """Let go of a claim whose file somebody took away; tell whether that is so."""
-        if os.path.lexists(held.claim.path):
+        """Let go of a claim whose file is gone; tell whether the database let us."""
+        try:
+            self.store.drop_claim(held.claim.id)
+        except WorldFault:
             return False
-        self.store.drop_claim(held.claim.id)
         self.store.let_go(held.claim.id)
         self.held.remove(held)
         emit(self.log, Event.FILE_GONE, feed=held.feed, file=held.claim.name)
         return True
 
     def _let_settle_again(self, held: Held) -> bool:
-        try:
-            self.store.drop_claim(held.claim.id)
-        except WorldFault:
-            return False
         self.folders.inbox.resettle(held.claim.name)
-        if not release(self.folders.inbox.root, held.claim):
+        if not self._put_back(held):
             return False
-        self.held.remove(held)
-        self.store.let_go(held.claim.id)
         emit(self.log, Event.FILE_UNSETTLED, file=held.claim.name, reason="changed while it was read; it settles again")
         return True
 

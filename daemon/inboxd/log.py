@@ -58,7 +58,7 @@ class Event(StrEnum):
     FILE_GONE = (
         "file_gone",
         "warning",
-        "somebody took a claimed file away before it was loaded; nothing of it was loaded",
+        "somebody took a claimed file away; without a run_id here, nothing of it was loaded",
     )
     FILE_TAKEN_OVER = (
         "file_taken_over",
@@ -142,7 +142,7 @@ def open_log(*, fmt: str, level: str, file: Path | None, stream: TextIO | None =
 
     ``fmt`` is ``json``, ``console``, or ``auto``: console on a terminal, else JSON.
     """
-    out = sys.stdout if stream is None else stream
+    out = stream or sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - started with standard output closed
     console = fmt == "console" or (fmt == "auto" and out.isatty())
     outputs: list[Callable[[_EventDict], None]] = []
     if file is not None:

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -35,7 +35,7 @@ from inboxd.model import Edge, Hook, Late, Step, printable
 from inboxd.notify import Notifier
 from inboxd.operate.retention import Retention
 from inboxd.pipeline import Pipeline
-from inboxd.presence import MAX_LISTED, STATE_FILE, DaemonLock, DaemonState, Published, Waiting, write_state
+from inboxd.presence import MAX_LISTED, STATE_FILE, DaemonLock, DaemonState, Published, Waiting, read_state, write_state
 from inboxd.recovery import Recovery
 from inboxd.store import open_store
 from inboxd.store.base import Store
@@ -234,14 +234,17 @@ class Service:
         try:
             settings = self.load_settings()
             _refuse_what_needs_a_restart(self.settings, settings)
+            _make_folders(settings)
             daemon.store.prepare(settings.feeds)
         except InboxdError as fault:
             emit(daemon.log, Event.CONFIG_REJECTED, error_code=fault.code, error=fault.message, hint=fault.hint)
             return
+        if state_file(settings) != state_file(self.settings):
+            self._write_state(daemon, gone=True)  # nothing would ever correct the old one
         self.settings = settings
         daemon.folders = folders_of(settings)
+        daemon.pipeline = replace(daemon.pipeline, max_file_size=settings.inbox.max_file_size)
         daemon.retention = Retention(daemon.store, settings.archive, settings.retention, self.clock)
-        _make_folders(settings)
         emit(daemon.log, Event.CONFIG_RELOADED, config=settings.source, feeds=[feed.name for feed in settings.feeds])
 
     def _serve(self, stack: ExitStack, daemon: Daemon, log: Logger) -> None:
@@ -260,8 +263,11 @@ class Service:
     def _write_state(self, daemon: Daemon, *, gone: bool = False) -> None:
         path = state_file(self.settings)
         if gone:
+            found = read_state(path)
+            ours = found is not None and (found.pid, found.host) == (os.getpid(), os.uname().nodename)
             with suppress(OSError):  # a disk that became read-only does not keep the daemon from stopping
-                path.unlink(missing_ok=True)
+                if ours:  # daemons on PostgreSQL may share an archive, and with it this file
+                    path.unlink(missing_ok=True)
             return
         write_state(path, self.state(daemon))
 
@@ -343,7 +349,6 @@ def folders_of(settings: Settings) -> Folders:
         feeds=feeds,
         match=lambda name: match_feed(feeds, name),
         rescan_s=settings.inbox.rescan,
-        max_file_size=settings.inbox.max_file_size,
     )
 
 

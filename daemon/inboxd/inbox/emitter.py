@@ -23,6 +23,7 @@ from watchdog.observers.inotify_c import (
 from watchdog.observers.inotify_move_event_grouper import GroupedInotifyEvent
 
 from inboxd.inbox.settle import Kind
+from inboxd.inbox.walk import DEEPEST
 
 logging.getLogger("watchdog").addHandler(logging.NullHandler())  # what it warns of, we notice; stderr is for our lines
 
@@ -111,9 +112,32 @@ class _InboxWatchGroup(InotifyWatchGroup):
         if kind is not None and folder is not None and self.listener is not None:
             self.listener.happened(os.fsdecode(folder + b"/" + event.name), kind)
 
+    def _add_all_callbacks(self, path: bytes) -> None:
+        """Watch a folder and those below it, but none that the scan does not enter.
+
+        The original goes into hidden ones as well, and down a thousand nested ones until its stack, and with it the
+        thread, is at its end.
+        """
+        self._add_callback(path)
+        waiting = [path]
+        while waiting:
+            try:
+                with os.scandir(waiting.pop()) as entries:
+                    folders = [entry.path for entry in entries if _is_entered(entry)]
+            except OSError:
+                continue  # it is gone, or shut: the scan says so
+            for folder in folders:
+                if folder.count(b"/", len(self.path)) <= DEEPEST:
+                    self._add_callback(folder)
+                    waiting.append(folder)
+
     def _recursive_simulate(self, src_path: bytes) -> list[InotifyEvent]:  # noqa: ARG002 - as inherited
         """Report nothing for what is in a new folder: the folder's own event makes the scan look into it."""
         return []
+
+
+def _is_entered(entry: os.DirEntry[bytes]) -> bool:
+    return not entry.name.startswith(b".") and entry.is_dir(follow_symlinks=False)
 
 
 def _kind(mask: int) -> Kind | None:

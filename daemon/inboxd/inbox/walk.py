@@ -8,6 +8,7 @@ import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from inboxd.inbox.names import SUFFIXES
 from inboxd.inbox.notices import FILE_IGNORED, FOLDER_UNREADABLE, Once
@@ -15,6 +16,10 @@ from inboxd.inbox.settle import Found
 
 Match = Callable[[str], str | None]
 """Which feed, if any, takes a file of this name (relative to the inbox)."""
+
+
+DEEPEST: Final = 200
+"""Folders on a file's way from the inbox. A path of 4,096 bytes could have 2,000, and exhaust a follower's stack."""
 
 
 def _nothing() -> re.Pattern[str]:
@@ -72,10 +77,7 @@ class Walk:
                         name = f"{folder}/{entry.name}" if folder else entry.name
                         if self.sieve.hides(entry.name):
                             continue
-                        if entry.is_dir(follow_symlinks=False):
-                            waiting.append(name)
-                            continue
-                        found = self._file(name, entry)
+                        found = self._entry(name, entry, waiting)
                         if found is not None:
                             yield found
             except (FileNotFoundError, NotADirectoryError):
@@ -101,8 +103,12 @@ class Walk:
             return None
         return self._admit(name, found)
 
-    def _file(self, name: str, entry: os.DirEntry[str]) -> Found | None:
+    def _entry(self, name: str, entry: os.DirEntry[str], folders: list[str]) -> Found | None:
+        """Sort one entry. One that cannot be looked at (a stale handle, a bad inode) must not hold up the others."""
         try:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(name)
+                return None
             if not entry.is_file(follow_symlinks=False):
                 self._leave(name, _what(entry.stat(follow_symlinks=False).st_mode))
                 return None
@@ -112,10 +118,16 @@ class Walk:
             return self._admit(name, entry.stat(follow_symlinks=False))
         except FileNotFoundError:
             return None  # taken by somebody else meanwhile
+        except OSError as error:
+            self._leave(name, f"it cannot be looked at: {os.strerror(error.errno or 0)}")
+            return None
 
     def _admit(self, name: str, found: os.stat_result) -> Found | None:
         if not name.endswith(self.sieve.suffixes):
             self._leave(name, _NO_SUFFIX)
+            return None
+        if name.count("/") > DEEPEST:
+            self._leave(name, f"it is more than {DEEPEST} folders deep")
             return None
         feed = self.sieve.match(name)
         if feed is None:

@@ -1,0 +1,155 @@
+"""What an operator, or somebody with a shell, does to a daemon at work, and what it makes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemons import Home, eventually, record
+
+FEED = (
+    '[feeds.{0}]\nkey = ["key"]\ncursor = "ts"\nlate = "merge"\n'
+    '[feeds.{0}.fields]\nkey = {{ type = "text" }}\nts = {{ type = "timestamp" }}\n'
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """Return a place for a daemon with two feeds."""
+    with Home(tmp_path, FEED.format("a") + FEED.format("b")) as home:
+        yield home
+
+
+def reload(home: Home, config: str) -> None:
+    """Change the config under a running daemon, and tell it."""
+    (home.path / "inboxd.toml").write_text(config, "utf-8")
+    assert home.process is not None
+    home.process.send_signal(signal.SIGHUP)
+
+
+def events(home: Home, file: str) -> list[str]:
+    """Return the events of a file, in order."""
+    return [line["event"] for line in home.lines() if line.get("file") == file]
+
+
+def test_a_reload_with_a_folder_that_cannot_be_made_changes_nothing(home: Home) -> None:
+    """A config whose archive cannot be there is rejected as a whole; the daemon goes on with the old one."""
+    home.start()
+    (home.path / "file").touch()
+    reload(home, home.config + '[archive]\nprocessed = "file/processed"\n')
+    assert eventually(lambda: home.lines("config_rejected"))[0]["error_code"] == "permission_denied"
+    home.drop("a/1.json", [record("k")])
+    assert home.verdict("a/1.json")["archived"] == str(home.processed / "a" / "1.json")
+
+
+def test_a_reload_moves_the_archive_and_what_tells_of_the_daemon(home: Home) -> None:
+    """From the reload on files go to the new folder, and no state file stays behind that nobody keeps true."""
+    home.start()
+    reload(home, home.config + '[archive]\nprocessed = "moved/processed"\n')
+    eventually(lambda: home.lines("config_reloaded"))
+    home.drop("a/1.json", [record("k")])
+    assert home.verdict("a/1.json")["archived"] == str(home.path / "moved" / "processed" / "a" / "1.json")
+    eventually((home.path / "moved" / "inboxd.state.json").exists)
+    assert not (home.path / "data" / "inboxd.state.json").exists()
+
+
+def test_a_reload_changes_how_large_a_file_may_be_unpacked(home: Home) -> None:
+    """``inbox.max_file_size`` holds for what a file unpacks to as well, also after a reload."""
+    home.start()
+    reload(home, home.config + '[inbox]\nmax_file_size = "4KiB"\n')
+    eventually(lambda: home.lines("config_reloaded"))
+    home.drop("a/big.json.gz", gzip.compress(b" " * 8192 + b"[]"))
+    assert home.verdict("a/big.json.gz")["error_code"] == "file_too_large"
+
+
+def test_a_waiting_file_whose_feed_is_removed_goes_back_to_the_inbox(home: Home) -> None:
+    """It is no fault of the file, nor a bug: like any file that no feed matches it is left alone, and named."""
+    home.start()
+    with contextlib.closing(sqlite3.connect(home.database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        home.drop("b/1.json", [record("k")])
+        eventually(lambda: home.lines("file_deferred"))
+        reload(home, FEED.format("a"))
+        eventually(lambda: home.lines("config_reloaded"))
+        other.execute("ROLLBACK")
+    eventually(lambda: home.lines("file_ignored"))
+    assert events(home, "b/1.json") == ["file_deferred", "file_ignored"]
+    assert (home.inbox / "b" / "1.json").exists()
+    assert home.query("SELECT COUNT(*) FROM etl_runs") == [(0,)]
+
+
+def test_a_table_that_is_gone_holds_up_no_other_feed(home: Home) -> None:
+    """However many files wait for the table that somebody dropped, those of another feed are loaded meanwhile."""
+    home.start()
+    with contextlib.closing(sqlite3.connect(home.database)) as other:
+        other.execute("DROP TABLE a")
+    for number in range(40):
+        home.drop(f"a/{number}.json", [record(f"k{number}")])
+    eventually(lambda: home.lines("file_deferred"))
+    home.drop("b/1.json", [record("k")])
+    assert home.verdict("b/1.json")["event"] == "file_loaded"
+    assert len(home.lines("file_deferred")) < 40
+
+
+def test_a_loaded_file_that_is_taken_away_before_it_was_moved_is_not_waited_for(home: Home) -> None:
+    """Its records are in the database and its verdict is said; that the file itself is gone is said once."""
+    home.start()
+    home.processed.rmdir()
+    home.processed.touch()
+    home.drop("a/1.json", [record("k")])
+    eventually(lambda: home.lines("file_deferred"))
+    for claim in (home.inbox / ".claimed").iterdir():
+        shutil.rmtree(claim / "a")
+    home.processed.unlink()
+    gone = eventually(lambda: home.lines("file_gone"))[0]
+    assert gone["run_id"] == home.verdict("a/1.json")["run_id"]
+    assert home.stop() == 0
+    assert [event for event in events(home, "a/1.json") if event != "file_deferred"] == ["file_loaded", "file_gone"]
+    assert list((home.inbox / ".claimed").iterdir()) == []
+
+
+def test_a_failure_found_after_a_crash_is_a_failure(home: Home) -> None:
+    """Whoever watches for ``file_failed`` hears of it, also where a crash came between its run and its line."""
+    home.drop("a/1.json", b"[")
+    home.start()
+    home.verdict("a/1.json")
+    home.kill()
+    (run, claim) = home.query("SELECT id, claim FROM etl_runs")[0]
+    (home.path / "data" / "inboxd.log").unlink()
+    place = home.inbox / ".claimed" / claim / "a"
+    place.mkdir(parents=True)
+    (home.failed / "a" / "1.json").rename(place / "1.json")  # as it lay before the crash
+    home.start()
+    line = home.verdict("a/1.json")
+    assert (line["event"], line["run_id"], line["error_code"]) == ("file_failed", run, "invalid_json")
+
+
+def test_a_tree_deeper_than_any_stack_stops_nobody(home: Home) -> None:
+    """A sender may nest folders to the limit of a path: what is in there is left alone, all others are loaded."""
+    home.start()
+    (home.path / "tree").mkdir()
+    folder = os.open(home.path / "tree", os.O_RDONLY)
+    try:
+        for _ in range(1200):
+            os.mkdir("a", dir_fd=folder)
+            below = os.open("a", os.O_RDONLY, dir_fd=folder)
+            os.close(folder)
+            folder = below
+        os.close(os.open("deep.json", os.O_CREAT | os.O_WRONLY, dir_fd=folder))
+    finally:
+        os.close(folder)
+    (home.path / "tree").rename(home.inbox / "tree")
+    home.drop("b/1.json", [record("k")])
+    assert home.verdict("b/1.json")["event"] == "file_loaded"
+    assert "200 folders deep" in eventually(lambda: home.lines("file_ignored"))[0]["reason"]
+    assert home.stop() == 0
+    subprocess.run(["rm", "-rf", os.fspath(home.inbox / "tree")], check=True)  # too deep for pytest
