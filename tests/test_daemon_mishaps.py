@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 import os
 import shutil
 import signal
@@ -153,3 +154,23 @@ def test_a_tree_deeper_than_any_stack_stops_nobody(home: Home) -> None:
     assert "200 folders deep" in eventually(lambda: home.lines("file_ignored"))[0]["reason"]
     assert home.stop() == 0
     subprocess.run(["rm", "-rf", os.fspath(home.inbox / "tree")], check=True)  # too deep for pytest
+
+
+def test_a_load_that_is_ended_leaves_nothing_running(home: Home) -> None:
+    """TERM, from a cron job's time limit or a shutdown, takes back the run that was begun, as Control-C does."""
+    big = home.write("big.ndjson", "".join(f'{{"key": "k{n}", "ts": "2026-01-15"}}\n' for n in range(300_000)))
+    home.call("db", "upgrade", check=True)
+    command = [*home.command, "load", "--feed", "a", os.fspath(big)]
+    with subprocess.Popen(command, cwd=home.path, env=home.environment(), stdout=subprocess.DEVNULL) as load:
+        eventually(lambda: home.query("SELECT 1 FROM etl_runs WHERE status = 'running'"))
+        load.terminate()
+        assert load.wait(30) == 128 + signal.SIGTERM
+    assert home.query("SELECT COUNT(*) FROM etl_runs") == [(0,)]
+
+
+def test_an_output_that_cannot_be_written_is_no_bug(home: Home) -> None:
+    """The files are loaded, the result is printed, and the exit code says that the other place for it was shut."""
+    file = home.write("a.json", [record("k")])
+    done = home.call("load", "--feed", "a", os.fspath(file), "--output", "/proc/none/result.json")
+    assert (done.returncode, json.loads(done.stdout)["loaded"]) == (77, 1)
+    assert done.stderr.startswith("inboxd: cannot write /proc/none/result.json: ")

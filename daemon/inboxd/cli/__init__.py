@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import click
@@ -87,7 +89,13 @@ def cli(context: click.Context, config_file: Path | None) -> None:
 
 def main() -> None:
     """Run the command line and exit with the code that the contract gives to each kind of end."""
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(run_cli(sys.argv[1:]))
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    """Let a command put right what it has begun, as for Control-C; ``run`` has a handler of its own."""
+    raise SystemExit(128 + number)
 
 
 def run_cli(arguments: list[str]) -> int:  # noqa: PLR0911 - one return for each kind of end

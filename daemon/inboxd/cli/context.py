@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -14,6 +14,8 @@ import click
 import msgspec
 
 from inboxd.config import Settings, load_settings
+from inboxd.errors import EXIT_NOPERM, OperatorFault
+from inboxd.model import printable
 
 if TYPE_CHECKING:
     from inboxd.store.base import Store
@@ -52,11 +54,17 @@ def print_json(value: object) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write one JSON document to a file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write one JSON document to a file, whole or not at all; raises ``OperatorFault`` where that is not possible."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        msg = f"cannot write {printable(os.fspath(path))}: {error.strerror}"
+        raise OperatorFault("cannot_write", msg, "name a file that can be written", exit_code=EXIT_NOPERM) from error
 
 
 def on_terminal() -> bool:

@@ -69,9 +69,9 @@ def load(
         "duration_ms": round((time.monotonic() - started) * 1000),
         "files": [_of_file(verdict) for verdict in verdicts],
     }
+    print_json(result)
     if output is not None:
         write_json(output, result)
-    print_json(result)
     return EXIT_FAILED if any(verdict.outcome is Outcome.FAILED for verdict in verdicts) else 0
 
 
