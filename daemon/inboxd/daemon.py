@@ -113,6 +113,7 @@ class Daemon:
                 continue
             if self.database_attempts or not (self.survey.settling or self._coming() or self.recovery.waiting):
                 break
+            self.recovery.hasten()
             self.wake.wait(self._patience())
         self._tidy(whole=True)
         self._leave()
@@ -317,7 +318,7 @@ class Daemon:
             feed=feed,
             file_name=printable(claim.name),
             size=claim.size,
-            open=lambda: Source(claim.path, max_size=limit, tick=self.pipeline.progress),
+            open=lambda: Source(claim.path, max_size=limit, tick=self.pipeline.progress, name=claim.name),
             claim=claim.id,
             ignore_watermark=held.retry,
         )
@@ -362,6 +363,8 @@ class Daemon:
             self.hook(Step.ARCHIVE, Edge.BEFORE)
             archived = self._archive(held.claim, verdict)
             self.hook(Step.ARCHIVE, Edge.AFTER)
+        except Interrupted:
+            self.held.add(held)  # a stop does not wait for a long copy; the next start makes it anew
         except WorldFault as fault:
             gone = self._is_gone(held, fault)
             if not gone:

@@ -24,6 +24,8 @@ SHARED_GRACE_S: Final = 60.0
 """On a shared inbox an empty claim may be another daemon's, just being made or just being left."""
 UNBEGUN_GRACE_S: Final = 5.0
 """A claim without a run may be another daemon's that is about to begin it: milliseconds, if its database is well."""
+LOOK_AGAIN_S: Final = 0.1
+"""How soon it is searched again while a drain has nothing else to wait for."""
 LOOK_EVERY_S: Final = 2.0
 """How often a shared inbox is searched for the claims of daemons that have died."""
 
@@ -88,6 +90,10 @@ class Recovery:
     def due(self) -> float | None:
         """When (monotonic seconds) a shared inbox is next to be searched for what dead daemons left."""
         return self._next_look if self.shared else None
+
+    def hasten(self) -> None:
+        """Look again soon: somebody waits for what was too young to tell."""
+        self._next_look = min(self._next_look, self.clock.monotonic() + LOOK_AGAIN_S)
 
     def is_due(self) -> bool:
         """Tell whether it is time for a look, and set the time of the next."""

@@ -163,7 +163,7 @@ class Service:
     def _daemon(
         self, store: Store, log: Logger, wake: Wake, signals: Signals, tick: Callable[[], None], *, shared: bool
     ) -> Daemon:
-        folders = folders_of(self.settings)
+        folders = folders_of(self.settings, tick)
         host = os.uname().nodename
         pipeline = Pipeline(store, self.clock, host, self.settings.inbox.max_file_size, self.hook, tick)
         daemon: Daemon
@@ -242,7 +242,7 @@ class Service:
         if state_file(settings) != state_file(self.settings):
             self._write_state(daemon, gone=True)  # nothing would ever correct the old one
         self.settings = settings
-        daemon.folders = folders_of(settings)
+        daemon.folders = folders_of(settings, daemon.pipeline.progress)
         daemon.pipeline = replace(daemon.pipeline, max_file_size=settings.inbox.max_file_size)
         daemon.retention = Retention(daemon.store, settings.archive, settings.retention, self.clock)
         emit(daemon.log, Event.CONFIG_RELOADED, config=settings.source, feeds=[feed.name for feed in settings.feeds])
@@ -326,7 +326,7 @@ class Service:
         return stamp(self.clock.now() + timedelta(seconds=monotonic - self.clock.monotonic()))
 
 
-def folders_of(settings: Settings) -> Folders:
+def folders_of(settings: Settings, tick: Callable[[], None]) -> Folders:
     """Build the loop's hands on the filesystem from the settings."""
     feeds = settings.feeds
 
@@ -345,7 +345,7 @@ def folders_of(settings: Settings) -> Folders:
     )
     return Folders(
         inbox=inbox,
-        archive=Archive(settings.archive.processed, settings.archive.failed),
+        archive=Archive(settings.archive.processed, settings.archive.failed, tick),
         feeds=feeds,
         match=lambda name: match_feed(feeds, name),
         rescan_s=settings.inbox.rescan,

@@ -128,7 +128,8 @@ def status(store: Store | None, slices: Slices, *, now: datetime) -> Status:
 def _presence(slices: Slices, state: DaemonState | None) -> DaemonPresence:
     """Tell from the lock whether a daemon runs; PostgreSQL has no lock on this host, only what the daemon wrote."""
     if slices.database.is_postgres:
-        running, pid = (_alive(state.pid), state.pid) if state else (None, None)
+        here = state is not None and state.host == os.uname().nodename  # a shared archive may tell of another's
+        running, pid = (_alive(state.pid), state.pid) if state and here else (None, None)
     else:
         holder = running_pid(slices.database.sqlite_path)
         running, pid = holder is not None, holder or None
