@@ -509,6 +509,25 @@ def test_names_that_stand_elsewhere_too_are_no_doubles() -> None:
     assert verdict_of(text) == ("a", "n", 1.5, "2026-01-15T10:30:00.000000Z", 1)
 
 
+@pytest.mark.parametrize("text", (b"7", b"-9223372036854775809", b'" 7.0 "', b"7e0"))
+def test_a_number_out_of_range_is_told_in_the_same_words_on_every_road(text: bytes) -> None:
+    """However a number is written, alone or among others, the detail names the double that it stands for."""
+    feed = feed_of(KEY, declare("value", FieldType.REAL, minimum=10.0), TS)
+    good, bad = record(name=""), record(name="", value=text.decode())
+    refused = verdict_of(bad, feed)
+    assert isinstance(refused, Reject)
+    assert refused.detail in {
+        "value: invalid_value (7.0 is below 10.0)",
+        "value: invalid_value (-9.223372036854776e+18 is below 10.0)",
+    }
+    for content in (
+        b"[" + bad + b"]",
+        b"[" + good.replace(b"1.5", b"50") + b"," + bad + b"," + record(value="{}") + b"]",
+    ):
+        found = [reject.detail for reject in read(content, feed)[1] if b"{}" not in reject.raw.encode()]
+        assert found == [refused.detail]
+
+
 @pytest.mark.parametrize(
     ("feed", "text", "key"),
     (

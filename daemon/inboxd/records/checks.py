@@ -1,9 +1,9 @@
 """What the rules of every field have in common: one value, or a whole column of them at once.
 
 ``one`` is the law: it takes a value as JSON has it and gives the canonical value (see ``inboxd.model``) or a ``Fault``.
-``many`` is the fast road: it gives the canonical column if every value is valid, and ``None`` if any is not or may not
-be; it must never accept what ``one`` would not, nor give another value. ``suspects`` names those of a column that are
-worth asking ``one`` about.
+``many`` is the fast road: it takes a column of values of the field's types and gives the canonical column if every
+value is valid, ``None`` if any is not or may not be; it must never accept what ``one`` would not, nor give another
+value. ``suspects`` names those of a refused column that are worth asking ``one`` about.
 
 A value that is absent or null and has a ``default`` takes it, whether the field is required or not.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,28 +64,30 @@ class Scope:
     plain: bool = False
     """The window is ASCII without any backslash: its strings are exactly what stands there."""
     typed: bool = False
-    """The values have the field's own type, and NULL and absence only where the field may have them."""
+    """msgspec has made the values the field's own type, and a key no longer than it may be."""
 
 
 def show(value: Value) -> str:
     """Return a value for a message: short, printable, without what a database cannot store."""
+    if type(value) is str:
+        return repr(value) if len(value) <= MAX_SHOWN else repr(value[:MAX_SHOWN]) + "…"
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Composite):
         return value.name
-    if isinstance(value, dict | list) or not isinstance(value, str | int | float | HugeNumber):
+    if not isinstance(value, int | float | HugeNumber):
         return "an array" if isinstance(value, list) else "an object"
-    text = value.source if isinstance(value, HugeNumber) else value if isinstance(value, str) else repr(value)
-    cut = text[:MAX_SHOWN]
-    dots = "…" if len(text) > MAX_SHOWN else ""
-    return (repr(cut) if isinstance(value, str) else cut) + dots
+    text = value.source if isinstance(value, HugeNumber) else repr(value)
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
 
 
 class Check(ABC):
     """The rules of one field."""
 
+    types: frozenset[type]
+    """The types of the values that ``many`` takes."""
     wants_source = False
     """Whether ``one`` takes the value's source text (``bytes``) and ``many`` a column of such."""
     absent_is = "invalid"
@@ -117,7 +119,7 @@ class Check(ABC):
         if self._bounded:
             why = self._out_of_bounds(outcome)
             if why:
-                return self.invalid(f"{show(value if not self.wants_source else outcome)} {why}", outcome)
+                return self.invalid(f"{show(outcome)} {why}", outcome)
         if self.is_cursor and scope.ceiling is not None and self.beyond(outcome, scope.ceiling):
             return Fault(f"future_{self.field.label}", f"{show(outcome)} is too far ahead of the clock", outcome)
         return outcome
@@ -164,7 +166,10 @@ class Check(ABC):
     # a column
 
     def many(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:
-        """Return the canonical column if every value is valid; ``None`` if any is not, or may not be."""
+        """Return the canonical column if every value is valid; ``None`` if any is not, or may not be.
+
+        Each value has one of the field's ``types``; an optional one may be absent or null.
+        """
         if not column:
             return []
         if self.optional:
@@ -190,22 +195,9 @@ class Check(ABC):
     def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:
         """Return the canonical form of a column of values that are there, ``None`` if in doubt."""
 
-    def suspects(self, column: list[Value]) -> list[int]:
-        """Return the indexes of the values that may not be valid, so far as that is cheap to tell."""
-        found = self._doubtful(column)
-        if self.optional:
-            return [index for index in found if column[index] is not None and column[index] is not UNSET]
-        return found
+    def suspects(self, column: list[Value], scope: Scope) -> list[int]:
+        """Return the indexes of what may not be valid in a column that ``many`` refused; perhaps not yet all of them.
 
-    def closer(self, column: list[Value], scope: Scope) -> Sequence[int]:  # noqa: ARG002 - for cursors
-        """Return the indexes of the suspects after a closer look, for when ``suspects`` were not all."""
-        return range(len(column))
-
-    @abstractmethod
-    def _doubtful(self, column: list[Value]) -> list[int]:
-        """Like ``suspects``, with absent values among them."""
-
-
-def only(column: Iterable[Value], *types: type) -> bool:
-    """Tell whether all values are of these types exactly."""
-    return set(map(type, column)) <= set(types)
+        Here, the exact answer.
+        """
+        return [index for index, value in enumerate(column) if type(self.one(value, scope)) is Fault]

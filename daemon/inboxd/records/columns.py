@@ -16,11 +16,11 @@ import msgspec
 from msgspec import Raw, Struct
 
 from inboxd.model import Extra, Feed, Reject, Row, Scalar
-from inboxd.records.checks import Check, Fault, Outcome, Scope, Value
+from inboxd.records.checks import Fault, Outcome, Scope, Value
 from inboxd.records.fields import MEMBERS, RAW, CompiledFeed, Shapes, compile_feed
 from inboxd.records.kinds import MAX_KEY_BYTES
-from inboxd.records.proof import Window, doubled, maybe_deep, nothing_else, too_deep
-from inboxd.records.validate import MAX_DETAIL, ceiling, extra_of, judge_valid, key_text, oversized, refuse
+from inboxd.records.proof import Column, Window, doubled, maybe_deep, nothing_else, too_deep
+from inboxd.records.validate import ceiling, extra_of, judge_valid, key_text, oversized, refuse
 
 _UNDECODABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
@@ -52,7 +52,8 @@ class Sifter:
                     return None
                 return self._one_by_one(raws, depth)
             numbers = range(self.count + 1, self.count + 1 + len(records))
-            result = self._sift(shapes, Window(records, numbers, None, chunk, array, typed), depth)
+            columns = self._columns(shapes, records, typed=typed)
+            result = self._sift(shapes, Window(columns, numbers, chunk, array=array, typed=typed), depth)
         except (*_UNDECODABLE, _TooDeep):
             return None
         self.count += len(records)
@@ -76,6 +77,12 @@ class Sifter:
         except msgspec.ValidationError:
             return False, None
 
+    def _columns(self, shapes: Shapes, records: list[Struct], *, typed: bool) -> list[Column]:
+        return [
+            Column(check, leaf.column(records, typed=typed), typed=typed)
+            for check, leaf in zip(self._compiled.checks, shapes.leaves, strict=True)
+        ]
+
     def _one_by_one(
         self, raws: Sequence[bytes | Raw], depth: int, *, proven: bool = False
     ) -> tuple[list[Row], list[Reject]]:
@@ -94,14 +101,10 @@ class Sifter:
         good = [index for index, struct in enumerate(structs) if struct is not None]
         judged = _Verdicts()
         if shapes is not None and good:
-            window = Window(
-                records=[struct for struct in structs if struct is not None],
-                numbers=[first + index for index in good],
-                raws=[raws[index] for index in good],
-                chunk=b"[" + b",".join([bytes(raws[index]) for index in good]) + b"]",
-                array=True,
-                typed=False,
-            )
+            records = [struct for struct in structs if struct is not None]
+            chunk = b"[" + b",".join([bytes(raws[index]) for index in good]) + b"]"
+            numbers = [first + index for index in good]
+            window = Window(self._columns(shapes, records, typed=False), numbers, chunk, array=True, typed=False)
             judged.add(*self._sift(shapes, window, depth, shallow=True))
         scope = Scope(self._ceiling)
         for index, struct in enumerate(structs):
@@ -113,25 +116,21 @@ class Sifter:
     def _sift(
         self, shapes: Shapes, window: Window, depth: int, *, shallow: bool = False
     ) -> tuple[list[Row], list[Reject]]:
-        compiled = self._compiled
-        chunk = window.chunk
-        escapes = b"\\" in chunk
-        scope = Scope(self._ceiling, plain=not escapes and chunk.isascii(), typed=window.typed)
-        columns = [leaf.column(window.records, typed=window.typed) for leaf in shapes.leaves]
+        compiled, chunk = self._compiled, window.chunk
+        scope = Scope(self._ceiling, plain=b"\\" not in chunk and chunk.isascii(), typed=window.typed)
         extras: list[Outcome] | None = None
         judged: list[Row | Reject] = []
-        if not nothing_else(compiled, shapes, window, columns):
+        if not nothing_else(shapes, window):
             if not shallow and maybe_deep(window, depth):
                 raise _TooDeep
-            twice = doubled(shapes, window, columns, escapes=escapes)
+            twice = doubled(shapes, window)
             if twice:
-                exact = Scope(self._ceiling)
-                sources = window.sources()
+                sources, exact = window.sources(), Scope(self._ceiling)
                 judged = [judge_valid(bytes(sources[i]), window.numbers[i], compiled, exact) for i in twice]
-                window, columns = _without(window, columns, set(twice))
+                window.drop(twice)
             if compiled.feed.extra is not Extra.IGNORE:
                 extras = _extras(compiled, window)
-        rows, rejects = _settle(compiled, window, columns, extras, scope)
+        rows, rejects = _settle(compiled, window, extras, scope)
         if not judged:
             return rows, rejects
         verdicts = _Verdicts()
@@ -164,20 +163,6 @@ class _Verdicts:
         return self._rows, self._rejects
 
 
-def _without(window: Window, columns: list[list[Value]], gone: set[int]) -> tuple[Window, list[list[Value]]]:
-    kept = [index not in gone for index in range(len(window.records))]
-    raws = list(compress(window.sources(), kept))
-    rest = Window(
-        list(compress(window.records, kept)),
-        list(compress(window.numbers, kept)),
-        raws,
-        window.chunk,
-        window.array,
-        window.typed,
-    )
-    return rest, [list(compress(column, kept)) for column in columns]
-
-
 def _extras(compiled: CompiledFeed, window: Window) -> list[Outcome]:
     """Return for each record what becomes of the names that the feed does not declare."""
     rule, known = compiled.feed.extra, compiled.known
@@ -189,107 +174,104 @@ def _extras(compiled: CompiledFeed, window: Window) -> list[Outcome]:
 
 
 def _settle(
-    compiled: CompiledFeed, window: Window, columns: list[list[Value]], extras: list[Outcome] | None, scope: Scope
+    compiled: CompiledFeed, window: Window, extras: list[Outcome] | None, scope: Scope
 ) -> tuple[list[Row], list[Reject]]:
     """Check the columns; make rows of the records without a fault, and rejects of the others."""
-    count = len(window.records)
+    count = len(window.numbers)
     if not count:
         return [], []
-    done, faults = _check_columns(compiled, columns, scope)
+    columns, faults = _check_columns(window, scope)
     for index, extra in enumerate(extras or ()):
         if isinstance(extra, Fault):
             faults.setdefault(index, {})
     keys: list[str] | None = None
     if compiled.own_key_column:
-        keys = list(map(key_text, zip(*[done[position] for position in compiled.key], strict=True)))
+        keys = list(map(key_text, zip(*[columns[position] for position in compiled.key], strict=True)))
         for index, key in enumerate(keys):
             if len(key) * 4 > MAX_KEY_BYTES and oversized(key):
                 faults.setdefault(index, {})
-    rejects = [_reject(compiled, window, done, index, faults[index], extras) for index in sorted(faults)]
-    rows: list[Sequence[Scalar]] = list(done)
+    rejects = _rejects(compiled, window, columns, faults, extras) if faults else []
     if compiled.feed.extra is Extra.KEEP:
-        rows.append([None if isinstance(extra, Fault) else extra for extra in extras or [None] * count])
+        columns.append([None if isinstance(extra, Fault) else extra for extra in extras or [None] * count])
     if keys is not None:
-        rows.append(keys)
-    return _rows(rows, window.numbers, faults.keys()), rejects
+        columns.append(keys)
+    return _rows(columns, window.numbers, faults.keys()), rejects
 
 
-def _check_columns(
-    compiled: CompiledFeed, columns: list[list[Value]], scope: Scope
-) -> tuple[list[Sequence[Scalar]], dict[int, dict[int, Fault]]]:
-    """Return the canonical columns, and the faults by record and field."""
+def _check_columns(window: Window, scope: Scope) -> tuple[list[Sequence[Scalar]], dict[int, dict[int, Fault]]]:
+    """Return the columns in canonical form, and the faults by record and field."""
     done: list[Sequence[Scalar]] = []
     faults: dict[int, dict[int, Fault]] = {}
-    for position, (check, column) in enumerate(zip(compiled.checks, columns, strict=True)):
-        canonical, found = _check_column(check, column, scope)
+    for position, column in enumerate(window.columns):
+        canonical, found = _check_column(column, scope)
         done.append(canonical)
         for index, fault in found.items():
             faults.setdefault(index, {})[position] = fault
     return done, faults
 
 
-def _reject(
-    compiled: CompiledFeed,
-    window: Window,
-    done: list[Sequence[Scalar]],
-    index: int,
-    found: dict[int, Fault],
-    extras: list[Outcome] | None,
-) -> Reject:
-    """Make the reject of a record with faults; the plain case, most often met, without a detour."""
-    raw, number = window.sources()[index], window.numbers[index]
-    if len(found) == 1 and extras is None and not compiled.own_key_column:
-        ((position, fault),) = found.items()
-        detail = f"{compiled.names[position]}: {fault.code} ({fault.why})"
-        key = done[compiled.key[0]][index]
-        cursor = done[compiled.cursor][index] if position != compiled.cursor else fault.readable
-        if isinstance(key, str) and len(detail) <= MAX_DETAIL and not isinstance(cursor, float):
-            return Reject(number, str(raw, "utf-8"), key, cursor, fault.code, detail)
-    outcomes = [found.get(position, column[index]) for position, column in enumerate(done)]
-    return refuse(compiled, number, bytes(raw), outcomes, extras[index] if extras else None)
-
-
-def _check_column(check: Check, column: list[Value], scope: Scope) -> tuple[Sequence[Scalar], dict[int, Fault]]:
-    """Return the canonical values of a column, and the faults in it by index."""
-    done = check.many(column, scope)
-    if done is not None:
+def _check_column(column: Column, scope: Scope) -> tuple[Sequence[Scalar], dict[int, Fault]]:
+    """Return the canonical values of a column, where it has faults what can be read; and the faults by index."""
+    check, values = column.check, column.values
+    suspects: Collection[int] = column.misfits()
+    rest, done = values, None
+    while done is None and len(suspects) < len(values):
+        rest = _without(rest, suspects)
+        done = check.many(rest, scope)
+        if done is None:
+            more = {*suspects, *check.suspects(rest, scope)}
+            suspects = more if len(more) > len(suspects) else range(len(values))
+    if done is not None and not suspects:
         return done, {}
-    suspects: Sequence[int] = check.suspects(column)
-    done = _all_but(check, column, scope, suspects)
-    if done is None:
-        suspects = check.closer(column, scope)
-        done = _all_but(check, column, scope, suspects)
-    if done is None:
-        suspects, done = range(len(column)), [None] * len(column)
-    canonical: list[Scalar] = list(done)
+    canonical: list[Scalar] = [None] * len(values) if done is None else list(done)
     faults: dict[int, Fault] = {}
     for index in suspects:
-        outcome = check.one(column[index], scope)
+        outcome = check.one(values[index], scope)
         if isinstance(outcome, Fault):
             faults[index] = outcome
-            canonical[index] = None
-        else:
-            canonical[index] = outcome
+            outcome = outcome.readable
+        canonical[index] = outcome
     return canonical, faults
 
 
-def _all_but(check: Check, column: list[Value], scope: Scope, suspects: Sequence[int]) -> Sequence[Scalar] | None:
-    """Check a column with another value in the places of the suspects."""
-    if not suspects or len(suspects) == len(column):
-        return None
+def _without(column: list[Value], suspects: Collection[int]) -> list[Value]:
+    """Return a column with one of its other values in the places of the suspects."""
+    if not suspects:
+        return column
     left_out = set(suspects)
     filler = next(value for index, value in enumerate(column) if index not in left_out)
     rest = list(column)
     for index in suspects:
         rest[index] = filler
-    return check.many(rest, scope)
+    return rest
+
+
+def _rejects(
+    compiled: CompiledFeed,
+    window: Window,
+    columns: list[Sequence[Scalar]],
+    faults: dict[int, dict[int, Fault]],
+    extras: list[Outcome] | None,
+) -> list[Reject]:
+    sources, numbers, cursors = window.sources(), window.numbers, columns[compiled.cursor]
+    keys = [columns[position] for position in compiled.key]
+    return [
+        refuse(
+            compiled,
+            numbers[index],
+            sources[index],
+            ([column[index] for column in keys], cursors[index]),
+            faults[index],
+            extras[index] if extras else None,
+        )
+        for index in sorted(faults)
+    ]
 
 
 def _rows(columns: list[Sequence[Scalar]], numbers: Sequence[int], faulty: Collection[int]) -> list[Row]:
-    if faulty:
-        kept = [True] * len(numbers)
-        for index in faulty:
-            kept[index] = False
-        columns = [list(compress(column, kept)) for column in columns]
-        numbers = list(compress(numbers, kept))
-    return list(zip(*columns, numbers, strict=True))
+    if not faulty:
+        return list(zip(*columns, numbers, strict=True))
+    kept = [True] * len(numbers)
+    for index in faulty:
+        kept[index] = False
+    return list(zip(*[compress(column, kept) for column in (*columns, numbers)], strict=True))

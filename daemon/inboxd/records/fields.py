@@ -6,7 +6,6 @@ any value, so that the bad ones can be told from the good. Both leave a name tha
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import attrgetter
@@ -53,11 +52,6 @@ class Node:
     attribute: str
     leaf: int | None = None
     children: dict[str, Node] = field(default_factory=dict)
-    quoted: bytes = b""
-    """The name as it stands in a file."""
-
-    def __post_init__(self) -> None:
-        self.quoted = f'"{self.name}"'.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +95,6 @@ class Shapes:
     """How many inner names there are: objects on the way to a field."""
     provable: bool
     """Whether every inner name must be there for a typed record, so that names can be counted."""
-    escaped_name: re.Pattern[bytes]
-    """Finds an escape that may be part of a declared name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +155,6 @@ def _shapes(feed: Feed, checks: tuple[Check, ...]) -> Shapes | None:
         names=tuple((f'"{name}"'.encode(), tuple(node.leaf for node in nodes if node.name == name)) for name in names),
         inner=sum(node.leaf is None for node in nodes),
         provable=needed or not any(node.children for node in nodes),
-        escaped_name=_escapes_of(names),
     )
 
 
@@ -244,10 +235,3 @@ _TYPES: Final[dict[FieldType, Any]] = {
     FieldType.BOOLEAN: bool,
     FieldType.INTEGER: Annotated[int, Meta(ge=INTEGER_RANGE[0], le=INTEGER_RANGE[1])],
 }
-
-
-def _escapes_of(names: list[str]) -> re.Pattern[bytes]:
-    """Return a pattern of the escapes that any character of these names may be written as."""
-    units = "".join(names).encode("utf-16-be").hex()
-    codes = sorted({units[start : start + 4] for start in range(0, len(units), 4)})
-    return re.compile(b"(?i:" + rb"\\u(?:" + "|".join(codes).encode() + rb"))|\\/")

@@ -8,11 +8,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from msgspec import UNSET
-
 from inboxd.model import Field, FieldType, Scalar
 from inboxd.records import times
-from inboxd.records.checks import Check, Fault, HugeNumber, Outcome, Scope, Value, only, show
+from inboxd.records.checks import Check, Fault, HugeNumber, Outcome, Scope, Value, show
 from inboxd.records.storable import storable, unstorable
 
 MAX_KEY_BYTES: Final = 1_024
@@ -24,6 +22,7 @@ INTEGER_RANGE: Final = (-(2**63), 2**63 - 1)
 class TextCheck(Check):
     """``text``: any Unicode scalar values but U+0000."""
 
+    types = frozenset({str})
     absent_is = "missing"
 
     def _read(self, value: Value) -> Outcome:
@@ -38,9 +37,7 @@ class TextCheck(Check):
         return value
 
     def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:
-        if not scope.typed and not only(column, str):
-            return None
-        texts: list[str] = column  # type: ignore[assignment] # just checked
+        texts: list[str] = column  # type: ignore[assignment] # by contract
         if self.required and not (scope.plain and min(texts) >= "!") and ("" in texts or any(map(str.isspace, texts))):
             return None
         if not scope.plain and "\0" in "".join(texts):
@@ -55,15 +52,20 @@ class TextCheck(Check):
             return None
         return texts
 
-    def _doubtful(self, column: list[Value]) -> list[int]:
+    def suspects(self, column: list[Value], scope: Scope) -> list[int]:
+        """Return the indexes of what may be blank; if there is none, of what has another fault."""
+        if self.optional:
+            return super().suspects(column, scope)
+        texts: list[str] = column  # type: ignore[assignment] # by contract
         # "!" comes after every blank of ASCII and before every other character of it, "~" is the last of it
-        return [
-            i for i, v in enumerate(column) if type(v) is not str or v < "!" or (v > "~" and v.isspace()) or "\0" in v
-        ]
+        blank = [i for i, text in enumerate(texts) if text < "!" or (text > "~" and text.isspace())]
+        return blank or super().suspects(column, scope)
 
 
 class IntegerCheck(Check):
     """``integer``: a JSON integer of 64 bits, exact."""
+
+    types = frozenset({int})
 
     def _read(self, value: Value) -> Outcome:
         lowest, highest = INTEGER_RANGE
@@ -73,21 +75,16 @@ class IntegerCheck(Check):
             return self.invalid(f"{show(value)} does not fit 64 bits")
         return self.invalid(f"{show(value)} is no integer")
 
-    def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:
-        if not scope.typed and not only(column, int):
-            return None
-        integers: list[int] = column  # type: ignore[assignment] # just checked
+    def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:  # noqa: ARG002 - as all take it
+        integers: list[int] = column  # type: ignore[assignment] # by contract
         lowest, highest = INTEGER_RANGE
         return integers if min(integers) >= lowest and max(integers) <= highest else None
-
-    def _doubtful(self, column: list[Value]) -> list[int]:
-        lowest, highest = INTEGER_RANGE
-        return [i for i, v in enumerate(column) if type(v) is not int or not lowest <= v <= highest]
 
 
 class RealCheck(Check):
     """``real``: a number, or a string that is one, with optional spaces and sign; finite as a double."""
 
+    types = frozenset({float, int})
     _TEXT = re.compile(r" *[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)? *")
 
     def _read(self, value: Value) -> Outcome:
@@ -113,29 +110,22 @@ class RealCheck(Check):
     def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:
         if scope.typed:
             return column  # type: ignore[return-value] # finite doubles: msgspec refuses what overflows
-        if not only(column, float, int):
-            return None
         try:
-            numbers = list(map(float, column))  # type: ignore[arg-type] # just checked
+            return list(map(float, column))  # type: ignore[arg-type] # by contract
         except OverflowError:
             return None
-        return numbers if all(map(math.isfinite, numbers)) else None
-
-    def _doubtful(self, column: list[Value]) -> list[int]:
-        return [i for i, v in enumerate(column) if type(v) is not float and type(v) is not int]
 
 
 class BooleanCheck(Check):
     """``boolean``: true and false."""
 
+    types = frozenset({bool})
+
     def _read(self, value: Value) -> Outcome:
         return value if type(value) is bool else self.invalid(f"{show(value)} is neither true nor false")
 
-    def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:
-        return column if scope.typed or only(column, bool) else None  # type: ignore[return-value] # just checked
-
-    def _doubtful(self, column: list[Value]) -> list[int]:
-        return [i for i, v in enumerate(column) if type(v) is not bool]
+    def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:  # noqa: ARG002 - as all take it
+        return column  # type: ignore[return-value] # by contract
 
 
 _NO_CEILING: Final = "\U0010ffff"
@@ -144,6 +134,7 @@ _NO_CEILING: Final = "\U0010ffff"
 class TimestampCheck(Check):
     """``timestamp`` as text."""
 
+    types = frozenset({str})
     absent_is = "missing"
 
     def _read(self, value: Value) -> Outcome:
@@ -153,22 +144,19 @@ class TimestampCheck(Check):
             return self.missing("blank")
         return times.timestamp(value) or self.invalid(f"{show(value)} is no timestamp")
 
-    def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:
-        if not scope.typed and not only(column, str):
-            return None
-        return times.timestamps(column)  # type: ignore[arg-type] # just checked
+    def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:  # noqa: ARG002 - as all take it
+        return times.timestamps(column)  # type: ignore[arg-type] # by contract
 
-    def _doubtful(self, column: list[Value]) -> list[int]:
-        return times.of_other_shape(column)
-
-    def closer(self, column: list[Value], scope: Scope) -> Sequence[int]:
-        """Return the indexes of what has another shape, is no day of the calendar, or is past the ceiling."""
-        return times.doubtful(column, scope.ceiling if self.is_cursor and scope.ceiling else _NO_CEILING)
+    def suspects(self, column: list[Value], scope: Scope) -> list[int]:
+        """Return the indexes of what has another shape, else of what is no day of the calendar or past the ceiling."""
+        ceiling = scope.ceiling if self.is_cursor and scope.ceiling else _NO_CEILING
+        return times.of_other_shape(column) or times.doubtful(column, ceiling) or super().suspects(column, scope)
 
 
 class DateCheck(Check):
     """``date``."""
 
+    types = frozenset({str})
     absent_is = "missing"
 
     def _read(self, value: Value) -> Outcome:
@@ -178,21 +166,14 @@ class DateCheck(Check):
             return self.missing("blank")
         return times.day(value) or self.invalid(f"{show(value)} is no date")
 
-    def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:
-        if not scope.typed and not only(column, str):
-            return None
-        return times.days(column)  # type: ignore[arg-type] # just checked
-
-    def _doubtful(self, column: list[Value]) -> list[int]:
-        return [i for i, v in enumerate(column) if type(v) is not str or times.day(v) is None]
-
-
-_NO_SCOPE: Final = Scope(None)
+    def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:  # noqa: ARG002 - as all take it
+        return times.days(column)  # type: ignore[arg-type] # by contract
 
 
 class SourceCheck(Check):
     """What is judged by its source text: ``one`` takes ``bytes``."""
 
+    types = frozenset({bytes})
     wants_source = True
     absent_is = "missing"
 
@@ -205,13 +186,10 @@ class SourceCheck(Check):
         return super().many([None if value == b"null" else value for value in column], scope)
 
     def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:  # noqa: ARG002 - sources are typed
-        if None in column or UNSET in column:
+        if None in column:
             return None
         done = list(map(self._read, column))
         return None if any(type(value) is Fault for value in done) else done  # type: ignore[return-value] # just checked
-
-    def _doubtful(self, column: list[Value]) -> list[int]:
-        return [i for i, v in enumerate(column) if v is None or v is UNSET or type(self.one(v, _NO_SCOPE)) is Fault]
 
 
 class EpochCheck(SourceCheck):

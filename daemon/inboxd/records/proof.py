@@ -4,73 +4,103 @@
 * No record is nested too deeply.
 
 If a window has no more double quotes than its declared names and string values account for, then nothing else is in
-it: no name twice, no further field, no nesting. Otherwise names and brackets are counted, and only where that proves
-nothing is a record looked at by itself.
+it: no name twice, no further field, no nesting. Otherwise names and brackets are counted, then the window is taken
+apart and written again, and only where that proves nothing is a record looked at by itself.
 """
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from itertools import compress
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
 
-from inboxd.model import FieldType
-from inboxd.records.checks import Value
-from inboxd.records.fields import MEMBERS, RAW, CompiledFeed, Node, Shapes
+from inboxd.records.checks import Check, Value
+from inboxd.records.fields import MEMBERS, RAW, Node, Shapes
 from inboxd.records.scan import MAX_NESTING
 
-_STRINGS: Final = (FieldType.TEXT, FieldType.TIMESTAMP, FieldType.DATE)
+
+class Column:
+    """The values of a field, and the indexes of the strays: absent, null, or of none of the field's types."""
+
+    def __init__(self, check: Check, values: list[Value], *, typed: bool) -> None:
+        self.check = check
+        self.values = values
+        self.strays: list[int] = []
+        proven = typed and not check.optional and not check.wants_source
+        types = check.types
+        if not proven and not set(map(type, values)) <= types:
+            self.strays = [index for index, kind in enumerate(map(type, values)) if kind not in types]
+
+    def misfits(self) -> list[int]:
+        """Return the indexes of the strays that the field may not have."""
+        if not self.check.optional:
+            return self.strays
+        return [index for index in self.strays if self.values[index] is not UNSET and self.values[index] is not None]
+
+    def stray_types(self) -> Counter[type]:
+        """Count the types of the strays."""
+        return Counter(map(type, map(self.values.__getitem__, self.strays)))
 
 
-@dataclass(slots=True)
 class Window:
-    """Decoded records on their way: what they came from, and their numbers."""
+    """Decoded records on their way: their numbers, their fields by column, and what they came from."""
 
-    records: list[Struct]
-    numbers: Sequence[int]
-    raws: Sequence[bytes | Raw] | None
-    chunk: bytes
-    array: bool
-    typed: bool
+    def __init__(
+        self, columns: list[Column], numbers: Sequence[int], chunk: bytes, *, array: bool, typed: bool
+    ) -> None:
+        self.columns = columns
+        self.numbers = numbers
+        self.chunk = chunk
+        self.array = array
+        self.typed = typed
+        self._sources: Sequence[bytes | Raw] | None = None
 
     def sources(self) -> Sequence[bytes | Raw]:
         """Return the source text of each record."""
-        if self.raws is None:
-            self.raws = RAW.window(self.chunk, array=self.array)
-        return self.raws
+        if self._sources is None:
+            self._sources = RAW.window(self.chunk, array=self.array)
+        return self._sources
+
+    def drop(self, indexes: list[int]) -> None:
+        """Leave out these records. The chunk stays as it is."""
+        kept = [True] * len(self.numbers)
+        for index in indexes:
+            kept[index] = False
+        self._sources = list(compress(self.sources(), kept))
+        self.numbers = list(compress(self.numbers, kept))
+        self.columns = [
+            Column(column.check, list(compress(column.values, kept)), typed=self.typed) for column in self.columns
+        ]
 
 
-def nothing_else(compiled: CompiledFeed, shapes: Shapes, window: Window, columns: list[list[Value]]) -> bool:
+def nothing_else(shapes: Shapes, window: Window) -> bool:
     """Tell by its double quotes whether the window has nothing in it but each declared name at most once."""
     if not shapes.provable or (not window.typed and shapes.inner):
         return False
-    records = len(window.records)
+    records = len(window.numbers)
     quotes = 2 * records * shapes.inner
-    for check, column in zip(compiled.checks, columns, strict=True):
-        if check.wants_source:
-            sources = [source for source in column if isinstance(source, bytes)]
-            quotes += 2 * len(sources) + b"".join(sources).count(b'"')
+    for column in window.columns:
+        strays = column.stray_types()
+        if strays[list] or strays[dict]:
+            return False
+        if column.check.wants_source:
+            sources = [source for source in column.values if isinstance(source, bytes)]
             if any(source[0] in b"{[" for source in sources):
                 return False
-        elif window.typed and not check.optional:
-            quotes += (4 if check.field.type in _STRINGS else 2) * records
-        else:
-            kinds = set(map(type, column))
-            if not window.typed and not kinds.isdisjoint((list, dict)):
-                return False
-            absent = column.count(UNSET) if UnsetType in kinds else 0
-            strings = records if kinds == {str} else sum(type(v) is str for v in column) if str in kinds else 0
-            quotes += 2 * (records - absent) + 2 * strings
+            quotes += b"".join(sources).count(b'"')
+        elif str in column.check.types:
+            quotes += 2 * (records - len(column.strays))
+        quotes += 2 * (records - strays[UnsetType]) + 2 * strays[str]
     return window.chunk.count(b'"') == quotes
 
 
 def maybe_deep(window: Window, depth: int) -> bool:
     """Tell whether any record may be too deep, by all brackets first, then by each record's."""
     openers = window.chunk.count(b"{") + window.chunk.count(b"[") - window.array
-    others = len(window.records) - 1
+    others = len(window.numbers) - 1
     if openers - others + depth <= MAX_NESTING:
         return False
     return any(too_deep(raw, depth) for raw in window.sources())
@@ -85,66 +115,42 @@ def too_deep(raw: bytes | Raw, depth: int) -> bool:
     return text.count(b"{") + text.count(b"[") > most
 
 
-def doubled(shapes: Shapes, window: Window, columns: list[list[Value]], *, escapes: bool) -> list[int]:
+def doubled(shapes: Shapes, window: Window) -> list[int]:
     """Return the indexes of the records that may have a declared name twice."""
-    if escapes and shapes.escaped_name.search(window.chunk):
-        return [index for index, raw in enumerate(window.sources()) if _has_double(bytes(raw))]
-    if _names_counted(shapes, window, columns):
+    escaped = b"\\u" in window.chunk or b"\\/" in window.chunk  # as any letter of a name may be written
+    if not escaped and _names_counted(shapes, window):
         return []
-    return [index for index, raw in enumerate(window.sources()) if not _names_once(bytes(raw), shapes.root)]
+    sources = window.sources()
+    if not _repeats(sources, shapes.root):
+        return []
+    return [index for index, source in enumerate(sources) if _repeats([source], shapes.root)]
 
 
-def _names_once(raw: bytes, node: Node) -> bool:
-    """Tell whether each declared name of an object stands in it once at most, all names being written without escapes.
-
-    A name stands in the object itself as often as in its text, less as often as in the texts of its values.
-    """
-    members = MEMBERS.one(raw)
-    values = b""
-    for name, child in node.children.items():
-        found = name in members
-        count = raw.count(child.quoted)
-        if count != found:
-            values = values or b"\n".join(members.values())
-            if count - values.count(child.quoted) != found:
-                return False
-        if found and child.children and not _inner_names_once(bytes(members[name]), child):
-            return False
-    return True
-
-
-def _inner_names_once(raw: bytes, node: Node) -> bool:
-    return not raw.startswith(b"{") or _names_once(raw, node)
-
-
-def _names_counted(shapes: Shapes, window: Window, columns: list[list[Value]]) -> bool:
+def _names_counted(shapes: Shapes, window: Window) -> bool:
     """Tell whether each declared name stands in the window exactly as often as msgspec found it."""
     if not shapes.provable or (not window.typed and shapes.inner):
         return False
-    records = len(window.records)
+    records = len(window.numbers)
     for name, leaves in shapes.names:
-        expected = sum(records if leaf is None else records - columns[leaf].count(UNSET) for leaf in leaves)
-        if window.chunk.count(name) != expected:
+        absent = sum(window.columns[leaf].stray_types()[UnsetType] for leaf in leaves if leaf is not None)
+        if window.chunk.count(name) != records * len(leaves) - absent:
             return False
     return True
 
 
-class _Double(Exception):
-    pass
+def _repeats(sources: Sequence[bytes | Raw], node: Node) -> bool:
+    """Tell whether any of these objects may have a name twice, in itself or on the way to a field.
 
-
-def _no_double(members: list[tuple[str, object]]) -> None:
-    if len(dict(members)) != len(members):
-        raise _Double
-
-
-_DOUBLES: Final = json.JSONDecoder(object_pairs_hook=_no_double, parse_int=len, parse_float=len, strict=False)
-
-
-def _has_double(raw: bytes) -> bool:
-    """Tell whether any object in the record has a name twice."""
-    try:
-        _DOUBLES.decode(raw.decode())
-    except _Double:
+    msgspec keeps the last of two members of one name: such an object, written again, has fewer quotes. A quote in a
+    name is written again as it was, unless that was as a number.
+    """
+    text = b"".join((b"[", b",".join(sources), b"]"))
+    objects = MEMBERS.window(text, array=True)
+    if b"\\u0022" in text or msgspec.json.encode(objects).count(b'"') != text.count(b'"'):
         return True
+    for name, child in node.children.items():
+        if child.children:
+            inner = [bytes(members[name]) for members in objects if name in members]
+            if _repeats([source for source in inner if source.startswith(b"{")], child):
+                return True
     return False

@@ -103,9 +103,9 @@ def sane(shape: str) -> re.Pattern[str]:
 
 
 def of_other_shape(texts: Sequence[object]) -> list[int]:
-    """Return the indexes of what has not the column's usual shape: cheap, and blind to a 13th month."""
+    """Return the indexes of the texts that have not the column's usual shape: cheap, and blind to a 13th month."""
     usual = _usual_shape(texts)
-    strings = [text if isinstance(text, str) else "" for text in texts]
+    strings = [text if isinstance(text, str) else usual for text in texts]
     shapes = "\n".join(strings).translate(_DIGITS).split("\n")
     if not usual or len(shapes) != len(texts):
         return list(range(len(texts)))
@@ -113,12 +113,12 @@ def of_other_shape(texts: Sequence[object]) -> list[int]:
 
 
 def doubtful(texts: Sequence[object], ceiling: str) -> list[int]:
-    """Return the indexes of what may be no timestamp, be past ``ceiling``, or not be of the column's usual shape."""
+    """Return the indexes of the texts that may be no timestamp, be past ``ceiling``, or have an unusual shape."""
     usual = _usual_shape(texts)
     if not usual:
         return list(range(len(texts)))
     matches = sane(usual).fullmatch
-    return [i for i, text in enumerate(texts) if type(text) is not str or text > ceiling or not matches(text)]
+    return [i for i, text in enumerate(texts) if isinstance(text, str) and (text > ceiling or not matches(text))]
 
 
 def _usual_shape(texts: Sequence[object]) -> str:

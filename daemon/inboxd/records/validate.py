@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from inboxd.errors import FileFault, Place
-from inboxd.model import EXTRA_COLUMN, UNREADABLE_KEY, Cursor, Extra, Feed, Reject, Row, Scalar
+from inboxd.model import EXTRA_COLUMN, UNREADABLE_KEY, Extra, Feed, Reject, Row, Scalar
 from inboxd.records.checks import Check, Composite, Fault, HugeNumber, Outcome, Scope, Value, show
 from inboxd.records.fields import CompiledFeed, compile_feed
 from inboxd.records.kinds import MAX_KEY_BYTES
@@ -193,10 +193,11 @@ def conclude(
     compiled: CompiledFeed, record_no: int, raw: bytes, outcomes: Sequence[Outcome], extra: Outcome
 ) -> Row | Reject:
     """Make a row of the outcomes of a record's fields, or a reject if there is a fault among them."""
-    row = [outcome for outcome in outcomes if not isinstance(outcome, Fault)]
-    key = [_readable(outcomes[index]) for index in compiled.key]
-    if len(row) < len(outcomes) or isinstance(extra, Fault) or oversized(key_text(key)):
-        return refuse(compiled, record_no, raw, outcomes, extra)
+    faults = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, Fault)}
+    row: list[Scalar] = [_readable(outcome) for outcome in outcomes]
+    key = [row[index] for index in compiled.key]
+    if faults or isinstance(extra, Fault) or oversized(key_text(key)):
+        return refuse(compiled, record_no, raw, (key, row[compiled.cursor]), faults, extra)
     if compiled.feed.extra is Extra.KEEP:
         row.append(extra)
     if compiled.own_key_column:
@@ -204,33 +205,39 @@ def conclude(
     return (*row, record_no)
 
 
-def refuse(compiled: CompiledFeed, record_no: int, raw: bytes, outcomes: Sequence[Outcome], extra: Outcome) -> Reject:
-    """Make the reject of a record with a fault in a field, in what is extra, or for the length of its key."""
-    faults = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, Fault)}
-    key = [_readable(outcomes[index]) for index in compiled.key]
+def refuse(
+    compiled: CompiledFeed,
+    record_no: int,
+    raw: bytes | Raw,
+    identity: tuple[Sequence[Scalar], Scalar],
+    faults: dict[int, Fault],
+    extra: Outcome,
+) -> Reject:
+    """Make the reject of a record with a fault in a field, in what is extra, or for the length of its key.
+
+    ``identity`` is its key and its cursor, so far as they can be read; ``faults`` are by field, in the feed's order.
+    """
+    key, cursor = identity
     text = UNREADABLE_KEY
     if None not in key:
-        if oversized(key_text(key)):
-            longest = max(compiled.key, key=lambda index: len(key_text([_readable(outcomes[index])])))
-            faults[longest] = compiled.checks[longest].invalid(f"a key of more than {MAX_KEY_BYTES} bytes")
-        else:
-            text = key_text(key)
-    found = [(compiled.names[index], faults[index]) for index in sorted(faults)]
+        text = key_text(key)
+        if oversized(text):
+            text = UNREADABLE_KEY
+            longest = max(range(len(key)), key=lambda part: len(key_text([key[part]])))
+            index = compiled.key[longest]
+            fault = compiled.checks[index].invalid(f"a key of more than {MAX_KEY_BYTES} bytes")
+            faults = dict(sorted({**faults, index: fault}.items()))
+    found = list(faults.values())
+    names = [compiled.names[index] for index in faults]
     if isinstance(extra, Fault):
-        found.append((EXTRA_COLUMN, extra))
-    return Reject(record_no, raw.decode(), text, _cursor(outcomes[compiled.cursor]), found[0][1].code, _detail(found))
-
-
-def _cursor(outcome: Outcome) -> Cursor | None:
-    """Return the cursor if it can be read; a cursor is a timestamp, a date or an integer."""
-    value = _readable(outcome)
-    return value if isinstance(value, str | int) else None
+        found.append(extra)
+        names.append(EXTRA_COLUMN)
+    detail = "; ".join([f"{name}: {fault.code} ({fault.why})" for name, fault in zip(names, found, strict=True)])
+    if len(detail) > MAX_DETAIL:
+        detail = detail[: MAX_DETAIL - 1] + "…"
+    readable = cursor if isinstance(cursor, str | int) else None
+    return Reject(record_no, str(raw, "utf-8"), text, readable, found[0].code, detail)
 
 
 def _readable(outcome: Outcome) -> Scalar:
     return outcome.readable if isinstance(outcome, Fault) else outcome
-
-
-def _detail(faults: list[tuple[str, Fault]]) -> str:
-    text = "; ".join(f"{name}: {fault.code} ({fault.why})" for name, fault in faults)
-    return text if len(text) <= MAX_DETAIL else text[: MAX_DETAIL - 1] + "…"
