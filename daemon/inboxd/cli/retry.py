@@ -144,7 +144,7 @@ class _Retrier:
             feed=feed,
             file_name=printable(claim.name),
             size=claim.size,
-            open=lambda: Source(claim.path, max_size=limit),
+            open=lambda: Source(claim.path, max_size=limit, name=claim.name),
             claim=claim.id,
             ignore_watermark=True,
         )

@@ -227,7 +227,8 @@ class Source:
     """One file opened for one attempt. Everything that ``read`` gives is hashed, and nothing else is.
 
     A context manager. ``in_place`` is for files that stay where they are (``load``): a symlink is followed, and a
-    writer that has the file open does no harm unless it writes. ``tick`` is called whenever bytes were read.
+    writer that has the file open does no harm unless it writes. ``tick`` is called whenever bytes were read. ``name``
+    is what people call the file, where it is not ``path``.
     """
 
     def __init__(
@@ -237,8 +238,10 @@ class Source:
         max_size: int | None = None,
         tick: Callable[[], None] | None = None,
         in_place: bool = False,
+        name: str | None = None,
     ) -> None:
         self.path = os.fspath(path)
+        self._shown = printable(self.path if name is None else name)
         self.size = 0
         self._max_size = max_size
         self._tick = tick
@@ -281,7 +284,7 @@ class Source:
         try:
             data = os.read(self._fd, wanted)
         except OSError as error:
-            raise world_fault(error, f"reading {printable(self.path)}", self.path) from error
+            raise world_fault(error, f"reading {self._shown}", self.path) from error
         self._hash.update(data)
         self._offset += len(data)
         if self._tick is not None:
@@ -296,7 +299,7 @@ class Source:
         try:
             sync(self._fd)  # a producer that renames without fsync leaves an empty file after a power cut
         except OSError as error:
-            raise world_fault(error, f"making {printable(self.path)} durable", self.path) from error
+            raise world_fault(error, f"making {self._shown} durable", self.path) from error
         self._verify()  # last: making a large file durable takes its time
         if self._offset != self.size:
             msg = f"{self.path}: sealed after {self._offset} of {self.size} bytes; all must be parsed that is hashed"
@@ -310,22 +313,20 @@ class Source:
         return self.seal()
 
     def _refuse(self, found: os.stat_result) -> None:
-        shown = printable(self.path)
         if not stat.S_ISREG(found.st_mode):
-            raise FileFault("unreadable", f"{shown} is no regular file", "only regular files are read")
+            raise FileFault("unreadable", f"{self._shown} is no regular file", "only regular files are read")
         if self._max_size is not None and found.st_size > self._max_size:
-            message = f"{shown} has {found.st_size:,} bytes, more than inbox.max_file_size ({self._max_size:,})"
+            message = f"{self._shown} has {found.st_size:,} bytes, more than inbox.max_file_size ({self._max_size:,})"
             raise FileFault("file_too_large", message, "raise inbox.max_file_size, or split the file, and retry it")
 
     def _not_opened(self, error: OSError) -> FileFault | WorldFault:
-        shown = printable(self.path)
         reason = os.strerror(error.errno or 0)
         if error.errno in {errno.EACCES, errno.EPERM}:
             hint = "give inboxd's user read permission on the file, then retry it"
-            return FileFault("unreadable", f"{shown} cannot be read: {reason}", hint)
+            return FileFault("unreadable", f"{self._shown} cannot be read: {reason}", hint)
         if error.errno in {errno.ELOOP, errno.ENXIO}:
-            return FileFault("unreadable", f"{shown} is no regular file", "only regular files are read")
-        return world_fault(error, f"opening {shown}", self.path)
+            return FileFault("unreadable", f"{self._shown} is no regular file", "only regular files are read")
+        return world_fault(error, f"opening {self._shown}", self.path)
 
     def _verify(self) -> None:
         """Compare what the file is with what it was; a read lease tells whether a writer has it open."""
@@ -333,15 +334,15 @@ class Source:
             now, there = os.fstat(self._fd), os.stat(self.path)
             lease = Lease.FORBIDDEN if self._in_place else lease_of(self._fd)
         except FileNotFoundError as error:
-            message = f"{printable(self.path)} was moved or removed while it was read"
+            message = f"{self._shown} was moved or removed while it was read"
             raise WorldFault(GONE, message, "leave what is in .claimed to inboxd") from error
         except OSError as error:
-            raise world_fault(error, f"reading {printable(self.path)}", self.path) from error
+            raise world_fault(error, f"reading {self._shown}", self.path) from error
         same = self._opened is not None and _same(self._opened, now) and os.path.samestat(now, there)
         if not same or lease is Lease.OPEN:
             what = "changed while it was read" if not same else "is still open for writing"
             hint = "write under another name and rename when it is complete"
-            raise WorldFault(CHANGED_WHILE_READING, f"{printable(self.path)} {what}", hint)
+            raise WorldFault(CHANGED_WHILE_READING, f"{self._shown} {what}", hint)
 
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:
