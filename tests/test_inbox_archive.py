@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folders import Bench, public_folder, without_privilege
-from inboxd.errors import WorldFault
+from inboxd.errors import Interrupted, WorldFault
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.claim import Claim, claims, forget, new_claim_id, release, unsaid
 from inboxd.inbox.names import NAME_MAX, SUFFIXES, marked, report_name
@@ -197,7 +197,7 @@ def test_a_copy_that_differs_is_never_believed(
     """A disk that gives back other bytes than it took does not cost the original."""
     claim = bench.claim()
     with monkeypatch.context() as patch:
-        patch.setattr("inboxd.inbox.archive._hash", lambda _fd: b"other")
+        patch.setattr("inboxd.inbox.archive._hash", lambda _fd, _tick: b"other")
         with pytest.raises(WorldFault) as caught:
             far_archive.put(claim, far_archive.processed, 1)
     assert caught.value.code == "io_error"
@@ -364,3 +364,23 @@ def test_without_the_kernels_exclusive_rename_nothing_is_overwritten_either(
     for number in range(3):
         archive.put(bench.claim("a.json", str(number).encode()), archive.processed, number)
     assert files(archive.processed) == {"a.json": b"0", "a.run-1.json": b"1", "a.run-2.json": b"2"}
+
+
+def test_a_long_copy_shows_its_progress_and_can_be_interrupted(bench: Bench, far_archive: Archive) -> None:
+    """Across filesystems a stop need not wait for gigabytes: the file stays claimed, and is copied another time."""
+    ticks: list[int] = []
+
+    def tick() -> None:
+        ticks.append(1)
+        if len(ticks) == 2:
+            raise Interrupted
+
+    content = os.urandom(3 << 20)
+    claim = bench.claim("a.json", content)
+    archive = Archive(far_archive.processed, far_archive.failed, tick)
+    with pytest.raises(Interrupted):
+        archive.put(claim, archive.processed, 1)
+    assert Path(claim.path).read_bytes() == content
+    archive.put(claim, archive.processed, 1)
+    assert files(archive.processed) == {"a.json": content}
+    assert len(ticks) == 2 + 2 * 3

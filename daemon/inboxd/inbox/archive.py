@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,11 +26,21 @@ _CHUNK: Final = 1 << 20
 
 
 class Archive:
-    """Where files end. Paths in it are those they had in the inbox."""
+    """Where files end. Paths in it are those they had in the inbox.
 
-    def __init__(self, processed: str | os.PathLike[str], failed: str | os.PathLike[str]) -> None:
+    ``tick`` is called whenever bytes were copied, which takes long across filesystems; it may raise, and the file is
+    then claimed as before.
+    """
+
+    def __init__(
+        self,
+        processed: str | os.PathLike[str],
+        failed: str | os.PathLike[str],
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
         self.processed = Path(processed)
         self.failed = Path(failed)
+        self._tick = tick
 
     def put(self, claim: Claim, folder: Path, run_id: int) -> Path:
         """Move a claimed file to its place below ``folder``, and return where it is now. Never overwrites.
@@ -50,10 +60,13 @@ class Archive:
         reserved = folder == os.fspath(self.failed) and looks_like_report(claim.name)
         names = _Names(os.path.basename(claim.name), run_id, reserved=reserved)
         try:
-            target = _move(claim, place, names)
+            target = _move(claim, place, names, self._tick)
         except (FileNotFoundError, NotADirectoryError):
             place = _make_place(folder, os.path.dirname(claim.name), run_id)
-            target = _move(claim, place, names) if os.path.lexists(claim.path) else _moved_before(claim, place, names)
+            if os.path.lexists(claim.path):
+                target = _move(claim, place, names, self._tick)
+            else:
+                target = _moved_before(claim, place, names)
         sync_folder(place)
         claimed_in = os.path.dirname(claim.path)
         with contextlib.suppress(FileNotFoundError):
@@ -78,7 +91,7 @@ class Archive:
         try:
             claim = claim_at(claim_id, name, source)
             make_claim_folder(os.path.dirname(target), root)
-            moved = _move(claim, os.path.dirname(target), _Names(os.path.basename(name), 0))
+            moved = _move(claim, os.path.dirname(target), _Names(os.path.basename(name), 0), self._tick)
             sync_folder(os.path.dirname(source) or ".")
             return claim_at(claim_id, name, moved)
         except OSError as error:
@@ -127,7 +140,7 @@ class _Names:
             yield marked(self.name, f"run-{self.run_id}-{number}")
 
 
-def _move(claim: Claim, place: str, names: _Names) -> str:
+def _move(claim: Claim, place: str, names: _Names, tick: Callable[[], None]) -> str:
     """Rename to the first name that is free; across filesystems, copy."""
     for name in names:
         target = f"{place}/{name}"
@@ -140,7 +153,7 @@ def _move(claim: Claim, place: str, names: _Names) -> str:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            return _copy(claim, place, names)
+            return _copy(claim, place, names, tick)
         else:
             return target
     raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), f"{place}/{names.name}")
@@ -183,7 +196,7 @@ def _make_place(folder: str, below: str, run_id: int) -> str:
     return place
 
 
-def _copy(claim: Claim, place: str, names: _Names) -> str:
+def _copy(claim: Claim, place: str, names: _Names, tick: Callable[[], None]) -> str:
     """Copy across filesystems: to a hidden name, fsync, verify, publish under a free name, then remove the original.
 
     The hidden name stays until the original is gone: as a second link to the published file it tells, after a crash,
@@ -192,7 +205,7 @@ def _copy(claim: Claim, place: str, names: _Names) -> str:
     part = f"{place}/.{claim.id}.part"
     target = _published(part, place, names)
     if target is None:
-        _copy_whole(claim.path, part)
+        _copy_whole(claim.path, part, tick)
         target = _publish(part, place, names)
     sync_folder(place)
     os.unlink(claim.path)
@@ -234,7 +247,7 @@ def _publish(part: str, place: str, names: _Names) -> str:
     raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), f"{place}/{names.name}")
 
 
-def _copy_whole(source: str, part: str) -> None:
+def _copy_whole(source: str, part: str, tick: Callable[[], None]) -> None:
     """Copy bytes, mode and times; read the copy back from the disk and compare."""
     reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -245,11 +258,12 @@ def _copy_whole(source: str, part: str) -> None:
             while chunk := os.read(reading, _CHUNK):
                 wanted.update(chunk)
                 _write_all(writing, chunk)
+                tick()
             os.fchmod(writing, stat.S_IMODE(found.st_mode))
             os.utime(writing, ns=(found.st_atime_ns, found.st_mtime_ns))
             sync(writing)
             os.posix_fadvise(writing, 0, 0, os.POSIX_FADV_DONTNEED)  # so that it is read from the disk, not from memory
-            if _hash(writing) != wanted.digest():
+            if _hash(writing, tick) != wanted.digest():
                 msg = "the copy differs from the original"
                 raise OSError(errno.EIO, msg, part)
         finally:
@@ -258,11 +272,12 @@ def _copy_whole(source: str, part: str) -> None:
         os.close(reading)
 
 
-def _hash(fd: int) -> bytes:
+def _hash(fd: int, tick: Callable[[], None]) -> bytes:
     found = hashlib.sha256()
     os.lseek(fd, 0, os.SEEK_SET)
     while chunk := os.read(fd, _CHUNK):
         found.update(chunk)
+        tick()
     return found.digest()
 
 
