@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from daemons import Home, eventually, record
+from inboxd.model import Step
 
 FEED = (
     '[feeds.{0}]\nkey = ["key"]\ncursor = "ts"\nlate = "merge"\n'
@@ -166,6 +167,16 @@ def test_a_load_that_is_ended_leaves_nothing_running(home: Home) -> None:
         load.terminate()
         assert load.wait(30) == 128 + signal.SIGTERM
     assert home.query("SELECT COUNT(*) FROM etl_runs") == [(0,)]
+
+
+def test_at_debug_level_each_step_of_a_file_is_timed(tmp_path: Path) -> None:
+    """Whoever wonders where a file's time goes reads it in the log, step by step."""
+    with Home(tmp_path, '[log]\nlevel = "debug"\n') as home:
+        home.drop("a.json", [record("k")])
+        assert home.run_once() == 0
+        steps = [line["step"] for line in home.lines("step_timed")]
+        assert sorted(steps) == sorted(Step)
+        assert all(line["duration_ms"] >= 0 for line in home.lines("step_timed"))
 
 
 def test_an_output_that_cannot_be_written_is_no_bug(home: Home) -> None:
