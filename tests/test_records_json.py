@@ -112,9 +112,9 @@ def test_bytes_that_are_not_utf_8_fail_the_file_with_their_place(text: bytes, wi
 
 
 def test_a_fault_is_named_where_it_is() -> None:
-    """Line and column count from 1, the column in bytes; the byte offset from 0, a byte order mark included."""
+    """Line and column count from 1, the column in characters; the byte offset from 0, a byte order mark included."""
     fault = fault_of('\ufeff[\n  {"é": tru}\n]'.encode())
-    assert (fault.place.line, fault.place.column, fault.place.byte) == (2, 10, 14) if fault.place else False
+    assert (fault.place.line, fault.place.column, fault.place.byte) == (2, 9, 14) if fault.place else False
 
 
 def test_the_first_fault_of_a_file_is_the_one_reported() -> None:
@@ -177,3 +177,21 @@ def test_brackets_in_strings_are_no_nesting() -> None:
     rows, _ = read(b"[" + b",".join([record(more='"' + "[{" * 300 + '"')] * 5) + b"]")
     assert len(rows) == 5
     assert EVENTS.columns == ("key", "name", "value", "ts")
+
+
+@pytest.mark.parametrize("window", [1, 7, 1 << 20])
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ('["éé中", @]', (1, 9, 12)),
+        ("\ufeff[1,@]", (1, 4, 6)),
+        ('[{"key":"日本"},\n {"key":"é"},  @]', (2, 16, 35)),
+    ],
+)
+def test_a_column_counts_characters_and_a_byte_counts_bytes(
+    content: str, place: tuple[int, int, int], window: int
+) -> None:
+    """The place of a fault is where an editor shows it, in any script, and the byte where a hex dump does."""
+    fault = fault_of(content.encode(), window=window)
+    assert fault.place is not None
+    assert (fault.place.line, fault.place.column, fault.place.byte) == place

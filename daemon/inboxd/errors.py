@@ -24,7 +24,7 @@ EXIT_CONFIG: Final = 78
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in a file: line and column from 1 (column in bytes), byte offset from 0, of the unpacked content."""
+    """Where in the unpacked content: line and column from 1 (characters, as editors count), byte offset from 0."""
 
     line: int
     column: int

@@ -32,7 +32,7 @@ class Text:
         self.final = False
         self._base = 0  # the byte offset of buffer[0]
         self._line = 1  # the line of buffer[0]
-        self._line_start = 0  # the byte offset at which that line starts
+        self._in_line = 0  # how many characters of that line come before buffer[0]
         self._fault: tuple[str, str, int] | None = None
         self._half = b""  # the first bytes of a character that the next read completes
 
@@ -85,9 +85,7 @@ class Text:
     def place(self, index: int) -> Place:
         """Return the place of ``buffer[index]``."""
         newlines = self.buffer.count(b"\n", 0, index)
-        start = self._base + self.buffer.rfind(b"\n", 0, index) + 1 if newlines else self._line_start
-        byte = self._base + index
-        return Place(line=self._line + newlines, column=byte - start + 1, byte=byte)
+        return Place(self._line + newlines, self._characters_before(index) + 1, self._base + index)
 
     def fault(self, code: str, message: str, index: int, hint: str = "") -> FileFault:
         """Return the fault ``code`` at ``buffer[index]``."""
@@ -102,18 +100,24 @@ class Text:
             pass
         if self.buffer.startswith(codecs.BOM_UTF8):
             self.pos = len(codecs.BOM_UTF8)
+            self._in_line = -1  # it is a character of the text, but none of the line
 
     def _let_go(self) -> None:
         consumed = self.pos
         if not consumed:
             return
-        newlines = self.buffer.count(b"\n", 0, consumed)
-        if newlines:
-            self._line += newlines
-            self._line_start = self._base + self.buffer.rfind(b"\n", 0, consumed) + 1
+        self._in_line = self._characters_before(consumed)
+        self._line += self.buffer.count(b"\n", 0, consumed)
         self._base += consumed
         self.buffer = self.buffer[consumed:]
         self.pos = 0
+
+    def _characters_before(self, index: int) -> int:
+        """Count the characters between the start of the line and ``buffer[index]``: a column is what editors show."""
+        newline = self.buffer.rfind(b"\n", 0, index)
+        part = self.buffer[newline + 1 : index]
+        more = len(part) if part.isascii() else len(part.decode("utf-8", "ignore"))
+        return more if newline >= 0 else self._in_line + more
 
     def _checked(self, more: bytes) -> bytes:
         """Return what of ``more`` is UTF-8; remember where it stops being so."""
