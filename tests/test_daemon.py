@@ -247,3 +247,15 @@ def test_once_says_when_the_database_could_not_be_used(home: Home) -> None:
     assert [path.name for path in home.inbox.rglob("*") if path.is_file()] == ["a.json"]
     assert home.run_once() == 0
     assert [row[0] for row in home.rows()] == ["a"]
+
+
+def test_once_tells_that_a_file_had_to_wait(home: Home) -> None:
+    """A file that the world holds up is no success for cron: exit code 1, and the next run takes it."""
+    home.run_once()
+    home.drop("a.json", [record("a")])
+    home.processed.rename(home.path / "elsewhere")
+    home.processed.write_text("in the way of the folder", encoding="utf-8")
+    assert home.call("run", "--once").returncode in {1, 77}
+    home.processed.unlink()
+    assert home.run_once() == 0
+    assert [row[0] for row in home.rows()] == ["a"]

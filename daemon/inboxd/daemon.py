@@ -104,8 +104,8 @@ class Daemon:
                 self.wake.wait(self._patience())
         self._leave()
 
-    def drain(self) -> None:
-        """Take what is there, wait for what is just being completed, then return (``run --once``)."""
+    def drain(self) -> int:
+        """Take what is there, and what is just being completed (``run --once``); return how many files wait still."""
         self._start()
         while not self.stopping():
             progressed = self._pass()
@@ -116,7 +116,9 @@ class Daemon:
             self.recovery.hasten()
             self.wake.wait(self._patience())
         self._tidy(whole=True)
+        waiting = len(self.held)
         self._leave()
+        return waiting
 
     def _coming(self) -> bool:
         return any(held.attempts <= 1 for held in self.held)

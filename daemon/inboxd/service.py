@@ -140,8 +140,9 @@ class Service:
             daemon.on_pass = lambda daemon: self._after_pass(daemon, signals, notifier)
             stack.callback(daemon.watch.stop)
             self._serve(stack, daemon, log)
+            waiting = 0
             if once:
-                daemon.drain()
+                waiting = daemon.drain()
             else:
                 daemon.run(lambda: self._ready(daemon, log, notifier))
             if signals.newly_stopping() or once:
@@ -150,7 +151,7 @@ class Service:
             emit(log, Event.DAEMON_STOPPED, reason=signals.reason or "once", files=daemon.tally.total)
         if once and daemon.database_attempts:
             return EXIT_UNAVAILABLE
-        return EXIT_FAILED if once and daemon.tally.failed else 0
+        return EXIT_FAILED if once and (daemon.tally.failed or waiting) else 0
 
     def _store(self, log: Logger, notifier: Notifier, tick: Callable[[], None]) -> Store:
         store = open_store(self.settings.database.url, tick=tick)
