@@ -106,3 +106,16 @@ def test_a_manager_that_is_gone_or_deaf_does_not_stop_the_work(tmp_path: Path) -
 def test_the_watchdog_is_the_one_set_for_this_process(environ: dict[str, str], expected: float | None) -> None:
     """A watchdog meant for another process, or a period that is no number, is no watchdog."""
     assert Notifier.from_environment(environ, pid=42).watchdog_s == expected
+
+
+def test_a_manager_that_does_not_listen_holds_nothing_up(tmp_path: Path) -> None:
+    """A status that cannot be handed over at once is dropped: files do not wait for the service manager."""
+    address = str(tmp_path / "notify")
+    with manager_at(address) as manager:
+        notifier = Notifier(address)
+        sent = 0
+        while notifier.status(f"{sent} files"):
+            sent += 1
+            assert sent < 100_000, "the queue has no end"
+        assert manager.recv(4096) == b"STATUS=0 files"
+        assert notifier.status("room again")

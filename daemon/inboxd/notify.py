@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 SEND_TIMEOUT_S: Final = 1.0
-"""How long a datagram may wait for room in the manager's queue; the shortest useful watchdog is a few seconds."""
+"""How long what must be heard may wait for room in the manager's queue; a status line does not wait for it."""
 FEEDS_PER_PERIOD: Final = 4
 """How often the watchdog is fed in one period; sd_watchdog_enabled(3) advises at least two."""
 
@@ -46,22 +46,23 @@ class Notifier:
         """How long the loop may sleep and still feed the watchdog in time; infinite without one."""
         return float("inf") if self.watchdog_s is None else self.watchdog_s / FEEDS_PER_PERIOD
 
-    def send(self, *assignments: str) -> bool:
-        """Send the assignments in one datagram."""
+    def send(self, *assignments: str, wait_s: float = 0.0) -> bool:
+        """Send the assignments in one datagram; wait so long for room in the manager's queue."""
         if self.address is None:
             return False
         address = f"\0{self.address[1:]}" if self.address.startswith("@") else self.address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
-                line.settimeout(SEND_TIMEOUT_S)
-                line.sendto("\n".join(assignments).encode("utf-8", "replace"), address)
+                line.connect(address)  # only a connected socket can wait for room without asking again and again
+                line.settimeout(wait_s)
+                line.send("\n".join(assignments).encode("utf-8", "replace"))
         except OSError:
             return False
         return True
 
     def ready(self, status: str) -> bool:
         """Say that start-up, or a reload, is over."""
-        return self.send("READY=1", f"STATUS={_one_line(status)}")
+        return self.send("READY=1", f"STATUS={_one_line(status)}", wait_s=SEND_TIMEOUT_S)
 
     def status(self, status: str) -> bool:
         """Set the line that ``systemctl status`` shows."""
@@ -76,11 +77,11 @@ class Notifier:
 
     def reloading(self, now: float) -> bool:
         """Say that a new configuration is being read; ``ready()`` ends it. ``Type=notify-reload`` wants the time."""
-        return self.send("RELOADING=1", f"MONOTONIC_USEC={int(now * 1_000_000)}")
+        return self.send("RELOADING=1", f"MONOTONIC_USEC={int(now * 1_000_000)}", wait_s=SEND_TIMEOUT_S)
 
     def stopping(self, status: str = "stopping") -> bool:
         """Say that an orderly stop has begun."""
-        return self.send("STOPPING=1", f"STATUS={_one_line(status)}")
+        return self.send("STOPPING=1", f"STATUS={_one_line(status)}", wait_s=SEND_TIMEOUT_S)
 
     def need_time(self, seconds: float) -> bool:
         """Ask for that much longer, from now, to start: a migration may outlast ``TimeoutStartSec=``."""
