@@ -14,9 +14,10 @@ from types import FrameType
 from typing import Final
 
 from inboxd import __version__
+from inboxd.attempts import Folders
 from inboxd.clock import Clock, SystemClock, stamp
 from inboxd.config import Settings, match_feed
-from inboxd.daemon import LONGEST_WAIT_S, Daemon, Folders
+from inboxd.daemon import LONGEST_WAIT_S, Daemon
 from inboxd.errors import (
     EXIT_CONFIG,
     EXIT_FAILED,

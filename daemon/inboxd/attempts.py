@@ -1,0 +1,291 @@
+"""One claimed file: tried, and then finished, deferred, or given back."""
+
+from __future__ import annotations
+
+import errno
+import os
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from inboxd.clock import Clock
+from inboxd.errors import RUN_TAKEN, DatabaseFault, FileFault, Interrupted, WorldFault
+from inboxd.held import Held, HeldFiles, pause_after
+from inboxd.inbox.archive import Archive
+from inboxd.inbox.claim import CLAIMED, Claim, Source, forget, release
+from inboxd.inbox.faults import GONE, world_fault
+from inboxd.inbox.scan import Inbox
+from inboxd.log import Event, Logger, emit
+from inboxd.model import Edge, Feed, Hook, Outcome, Step, Verdict, printable
+from inboxd.pipeline import Job, Pipeline
+from inboxd.recovery import Recovery
+from inboxd.store.base import Store
+from inboxd.verdicts import log_verdict, report_of
+
+
+@dataclass(slots=True)
+class Folders:
+    """The loop's hands on the filesystem; replaced as one when the config is loaded anew."""
+
+    inbox: Inbox
+    archive: Archive
+    feeds: Sequence[Feed]
+    match: Callable[[str], Feed | None]
+    rescan_s: float
+
+
+@dataclass(slots=True)
+class Tally:
+    """What this daemon has done since it started."""
+
+    loaded: int = 0
+    duplicate: int = 0
+    failed: int = 0
+
+    def count(self, outcome: Outcome) -> None:
+        """Add one file that ended."""
+        setattr(self, outcome.value, getattr(self, outcome.value) + 1)
+
+    @property
+    def total(self) -> int:
+        """All files that ended."""
+        return self.loaded + self.duplicate + self.failed
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempts:
+    """What a daemon does with the files it has claimed. Everything in it is owned by the loop's thread."""
+
+    folders: Folders
+    store: Store
+    pipeline: Pipeline
+    recovery: Recovery
+    log: Logger
+    clock: Clock
+    hook: Hook
+    on_verdict: Callable[[Verdict], None] = lambda _verdict: None
+    held: HeldFiles = field(default_factory=HeldFiles)
+    tally: Tally = field(default_factory=Tally)
+    database_attempts: int = 0
+    database_due: float = 0.0
+    """Until then (monotonic seconds) the database is left in peace."""
+    lost: bool = False
+    """The inbox is gone, or cannot be watched."""
+
+    def attempt(self, held: Held) -> None:
+        """Process a claimed file once; afterwards it is done, or held with a pause."""
+        try:
+            if held.attempts and self._settled_meanwhile(held):
+                return
+            feed = self._feed_of(held)
+            if feed is None:
+                self._without_feed(held)
+                return
+            verdict = self.pipeline.process(self._job(held, feed))
+        except Interrupted:
+            self.held.add(held)  # the stop puts it back to where it was
+        except WorldFault as fault:
+            self._defer(held, fault)
+        except (OSError, MemoryError) as error:  # also from reading our own code: never what is in the file
+            trouble = error if isinstance(error, OSError) else OSError(errno.ENOMEM, str(error))
+            self._defer(held, world_fault(trouble, f"working on {printable(held.claim.name)}", held.claim.path))
+        except Exception as error:  # noqa: BLE001 - one file's bug must not hold up all the others
+            self._bug(held, error)
+        else:
+            self._database_is_well()
+            self.finish(held, verdict)
+
+    def _feed_of(self, held: Held) -> Feed | None:
+        """Return the feed that a file was taken for or, where a reload has removed that, the one it has now."""
+        for feed in self.folders.feeds:
+            if feed.name == held.feed:
+                return feed
+        return self.folders.match(held.claim.name)
+
+    def _job(self, held: Held, feed: Feed) -> Job:
+        claim = held.claim
+        limit = self.pipeline.max_file_size
+        return Job(
+            feed=feed,
+            file_name=printable(claim.name),
+            size=claim.size,
+            open=lambda: Source(claim.path, max_size=limit, tick=self.pipeline.progress, name=claim.name),
+            claim=claim.id,
+            ignore_watermark=held.retry,
+        )
+
+    def _settled_meanwhile(self, held: Held) -> bool:
+        """After a lost connection the ledger knows whether the COMMIT went through; ask it before trying again."""
+        found = self.recovery.verdict_of(held.claim)
+        if found is None:
+            return False
+        self._database_is_well()
+        if self.recovery.shared and not self.lost and not os.path.lexists(held.claim.path):
+            self._yield(held)  # another daemon asked the ledger first, and has moved the file
+            return True
+        self.finish(held, found)
+        return True
+
+    def finish(self, held: Held, verdict: Verdict) -> None:
+        """Move a file whose verdict is committed, and say the verdict, once.
+
+        The claim's folder goes last: it is what tells the next start, after a crash, that the verdict was not said.
+        """
+        held.verdict = verdict
+        archived: str | None = None
+        gone = False
+        try:
+            self.hook(Step.ARCHIVE, Edge.BEFORE)
+            archived = self._archive(held.claim, verdict)
+            self.hook(Step.ARCHIVE, Edge.AFTER)
+        except Interrupted:
+            self.held.add(held)  # a stop does not wait for a long copy; the next start makes it anew
+        except WorldFault as fault:
+            gone = self._is_gone(held, fault)
+            if not gone:
+                self._hold(held, fault)
+        self._say(held, verdict, archived)
+        if gone:
+            emit(self.log, Event.FILE_GONE, run_id=verdict.run_id, feed=held.feed, file=held.claim.name)
+        if archived is not None or gone:
+            self.held.remove(held)
+            forget(held.claim)
+            self.store.let_go(held.claim.id)
+
+    def _say(self, held: Held, verdict: Verdict, archived: str | None) -> None:
+        if held.said:
+            return
+        log_verdict(self.log, verdict, archived=archived, recovered=held.recovered)
+        held.said = True
+        self.tally.count(verdict.outcome)
+        self.on_verdict(verdict)
+
+    def _archive(self, claim: Claim, verdict: Verdict) -> str:
+        archive = self.folders.archive
+        if verdict.outcome is not Outcome.FAILED:
+            return str(archive.put(claim, archive.processed, verdict.run_id))
+        path = archive.put(claim, archive.failed, verdict.run_id)
+        archive.report(path, report_of(verdict))
+        return str(path)
+
+    def report_again(self, verdict: Verdict) -> None:
+        """Write the report that a crash, between the move to ``failed/`` and it, left out."""
+        path = self.folders.archive.find(verdict.file_name, verdict.run_id)
+        if path is not None and not self.folders.archive.has_report(path):
+            self.folders.archive.report(path, report_of(verdict))
+
+    def _defer(self, held: Held, fault: WorldFault) -> None:
+        """Let the file wait for the world, and everything else too where the database is at fault."""
+        if fault.code == "changed_while_reading" and self._let_settle_again(held):
+            return
+        if fault.code == RUN_TAKEN:
+            self._yield(held)
+            return
+        if self._is_gone(held, fault) and self._forget(held):
+            return
+        if isinstance(fault, DatabaseFault):
+            self._database_is_ill()
+        self._hold(held, fault)
+
+    def _hold(self, held: Held, fault: WorldFault) -> None:
+        held.attempts += 1
+        held.fault = fault
+        pause = pause_after(held.attempts)
+        held.due = self.clock.monotonic() + pause
+        self.held.add(held)
+        emit(
+            self.log,
+            Event.FILE_DEFERRED,
+            feed=held.feed,
+            file=held.claim.name,
+            run_id=held.verdict.run_id if held.verdict else None,
+            error_code=fault.code,
+            error=fault.message,
+            hint=fault.hint or None,
+            attempt=held.attempts,
+            retry_in_s=round(pause, 3),
+        )
+
+    def _let_settle_again(self, held: Held) -> bool:
+        self.folders.inbox.resettle(held.claim.name)
+        if not self._put_back(held):
+            return False
+        emit(self.log, Event.FILE_UNSETTLED, file=held.claim.name, reason="changed while it was read; it settles again")
+        return True
+
+    def _without_feed(self, held: Held) -> None:
+        """Put a file of a feed that the config has no more back: it is left alone, as any that no feed matches."""
+        if not self._put_back(held):
+            msg = f"no feed matches {printable(held.claim.name)} any more, and it could not be put back into the inbox"
+            self._hold(
+                held,
+                WorldFault(
+                    "no_feed", msg, "put the feed back into the config, or see whether its name is taken in the inbox"
+                ),
+            )
+
+    def _put_back(self, held: Held) -> bool:
+        """Give a claim up, and its file back to the inbox; tell whether that was possible."""
+        try:
+            self.store.drop_claim(held.claim.id)
+        except WorldFault:
+            return False
+        if not release(self.folders.inbox.root, held.claim):
+            return False
+        self.held.remove(held)
+        self.store.let_go(held.claim.id)
+        return True
+
+    def lost_to_another(self, held: Held) -> bool:
+        """Tell whether another daemon took this file over meanwhile; then it is no longer of our concern."""
+        try:
+            if self.lost or self.recovery.still_ours(held.claim):
+                return False
+        except WorldFault:
+            return False  # nobody can tell before the database is back
+        self._yield(held)
+        return True
+
+    def _yield(self, held: Held) -> None:
+        """Leave a file to the daemon that has it by now. Should that one die, it is found again like any other."""
+        self.held.remove(held)
+        self.store.let_go(held.claim.id)
+        emit(self.log, Event.FILE_TAKEN_OVER, feed=held.feed, file=held.claim.name)
+
+    def _is_gone(self, held: Held, fault: WorldFault) -> bool:
+        """Tell whether somebody took a claimed file, and not the whole inbox, away: it is in vain to try again."""
+        there = os.path.lexists(f"{self.folders.inbox.root}/{CLAIMED}") and not self.lost
+        return fault.code == GONE and there and not os.path.lexists(held.claim.path)
+
+    def _forget(self, held: Held) -> bool:
+        """Let go of a claim whose file is gone; tell whether the database let us."""
+        try:
+            self.store.drop_claim(held.claim.id)
+        except WorldFault:
+            return False
+        self.store.let_go(held.claim.id)
+        self.held.remove(held)
+        emit(self.log, Event.FILE_GONE, feed=held.feed, file=held.claim.name)
+        return True
+
+    def _bug(self, held: Held, error: Exception) -> None:
+        """Our own fault: the file goes to ``failed/`` as ``internal_error`` with the traceback in the log."""
+        emit(self.log, Event.BUG, file=held.claim.name, feed=held.feed, traceback=traceback.format_exc())
+        fault = FileFault(
+            "internal_error", f"{type(error).__name__}: {error}", "please report this with the log's line"
+        )
+        try:
+            self.finish(held, self.recovery.fail(held.claim, held.feed, fault))
+        except WorldFault as world:
+            self._defer(held, world)
+
+    def _database_is_ill(self) -> None:
+        self.database_attempts += 1
+        self.database_due = self.clock.monotonic() + pause_after(self.database_attempts)
+
+    def _database_is_well(self) -> None:
+        self.database_attempts, self.database_due = 0, 0.0
+
+    def database_pauses(self) -> bool:
+        """Tell whether the database is left in peace for now."""
+        return self.clock.monotonic() < self.database_due
