@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import process
+from bench import machine, process
 from bench.corpus import Many
 from bench.process import Broken, Started, Usage
 from bench.results import Line, Skipped
@@ -69,7 +69,8 @@ def latency(bench: Bench) -> Iterator[Line | Skipped]:
             took = sorted(dropped(sorted(waiting.iterdir()), folder))
     p50, p99 = percentiles_ms(took)
     what = f"renamed in → readable on another connection, {FILES_A_SECOND} files a second"
-    told = f"{len(took)} files of {PER_FILE} records, longest {took[-1] * 1000:.1f} ms"
+    fsync = machine.fsync_p50_us(bench.scratch)
+    told = f"{len(took)} files of {PER_FILE} records, longest {took[-1] * 1000:.1f} ms; an fsync took {fsync:.0f} µs"
     yield Line("latency.p50", f"{what}: p50", told, p50, "ms", 2.0)
     yield Line("latency.p99", f"{what}: p99", told, p99, "ms", 10.0)
 

@@ -161,7 +161,7 @@ class Home:
             timeout=4 * DEADLINE_S,
         )
 
-    def json(self, *arguments: str) -> Any:  # noqa: ANN401 - whatever the command's JSON holds
+    def json(self, *arguments: str) -> Any:
         """Run one command and return the JSON it printed."""
         done = self.call(*arguments)
         assert done.stdout, done.stderr

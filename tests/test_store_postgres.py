@@ -211,9 +211,7 @@ def _days() -> list[tuple[str, int]]:
 
 
 def _told(number: int, turn: int) -> list[tuple[str, int]]:
-    return [
-        (f"k{place * (number + 1) % 20:02}", (turn * 7 + number * 3 + place * 5) % 28 + 1) for place in range(20)
-    ]
+    return [(f"k{place * (number + 1) % 20:02}", (turn * 7 + number * 3 + place * 5) % 28 + 1) for place in range(20)]
 
 
 def _fill(url: str, number: int) -> None:

@@ -192,9 +192,7 @@ class _Builder:
             return None
 
     def _hold_apart(self, settings: Settings) -> None:
-        """Note what inboxd would write into its own inbox, where it would find and load it, and what ``archive.keep``
-        would remove with the files of an archive folder.
-        """
+        """Note what inboxd would find in its own inbox and load, or remove from an archive folder as too old."""
         inbox, archive = settings.inbox.path, settings.archive
         folders = {("archive", "processed"): archive.processed, ("archive", "failed"): archive.failed}
         files = {("log", "file"): settings.log.file}

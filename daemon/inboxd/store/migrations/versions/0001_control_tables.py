@@ -139,9 +139,7 @@ def _etl_runs(identity: sa.Integer, stamp: sa.TIMESTAMP | sa.Text) -> None:
     _index("etl_runs_started", "etl_runs", ["started_at"])
 
 
-def _dead_letters(
-    identity: sa.Integer, stamp: sa.TIMESTAMP | sa.Text, key_text: sa.Text
-) -> None:
+def _dead_letters(identity: sa.Integer, stamp: sa.TIMESTAMP | sa.Text, key_text: sa.Text) -> None:
     op.create_table(
         "dead_letters",
         sa.Column("id", identity, sa.Identity(always=False), primary_key=True),
