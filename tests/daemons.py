@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 PACKAGE = Path(__file__).parents[1] / "daemon"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 """How long a test waits for what must happen; it is never waited out when all is well."""
 VERDICTS = frozenset({"file_loaded", "file_duplicate", "file_failed", "file_recovered"})
 

@@ -134,7 +134,7 @@ def test_killed_at_any_moment_it_is_started_again_and_nothing_is_lost(service: S
     for kill in range(5):
         drop_many(service, 100, first=kill * 100)
         until(lambda kill=kill: service.number("SELECT count(*) FROM target") > kill * 100, "some of them")  # type: ignore[misc] # mypy cannot type a lambda's default
-        service.machine.run("systemctl", "kill", "--signal=KILL", "inboxd.service")
+        service.machine.run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "inboxd.service")
         until(lambda kill=kill: int(service.show("NRestarts")) > kill, "systemd started it again")  # type: ignore[misc] # the same
         service.wait_active()
     loaded_once(service, 500)
@@ -149,7 +149,7 @@ def test_a_wedged_daemon_is_killed_and_started_again(service: Service) -> None:
     first = service.show("MainPID")
     service.machine.run("sleep", "8")
     assert service.show("MainPID") == first
-    service.machine.run("systemctl", "kill", "--signal=STOP", "inboxd.service")
+    service.machine.run("systemctl", "kill", "--kill-whom=main", "--signal=STOP", "inboxd.service")
     until(lambda: service.show("NRestarts") == "1", "the watchdog killed it, systemd started it again")
     service.wait_active()
     drop(service, "after.ndjson", record(1))
@@ -207,7 +207,7 @@ def test_it_stops_in_order_in_the_middle_of_a_big_file(service: Service) -> None
     service.drop_in("stop", "[Service]\nTimeoutStopSec=10s\n")
     service.systemctl("restart")
     drop_big(service)
-    service.machine.run("systemctl", "kill", "--signal=TERM", "inboxd.service")
+    service.machine.run("systemctl", "kill", "--kill-whom=main", "--signal=TERM", "inboxd.service")
     service.systemctl("stop")
     assert (service.show("Result"), service.show("ExecMainStatus")) == ("success", "0")
     service.systemctl("start")
