@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from inboxd import __version__
@@ -24,7 +22,6 @@ from inboxd.errors import (
     EXIT_NOPERM,
     EXIT_UNAVAILABLE,
     InboxdError,
-    Interrupted,
     OperatorFault,
 )
 from inboxd.inbox.archive import Archive
@@ -38,61 +35,16 @@ from inboxd.operate.retention import Retention
 from inboxd.pipeline import Pipeline
 from inboxd.presence import MAX_LISTED, STATE_FILE, DaemonLock, DaemonState, Published, Waiting, read_state, write_state
 from inboxd.recovery import Recovery
+from inboxd.signals import Signals
 from inboxd.store import open_store
 from inboxd.store.base import Store
 from inboxd.wake import Wake
 
-GRACE_S: Final = 5.0
-"""After TERM the current file may take this long to finish; then it is rolled back. systemd allows ten seconds."""
 MIGRATION_S: Final = 3_600.0
 """How long the service manager is asked to wait for a start that has to migrate a large database first."""
 STATE_EVERY_S: Final = 1.0
 LAST_MOMENT_S: Final = 253_402_300_799.0
 """The last second of the year 9999: a file's mtime may be beyond it, a timestamp may not."""
-
-
-@dataclass(slots=True)
-class Signals:
-    """What signals asked for. Handlers only set flags and wake the loop; a second signal changes nothing."""
-
-    wake: Wake
-    clock: Clock
-    stopping: bool = False
-    reload: bool = False
-    stop_by: float = float("inf")
-    reason: str = ""
-    _told: bool = False
-
-    def install(self) -> None:
-        """Take TERM, INT and HUP; the main thread must call this."""
-        signal.signal(signal.SIGTERM, self._stop)
-        signal.signal(signal.SIGINT, self._stop)
-        signal.signal(signal.SIGHUP, self._reload)
-
-    def _stop(self, number: int, _frame: FrameType | None) -> None:
-        if not self.stopping:
-            self.reason = signal.Signals(number).name
-            self.stop_by = self.clock.monotonic() + GRACE_S
-        self.stopping = True
-        self.wake.set()
-
-    def _reload(self, _number: int, _frame: FrameType | None) -> None:
-        self.reload = True
-        self.wake.set()
-
-    def is_stopping(self) -> bool:
-        """Tell whether an orderly stop was asked for."""
-        return self.stopping
-
-    def newly_stopping(self) -> bool:
-        """Tell, once, that a stop was asked for."""
-        newly, self._told = self.stopping and not self._told, self.stopping
-        return newly
-
-    def check(self) -> None:
-        """Raise ``Interrupted`` when the time a stop leaves to the current file is over."""
-        if self.stopping and self.clock.monotonic() > self.stop_by:
-            raise Interrupted
 
 
 @dataclass(slots=True)
