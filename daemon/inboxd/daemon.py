@@ -56,9 +56,11 @@ class Daemon(Attempts):
                 self.wake.wait(self._patience())
         self._leave()
 
-    def drain(self) -> int:
+    def drain(self, ready: Callable[[], None]) -> int:
         """Take what is there, and what is just being completed (``run --once``); return how many files wait still."""
         self._start()
+        self._look()
+        ready()
         while not self.stopping():
             progressed = self._pass()
             if progressed:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -93,11 +94,12 @@ class Service:
             daemon.on_pass = lambda daemon: self._after_pass(daemon, signals, notifier)
             stack.callback(daemon.watch.stop)
             self._serve(stack, daemon, log)
+            ready = partial(self._ready, daemon, log, notifier)
             waiting = 0
             if once:
-                waiting = daemon.drain()
+                waiting = daemon.drain(ready)
             else:
-                daemon.run(lambda: self._ready(daemon, log, notifier))
+                daemon.run(ready)
             if signals.newly_stopping() or once:
                 notifier.stopping()
             self._write_state(daemon, gone=True)
