@@ -102,7 +102,7 @@ put_completions() {
 
 put_manual() {
     install -d "$(dirname "$manual")"
-    "$root/bin/python" -m inboxd.cli.man >"$manual" || rm -f "$manual"
+    "$1/bin/python" -m inboxd.cli.man >"$manual" || rm -f "$manual"  # the link is no environment of its own
 }
 
 # A drop-in is a link to the shipped one, so that an upgrade reaches it.
@@ -125,7 +125,7 @@ switch_to() {
     install -d /usr/local/bin
     ln -sfn "$root/bin/inboxd" /usr/local/bin/inboxd
     put_completions
-    put_manual
+    put_manual "$1"
     changed=yes
 }
 
