@@ -23,7 +23,7 @@ from inboxd.config.settings import (
     RetentionSettings,
     Settings,
 )
-from inboxd.config.sources import Sources, Table, merged, read_sources, section_model
+from inboxd.config.sources import Sources, Table, read_sources, section_model
 from inboxd.model import Feed
 
 LEAST_RESCAN_S: Final = 0.1
@@ -67,12 +67,12 @@ def _checked(sources: Sources, faults: Faults) -> ConfigFile:
     """
     ranked = sources.ranked()
     try:
-        return ConfigFile.model_validate(merged(ranked))
+        return ConfigFile.model_validate({"sources": ranked})
     except ValidationError as error:
         for found in error.errors(include_url=False, include_input=False):
             faults.add(found["loc"], _message(found["type"], found["msg"], found["loc"]))
             ranked = [_without(source, found["loc"]) for source in ranked]
-    return ConfigFile.model_validate(merged(ranked))
+    return ConfigFile.model_validate({"sources": ranked})
 
 
 def _message(kind: str, message: str, key: Key) -> str:

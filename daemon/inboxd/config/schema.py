@@ -19,6 +19,7 @@ from pydantic import (
     StrictInt,
     WithJsonSchema,
 )
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from inboxd.config.database import check_url
 from inboxd.config.settings import LogFormat, LogLevel, Polling
@@ -188,10 +189,10 @@ class FeedTable(_Table):
     fields: dict[str, FieldTable] | None = setting(None, "The record's fields, by name.", min_length=1)
 
 
-class ConfigFile(BaseModel):
-    """The whole config."""
+class ConfigFile(BaseSettings):
+    """The whole config. Its sources, the strongest first, are given as ``ConfigFile(sources=[...])``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
 
     inbox: InboxTable = InboxTable()
     archive: ArchiveTable = ArchiveTable()
@@ -200,3 +201,16 @@ class ConfigFile(BaseModel):
     log: LogTable = LogTable()
     http: HttpTable = HttpTable()
     feeds: dict[str, FeedTable] = setting({}, "The feeds; without any, the feed events.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - reads os.environ; ours is handed in
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the environment is the service manager's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - see database.password_file
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take the sources that were handed in, in their order, and no others."""
+        assert isinstance(init_settings, InitSettingsSource)  # noqa: S101 - tells mypy what pydantic-settings promises
+        return tuple(InitSettingsSource(settings_cls, source) for source in init_settings.init_kwargs["sources"])

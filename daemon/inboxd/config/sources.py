@@ -79,24 +79,6 @@ def read_sources(path: Path | None, env: Mapping[str, str], cwd: Path, options: 
     return Sources(document, environment, told, file, text, variables)
 
 
-def merged(ranked: Sequence[Table]) -> Table:
-    """Return what sources say together, the strongest first: tables are merged key by key, other values are whole."""
-    whole: Table = {}
-    for source in reversed(ranked):
-        _put_over(whole, source)
-    return whole
-
-
-def _put_over(weaker: Table, stronger: Table) -> None:
-    for key, value in stronger.items():
-        below = weaker.get(key)
-        if isinstance(value, dict) and isinstance(below, dict):
-            weaker[key] = dict(below)
-            _put_over(weaker[key], value)
-        else:
-            weaker[key] = value
-
-
 def with_events(document: Table, environment: Table) -> Table:
     """Return the document with the built-in feed filled in: where it is named, or where no feed is.
 
