@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ def content(number: int) -> bytes:
 
 
 def cut_power(image: Path, copy: Path) -> None:
-    """Take what the disk holds at this moment, while it is being written to.
+    """Take what the disk holds at this moment, while the filesystem may still be writing to it.
 
     The backing file has every write that the filesystem has sent to its device. Copying takes a while, so it is done
     until the image read again is the same: then the copy is the disk of one moment. What the filesystem still keeps in
@@ -75,12 +76,24 @@ def test_after_a_power_cut_every_processed_file_has_its_rows(
             if number in moments:
                 _wait_for(home, number // 2)
                 cuts.append(tmp_path / f"cut-{number}.img")
-                cut_power(image, cuts[-1])
+                with _held_still(home):
+                    cut_power(image, cuts[-1])
         home.stop()
     for cut in cuts:
         with mounted(cut, tmp_path / "after"):
             _check(Home(tmp_path / "after" / "home", QUICK))
         cut.unlink()
+
+
+@contextmanager
+def _held_still(home: Home) -> Iterator[None]:
+    """Stop the daemon wherever it is just then: a disk that is written to all the time cannot be copied as one."""
+    assert home.process is not None
+    home.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        home.process.send_signal(signal.SIGCONT)
 
 
 def _wait_for(home: Home, files: int) -> None:
