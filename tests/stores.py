@@ -1,6 +1,8 @@
 """Real stores for tests: SQLite in a file, and PostgreSQL on a server that the suite starts itself.
 
-A test that asks for ``open_empty`` or ``make_url`` runs on both.
+A test that asks for ``open_empty`` or ``make_url`` runs on both. With the mark ``every_version`` it also runs on the
+other versions of PostgreSQL that are supported: an older one of the Python package that brings the servers, and the
+one that the system packages (Debian 12: 15).
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 import pytest
 
@@ -38,16 +42,33 @@ from inboxd.store import open_store
 from inboxd.store.base import FileTransaction, RunEnd, Store
 from inboxd.store.sqlite_file import CHUNK_BYTES
 
-DATABASES: Final = (
-    "sqlite",
-    pytest.param("postgres", marks=(pytest.mark.postgres, pytest.mark.xdist_group("postgres"))),
-)
+if TYPE_CHECKING:
+    from _pytest.mark import ParameterSet
+
+
+def on_postgres(name: str) -> ParameterSet:
+    """Return a parameter for tests on one PostgreSQL server; they share a process, and so the server."""
+    return pytest.param(name, marks=(pytest.mark.postgres, pytest.mark.xdist_group(name)))
+
+
+DATABASES: Final = ("sqlite", on_postgres("postgres"))
+OLDER: Final = 16
+"""The other version that the wheel brings."""
+PACKAGED: Final = "postgres-packaged"
+VERSIONS: Final = (on_postgres(f"postgres-{OLDER}"), on_postgres(PACKAGED))
 STARTED: Final = "2026-03-01T10:00:00.000000Z"
 ENDED: Final = "2026-03-01T10:00:01.500000Z"
 CLAIMS: Final = count(1)
 
 MakeUrl = Callable[[], str]
 OpenEmpty = Callable[..., Store]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what asks for a database on each of them."""
+    if "make_url" in metafunc.fixturenames:
+        every = metafunc.definition.get_closest_marker("every_version") is not None
+        metafunc.parametrize("make_url", (*DATABASES, *VERSIONS) if every else DATABASES, indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -70,33 +91,67 @@ def postgres_server() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture
-def make_postgres_url(postgres_server: str) -> Iterator[MakeUrl]:
-    """Return a maker of URLs of new, empty databases on PostgreSQL."""
+@pytest.fixture(scope="session")
+def other_servers(require_program: Callable[[str, Path | None, str], Path]) -> Iterator[Callable[[str], str]]:
+    """Return a function that starts a server of another version, once; it returns its maintenance database's URL."""
+    from clusters import PASSWORD, Cluster, binaries, packaged_binaries  # noqa: PLC0415 - as above
+
+    started: dict[str, str] = {}
+    with ExitStack() as stack:
+
+        def start_it(name: str) -> str:
+            if name not in started:
+                packaged = name == PACKAGED
+                programs = packaged_binaries() if packaged else binaries(OLDER)
+                found = require_program("PostgreSQL's server", programs, "postgresql")
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="inboxd-pg-")))
+                cluster = Cluster(folder, found)
+                cluster.start()
+                stack.callback(cluster.stop, "immediate")
+                started[name] = cluster.url.replace("postgres@", f"postgres:{quote(PASSWORD, safe='')}@")
+                assert packaged or cluster.major() == OLDER
+            return started[name]
+
+        yield start_it
+
+
+@contextmanager
+def _databases(server: str) -> Iterator[MakeUrl]:
+    """Lend a maker of new databases on a server; they are dropped in the end."""
     import psycopg  # noqa: PLC0415 - tests on SQLite need no driver for it
 
     made: list[str] = []
 
     def make() -> str:
         made.append(f"inboxd_{os.getpid()}_{os.urandom(4).hex()}")
-        with psycopg.connect(postgres_server, autocommit=True) as connection:
+        with psycopg.connect(server, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {made[-1]}")
-        return postgres_server.replace("/postgres?", f"/{made[-1]}?")
+        return server.replace("/postgres?", f"/{made[-1]}?")
 
     yield make
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
+    with psycopg.connect(server, autocommit=True) as connection:
         for name in made:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-@pytest.fixture(params=DATABASES)
-def make_url(request: pytest.FixtureRequest, tmp_path: Path) -> MakeUrl:
+@pytest.fixture
+def make_postgres_url(postgres_server: str) -> Iterator[MakeUrl]:
+    """Return a maker of URLs of new, empty databases on PostgreSQL."""
+    with _databases(postgres_server) as make:
+        yield make
+
+
+@pytest.fixture
+def make_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeUrl]:
     """Return a maker of URLs of new, empty databases, on SQLite and on PostgreSQL."""
-    if request.param == "postgres":
-        make: MakeUrl = request.getfixturevalue("make_postgres_url")
-        return make
-    numbers = count(1)
-    return lambda: f"sqlite:///{tmp_path}/inboxd-{next(numbers)}.db"
+    if request.param == "sqlite":
+        numbers = count(1)
+        yield lambda: f"sqlite:///{tmp_path}/inboxd-{next(numbers)}.db"
+    elif request.param == "postgres":
+        yield request.getfixturevalue("make_postgres_url")
+    else:
+        with _databases(request.getfixturevalue("other_servers")(request.param)) as make:
+            yield make
 
 
 @pytest.fixture

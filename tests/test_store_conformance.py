@@ -18,6 +18,8 @@ from inboxd.store.ledger import canonical
 from inboxd.store.sqlite_file import SLICE_RECORDS
 from stores import OpenEmpty, batches, load, make_feed, query, record_key, row
 
+pytestmark = pytest.mark.every_version
+
 NAMES = count(1)
 CURSORS: dict[FieldType, list[Cursor]] = {
     FieldType.TIMESTAMP: [f"2026-01-{day:02}T23:59:59.99999{day}Z" for day in range(1, 6)],

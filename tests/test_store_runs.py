@@ -26,6 +26,8 @@ from stores import (
     work,
 )
 
+pytestmark = pytest.mark.every_version
+
 FEED = make_feed()
 MERGED = make_feed(late=Late.MERGE)
 LATER = "2026-03-02T00:00:00.000000Z"

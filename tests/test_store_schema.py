@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
 import alembic.autogenerate
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic.migration import MigrationContext
@@ -19,7 +21,9 @@ from inboxd.store.base import RunRow, Store
 from inboxd.store.revision import HEAD, KNOWN
 from inboxd.store.schema import migrate
 from inboxd.store.tables import etl_runs, metadata
-from stores import MakeUrl, OpenEmpty, batches, load, make_feed, query, row
+from stores import OLDER, MakeUrl, OpenEmpty, batches, load, make_feed, query, row
+
+pytestmark = pytest.mark.every_version
 
 FEED = make_feed()
 
@@ -229,3 +233,16 @@ def test_every_type_of_field_comes_back_as_it_went_in(open_empty: OpenEmpty) -> 
     assert found[1] == (None,) * 5
     assert found[2] == (False, 2**63 - 1, 1.7e308, "9999-12-31", "")
     assert [mark.value for mark in store.watermarks()] == ["9999-12-31T23:59:59.999999Z"]
+
+
+def test_the_versions_are_those_that_are_promised(make_url: MakeUrl, request: pytest.FixtureRequest) -> None:
+    """What both stores must pass runs on PostgreSQL 18, 16 and that of the system's packages: 15 or later."""
+    url, name = make_url(), request.node.callspec.id
+    if name == "sqlite":
+        assert url.startswith("sqlite:")
+        return
+    with psycopg.connect(url) as connection:
+        version = connection.info.server_version // 10_000
+    wheels = int(os.environ.get("PGSERVER_POSTGRES_VERSION", "18"))
+    assert version >= 15
+    assert version == {"postgres": wheels, f"postgres-{OLDER}": OLDER}.get(name, version)
