@@ -28,6 +28,16 @@ CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$
 CREATE CONSTRAINT TRIGGER gate AFTER UPDATE ON etl_runs DEFERRABLE INITIALLY DEFERRED
   FOR EACH ROW WHEN (NEW.status = 'success') EXECUTE FUNCTION gate()
 """
+REFUSE = """
+CREATE SEQUENCE refusals;
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+  BEGIN
+    IF nextval('refusals') <= 3 THEN RAISE 'could not serialize access' USING ERRCODE = '{state}'; END IF;
+    RETURN NULL;
+  END $$;
+CREATE CONSTRAINT TRIGGER refuse AFTER {when} DEFERRABLE INITIALLY {deferral} FOR EACH ROW EXECUTE FUNCTION refuse()
+"""
+"""Fails three transactions: a sequence counts those that were rolled back, too."""
 STOPS_WITHIN_S = 10.0
 """What a stop may take: systemd's patience with it, and the contract's word."""
 
@@ -133,6 +143,26 @@ def test_a_deadlock_is_tried_again_as_a_whole(home: PostgresHome) -> None:
     assert home.verdict("b.json")["event"] == "file_loaded"
     assert {line["error_code"] for line in home.lines("file_deferred")} == {"serialization"}
     assert [row[:3] for row in home.rows()] == [("a", "Alice", 2.0), ("b", "Alice", 1.5)]
+
+
+@pytest.mark.parametrize("state", ["40001", "40P01"])
+@pytest.mark.parametrize(
+    ("when", "deferral"),
+    [("INSERT ON target", "IMMEDIATE"), ("UPDATE ON etl_runs", "DEFERRED")],
+    ids=["upsert", "commit"],
+)
+def test_a_transaction_that_cannot_be_serialized_is_tried_again_as_a_whole(
+    home: PostgresHome, state: str, when: str, deferral: str
+) -> None:
+    """40001 (and 40P01), from a statement or from COMMIT itself: rolled back, tried again with pauses, loaded once."""
+    home.start()
+    with psycopg.connect(home.url, password=PASSWORD, autocommit=True) as other:
+        other.execute(REFUSE.format(state=state, when=when, deferral=deferral).encode())
+    home.drop("a.json", FILE)
+    loaded_once(home, "a.json", 3)
+    assert [line["error_code"] for line in home.lines("file_deferred")] == ["serialization"] * 3
+    assert home.query("SELECT last_value > 3 FROM refusals") == [(True,)]
+    assert home.query("SELECT status, rows_in, rows_out, rows_stale FROM etl_runs") == [("success", 3, 2, 1)]
 
 
 @pytest.mark.parametrize(

@@ -164,8 +164,14 @@ def test_a_claim_is_let_go_at_its_end(url: str, ending: str) -> None:
         two.begin(start(SKIP, claim="c-1"))
 
 
-def test_skip_files_are_applied_one_after_another(url: str) -> None:
-    """With ``late = "skip"`` two daemons end as one would: a file behind the other's watermark is skipped."""
+@pytest.mark.parametrize("isolation", ["read committed", "serializable"])
+def test_skip_files_are_applied_one_after_another(url: str, isolation: str) -> None:
+    """With ``late = "skip"`` two daemons end as one would: a file behind the other's watermark is skipped.
+
+    So it is too where the administrator's default would show a file the database as it was before its lock.
+    """
+    with closing(raw(url)) as admin:
+        admin.execute(f"ALTER DATABASE {admin.info.dbname} SET default_transaction_isolation = '{isolation}'".encode())
     with opened(url) as one, opened(url) as two:
         run_id = one.begin(start(SKIP))
         finished = threading.Event()

@@ -41,6 +41,9 @@ CONNECT: Final[dict[str, str | int]] = {
 SESSION: Final = {
     "timezone": "UTC",
     "datestyle": "ISO",
+    # What is decided under a lock is read after it was got: an administrator's default of "serializable" would show
+    # each file the database as it was before its locks, and two daemons would fail each other with 40001 for ever.
+    "default_transaction_isolation": "read committed",
     "work_mem": "64MB",  # the sort of a file's staged records; 4 MB, the default, goes to disk with a small file
     "tcp_keepalives_idle": "10",  # the five below free a dead host's locks within 25 s, a dead process's within 5
     "tcp_keepalives_interval": "5",
@@ -62,8 +65,8 @@ BY_CLASS: Final = {  # https://www.postgresql.org/docs/current/errcodes-appendix
 }
 BY_STATE: Final = {
     "25006": ("read_only", "this server is a standby, or was set read-only"),
-    "40001": ("serialization", "two daemons met; it is tried again"),
-    "40P01": ("serialization", "two daemons met; it is tried again"),
+    "40001": ("serialization", "two transactions met; it is tried again"),
+    "40P01": ("serialization", "two transactions met; it is tried again"),
     "42501": ("access_denied", "grant inboxd's user what it needs on the schema"),
     "53100": ("disk_full", "free space on the server's disk"),
     "55P03": ("database_locked", "another session holds the lock; it is tried again"),
