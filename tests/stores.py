@@ -216,7 +216,8 @@ def batches(rows: Sequence[Row], rejects: Sequence[Reject] = (), *, chunks: int 
     step = max(1, -(-len(rows) // chunks))
     size = CHUNK_BYTES if chunks > 1 else 1
     parts = [list(rows[place : place + step]) for place in range(0, len(rows), step)] or [[]]
-    return [Batch(part, list(rejects) if number == 0 else [], size) for number, part in enumerate(parts)]
+    columns = [list(zip(*part, strict=True)) for part in parts]
+    return [Batch(part, list(rejects) if number == 0 else [], size) for number, part in enumerate(columns)]
 
 
 def sha256(content: object) -> str:

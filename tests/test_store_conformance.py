@@ -156,8 +156,8 @@ def test_files_end_as_if_their_records_were_applied_one_by_one(
     """Table, counts, lineage, dead letters and watermark are what applying the records one by one gives."""
     if slice_records != SLICE_RECORDS:  # go the way of a file of millions of records
         monkeypatch.setattr(sqlite_file, "SLICE_RECORDS", slice_records)
-        monkeypatch.setattr(sqlite_file, "SAMPLED", 1)
-        monkeypatch.setattr(sqlite_file, "MERGED_AT_ONCE", 2)
+        monkeypatch.setattr(sqlite_file, "SAMPLES", 1)
+        monkeypatch.setattr(sqlite_file, "READ_AT_ONCE", 2)
     feed = data.draw(feeds())
     store = open_empty(feed)
     model = Model(feed.late)

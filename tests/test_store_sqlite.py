@@ -321,7 +321,7 @@ def test_memory_stays_flat(path: Path) -> None:
         "            at = f'2026-01-{day:02}T00:00:00.000000Z'\n"
         "            numbers = range(low, low + 12_000)\n"
         "            part = [row(MERGED, n + 1, (f'{n * 7919 % number:08}',), (n,), at) for n in numbers]\n"
-        "            tx.stage(Batch(part, [], 1 << 20))\n"
+        "            tx.stage(Batch(list(zip(*part)), [], 1 << 20))\n"
         "        tx.lock(); counts = tx.upsert(None)\n"
         "        tx.record(loaded(run, MERGED, counts, None, sha256(day))); tx.commit()\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"

@@ -21,7 +21,7 @@ An optional field that is absent and has no default is ``None``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -226,12 +226,21 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One window of records, decoded and validated. ``rows`` and ``rejects`` are each in file order."""
+    """One window of records, decoded and validated: the good ones by column, the others one by one; in file order.
 
-    rows: list[Row]
-    rejects: list[Reject]
+    A million tuples cost the allocator, the garbage collector and the cache a third of the staging: columns do not.
+    """
+
+    columns: Sequence[Sequence[Scalar]]
+    """One per name of the feed's ``row_columns``; none at all where no record was good."""
+    rejects: Sequence[Reject]
     size: int
     """How many unpacked bytes of the file it came from."""
+
+    @property
+    def rows(self) -> list[Row]:
+        """The good records as tuples."""
+        return list(zip(*self.columns, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

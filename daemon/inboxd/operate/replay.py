@@ -150,7 +150,7 @@ def _judged(store: Store, feed: Feed, wanted: Filter, now: datetime, tally: _Tal
                 size += len(letter.raw)
         _rewrite(store, again)
         if rows:
-            yield Batch(rows, [], size)
+            yield Batch(list(zip(*rows, strict=True)), [], size)
 
 
 def _judge(letter: Letter, record_no: int, feed: Feed, now: datetime) -> Row | Reject:

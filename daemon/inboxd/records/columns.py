@@ -22,6 +22,9 @@ from inboxd.records.kinds import MAX_KEY_BYTES
 from inboxd.records.proof import Column, Window, doubled, maybe_deep, nothing_else, too_deep
 from inboxd.records.validate import ceiling, extra_of, judge_valid, key_text, oversized, refuse
 
+Verdicts = tuple[Sequence[Sequence[Scalar]], list[Reject]]
+"""The good records by column, as ``Batch`` has them, and the others."""
+
 _UNDECODABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
@@ -37,7 +40,7 @@ class Sifter:
         self._ceiling = ceiling(feed, now)
         self.count = 0
 
-    def window(self, chunk: bytes, *, array: bool, depth: int) -> tuple[list[Row], list[Reject]] | None:
+    def window(self, chunk: bytes, *, array: bool, depth: int) -> Verdicts | None:
         """Sift the records of a chunk: an array of them, or objects apart by white space.
 
         Returns ``None`` when the chunk is not such a thing, or that cannot be told here. ``depth`` is how many levels
@@ -59,7 +62,7 @@ class Sifter:
         self.count += len(records)
         return result
 
-    def records(self, raws: Sequence[bytes], depth: int) -> tuple[list[Row], list[Reject]]:
+    def records(self, raws: Sequence[bytes], depth: int) -> Verdicts:
         """Sift records given as source texts that are known to be JSON, and not nested too deeply."""
         together = self.window(b"".join((b"[", b",".join(raws), b"]")), array=True, depth=depth)
         return self._one_by_one(raws, depth, proven=True) if together is None else together
@@ -83,9 +86,7 @@ class Sifter:
             for check, leaf in zip(self._compiled.checks, shapes.leaves, strict=True)
         ]
 
-    def _one_by_one(
-        self, raws: Sequence[bytes | Raw], depth: int, *, proven: bool = False
-    ) -> tuple[list[Row], list[Reject]]:
+    def _one_by_one(self, raws: Sequence[bytes | Raw], depth: int, *, proven: bool = False) -> Verdicts:
         """Decode each record by itself; those that msgspec cannot go to the judge."""
         shapes = self._compiled.shapes
         if not proven and any(too_deep(raw, depth) for raw in raws):
@@ -99,7 +100,7 @@ class Sifter:
                 except _UNDECODABLE:
                     continue
         good = [index for index, struct in enumerate(structs) if struct is not None]
-        judged = _Verdicts()
+        judged = _Mixed()
         if shapes is not None and good:
             records = [struct for struct in structs if struct is not None]
             chunk = b"[" + b",".join([bytes(raws[index]) for index in good]) + b"]"
@@ -113,9 +114,7 @@ class Sifter:
         self.count += len(raws)
         return judged.in_order()
 
-    def _sift(
-        self, shapes: Shapes, window: Window, depth: int, *, shallow: bool = False
-    ) -> tuple[list[Row], list[Reject]]:
+    def _sift(self, shapes: Shapes, window: Window, depth: int, *, shallow: bool = False) -> Verdicts:
         compiled, chunk = self._compiled, window.chunk
         scope = Scope(self._ceiling, plain=b"\\" not in chunk and chunk.isascii(), typed=window.typed)
         extras: list[Outcome] | None = None
@@ -130,25 +129,25 @@ class Sifter:
                 window.drop(twice)
             if compiled.feed.extra is not Extra.IGNORE:
                 extras = _extras(compiled, window)
-        rows, rejects = _settle(compiled, window, extras, scope)
+        settled = _settle(compiled, window, extras, scope)
         if not judged:
-            return rows, rejects
-        verdicts = _Verdicts()
-        verdicts.add(rows, rejects)
+            return settled
+        mixed = _Mixed()
+        mixed.add(*settled)
         for verdict in judged:
-            verdicts.put(verdict)
-        return verdicts.in_order()
+            mixed.put(verdict)
+        return mixed.in_order()
 
 
-class _Verdicts:
+class _Mixed:
     """Rows and rejects from several roads, brought back into file order."""
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
         self._rejects: list[Reject] = []
 
-    def add(self, rows: list[Row], rejects: list[Reject]) -> None:
-        self._rows += rows
+    def add(self, columns: Sequence[Sequence[Scalar]], rejects: list[Reject]) -> None:
+        self._rows += zip(*columns, strict=True)
         self._rejects += rejects
 
     def put(self, verdict: Row | Reject) -> None:
@@ -157,10 +156,10 @@ class _Verdicts:
         else:
             self._rows.append(verdict)
 
-    def in_order(self) -> tuple[list[Row], list[Reject]]:
+    def in_order(self) -> Verdicts:
         self._rows.sort(key=itemgetter(-1))
         self._rejects.sort(key=attrgetter("record_no"))
-        return self._rows, self._rejects
+        return list(zip(*self._rows, strict=True)), self._rejects
 
 
 def _extras(compiled: CompiledFeed, window: Window) -> list[Outcome]:
@@ -173,10 +172,8 @@ def _extras(compiled: CompiledFeed, window: Window) -> list[Outcome]:
     return outcomes
 
 
-def _settle(
-    compiled: CompiledFeed, window: Window, extras: list[Outcome] | None, scope: Scope
-) -> tuple[list[Row], list[Reject]]:
-    """Check the columns; make rows of the records without a fault, and rejects of the others."""
+def _settle(compiled: CompiledFeed, window: Window, extras: list[Outcome] | None, scope: Scope) -> Verdicts:
+    """Check the columns; keep the records without a fault, and make rejects of the others."""
     count = len(window.numbers)
     if not count:
         return [], []
@@ -195,7 +192,7 @@ def _settle(
         columns.append([None if isinstance(extra, Fault) else extra for extra in extras or [None] * count])
     if keys is not None:
         columns.append(keys)
-    return _rows(columns, window.numbers, faults.keys()), rejects
+    return _without_faulty([*columns, window.numbers], faults.keys()), rejects
 
 
 def _check_columns(window: Window, scope: Scope) -> tuple[list[Sequence[Scalar]], dict[int, dict[int, Fault]]]:
@@ -268,10 +265,10 @@ def _rejects(
     ]
 
 
-def _rows(columns: list[Sequence[Scalar]], numbers: Sequence[int], faulty: Collection[int]) -> list[Row]:
+def _without_faulty(columns: list[Sequence[Scalar]], faulty: Collection[int]) -> list[Sequence[Scalar]]:
     if not faulty:
-        return list(zip(*columns, numbers, strict=True))
-    kept = [True] * len(numbers)
+        return columns
+    kept = [True] * len(columns[-1])
     for index in faulty:
         kept[index] = False
-    return list(zip(*[compress(column, kept) for column in (*columns, numbers)], strict=True))
+    return [list(compress(column, kept)) for column in columns] if any(kept) else []

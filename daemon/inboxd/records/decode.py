@@ -12,9 +12,9 @@ from datetime import datetime
 from typing import Final
 
 from inboxd.errors import FileFault
-from inboxd.model import Batch, Feed, Reject, Row
+from inboxd.model import Batch, Feed
 from inboxd.records import cut
-from inboxd.records.columns import Sifter
+from inboxd.records.columns import Sifter, Verdicts
 from inboxd.records.locate import Document
 from inboxd.records.scan import Malformed, Scanner, past_blank, shown
 from inboxd.records.text import Text
@@ -82,11 +82,11 @@ class _Run:
         """Return an empty batch that tells how far the reading came."""
         return self._batch(([], []))
 
-    def _batch(self, verdicts: tuple[list[Row], list[Reject]]) -> Batch:
-        rows, rejects = verdicts
+    def _batch(self, verdicts: Verdicts) -> Batch:
+        columns, rejects = verdicts
         size = self.text.offset - self._told
         self._told = self.text.offset
-        return Batch(rows, rejects, size)
+        return Batch(columns, rejects, size)
 
     def elements(self, depth: int) -> Iterator[Batch]:
         """Read the elements of the array that was just opened, past its end. ``depth`` counts it."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date
-from operator import itemgetter
 from typing import Any
 
-from inboxd.model import Cursor, Feed, FieldType, Row
+from inboxd.model import Cursor, Feed, FieldType, Scalar
 from inboxd.store.ledger import canonical
 
 
@@ -33,19 +32,19 @@ def from_database(value: object) -> Cursor | None:
 class Extent:
     """The smallest and the largest cursor of what was staged so far."""
 
-    __slots__ = ("_cursor_of", "highest", "lowest")
+    __slots__ = ("_place", "highest", "lowest")
 
     def __init__(self, feed: Feed) -> None:
-        self._cursor_of: Callable[[Row], Any] = itemgetter(feed.row_columns.index(feed.cursor))
+        self._place = feed.row_columns.index(feed.cursor)
         self.lowest: Cursor | None = None
         self.highest: Cursor | None = None
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """Take more rows into account, at least one."""
-        cursors = list(map(self._cursor_of, rows))
-        if self.lowest is not None:
-            cursors += (self.lowest, self.highest)
-        self.lowest, self.highest = min(cursors), max(cursors)
+    def add(self, columns: Sequence[Sequence[Scalar]]) -> None:
+        """Take more records into account, at least one; given as ``Batch`` has them."""
+        cursors: Sequence[Any] = columns[self._place]
+        lowest, highest = min(cursors), max(cursors)
+        self.lowest = lowest if self.lowest is None else min(self.lowest, lowest)
+        self.highest = highest if self.highest is None else max(self.highest, highest)
 
     def reaches_down_to(self, watermark: Cursor | None) -> bool:
         """Tell whether any row is at or below the watermark."""

@@ -81,10 +81,10 @@ class PostgresFile:
     def stage(self, batch: Batch) -> None:
         """Take one window of records into temporary tables."""
         with self._faults:
-            if batch.rows:
-                self._extent.add(batch.rows)
-                self._copy(self._sql.copy_rows(), batch.rows)
-                self._records += len(batch.rows)
+            if batch.columns:
+                self._extent.add(batch.columns)
+                self._copy(self._sql.copy_rows(), zip(*batch.columns, strict=True))
+                self._records += len(batch.columns[0])
             if batch.rejects:
                 self._copy(self._sql.copy_rejects(), map(_storable, batch.rejects))
                 self._rejects += len(batch.rejects)

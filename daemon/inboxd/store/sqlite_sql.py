@@ -1,11 +1,9 @@
 """The statements of a file's transaction on SQLite, written once per feed.
 
-SQLite's sorter keeps everything in memory in the build that pysqlite3 ships (TEMP_STORE=3), so nothing here sorts: what
-was staged lies in sorted *runs*, tables ``WITHOUT ROWID`` keyed by (key, record number), and a ``UNION ALL … ORDER BY``
-of those is a merge of their cursors. Memory stays flat, and the target's tree is walked in key order, once.
-
-Nor may a statement that changes the target touch much of it: SQLite keeps every page's former content until the
-statement ends, in memory too. So a large file is applied in *slices* of the key's range.
+What was staged lies in sorted *runs*, tables ``WITHOUT ROWID`` keyed by (key, record number). They are applied in
+*slices* of the key's range, which walks the target's tree in key order, once, and keeps memory flat: SQLite's sorter
+keeps everything in memory in the build that pysqlite3 ships (TEMP_STORE=3), and so does a statement that changes a
+table with every page's former content. A slice is sorted, not merged: merging hundreds of runs takes longer.
 
 ``winners`` is needed only where two records of a file meet, or one meets a newer row: per key the record that a
 record-by-record application would leave standing, the first in the file among those with the highest cursor.
@@ -16,10 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import itemgetter
-from typing import Any, Final
+from typing import Final
 
-from inboxd.model import EXTRA_COLUMN, RECORD_KEY_COLUMN, RECORD_NO_COLUMN, Feed, FieldType, Row
+from inboxd.model import EXTRA_COLUMN, RECORD_KEY_COLUMN, RECORD_NO_COLUMN, Feed, FieldType
 from inboxd.store.feed_tables import OWN_COLUMNS, quoted
 
 TYPES: Final = {
@@ -38,7 +35,7 @@ PARAMETERS_AT_ONCE: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Which staged records a statement reads: some sorted runs, first to last, all of them or a slice of the keys.
+    """Which staged records a statement reads: of some sorted runs, first to last, all or a slice of the keys.
 
     The slice's ends, above ``low`` and up to ``high``, are bound as ``:low0 …`` and ``:high0 …`` where they are set.
     """
@@ -56,7 +53,7 @@ class FeedSql:
         self.feed = feed
         self.columns = feed.row_columns
         self.rows_at_once = max(1, PARAMETERS_AT_ONCE // len(self.columns))
-        self.key_of: Callable[[Row], Any] = itemgetter(*map(self.columns.index, feed.key))
+        self.key_places = tuple(map(self.columns.index, feed.key))
         self.rejects = f"scratch.staged_rejects_{slot}"
         self.winners = f"scratch.winners_{slot}"
         self._slot = slot
@@ -115,14 +112,23 @@ class FeedSql:
         )
 
     def source(self, part: Part, columns: Sequence[str] = ()) -> str:
-        """Return staged records as a table expression in key order."""
-        wanted = dict.fromkeys((*(columns or self.columns), *self.feed.key, RECORD_NO_COLUMN))
-        chosen, where = ", ".join(map(quoted, wanted)), self._bounds(part)
+        """Return staged records as a table expression, in no order if there are several runs."""
+        wanted = dict.fromkeys((*columns, *self.feed.key, RECORD_NO_COLUMN))
+        chosen, where = ", ".join(map(quoted, wanted)) if columns else "*", self._bounds(part)
         runs = range(part.first, part.last + 1)
         if len(runs) == 1 and not where:
             return f"{self.run_table(part.first)} AS s"
         selects = " UNION ALL ".join(f"SELECT {chosen} FROM {self.run_table(number)}{where}" for number in runs)
-        return f"({selects} ORDER BY {', '.join(map(quoted, (*self.feed.key, RECORD_NO_COLUMN)))}) AS s"
+        return f"({selects}) AS s"
+
+    def _in_order(self, part: Part) -> str:
+        """Return the clause that puts the records of a part into key order; a run alone has it.
+
+        The unary plus keeps SQLite from merging.
+        """
+        if part.first == part.last:
+            return ""
+        return f"ORDER BY {', '.join(f'+s.{quoted(name)}' for name in (*self.feed.key, RECORD_NO_COLUMN))}"
 
     def _bounds(self, part: Part) -> str:
         key = f"({', '.join(map(quoted, self.feed.key))})"
@@ -138,7 +144,7 @@ class FeedSql:
         where = f"s.{self._cursor} > :watermark" if skipping else "TRUE"
         newer = f"excluded.{self._cursor} {'>=' if force else '>'} t.{self._cursor}"
         return (
-            f"{self._insert_select()} FROM {self.source(part)} WHERE {where} "
+            f"{self._insert_select()} FROM {self.source(part)} WHERE {where} {self._in_order(part)} "
             f"{self._on_conflict(f'{newer} AND t.run_id IS NOT :run')}"
         )
 
@@ -147,7 +153,8 @@ class FeedSql:
         newer = f"excluded.{self._cursor} {'>=' if force else '>'} t.{self._cursor}"
         return (
             f"{self._insert_select()} FROM {self.source(part)} CROSS JOIN {self.winners} AS w "
-            f"WHERE {self._is_winner_of('s')} AND w.record_no = s.record_no {self._on_conflict(newer)}"
+            f"WHERE {self._is_winner_of('s')} AND w.record_no = s.record_no {self._in_order(part)} "
+            f"{self._on_conflict(newer)}"
         )
 
     def find_winners(self, part: Part, *, skipping: bool) -> str:
@@ -157,7 +164,8 @@ class FeedSql:
         where = f"s.{self._cursor} > :watermark" if skipping else "TRUE"
         return (
             f"INSERT INTO {self.winners} AS w SELECT {keys}, s.{self._cursor}, s.{self._record_key}, s.record_no "
-            f"FROM {self.source(part, names)} WHERE {where} ON CONFLICT ({self._winner_key()}) DO UPDATE SET "
+            f"FROM {self.source(part, names)} WHERE {where} {self._in_order(part)} "
+            f"ON CONFLICT ({self._winner_key()}) DO UPDATE SET "
             "cursor = excluded.cursor, record_no = excluded.record_no WHERE excluded.cursor > w.cursor"
         )
 
@@ -266,5 +274,6 @@ class FeedSql:
         names = (*self.feed.key, self.feed.cursor, self.feed.record_key_column)
         return (
             "INSERT INTO main.lineage_records (run_id, record_key, record_no, outcome) "
-            f"SELECT :run, s.{self._record_key}, s.record_no, {outcome} FROM {self.source(part, names)} {joins}"
+            f"SELECT :run, s.{self._record_key}, s.record_no, {outcome} FROM {self.source(part, names)} {joins} "
+            f"{self._in_order(part)}"
         )
