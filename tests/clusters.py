@@ -8,13 +8,15 @@ import socket
 import subprocess
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from daemons import Home
 
@@ -65,7 +67,13 @@ class Cluster:
 
     def _make_files(self, secret: Path) -> None:
         self._run("initdb", "--no-sync", "-U", "postgres", "-E", "UTF8", "-A", "scram-sha-256", f"--pwfile={secret}")
-        settings = {"fsync": "off", "full_page_writes": "off", "deadlock_timeout": "100ms", "log_statement": "'none'"}
+        settings = {
+            "fsync": "off",
+            "full_page_writes": "off",
+            "deadlock_timeout": "100ms",
+            "log_statement": "'none'",
+            "dynamic_shared_memory_type": "mmap",  # a server that is killed leaves none of it outside of its folder
+        }
         with (self.folder / "data" / "postgresql.conf").open("a", encoding="ascii") as config:
             config.writelines(f"{name} = {value}\n" for name, value in settings.items())
         with (self.folder / "data" / "pg_hba.conf").open("a", encoding="ascii") as rules:
@@ -94,6 +102,19 @@ class Cluster:
         """Stop the server: ``fast`` ends the sessions, ``immediate`` is a crash."""
         self._run("pg_ctl", "-w", "-m", mode, "stop")
 
+    def processes(self) -> list[psutil.Process]:
+        """Return the server's processes, the first one first."""
+        first = psutil.Process(int((self.folder / "data" / "postmaster.pid").read_text("ascii").split("\n")[0]))
+        return [first, *first.children(recursive=True)]
+
+    def kill(self) -> None:
+        """End all of it at once, as a host does that loses its power."""
+        processes = self.processes()
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes, timeout=30)
+
     def _run(self, program: str, *arguments: str) -> None:
         as_user = ["setpriv", f"--reuid={SERVER_USER}", "--clear-groups"] if os.geteuid() == 0 else []
         data = str(self.folder / "data")
@@ -102,6 +123,21 @@ class Cluster:
         with (self.folder / "output").open("ab") as output:
             done = subprocess.run(command, check=False, stdout=output, stderr=output, cwd="/", timeout=120)
         assert done.returncode == 0, (self.folder / "output").read_text()
+
+
+@dataclass(kw_only=True)
+class Standby(Cluster):
+    """A copy of another server, which streams from it what it commits, until it is promoted."""
+
+    primary: Cluster
+
+    def _make_files(self, secret: Path) -> None:
+        there = make_conninfo(self.primary.url, password=PASSWORD, application_name="standby")
+        self._run("pg_basebackup", "--no-sync", "-R", "-X", "stream", "-c", "fast", "-d", there)
+
+    def promote(self) -> None:
+        """Make it the one that takes writes."""
+        self._run("pg_ctl", "-w", "-t", "60", "promote")
 
 
 def make_server_user() -> None:

@@ -71,7 +71,7 @@ class PostgresStore(Ledger):
         self._url = url
         self.readonly = readonly
         self._tick = tick
-        self._faults = PostgresFaults()
+        self._faults = PostgresFaults(self._leave_standby)
         clock = SystemClock()
         self._now = lambda: stamp(clock.now())
         self._open: TickingConnection | None = None
@@ -114,6 +114,12 @@ class PostgresStore(Ledger):
                 self._open.execute("SET synchronous_commit = off")
                 self._claims.reconnected(self._open)
         return self._open
+
+    def _leave_standby(self) -> None:
+        """Give a session up on a server that takes no writes: the next connection may lead to the one that does."""
+        if not self.readonly and self._open is not None:
+            with suppress(psycopg.Error):
+                self._open.close()
 
     @contextmanager
     def _durably(self) -> Iterator[TickingConnection]:

@@ -28,8 +28,11 @@ PROBES: Final = 2
 WORKING: Final = frozenset({"active", "fastpath function call", "disabled", None})
 """``pg_stat_activity.state`` of a session at work, or of one that hides it (``track_activities`` is off)."""
 
+CONNECT_TIMEOUT_S: Final = 4
+"""For all hosts of the URL together: a stop may take ten seconds, and may meet servers out of reach twice."""
+SHORTEST_CONNECT_TIMEOUT_S: Final = 2
+"""libpq takes none that is shorter."""
 CONNECT: Final[dict[str, str | int]] = {
-    "connect_timeout": 4,  # a stop may take ten seconds, and may meet a server out of reach twice
     "keepalives_idle": 10,  # these four end a connection within 25 s of the peer's silence
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -104,9 +107,12 @@ def translated(error: BaseException) -> InboxdError:
 
 
 class PostgresFaults:
-    """A ``with`` block that lets no driver error out."""
+    """A ``with`` block that lets no driver error out. ``refused`` is told of a server that takes no writes."""
 
-    __slots__ = ()
+    __slots__ = ("_refused",)
+
+    def __init__(self, refused: Callable[[], None] = lambda: None) -> None:
+        self._refused = refused
 
     def __enter__(self) -> None:
         """Enter; there is nothing to prepare."""
@@ -114,6 +120,8 @@ class PostgresFaults:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, errors.ReadOnlySqlTransaction):
+            self._refused()
         if isinstance(error, psycopg.Error):
             raise translated(error) from error
 
@@ -203,12 +211,26 @@ def connect(url: str, *, readonly: bool, tick: Callable[[], None] | None = None)
     """Connect with a session set up as every part of inboxd expects it."""
     settings = SESSION | ({"default_transaction_read_only": "on"} if readonly else {})
     conninfo = "postgresql:" + url.partition(":")[2]
-    missing = {name: value for name, value in CONNECT.items() if name not in conninfo_to_dict(conninfo)}
-    full = make_conninfo(conninfo, **missing)
+    given = conninfo_to_dict(conninfo)
+    hosts = 1 + str(given.get("host") or given.get("hostaddr") or "").count(",")
+    timeout = max(SHORTEST_CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S // hosts)
+    defaults = CONNECT | {"connect_timeout": timeout}
+    full = make_conninfo(conninfo, **{name: value for name, value in defaults.items() if name not in given})
     connection = TickingConnection.connect(full, autocommit=True)
     connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in settings.items()))
     if tick is not None:
         connection.tick = tick
         pid = connection.execute("SELECT pg_backend_pid()").fetchone()  # a proxy makes up the one that libpq is told
-        connection.probe = Probe(full, int(pid[0])) if pid else None
+        connection.probe = Probe(_same_server(full, connection), int(pid[0])) if pid else None
     return connection
+
+
+def _same_server(conninfo: str, connection: TickingConnection) -> str:
+    """Return what leads to the server of a connection, of the several that a URL may name."""
+    given, info = conninfo_to_dict(conninfo), connection.info
+    there: dict[str, str | int] = {"port": info.port}
+    if "host" in given:
+        there["host"] = info.host
+    if "hostaddr" in given:
+        there["hostaddr"] = info.hostaddr
+    return make_conninfo(conninfo, **there)
