@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -149,8 +150,9 @@ class SqliteFile:
         """Insert the records in this order, many at once, their values one behind the other."""
         width = len(columns)
         values: list[Scalar] = [None] * (width * len(order))
+        pick = itemgetter(*order)
         for place, column in enumerate(columns):
-            values[place::width] = map(column.__getitem__, order)
+            values[place::width] = pick(column) if len(order) > 1 else column
         at_once = self._sql.rows_at_once
         for rows, first, end in (
             (at_once, 0, len(order) // at_once * at_once),
