@@ -55,7 +55,9 @@ DATABASES: Final = ("sqlite", on_postgres("postgres"))
 OLDER: Final = 16
 """The other version that the wheel brings."""
 PACKAGED: Final = "postgres-packaged"
-VERSIONS: Final = (on_postgres(f"postgres-{OLDER}"), on_postgres(PACKAGED))
+CITUS_WAY: Final = "postgres-citus-way"
+"""The same server, on which the store works as it does with Citus, whose counts it does not trust."""
+VERSIONS: Final = (on_postgres(f"postgres-{OLDER}"), on_postgres(PACKAGED), on_postgres(CITUS_WAY))
 STARTED: Final = "2026-03-01T10:00:00.000000Z"
 ENDED: Final = "2026-03-01T10:00:01.500000Z"
 CLAIMS: Final = count(1)
@@ -147,7 +149,9 @@ def make_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeUrl
     if request.param == "sqlite":
         numbers = count(1)
         yield lambda: f"sqlite:///{tmp_path}/inboxd-{next(numbers)}.db"
-    elif request.param == "postgres":
+    elif request.param in {"postgres", CITUS_WAY}:
+        if request.param == CITUS_WAY:
+            request.getfixturevalue("monkeypatch").setattr("inboxd.store.postgres.WITH_CITUS", "SELECT TRUE")
         yield request.getfixturevalue("make_postgres_url")
     else:
         with _databases(request.getfixturevalue("other_servers")(request.param)) as make:

@@ -57,6 +57,7 @@ FAIL_RUN: Final = (
     "file_size = COALESCE(%s, file_size), content_sha256 = %s, error_code = %s, error = %s "
     "WHERE id = %s AND status = 'running'"
 )
+WITH_CITUS: Final = "SELECT to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL"
 SHAPE: Final = (
     "SELECT a.attname, format_type(a.atttypid, a.atttypmod), array_position(i.indkey::int2[], a.attnum) "
     "FROM pg_attribute a LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary "
@@ -78,6 +79,7 @@ class PostgresStore(Ledger):
         self._slots: dict[str, FeedSql] = {}
         self._created: set[FeedSql] = set()
         self._feeds_met = 0
+        self._with_citus = False
         self._claims = Claims()
         with self._faults:
             self._connected()
@@ -112,6 +114,7 @@ class PostgresStore(Ledger):
                 raise DatabaseFault(code, fault.message, fault.hint) from error
             if not self.readonly:
                 self._open.execute("SET synchronous_commit = off")
+                self._with_citus = self._open.execute(WITH_CITUS).fetchone() == (True,)
                 self._claims.reconnected(self._open)
         return self._open
 
@@ -223,7 +226,7 @@ class PostgresStore(Ledger):
             sql = self._statements(connection, feed)
             connection.execute(self._claims.unlocking() + BEGIN)
         try:
-            file = PostgresFile(connection, sql, run_id, now=self._now, force=force)
+            file = PostgresFile(connection, sql, run_id, now=self._now, force=force, counts_hold=not self._with_citus)
             yield file
         except BaseException:
             _roll_back(connection)

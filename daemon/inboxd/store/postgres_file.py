@@ -38,7 +38,11 @@ SUCCEED = (
 
 
 class PostgresFile:
-    """The verbs of a file's transaction. Owned by the thread that opened it; its transaction has begun."""
+    """The verbs of a file's transaction. Owned by the thread that opened it; its transaction has begun.
+
+    ``counts_hold``: the server says of an upsert how many rows it wrote. Citus says how many it was given
+    (github.com/citusdata/citus/issues/3377), and so what was written is looked for.
+    """
 
     def __init__(
         self,
@@ -48,6 +52,7 @@ class PostgresFile:
         *,
         now: Callable[[], str],
         force: bool,
+        counts_hold: bool,
     ) -> None:
         self._connection = connection
         self._sql = sql
@@ -55,6 +60,7 @@ class PostgresFile:
         self._run_id = run_id
         self._now = now
         self._force = force
+        self._counts_hold = counts_hold
         self._faults = PostgresFaults()
         self._values: dict[str, object] = {
             "run": run_id,
@@ -146,12 +152,16 @@ class PostgresFile:
             self._change(sql.save_images(force=self._force))
             self._change(f"DELETE FROM {sql.winners}")
         applied = self._change(sql.upsert(skipping=skipping, force=self._force))
-        if applied == considered:
+        if applied and (applied < considered or not self._counts_hold):
+            applied = self._change(sql.find_standing_winners(skipping=skipping))
+        whole = applied == considered
+        if self._feed.undo:
+            self._change(sql.save_absences(skipping=skipping, whole=whole))
+        if whole:
             self._largest_loaded = self._extent.highest if considered else None
             self._change(sql.lineage(skipping=skipping))
             return applied
         if applied:
-            self._change(sql.find_standing_winners(skipping=skipping))
             self._largest_loaded = from_database(self._one(sql.largest_winner())[0])
         self._change(sql.lineage_of_winners(skipping=skipping))
         return applied
@@ -202,8 +212,9 @@ class PostgresFile:
             skipped = self._count_skipped()
             self._change(self._sql.find_winners(skipping=skipped > 0))
             table = self._connection.execute(TABLE_IS_THERE, (quoted(self._feed.table),)).fetchone()
-            statement = self._sql.classify_winners(force=self._force) if table else self._sql.count_candidates()
-            inserted, changed = map(int, map(str, self._one(statement)))
+            winners = int(str(self._one(self._sql.count_winners())[0]))
+            met, changed = map(int, map(str, self._one(self._sql.count_met(force=self._force)))) if table else (0, 0)
+            inserted = winners - met
         rejected = sum(self.rejected_counts().values()) if self._rejects else 0
         return Classified(
             inserted=inserted,

@@ -1,9 +1,10 @@
 """The statements of a file's transaction on PostgreSQL, written once per feed.
 
-Kept to what Citus accepts with the target distributed by its key: INSERT … SELECT … ON CONFLICT from local temporary
-tables, inner joins of those with the target, no CTE that writes. A second hit on a key in one INSERT is an error here,
-so ``DISTINCT ON`` picks each key's winner: the first in the file among those with the highest cursor. Key order keeps
-two daemons from locking the same rows crosswise.
+Kept to what Citus accepts with the target distributed by its key, and does well: INSERT … SELECT … ON CONFLICT from
+local temporary tables, and inner joins of those with the target, for which it sends the temporary rows to the target's
+nodes. It would fetch the whole target for an outer join, or for changing a local table by a join; and it has no CTE
+that writes. A second hit on a key in one INSERT is an error here, so ``DISTINCT ON`` picks each key's winner: the first
+in the file among those with the highest cursor. Key order keeps two daemons from locking the same rows crosswise.
 """
 
 from __future__ import annotations
@@ -90,46 +91,58 @@ class FeedSql:
 
     def find_winners(self, *, skipping: bool) -> str:
         """Find each key's winner, whether or not it will be applied."""
-        return self._insert_winners("", self._not_skipped("s", self._cursor, skipping=skipping))
+        names = ", ".join(map(quoted, self._winner_columns()))
+        return f"INSERT INTO {self.winners} ({names}) {self._each_winner(skipping=skipping)}"
 
     def find_standing_winners(self, *, skipping: bool) -> str:
         """Find the winners whose rows this run wrote."""
-        where = f"t.run_id = %(run)s::bigint AND {self._not_skipped('s', self._cursor, skipping=skipping)}"
-        return self._insert_winners(f"JOIN {self._target} t ON {self._same_key}", where)
-
-    def _insert_winners(self, join: str, where: str) -> str:
         names = ", ".join(map(quoted, self._winner_columns()))
         values = ", ".join(f"s.{quoted(name)}" for name in self._winner_columns())
         return (
-            f"INSERT INTO {self.winners} ({names}) SELECT DISTINCT ON ({self._staged_key}) {values} "
-            f"FROM {self.staging} s {join} WHERE {where} {self._winners_first()}"
+            f"INSERT INTO {self.winners} ({names}) SELECT {values} FROM ({self._each_winner(skipping=skipping)}) s "
+            f"JOIN {self._target} t ON {self._same_key} WHERE t.run_id = %(run)s::bigint"
+        )
+
+    def _each_winner(self, *, skipping: bool) -> str:
+        values = ", ".join(f"s.{quoted(name)}" for name in self._winner_columns())
+        return (
+            f"SELECT DISTINCT ON ({self._staged_key}) {values} FROM {self.staging} s "
+            f"WHERE {self._not_skipped('s', self._cursor, skipping=skipping)} {self._winners_first()}"
         )
 
     def largest_winner(self) -> str:
         """Return the largest cursor among the winners."""
         return f"SELECT MAX({self._cursor}) FROM {self.winners}"
 
-    def classify_winners(self, *, force: bool) -> str:
-        """Count the winners without a row, and those newer than their row."""
+    def count_met(self, *, force: bool) -> str:
+        """Count the winners that meet a row, and those of them that are newer."""
         return (
-            f"SELECT COUNT(*) FILTER (WHERE t.{self._cursor} IS NULL), "
-            f"COUNT(*) FILTER (WHERE {self._newer('s', force=force)}) "
-            f"FROM {self.winners} s LEFT JOIN {self._target} t ON {self._same_key}"
+            f"SELECT COUNT(*), COUNT(*) FILTER (WHERE {self._newer('s', force=force)}) "
+            f"FROM {self.winners} s JOIN {self._target} t ON {self._same_key}"
         )
 
-    def count_candidates(self) -> str:
-        """Count the winners, all of them new, where the target is still to be made."""
-        return f"SELECT COUNT(*), 0 FROM {self.winners}"
+    def count_winners(self) -> str:
+        """Count the winners, whether or not they meet a row."""
+        return f"SELECT COUNT(*) FROM {self.winners}"
 
     def save_images(self, *, force: bool) -> str:
-        """Keep the rows that the winners are about to replace, and note those that are not there yet."""
+        """Keep the rows that the winners are about to replace."""
         pairs = ", ".join(self._image_pair(name) for name in (*self.feed.columns, *OWN_COLUMNS))
         return (
             "INSERT INTO before_images (run_id, table_name, record_key, image) "
-            f"SELECT %(run)s::bigint, %(table)s, s.{self._record_key}, "
-            f"CASE WHEN t.{self._cursor} IS NOT NULL THEN json_build_object({pairs})::text END "
-            f"FROM {self.winners} s LEFT JOIN {self._target} t ON {self._same_key} "
-            f"WHERE t.{self._cursor} IS NULL OR {self._newer('s', force=force)}"
+            f"SELECT %(run)s::bigint, %(table)s::text, s.{self._record_key}, json_build_object({pairs})::text "
+            f"FROM {self.winners} s JOIN {self._target} t ON {self._same_key} WHERE {self._newer('s', force=force)}"
+        )
+
+    def save_absences(self, *, skipping: bool, whole: bool) -> str:
+        """Note the keys that had no row before: those that were loaded (``whole``: all were) and have no image."""
+        source = self.staging if whole else self.winners
+        return (
+            "INSERT INTO before_images (run_id, table_name, record_key) "
+            f"SELECT %(run)s::bigint, %(table)s::text, s.{self._record_key} FROM {source} s "
+            f"WHERE {self._not_skipped('s', self._cursor, skipping=skipping)} AND NOT EXISTS ("
+            "SELECT 1 FROM before_images b WHERE b.run_id = %(run)s::bigint AND b.table_name = %(table)s::text "
+            f"AND b.record_key = s.{self._record_key})"
         )
 
     def _image_pair(self, name: str) -> str:
