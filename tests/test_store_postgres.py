@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -15,6 +16,7 @@ from inboxd.model import Feed, Late, Row, RunStatus
 from inboxd.store import open_store
 from inboxd.store.base import Store
 from inboxd.store.postgres import PostgresStore
+from inboxd.store.postgres_sql import FeedSql
 from stores import MakeUrl, batches, load, make_feed, query, row, sha256, start, work
 
 pytestmark = [pytest.mark.postgres, pytest.mark.xdist_group("postgres")]
@@ -348,11 +350,40 @@ def _refuses_to_write(reader: Store) -> None:
     assert caught.value.code == "read_only"
 
 
-def test_a_statement_that_fits_citus_names_no_writing_cte(url: str) -> None:
-    """Target, lineage and dead letters have no foreign keys, so that Citus can distribute them."""
+def test_citus_can_distribute_target_and_lineage(url: str) -> None:
+    """No foreign key is in the way, and every unique index of theirs has the column they are distributed by."""
+    unique = (
+        "SELECT array_agg(a.attname::text) FROM pg_index i JOIN pg_attribute a"
+        " ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)"
+        " WHERE i.indisunique AND i.indrelid = '{}'::regclass GROUP BY i.indexrelid"
+    )
     with opened(url) as store:
-        keys = query(store, "SELECT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f'")
-    assert keys == []
+        assert query(store, "SELECT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f'") == []
+        for table, column in (("events", "k0"), ("merged", "k0"), ("lineage_records", "run_id")):
+            assert all(column in names for (names,) in query(store, unique.format(table)))  # type: ignore[operator]  # lists
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_files_statements_join_the_target_from_within_only(force: bool) -> None:  # noqa: FBT001 - a parameter
+    """A distributed target is met by inner joins and by its upsert: for others Citus would fetch all of it."""
+    sql = FeedSql(make_feed("distributed", undo=True), 1)
+    statements = [
+        sql.upsert(skipping=True, force=force),
+        sql.find_winners(skipping=True),
+        sql.find_standing_winners(skipping=True),
+        sql.count_met(force=force),
+        sql.save_images(force=force),
+        sql.save_absences(skipping=True, whole=force),
+        sql.lineage(skipping=True),
+        sql.lineage_of_winners(skipping=True),
+        sql.dead_letters(skipping=True),
+        sql.lineage_of_rejects(skipping=True),
+    ]
+    met = [statement for statement in statements if '"distributed"' in statement]
+    assert len(met) == 4
+    for statement in met:
+        assert re.search(r'(INSERT INTO|[^T] JOIN) "distributed"', statement), statement
+        assert not re.search(r"\b(LEFT|RIGHT|FULL|EXISTS|UPDATE [^S])\b", statement), statement
 
 
 def test_sessions_free_a_dead_hosts_locks(url: str) -> None:

@@ -150,7 +150,8 @@ class Retention:
                     return
             some = sa.select(*key).where(table.c.run_id == run_id).limit(ROWS_AT_ONCE)
             with self._store.writing() as connection:
-                count = connection.execute(sa.delete(table).where(sa.tuple_(*key).in_(some))).rowcount
+                these = sa.delete(table).where(table.c.run_id == run_id, sa.tuple_(*key).in_(some))
+                count = connection.execute(these).rowcount
             yield count
 
     def _resolved(self, before: str) -> Iterator[None]:

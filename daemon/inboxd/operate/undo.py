@@ -89,13 +89,13 @@ class _Work:
 
     def classify(self, own_id: int) -> None:
         """Write the undo's lineage: ``load`` for a key that is put back, ``stale`` for one that is left."""
-        target = target_of(self.scene.feed)
+        held = self.scene.held()
         key = before_images.c.record_key
-        outcome = sa.case((target.c.run_id == self.scene.run["id"], LOADED), else_=STALE)
+        outcome = sa.case((held.c.run_id == self.scene.run["id"], LOADED), else_=STALE)
         number = sa.func.row_number().over(order_by=key)
         rows = (
             sa.select(sa.literal(own_id, sa.BigInteger), key, number, outcome)
-            .select_from(self.scene.images_with(target))
+            .select_from(self.scene.images_with(held))
             .where(self.scene.of_run())
         )
         names = ["run_id", "record_key", "record_no", "outcome"]
@@ -129,12 +129,13 @@ class _Work:
     def hand_down(self, own_id: int) -> None:
         """Give this run's image of each key that is left to the run that replaced this run's row."""
         mine, told = before_images.alias("mine"), lineage_records.c
-        later = sa.select(etl_runs.c.id).where(self.scene.is_later(), etl_runs.c.rows_out > 0)
         statement = (
             sa.update(before_images)
             .values(image=mine.c.image)
             .where(
-                before_images.c.run_id.in_(later),
+                before_images.c.run_id == etl_runs.c.id,
+                self.scene.is_later(),
+                etl_runs.c.rows_out > 0,
                 before_images.c.run_id != self.scene.run["id"],
                 before_images.c.table_name == self.scene.feed.table,
                 before_images.c.image.is_not(None),

@@ -113,9 +113,9 @@ class Scene:
 
     def look(self) -> Undo:
         """Tell what is to be done, while nothing is done yet."""
-        target = target_of(self.feed)
-        mine = sa.func.coalesce(sa.func.sum(sa.case((target.c.run_id == self.run["id"], 1), else_=0)), 0)
-        query = sa.select(sa.func.count(), mine).select_from(self.images_with(target)).where(self.of_run())
+        held = self.held()
+        mine = sa.func.coalesce(sa.func.sum(sa.case((held.c.run_id == self.run["id"], 1), else_=0)), 0)
+        query = sa.select(sa.func.count(), mine).select_from(self.images_with(held)).where(self.of_run())
         considered, restored = self.connection.execute(query).one()
         before, after = self._watermarks()
         return Undo(
@@ -127,15 +127,26 @@ class Scene:
             considered=int(considered),
             restored=int(restored),
             left=int(considered) - int(restored),
-            left_keys=self._left(target) if considered != restored else (),
+            left_keys=self._left(held) if considered != restored else (),
             watermark_before=before,
             watermark_after=after,
-            reload=self._passed(target),
+            reload=self._passed(held),
         )
 
-    def images_with(self, target: sa.TableClause) -> sa.Join:
+    def held(self) -> sa.CTE:
+        """Return the rows that the images' keys have now: the key, and the run that was the last to write it.
+
+        They are gathered first, on PostgreSQL: Citus would fetch all of a distributed table for an outer join, and
+        refuses to join two that are not distributed alike.
+        """
+        target = target_of(self.feed)
+        rows = sa.select(before_images.c.record_key, target.c.run_id).where(self.of_run())
+        joined = rows.select_from(before_images.join(target, self.same_key(target)))
+        return joined.cte("held").prefix_with("MATERIALIZED", dialect="postgresql")
+
+    def images_with(self, held: sa.CTE) -> sa.Join:
         """Return each image beside the row that has its key now."""
-        return before_images.outerjoin(target, self.same_key(target))
+        return before_images.outerjoin(held, held.c.record_key == before_images.c.record_key)
 
     def same_key(self, target: sa.TableClause) -> sa.ColumnElement[bool]:
         """Join an image to the row that has its key."""
@@ -147,11 +158,11 @@ class Scene:
         columns = before_images.c
         return sa.and_(columns.run_id == self.run["id"], columns.table_name == self.feed.table)
 
-    def _left(self, target: sa.TableClause) -> tuple[LeftKey, ...]:
+    def _left(self, held: sa.CTE) -> tuple[LeftKey, ...]:
         query = (
-            sa.select(before_images.c.record_key, target.c.run_id)
-            .select_from(self.images_with(target))
-            .where(self.of_run(), target.c.run_id.is_distinct_from(self.run["id"]))
+            sa.select(before_images.c.record_key, held.c.run_id)
+            .select_from(self.images_with(held))
+            .where(self.of_run(), held.c.run_id.is_distinct_from(self.run["id"]))
             .order_by(before_images.c.record_key)
             .limit(LISTED)
         )
@@ -196,9 +207,9 @@ class Scene:
             return row.value, row.value
         return row.value, None if left is None else str(left)
 
-    def _passed(self, target: sa.TableClause) -> tuple[Passed, ...]:
+    def _passed(self, held: sa.CTE) -> tuple[Passed, ...]:
         """Return the later files with records that lost to this run, in order of commit."""
-        stale = self._stale_because_of(target)
+        stale = self._stale_because_of(held)
         passed: list[Passed] = []
         for run, skipping in self._skipping_because_of():
             counts = stale.get(run.id, 0), int(run.rows_skipped or 0) if skipping else 0
@@ -206,7 +217,7 @@ class Scene:
                 passed.append(Passed(run.id, run.file_name, run.claim, *counts))
         return tuple(passed)
 
-    def _stale_because_of(self, target: sa.TableClause) -> dict[int, int]:
+    def _stale_because_of(self, held: sa.CTE) -> dict[int, int]:
         """Count, by run, the stale records of the keys that this run still holds: nothing else can have beaten them."""
         lost, won = lineage_records.alias("lost"), lineage_records.alias("won")
         later = self.standing_runs().where(self.is_later(), etl_runs.c.rows_stale > 0).order_by(None).subquery()
@@ -215,11 +226,9 @@ class Scene:
         )
         query = (
             sa.select(lost.c.run_id, sa.func.count())
-            .select_from(lost.join(before_images, before_images.c.record_key == lost.c.record_key))
-            .join(target, self.same_key(target))
+            .select_from(lost.join(held, held.c.record_key == lost.c.record_key))
             .where(
-                self.of_run(),
-                target.c.run_id == self.run["id"],
+                held.c.run_id == self.run["id"],
                 lost.c.run_id.in_(sa.select(later.c.id)),
                 lost.c.outcome == STALE,
                 ~beaten_at_home,
