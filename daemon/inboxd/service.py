@@ -25,6 +25,7 @@ from inboxd.errors import (
     InboxdError,
     OperatorFault,
 )
+from inboxd.garbage import collect_seldom
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.scan import Inbox
 from inboxd.inbox.settle import Kind
@@ -115,6 +116,7 @@ class Service:
         if store.upgrade():
             emit(log, Event.DATABASE_UPGRADED, version=__version__)
         store.prepare(self.settings.feeds)
+        store.announce(os.uname().nodename)
         return store
 
     def _daemon(
@@ -167,6 +169,7 @@ class Service:
         )
         self._write_state(daemon)
         self._publish(daemon)
+        collect_seldom()
         notifier.ready(_status(daemon))
 
     def _after_pass(self, daemon: Daemon, signals: Signals, notifier: Notifier) -> None:

@@ -16,6 +16,7 @@ from inboxd.cli.progress import Progress, progress_over
 from inboxd.clock import SystemClock
 from inboxd.config import Settings, match_feed
 from inboxd.errors import EXIT_FAILED, FileFault
+from inboxd.garbage import collect_seldom
 from inboxd.model import Feed, Outcome, RunStatus, Verdict, printable
 from inboxd.store.base import Classified
 
@@ -54,6 +55,7 @@ def load(
     started = time.monotonic()
     with writing_store(settings) as store, progress_over(files) as progress:
         pipeline = _pipeline(settings, store)
+        collect_seldom()
         verdicts = [
             pipeline.process(_job(settings, name, feed, progress, force=force))
             for name, feed in zip(files, feeds, strict=True)
