@@ -73,7 +73,7 @@ def sessions(home: PostgresHome, condition: str, *, end: bool = False) -> list[t
     what = "pg_terminate_backend(pid)" if end else "pid"
     return home.query(
         f"SELECT {what} FROM pg_stat_activity"
-        f" WHERE datname = current_database() AND application_name = 'inboxd' AND {condition}"
+        f" WHERE datname = current_database() AND application_name LIKE 'inboxd%' AND {condition}"
     )
 
 

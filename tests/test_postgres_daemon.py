@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -163,7 +164,7 @@ def _end_daemons(url: str) -> bool:
     with psycopg.connect(url, autocommit=True) as connection:
         found = connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND application_name = 'inboxd'"
+            " WHERE datname = current_database() AND application_name LIKE 'inboxd%'"
         )
         return bool(found.fetchall())
 
@@ -218,3 +219,19 @@ body = { type = "json", required = false }
     for name in ("deep/nested.json", "deep/long.json", "deep/good.json"):
         assert home.verdict(name)["event"] == "file_loaded", home.verdict(name)
     assert home.stop() == 0
+
+
+def test_status_lists_a_host_that_is_up_and_idle(home: PostgresHome) -> None:
+    """A daemon is seen as long as its session lasts, before its first file, and after a lost connection too."""
+    host = os.uname().nodename
+    idle = {"host": host, "up": True, "running": 0, "successes": 0, "failures": 0, "last_run_at": None}
+    home.start()
+    assert home.json("status", "--json")["hosts"] == [idle]
+    assert _end_daemons(home.url)
+    home.drop("a.json", GOOD)
+    at = home.verdict("a.json")["timestamp"]
+    (told,) = home.json("status", "--json")["hosts"]
+    assert (told["host"], told["up"], told["successes"]) == (host, True, 1)
+    assert told["last_run_at"] < at
+    home.kill()
+    eventually(lambda: home.json("status", "--json")["hosts"] == [{**told, "up": False}], "its session is gone")

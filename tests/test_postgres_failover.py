@@ -141,7 +141,7 @@ def test_a_daemon_goes_on_with_the_standby_and_nothing_is_lost_or_doubled(home: 
 
 def _commits(pair: Pair) -> bool:
     with pair.primary.connect() as connection:
-        waits = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'inboxd' AND wait_event = 'SyncRep'"
+        waits = "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'inboxd%' AND wait_event = 'SyncRep'"
         return connection.execute(waits).fetchone() is not None
 
 
@@ -182,7 +182,7 @@ def test_a_session_on_a_server_that_became_a_standby_is_given_up(home: PostgresH
     drop(home, range(1))
     eventually(lambda: home.lines("file_deferred"), "the file waits")
     with pair.primary.connect() as connection:
-        kept = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'inboxd' AND query LIKE 'INSERT INTO etl_runs%'"
+        kept = "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'inboxd%' AND query LIKE 'INSERT INTO etl_runs%'"
         eventually(lambda: connection.execute(kept).fetchone() is None, "the session is given up")
         connection.execute("SET default_transaction_read_only = off")
         connection.execute("ALTER SYSTEM RESET default_transaction_read_only")

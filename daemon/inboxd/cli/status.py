@@ -16,10 +16,12 @@ from inboxd.errors import EXIT_UNAVAILABLE
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from inboxd.operate.hosts import HostActivity
     from inboxd.operate.status import Status
 
 SHOWN: Final = 5
 """Names listed of each kind; ``--json`` has more."""
+UP: Final = {True: "up", False: "down", None: ""}
 
 
 @click.command()
@@ -81,12 +83,15 @@ def _print(found: Status) -> None:
     if len(found.hosts) > 1:
         heading("hosts, in the last 24 h")
         counted = [Column(name, number=True) for name in ("running", "well", "failed")]
-        ago = [(one, span((now - moment(one.last_run_at)).total_seconds())) for one in found.hosts]
-        rows = [(one.host, one.running, one.successes, one.failures, f"{since} ago") for one, since in ago]
-        print_table([Column("host"), *counted, Column("last run")], rows)
+        rows = [(one.host, UP[one.up], one.running, one.successes, one.failures, _ago(one, now)) for one in found.hosts]
+        print_table([Column("host"), Column("daemon"), *counted, Column("last run")], rows)
     if found.last_runs:
         heading("last runs")
         print_run_table(found.last_runs[:SHOWN])
+
+
+def _ago(one: HostActivity, now: datetime) -> str:
+    return "" if one.last_run_at is None else f"{span((now - moment(one.last_run_at)).total_seconds())} ago"
 
 
 def _daemon(found: Status, now: datetime) -> str:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from inboxd.clock import stamp
 from inboxd.model import RunStatus
-from inboxd.store.base import Store
+from inboxd.store.base import ANNOUNCED_LENGTH, Store
 from inboxd.store.tables import etl_runs
 
 WINDOW_HOURS: Final = 24.0
@@ -18,17 +18,31 @@ WINDOW_HOURS: Final = 24.0
 
 @dataclass(frozen=True, slots=True)
 class HostActivity:
-    """What one host did in the last 24 hours. ``running`` are runs begun there and not ended: at work, or put off."""
+    """What one host did in the last 24 hours. ``running`` are runs begun there and not ended: at work, or put off.
+
+    ``up`` tells whether a daemon of its has a session on the database; ``None`` where the database cannot tell.
+    """
 
     host: str
     running: int
     successes: int
     failures: int
-    last_run_at: str
+    last_run_at: str | None
+    up: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AtWork:
+    """A file that a host has begun and not ended: it is being loaded there, or was put off."""
+
+    host: str
+    run_id: int
+    file_name: str
+    since: str
 
 
 def hosts(store: Store, *, now: datetime) -> list[HostActivity]:
-    """Return the hosts that began a run in the last 24 hours, by name."""
+    """Return the hosts that began a run in the last 24 hours, or whose daemons are up and idle, by name."""
 
     def with_status(status: RunStatus) -> sa.ColumnElement[int]:
         return sa.func.sum(sa.case((etl_runs.c.status == status.value, 1), else_=0))
@@ -45,8 +59,33 @@ def hosts(store: Store, *, now: datetime) -> list[HostActivity]:
         .group_by(etl_runs.c.host)
         .order_by(etl_runs.c.host)
     )
+    there = store.announced()
     with store.reading() as connection:
-        return [
-            HostActivity(row.host, int(row.running), int(row.successes), int(row.failures), row.last_run_at)
+        found = [
+            HostActivity(
+                host=row.host,
+                running=int(row.running),
+                successes=int(row.successes),
+                failures=int(row.failures),
+                last_run_at=row.last_run_at,
+                up=None if there is None else row.host[:ANNOUNCED_LENGTH] in there,
+            )
             for row in connection.execute(query)
         ]
+    idle = (there or frozenset()) - {one.host[:ANNOUNCED_LENGTH] for one in found}
+    found += [HostActivity(host, 0, 0, 0, None, up=True) for host in idle]
+    return sorted(found, key=lambda one: one.host)
+
+
+def at_work(store: Store, limit: int) -> list[AtWork]:
+    """Return the files that are worked on, or were put off, those begun last first."""
+    runs = etl_runs.c
+    query = (
+        sa.select(runs.host, runs.id, runs.file_name, runs.started_at)
+        .where(runs.status == RunStatus.RUNNING.value, runs.claim.is_not(None))
+        .where(runs.host.is_not(None), runs.file_name.is_not(None))
+        .order_by(runs.id.desc())
+        .limit(limit)
+    )
+    with store.reading() as connection:
+        return [AtWork(row.host, int(row.id), row.file_name, row.started_at) for row in connection.execute(query)]

@@ -10,12 +10,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from inboxd.model import Batch, Counts, Cursor, Feed, Reject, RunStart, RunStatus, Verdict
 
 if TYPE_CHECKING:  # SQLAlchemy costs 0.1 s to import: only code that reads with it pays
     import sqlalchemy as sa
+
+
+ANNOUNCED_LENGTH: Final = 56
+"""Of a host's name as much is announced: PostgreSQL's names of sessions have 63 bytes, and ours begin with a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +161,16 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Let go of the database. May be called twice."""
+        ...
+
+    # Who is there
+
+    def announce(self, host: str) -> None:
+        """Let everybody see that a daemon of this host is up, for as long as its session lasts. Call it once."""
+        ...
+
+    def announced(self) -> frozenset[str] | None:
+        """Return the hosts whose daemons are up, by ``ANNOUNCED_LENGTH`` of their names; ``None``: unknown."""
         ...
 
     # The schema

@@ -73,6 +73,7 @@ class Ledger(ABC):
     """The reading half of a store. SQLAlchemy is imported when the first question needs it."""
 
     _engine: sa.Engine | None = None
+    _host: str | None = None
 
     @abstractmethod
     def _make_engine(self) -> sa.Engine: ...
@@ -119,6 +120,14 @@ class Ledger(ABC):
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.dispose()
+
+    def announce(self, host: str) -> None:
+        """Let everybody see that a daemon of this host is up; beside a SQLite file a lock says so already."""
+        self._host = host
+
+    def announced(self) -> frozenset[str] | None:
+        """Return the hosts whose daemons are up, if the database can tell."""
+        return None
 
     def run(self, run_id: int) -> RunRow | None:
         """Return one run."""

@@ -17,7 +17,7 @@ import psycopg
 from inboxd.clock import SystemClock, stamp
 from inboxd.errors import RUN_TAKEN, DatabaseFault, InboxdError, WorldFault
 from inboxd.model import Cursor, Feed, RunStart
-from inboxd.store.base import RunEnd, RunRow
+from inboxd.store.base import ANNOUNCED_LENGTH, RunEnd, RunRow
 from inboxd.store.feed_tables import (
     TableShape,
     by_table,
@@ -29,7 +29,7 @@ from inboxd.store.feed_tables import (
 )
 from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, run_row
 from inboxd.store.postgres_claims import CLAIM_LOCK, INTERRUPT, OF_CLAIM, OF_NOBODY, RUNNING, Claims
-from inboxd.store.postgres_driver import PostgresFaults, TickingConnection, connect, translated
+from inboxd.store.postgres_driver import APPLICATION, PostgresFaults, TickingConnection, connect, translated
 from inboxd.store.postgres_file import PostgresFile
 from inboxd.store.postgres_import import PostgresImport
 from inboxd.store.postgres_sql import KEY_COLLATION, TYPES, FeedSql
@@ -56,6 +56,12 @@ FAIL_RUN: Final = (
     "UPDATE etl_runs SET status = 'failure', duration_ms = %s, finished_at = %s::timestamptz, "
     "file_size = COALESCE(%s, file_size), content_sha256 = %s, error_code = %s, error = %s "
     "WHERE id = %s AND status = 'running'"
+)
+DAEMON: Final = APPLICATION + "@"
+"""With its host's name after it the name of a daemon's session, which every session of the server may see."""
+ANNOUNCED: Final = (
+    f"SELECT substr(application_name, {len(DAEMON) + 1}) FROM pg_stat_activity "
+    f"WHERE datname = current_database() AND starts_with(application_name, '{DAEMON}')"
 )
 WITH_CITUS: Final = "SELECT to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL"
 SHAPE: Final = (
@@ -115,8 +121,24 @@ class PostgresStore(Ledger):
             if not self.readonly:
                 self._open.execute("SET synchronous_commit = off")
                 self._with_citus = self._open.execute(WITH_CITUS).fetchone() == (True,)
+                self._name_session(self._open)
                 self._claims.reconnected(self._open)
         return self._open
+
+    def announce(self, host: str) -> None:
+        """Let everybody see that a daemon of this host is up, unless the URL gives its sessions another name."""
+        super().announce(host)
+        with self._faults:
+            self._name_session(self._connected())
+
+    def _name_session(self, connection: TickingConnection) -> None:
+        if self._host is not None and connection.info.get_parameters().get("application_name") == APPLICATION:
+            name = DAEMON + self._host[:ANNOUNCED_LENGTH]
+            connection.execute("SELECT set_config('application_name', %s, FALSE)", (name,))
+
+    def announced(self) -> frozenset[str]:
+        """Return the hosts whose daemons are up: those that have a session here."""
+        return frozenset(str(host) for (host,) in self._rows(ANNOUNCED))
 
     def _leave_standby(self) -> None:
         """Give a session up on a server that takes no writes: the next connection may lead to the one that does."""

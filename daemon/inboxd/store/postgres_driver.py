@@ -28,6 +28,7 @@ PROBES: Final = 2
 WORKING: Final = frozenset({"active", "fastpath function call", "disabled", None})
 """``pg_stat_activity.state`` of a session at work, or of one that hides it (``track_activities`` is off)."""
 
+APPLICATION: Final = "inboxd"
 CONNECT_TIMEOUT_S: Final = 4
 """For all hosts of the URL together: a stop may take ten seconds, and may meet servers out of reach twice."""
 SHORTEST_CONNECT_TIMEOUT_S: Final = 2
@@ -37,7 +38,7 @@ CONNECT: Final[dict[str, str | int]] = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
-    "application_name": "inboxd",
+    "application_name": APPLICATION,
 }
 """What every connection is made with, in libpq's words, unless the URL says otherwise."""
 
