@@ -38,11 +38,14 @@ class Bulk:
     records: int
     day: int = 0
     bad_per_1000: int = 0
+    first: int = 0
+    """The lowest key: files a million apart have no key in common."""
 
     @property
     def name(self) -> str:
         """The file's name: all that it depends on."""
-        return f"bulk-{self.records}-{self.day}-{self.bad_per_1000}.json"
+        first = f"-{self.first}" if self.first else ""
+        return f"bulk-{self.records}-{self.day}-{self.bad_per_1000}{first}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def records(bulk: Bulk) -> Iterator[str]:
     for number in keys(bulk.records, seed=bulk.day + 7):
         shape = choice(BAD_KINDS) if bulk.bad_per_1000 and chance() * 1000 < bulk.bad_per_1000 else GOOD
         yield shape.format(
-            key=f"user-{number:07}",
+            key=f"user-{bulk.first + number:07}",
             name=names[int(chance() * len(names))],
             value=int(chance() * 100_000) / 100,
             ts=seconds[int(chance() * DAY_S)],

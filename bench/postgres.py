@@ -45,7 +45,8 @@ def postgres(bench: Bench) -> Iterator[Line | Skipped]:
         return
     with _server(python) as server:
         yield _against_the_script(bench, server, python, what)
-        yield _two_against_one(bench, server, what)
+        for shared in (False, True):
+            yield _two_against_one(bench, server, what, shared=shared)
 
 
 def _against_the_script(bench: Bench, server: Server, python: str, what: str) -> Line:
@@ -72,8 +73,10 @@ def _against_the_script(bench: Bench, server: Server, python: str, what: str) ->
     return Line("postgres.script", title, told, rates[0] / rates[1], goal=0.9, at_most=False)
 
 
-def _two_against_one(bench: Bench, server: Server, what: str) -> Line:
-    parts = [make(Bulk(bench.scale.records // PARTS, day), bench.corpora) for day in range(PARTS)]
+def _two_against_one(bench: Bench, server: Server, what: str, *, shared: bool) -> Line:
+    """``shared``: each file has the same keys, so that one daemon has to wait for the other's row locks."""
+    size = bench.scale.records // PARTS
+    parts = [make(Bulk(size, day, first=0 if shared else day * size), bench.corpora) for day in range(PARTS)]
     took: dict[int, list[float]] = {1: [], 2: []}
     left: dict[str, dict[str, list[int]]] = {}
     for turn in range(bench.scale.repeats):
@@ -89,7 +92,10 @@ def _two_against_one(bench: Bench, server: Server, what: str) -> Line:
     one, two = (sorted(took[workers])[len(took[workers]) // 2] for workers in (1, 2))
     total = bench.scale.records // PARTS * PARTS
     told = f"{total / two:,.0f}/s / {total / one:,.0f}/s, a `merge` feed, {PARTS} files, one shared inbox"
-    return Line("postgres.two", f"{what}: two workers against one", told, one / two, goal=1.4, at_most=False)
+    title = f"{what}: two workers against one"
+    if shared:
+        return Line("postgres.two.shared", f"{title}, the same keys in every file", told, one / two)
+    return Line("postgres.two", title, told, one / two, goal=1.4, at_most=False)
 
 
 def _drained(folder: Path, parts: list[Path], url: str, workers: int) -> float:
