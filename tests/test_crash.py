@@ -90,6 +90,30 @@ def test_a_crash_around_a_failing_file_still_ends_in_failed(tmp_path: Path, step
         assert len(home.verdicts("bad.json")) == 1
 
 
+def test_what_a_recovered_files_line_says_is_what_a_loaded_files_line_says(tmp_path: Path) -> None:
+    """After a crash between COMMIT and the line, ``file_recovered`` has the same values of the same types."""
+    config = """
+[feeds.numbered]
+match = ["**"]
+key = ["key"]
+cursor = "no"
+[feeds.numbered.fields]
+key = { type = "text" }
+no = { type = "integer" }
+"""
+    told = []
+    for name, crashes in (("calm", False), ("crashed", True)):
+        with Home(tmp_path / name, config) as home:
+            home.drop("a.json", [{"key": "a", "no": 3}, {"key": "b", "no": -12}])
+            if crashes:
+                crash(home, Step.COMMIT, Edge.AFTER)
+            assert home.run_once() == 0
+            (line,) = home.verdicts("a.json")
+            told.append({name: line[name] for name in ("feed", "watermark", "size", "rows_in", "rows_out", "run_id")})
+    assert told[0] == told[1]
+    assert told[0]["watermark"] == 3
+
+
 def test_a_file_that_kills_the_daemon_three_times_is_poison(tmp_path: Path) -> None:
     """No file can hold a daemon in a crash loop: after three crashes it goes to failed, and the others go on."""
     with Home(tmp_path) as home:

@@ -15,6 +15,7 @@ from inboxd.inbox.claim import CLAIMED, Claim, claims, unsaid
 from inboxd.log import Event, Logger, emit
 from inboxd.model import Counts, Feed, Outcome, RunStart, RunStatus, Verdict, printable
 from inboxd.store.base import RunEnd, RunRow, Store
+from inboxd.store.cursors import from_run
 
 INTERRUPTED: Final = "interrupted"
 POISON: Final = "poison"
@@ -193,7 +194,7 @@ def _verdict(run: RunRow, outcome: Outcome) -> Verdict:
         duration_ms=run.duration_ms,
         size=run.file_size or 0,
         sha256=run.content_sha256,
-        watermark=run.watermark,
+        watermark=from_run(run.watermark),
         duplicate_of=run.duplicate_of,
         error_code=run.error_code,
         error=run.error,

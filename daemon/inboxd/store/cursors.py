@@ -22,6 +22,13 @@ def from_text(feed: Feed, text: str) -> Cursor:
     return int(text) if feed.cursor_field.type is FieldType.INTEGER else text
 
 
+def from_run(text: str | None) -> Cursor | None:
+    """Return a cursor from its text in ``etl_runs``, whose feed may be gone: only an integer is all digits."""
+    if text is None:
+        return None
+    return int(text) if text.removeprefix("-").isdecimal() else text
+
+
 def from_database(value: object) -> Cursor | None:
     """Return a cursor that came out of a feed's own table."""
     if isinstance(value, date):  # a datetime is one too
