@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
 
 import sqlalchemy as sa
 
-from inboxd.model import Cursor, Feed, LineageStep
-from inboxd.operate.cursors import above, cursor_of
+from inboxd.model import Feed, FieldType, LineageStep
 from inboxd.operate.letters import Letter, letters_of_key
 from inboxd.operate.target import canonical_key, row_of
 from inboxd.store.base import Store
@@ -18,6 +18,10 @@ from inboxd.store.tables import LOADED, REJECTED, SKIPPED, STALE, etl_runs, line
 
 MAX_LETTERS: Final = 100
 """Dead letters shown of one key; a key of so many has told its story."""
+BLOCK: Final = 5_000
+"""Runs looked through at a time: measured, 4 ms on SQLite and 20 ms on PostgreSQL."""
+CONTEXT: Final = 100
+"""Records fetched beyond those shown: what the oldest of these lost to is most likely among them."""
 
 STEPS: Final = {
     LOADED: (LineageStep.STAGE, LineageStep.LOAD),
@@ -73,6 +77,26 @@ class KeyHistory:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """How a look back at a key's records is bounded: from a place on, so many records, so many seconds."""
+
+    before: tuple[int, int] | None = None
+    """A run and a record number in it; ``None`` is from the newest on."""
+    limit: int | None = None
+    patience_s: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """What a look at a key's history found; ``more`` is the place before which another one goes on."""
+
+    history: KeyHistory
+    more: tuple[int, int] | None
+    full: bool
+    """Whether the look ended because it had found enough; else its time was over, or there was nothing further."""
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """A key in every feed that knows it."""
 
@@ -99,19 +123,41 @@ class FileExplanation:
 
 def explain(store: Store, feeds: Sequence[Feed], key: str, *, feed: str | None = None) -> Explanation:
     """Tell everything that is known of a key, in one feed or in all."""
-    chosen = [one for one in feeds if feed is None or one.name == feed]
-    found: list[KeyHistory] = []
+    return Explanation(key, [page.history for page in history_pages(store, feeds, key, feed=feed, look=Look())])
+
+
+def history_pages(
+    store: Store, feeds: Sequence[Feed], key: str, *, feed: str | None = None, look: Look
+) -> list[HistoryPage]:
+    """Tell what a look finds of a key, in one feed or in all: of those that know it, or may know it further back."""
+    found: list[HistoryPage] = []
     with store.reading() as connection:
-        for one in chosen:
-            text = canonical_key(one, key)
-            touches = _touches_of_key(connection, text, one.name)
-            skipping = {touch.run_id for touch in touches if touch.outcome is LineageStep.SKIP}
-            touches = _why_lost(touches, _watermarks_met(connection, one, skipping) if skipping else {})
-            row = row_of(connection, one, text)
-            refused = letters_of_key(connection, text, one.name, MAX_LETTERS)
-            if touches or row is not None or refused:
-                found.append(KeyHistory(one.name, one.table, row, touches, refused))
-    return Explanation(key, found)
+        for one in feeds:
+            if feed is None or one.name == feed:
+                page = _history_page(connection, one, canonical_key(one, key), look)
+                known = page.history
+                if known.touches or known.row is not None or known.dead_letters or page.more is not None:
+                    found.append(page)
+    return found
+
+
+def _history_page(connection: sa.Connection, feed: Feed, key: str, look: Look) -> HistoryPage:
+    row = row_of(connection, feed, key)
+    letters = letters_of_key(connection, key, feed.name, MAX_LETTERS)
+    beside: list[Touch] = []
+    more = None
+    if look.limit is None:
+        shown = _touches_of_key(connection, key, feed.name)
+    else:
+        shown, beside, more = _look_back(connection, key, feed.name, look, look.limit)
+        beside += _loaded_at(connection, key, feed.name, (look.before, more))
+    skipping = {touch.run_id for touch in shown if touch.outcome is LineageStep.SKIP}
+    marks = _watermarks_met(connection, feed, skipping) if skipping else {}
+    here = {(touch.run_id, touch.record_no) for touch in shown}
+    told = _why_lost(_in_order({*beside, *shown}), marks)
+    touches = [touch for touch in told if (touch.run_id, touch.record_no) in here]
+    history = KeyHistory(feed.name, feed.table, row, touches, letters)
+    return HistoryPage(history, more, full=len(touches) == look.limit)
 
 
 def explain_run(
@@ -163,11 +209,57 @@ def _explained(connection: sa.Connection, feed: Feed, touch: Touch, marks: Mappi
     return next((one for one in history if (one.run_id, one.record_no) == mine), touch)
 
 
-def _touches_of_key(connection: sa.Connection, key: str, feed: str) -> list[Touch]:
-    """Return the records of a key in order of commit: the runs are walked, each a seek in the lineage's own order."""
-    runs = sa.select(etl_runs.c.id).where(etl_runs.c.job_name == feed, etl_runs.c.rows_in > 0)
-    order = (etl_runs.c.finished_at, etl_runs.c.id, lineage_records.c.record_no)
-    return _touches(connection, lineage_records.c.run_id.in_(runs), lineage_records.c.record_key == key, order=order)
+def _look_back(
+    connection: sa.Connection, key: str, feed: str, look: Look, limit: int
+) -> tuple[list[Touch], list[Touch], tuple[int, int] | None]:
+    """Return the newest records of a key, some of those before them, and where to go on; from block to block of runs.
+
+    So a key that is in every file is as quick as one that is in few, and one that is in none ends with the patience.
+    """
+    runs, records = etl_runs.c, lineage_records.c
+    until = time.monotonic() + look.patience_s
+    newest = connection.execute(sa.select(sa.func.max(runs.id))).scalar() or 0
+    last, number = look.before or (int(newest), None)
+    found: list[Touch] = []
+    while last > 0:
+        where = [runs.id > last - BLOCK, runs.id <= last]
+        if number is not None:
+            where.append(sa.or_(runs.id < last, records.record_no < number))
+        found = _touches_of_key(connection, key, feed, *where, limit=limit + CONTEXT) + found
+        if len(found) > limit:
+            oldest = found[-limit]
+            return found[-limit:], found[:-limit], (oldest.run_id, oldest.record_no)
+        last, number = last - BLOCK, None
+        if time.monotonic() > until and last > 0:
+            return found, [], (last + 1, 0)
+    return found, [], None
+
+
+def _loaded_at(connection: sa.Connection, key: str, feed: str, edges: Iterable[tuple[int, int] | None]) -> list[Touch]:
+    """Return what the runs have loaded of a key in which a look begins and ends: others of their records lost to it."""
+    cut = [edge[0] for edge in edges if edge is not None]
+    loaded = lineage_records.c.outcome == LOADED
+    return [touch for run in cut for touch in _touches_of_key(connection, key, feed, etl_runs.c.id == run, loaded)]
+
+
+def _touches_of_key(
+    connection: sa.Connection, key: str, feed: str, *also: sa.ColumnElement[bool], limit: int | None = None
+) -> list[Touch]:
+    """Return the newest records of a key, in order of commit: the runs are walked, each a seek in the lineage.
+
+    They are walked upwards, as the lineage lies on the disk, also where the newest are wanted: the kernel reads ahead.
+    Measured on a disk that had to be read, 100,000 runs took 0.4 s upwards and 3 s downwards.
+    """
+    runs, records = etl_runs.c, lineage_records.c
+    where = (runs.job_name == feed, runs.rows_in > 0, records.record_key == key, *also)
+    sorted_afterwards = runs.id + sa.literal_column("0")
+    order = (sorted_afterwards.desc(), records.record_no.desc())
+    return _in_order(_touches(connection, *where, order=order, limit=limit))
+
+
+def _in_order(touches: Iterable[Touch]) -> list[Touch]:
+    """Return records in the order in which they were committed; those of one run in file order."""
+    return sorted(touches, key=lambda touch: (touch.at or "", touch.run_id, touch.record_no))
 
 
 def _touches(
@@ -191,8 +283,8 @@ def _touches(
             records.outcome,
             records.detail,
         )
-        .select_from(lineage_records)
-        .join(etl_runs, runs.id == records.run_id)
+        .select_from(etl_runs)
+        .join(lineage_records, runs.id == records.run_id)
         .outerjoin(undo, sa.and_(undo.c.id == runs.superseded_by, undo.c.undo_of == runs.id))
         .where(*where)
         .order_by(*order)
@@ -255,22 +347,22 @@ def _winner(loser: Touch, loaded: Touch | None, met: Touch | None) -> Winner | N
 
 
 def _watermarks_met(connection: sa.Connection, feed: Feed, run_ids: set[int]) -> dict[int, Winner]:
-    """Return, for each run, the run that had raised the watermark furthest before it."""
+    """Return, for each run, the run that had raised the watermark furthest before it.
+
+    The database walks the feed's runs, not Python: of 100,000 only the few that are asked for are handed over.
+    """
     runs = etl_runs.c
-    query = (
-        sa.select(runs.id, runs.watermark, runs.file_name)
-        .where(runs.job_name == feed.name, runs.rows_in > 0, runs.finished_at.is_not(None))
-        .order_by(runs.finished_at, runs.id)
-    )
-    highest: Winner | None = None
-    reached: Cursor | None = None
-    met: dict[int, Winner] = {}
-    for run_id, watermark, file_name in connection.execute(query):
-        if run_id in run_ids and highest is not None:
-            met[run_id] = highest
-        if watermark is None:
-            continue
-        value = cursor_of(feed, watermark)
-        if reached is None or above(value, reached):
-            reached, highest = value, Winner(run_id, file_name, None, f"at or below the watermark {watermark}")
-    return met
+    order = (runs.finished_at, runs.id)
+    of_feed = sa.and_(runs.job_name == feed.name, runs.rows_in > 0, runs.finished_at.is_not(None))
+    value: sa.ColumnElement[object] = runs.watermark
+    if feed.cursor_field.type is FieldType.INTEGER:
+        value = sa.cast(runs.watermark, sa.BigInteger)
+    met = sa.func.max(value).over(order_by=order, rows=(None, -1)).label("met")
+    marked = sa.select(runs.id, met).where(of_feed).subquery()
+    asked = sa.select(marked.c.id, marked.c.met).where(marked.c.id.in_(run_ids), marked.c.met.is_not(None))
+    reached = {int(row.id): str(row.met) for row in connection.execute(asked)}
+    raised = sa.select(runs.watermark, runs.id, runs.file_name).where(of_feed, runs.watermark.in_({*reached.values()}))
+    first: dict[str, Winner] = {}
+    for watermark, run_id, name in connection.execute(raised.order_by(*order)):
+        first.setdefault(watermark, Winner(run_id, name, None, f"at or below the watermark {watermark}"))
+    return {run_id: first[watermark] for run_id, watermark in reached.items()}
