@@ -21,6 +21,7 @@ from inboxd.store.tables import dead_letters, etl_runs, lineage_records
 
 RAW_SHOWN = 2_000
 """Characters of a record's text that a page shows; a record may have 16 MiB."""
+FIRST_MOMENT = "0001-01-01T00:00:00.000000Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,16 @@ class Record:
     record_no: int
     outcome: LineageStep
     detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AtWork:
+    """A file that a host has begun and not ended: it is being loaded there, or was put off."""
+
+    host: str
+    run_id: int
+    file_name: str
+    since: str
 
 
 def recent_runs(
@@ -46,12 +57,13 @@ def recent_runs(
 def last_successes(store: Store, jobs: Iterable[str]) -> dict[str, str]:
     """Return, for each job that had one, when its last successful run began or (once it has) ended."""
     runs = etl_runs.c
+    ever = runs.started_at >= FIRST_MOMENT  # true of all: without it SQLite sorts every run and walks no index
     found: dict[str, str] = {}
     with store.reading() as connection:
         for job in jobs:
             query = (
                 sa.select(sa.func.coalesce(runs.finished_at, runs.started_at, type_=runs.finished_at.type))
-                .where(runs.job_name == job, runs.status == RunStatus.SUCCESS.value)
+                .where(runs.job_name == job, runs.status == RunStatus.SUCCESS.value, ever)
                 .order_by(runs.started_at.desc())
                 .limit(1)
             )
@@ -129,6 +141,20 @@ def samples(store: Store, counts: Iterable[CodeCount]) -> dict[tuple[str, str], 
         if newest:
             found[count.feed, count.code] = newest[0]
     return found
+
+
+def at_work(store: Store, limit: int) -> list[AtWork]:
+    """Return the files that are worked on, or were put off, those begun last first."""
+    runs = etl_runs.c
+    query = (
+        sa.select(runs.host, runs.id, runs.file_name, runs.started_at)
+        .where(runs.status == RunStatus.RUNNING.value, runs.claim.is_not(None))
+        .where(runs.host.is_not(None), runs.file_name.is_not(None))
+        .order_by(runs.id.desc())
+        .limit(limit)
+    )
+    with store.reading() as connection:
+        return [AtWork(row.host, int(row.id), row.file_name, row.started_at) for row in connection.execute(query)]
 
 
 def last_change(store: Store) -> tuple[object, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -13,6 +14,7 @@ from inboxd.store.base import Store
 from inboxd.store.tables import etl_runs
 
 Where = Sequence[sa.ColumnElement[bool]]
+SUMS: Final = ("runs", "successes", "failures", "running", "duration_ms", "rows_in", "rows_out")
 
 
 def health(
@@ -24,26 +26,27 @@ def health(
     """
     where = conditions(now=now, hours=hours, job=job)
     with store.reading() as connection:
-        totals = connection.execute(sa.select(*_sums()).where(*where)).one()
-        ended = int(totals.successes) + int(totals.failures)
+        jobs = _jobs(connection, where)
+        total = {name: sum(line[name] for line in jobs.values()) for name in SUMS}
+        ended = total["successes"] + total["failures"]
         return {
-            "total_runs": int(totals.runs),
-            "successes": int(totals.successes),
-            "failures": int(totals.failures),
-            "running": int(totals.running),
-            "success_rate": _rate(int(totals.successes), ended),
-            "avg_duration_ms": _average(int(totals.duration_ms), ended),
+            "total_runs": total["runs"],
+            "successes": total["successes"],
+            "failures": total["failures"],
+            "running": total["running"],
+            "success_rate": _rate(total["successes"], ended),
+            "avg_duration_ms": _average(total["duration_ms"], ended),
             "p95_duration_ms": _nearest_rank(connection, where, ended, 95),
-            "total_rows_in": int(totals.rows_in),
-            "total_rows_out": int(totals.rows_out),
+            "total_rows_in": total["rows_in"],
+            "total_rows_out": total["rows_out"],
             "window_hours": hours,
-            "per_job": _per_job(connection, where),
+            "per_job": [_line(name, sums) for name, sums in jobs.items()],
             "recent_runs": _recent(connection, where, limit),
         }
 
 
 def _sums() -> list[sa.Label[int]]:
-    """Return the aggregates that every line of the health object is made of."""
+    """Return the aggregates that every line of the health object is made of, named as in ``SUMS``."""
 
     def with_status(status: RunStatus) -> sa.ColumnElement[int]:
         return sa.func.coalesce(sa.func.sum(sa.case((etl_runs.c.status == status.value, 1), else_=0)), 0)
@@ -80,26 +83,26 @@ def _nearest_rank(connection: sa.Connection, where: Where, ended: int, percent: 
     return int(connection.execute(query).scalar_one())
 
 
-def _per_job(connection: sa.Connection, where: Where) -> list[dict[str, object]]:
-    """Return a line per job, the busiest first."""
+def _jobs(connection: sa.Connection, where: Where) -> dict[str, dict[str, int]]:
+    """Return each job's sums, the busiest first: all the runs' sums are theirs added up, so they are read once."""
     job = etl_runs.c.job_name
     query = sa.select(job, *_sums()).where(*where).group_by(job).order_by(sa.func.count().desc(), job)
-    lines: list[dict[str, object]] = []
-    for row in connection.execute(query):
-        successes, failures = int(row.successes), int(row.failures)
-        lines.append(
-            {
-                "job": str(row.job_name),
-                "runs": int(row.runs),
-                "successes": successes,
-                "failures": failures,
-                "success_rate": _rate(successes, successes + failures),
-                "avg_duration_ms": _average(int(row.duration_ms), successes + failures),
-                "rows_in": int(row.rows_in),
-                "rows_out": int(row.rows_out),
-            }
-        )
-    return lines
+    rows = connection.execute(query).mappings()
+    return {str(row["job_name"]): {name: int(row[name]) for name in SUMS} for row in rows}
+
+
+def _line(job: str, sums: Mapping[str, int]) -> dict[str, object]:
+    ended = sums["successes"] + sums["failures"]
+    return {
+        "job": job,
+        "runs": sums["runs"],
+        "successes": sums["successes"],
+        "failures": sums["failures"],
+        "success_rate": _rate(sums["successes"], ended),
+        "avg_duration_ms": _average(sums["duration_ms"], ended),
+        "rows_in": sums["rows_in"],
+        "rows_out": sums["rows_out"],
+    }
 
 
 def _recent(connection: sa.Connection, where: Where, limit: int) -> list[dict[str, object]]:

@@ -31,16 +31,6 @@ class HostActivity:
     up: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AtWork:
-    """A file that a host has begun and not ended: it is being loaded there, or was put off."""
-
-    host: str
-    run_id: int
-    file_name: str
-    since: str
-
-
 def hosts(store: Store, *, now: datetime) -> list[HostActivity]:
     """Return the hosts that began a run in the last 24 hours, or whose daemons are up and idle, by name."""
 
@@ -75,17 +65,3 @@ def hosts(store: Store, *, now: datetime) -> list[HostActivity]:
     idle = (there or frozenset()) - {one.host[:ANNOUNCED_LENGTH] for one in found}
     found += [HostActivity(host, 0, 0, 0, None, up=True) for host in idle]
     return sorted(found, key=lambda one: one.host)
-
-
-def at_work(store: Store, limit: int) -> list[AtWork]:
-    """Return the files that are worked on, or were put off, those begun last first."""
-    runs = etl_runs.c
-    query = (
-        sa.select(runs.host, runs.id, runs.file_name, runs.started_at)
-        .where(runs.status == RunStatus.RUNNING.value, runs.claim.is_not(None))
-        .where(runs.host.is_not(None), runs.file_name.is_not(None))
-        .order_by(runs.id.desc())
-        .limit(limit)
-    )
-    with store.reading() as connection:
-        return [AtWork(row.host, int(row.id), row.file_name, row.started_at) for row in connection.execute(query)]
