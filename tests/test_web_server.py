@@ -11,7 +11,6 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -21,11 +20,13 @@ from page_daemon import until
 
 pytest.importorskip("uvicorn", reason="needs the extra web: pip install 'inboxd[web]'")
 
+from inboxd.attempts import Folders
 from inboxd.config import Settings, load_settings
 from inboxd.daemon import Daemon
 from inboxd.log import open_log
 from inboxd.model import Counts, Outcome, Verdict
 from inboxd.presence import DaemonState, Published, Waiting
+from inboxd.service import folders_of
 from inboxd.store import open_store
 from inboxd.web import live, protocol, serve
 from inboxd.web.address import Address, AddressError, host_of
@@ -36,7 +37,7 @@ from inboxd.web.guard import Pace
 class Loop:
     """What the page sees of a daemon."""
 
-    folders: SimpleNamespace
+    folders: Folders
     published: Published = field(default_factory=Published)
     on_verdict: Callable[[Verdict], None] = lambda _verdict: None
 
@@ -78,7 +79,7 @@ def served(settings: Settings, listen: str = "127.0.0.1:0") -> Iterator[Served]:
     """Serve a page for as long as the block lasts."""
     out = io.StringIO()
     log = open_log(fmt="json", level="info", file=None, stream=out)
-    loop = Loop(SimpleNamespace(feeds=settings.feeds))
+    loop = Loop(folders_of(settings, lambda: None))
     with serve(listen, settings, cast("Daemon", loop), log) as url:
         address = urlsplit(url)
         yield Served(address.hostname or "", address.port or 0, loop, out)

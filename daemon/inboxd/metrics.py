@@ -43,12 +43,20 @@ class Metrics:
 
     def __init__(self, feeds: Iterable[str]) -> None:
         self._lock = threading.Lock()
-        # Present from the start, so that already the first file is an increase to Prometheus.
-        names = list(feeds)
-        self._files = {(feed, outcome.value): 0 for feed in names for outcome in FILE_OUTCOMES}
-        self._records = {(feed, outcome): 0 for feed in names for outcome in RECORD_OUTCOMES}
+        self._files: dict[tuple[str, str], int] = {}
+        self._records: dict[tuple[str, str], int] = {}
         self._durations = [0] * (len(SECONDS) + 1)
         self._seconds = 0.0
+        self.know(feeds)
+
+    def know(self, feeds: Iterable[str]) -> None:
+        """Count these from zero: present beforehand, already their first file is an increase to Prometheus."""
+        with self._lock:
+            for feed in feeds:
+                for kind in FILE_OUTCOMES:
+                    self._files.setdefault((feed, kind.value), 0)
+                for outcome in RECORD_OUTCOMES:
+                    self._records.setdefault((feed, outcome), 0)
 
     def count(self, verdict: Verdict) -> None:
         """Count one file that ended."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -19,13 +20,16 @@ from inboxd.config import Settings
 from inboxd.daemon import LONGEST_WAIT_S, Daemon
 from inboxd.log import Event, Logger, emit
 from inboxd.metrics import CONTENT_TYPE, Metrics, Standing
+from inboxd.model import Feed
 from inboxd.operate.browse import last_successes
+from inboxd.operate.explain import HistoryPage
 from inboxd.operate.health import health
 from inboxd.store.base import Store
 from inboxd.web.live import Answers, Live
 from inboxd.web.reader import Reader, Unanswered
 from inboxd.web.render import Renderer, assets, record_url
 from inboxd.web.views import Window, letters_page, overview, record_page, run_page, watermark_time
+from inboxd.web.warm import first_overview, warm_up
 
 ALIVE_S: Final = 3 * LONGEST_WAIT_S
 """The loop comes round every 20 s at the latest, and proves its life several times a second while it works."""
@@ -47,10 +51,12 @@ class Page:
         self._clock = SystemClock()
         self._started = self._clock.monotonic()
         self._answers = Answers(reader)
-        self._live = Live(self._answers, daemon.published)
+        self._live = Live(self._answers, daemon.published, self._feeds)
         self._ending = False
         self._bugs = 0
-        self._renderer = Renderer(roots_of(settings))
+        database = settings.database  # another one needs a restart
+        self._database = None if database.is_postgres else database.sqlite_path.parent
+        self._renderer = Renderer(self._roots)
         self.app = Starlette(
             routes=[
                 Route("/", self._overview),
@@ -77,11 +83,33 @@ class Page:
         self._ending = True
         self._live.tell()
 
+    async def warm_up(self) -> None:
+        """Do what the first look would have to wait for, once the daemon is ready."""
+        question = first_overview(self._feeds, self._clock.now)
+        found = await warm_up(self._is_ready, self._reader, self._renderer, question, self._feeds)
+        if found is not None:
+            self._html("overview.html", page=found)
+
+    def _is_ready(self) -> bool:
+        return self._daemon.published.state is not None
+
+    def _feeds(self) -> tuple[Feed, ...]:
+        """Return the feeds of the config as it is now: a reload replaces the folders, and them, as one."""
+        return tuple(self._daemon.folders.feeds)
+
+    def _roots(self) -> list[str]:
+        """Return the folders that stand in messages and are nobody's business, as the config has them now."""
+        inbox, archive = self._daemon.folders.inbox, self._daemon.folders.archive
+        folders = [Path(inbox.root), archive.processed, archive.failed]
+        if self._database is not None:
+            folders.append(self._database)
+        return [str(folder) for folder in {*folders, *(folder.parent for folder in folders)} if str(folder) != "/"]
+
     # Pages
 
     async def _overview(self, request: Request) -> Response:
         window = _window(request)
-        feeds = tuple(self._daemon.folders.feeds)
+        feeds = self._feeds()
         now = self._clock.now
         found = await self._answers.get(("overview", window), lambda store: overview(store, feeds, window, now()))
         return self._html("overview.html", page=found)
@@ -97,7 +125,7 @@ class Page:
         return self._html("run.html", page=found, first=after is None)
 
     async def _record(self, request: Request) -> Response:
-        feeds = tuple(self._daemon.folders.feeds)
+        feeds = self._feeds()
         names = [feed.name for feed in feeds]
         feed = request.path_params.get("feed") or request.query_params.get("feed") or None
         key = request.query_params.get("key", "")
@@ -107,11 +135,15 @@ class Page:
             return RedirectResponse(record_url(feed, key), 303)
         if "\0" in key or len(key.encode("utf-8", "replace")) > LONGEST_KEY:
             raise HTTPException(400, f"A key has at most {LONGEST_KEY:,} bytes, and none of them is zero.")
-        found = None
+        before = (_whole(request, "before", 0), _whole(request, "number", 0))
+        place = before if before[0] else None
+        pages: Sequence[HistoryPage] = ()
         if key:
-            found = await self._answers.get(("record", feed, key), lambda store: record_page(store, feeds, key, feed))
-        known = bool(found and found.feeds)
-        return self._html("record.html", 200 if known or not key else 404, found=found, key=key, feed=feed, feeds=names)
+            pages = await self._answers.get(
+                ("record", feed, key, place), lambda store: record_page(store, feeds, key, feed, place)
+            )
+        status = 200 if pages or not key else 404
+        return self._html("record.html", status, pages=pages, key=key, feed=feed, feeds=names, newest=place is None)
 
     async def _letters(self, request: Request) -> Response:
         feed, code = request.query_params.get("feed") or None, request.query_params.get("code") or None
@@ -162,11 +194,12 @@ class Page:
         return _json({"status": "ready" if ready else "not ready", "checks": checks}, 200 if ready else 503)
 
     async def _scrape(self, _request: Request) -> Response:
+        self._metrics.know(feed.name for feed in self._feeds())
         return Response(self._metrics.page(await self._standing()), media_type=CONTENT_TYPE)
 
     async def _standing(self) -> Standing:
         """Return the gauges; those of a database that does not answer are left out, as Prometheus wants it."""
-        feeds = {feed.name: feed for feed in self._daemon.folders.feeds}
+        feeds = {feed.name: feed for feed in self._feeds()}
         try:
             marks, successes = await self._answers.get(
                 ("standing", *feeds), lambda store: (store.watermarks(), last_successes(store, feeds))
@@ -222,15 +255,6 @@ class Page:
         if request.url.path in {"/health", "/healthz", "/readyz", "/metrics", "/events"}:
             return _json({"error": code or "refused", "message": message}, status)
         return self._html("error.html", status, message=message, code=code, number=status)
-
-
-def roots_of(settings: Settings) -> list[str]:
-    """Return the folders that stand in messages and are nobody's business."""
-    archive = settings.archive
-    folders = [settings.inbox.path, archive.processed, archive.failed]
-    if not settings.database.is_postgres:
-        folders.append(settings.database.sqlite_path.parent)
-    return [str(folder) for folder in {*folders, *(folder.parent for folder in folders)} if str(folder) != "/"]
 
 
 def _window(request: Request) -> Window:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar, cast
 
 import msgspec
 
+from inboxd.model import Feed
 from inboxd.operate.browse import last_change
 from inboxd.presence import Published
 from inboxd.web.reader import Question, Reader, Unanswered
@@ -88,6 +89,7 @@ class Live:
 
     answers: Answers
     published: Published
+    feeds: Callable[[], Sequence[Feed]]
     _streams: int = 0
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _watcher: asyncio.Task[None] | None = None
@@ -138,7 +140,8 @@ class Live:
     async def _look(self) -> tuple[object, ...]:
         state = self.published.state
         standing = None if state is None else msgspec.structs.replace(state, updated="")
+        known = (standing, self.published.inbox_lost, self.feeds())  # a config loaded anew is news, too
         try:
-            return (*await self.answers.reader.ask(last_change), standing, self.published.inbox_lost)
+            return (*await self.answers.reader.ask(last_change), *known)
         except Unanswered as reason:
-            return (reason.code, standing, self.published.inbox_lost)
+            return (reason.code, *known)

@@ -70,6 +70,16 @@ class Reader:
         finally:
             self._waiting -= 1
 
+    async def ask_on_every_thread(self, question: Question[Answer]) -> list[Answer]:
+        """Ask each thread's own connection the same, one after another; each keeps what it has compiled."""
+        turn = threading.Lock()
+
+        def in_turn(store: Store) -> Answer:
+            with turn:
+                return question(store)
+
+        return list(await asyncio.gather(*(self.ask(in_turn) for _ in range(THREADS))))
+
     def _answer(self, question: Question[Answer]) -> Answer:
         desk = self._desk()
         desk.deadline = time.monotonic() + LONGEST_S

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -45,9 +45,10 @@ def outcome(run: RunRow) -> Label:
     return next((label for holds, label in labels if holds), Label("good", "✓", "loaded"))
 
 
-def record_url(feed: str, key: str) -> str:
-    """Return the address of a record's page."""
-    return f"/records/{quote(feed, safe='')}?{urlencode({'key': key})}"
+def record_url(feed: str, key: str, before: tuple[int, int] | None = None) -> str:
+    """Return the address of a record's page; of its part before a run and a number in it."""
+    run, number = before or (None, None)
+    return address(f"/records/{quote(feed, safe='')}", key=key, before=run, number=number)
 
 
 def address(path: str, **values: object) -> str:
@@ -118,9 +119,9 @@ def assets() -> dict[str, Asset]:
 
 
 class Renderer:
-    """Turns a page's values into HTML. ``roots`` are the folders that no message may show."""
+    """Turns a page's values into HTML. ``roots`` gives the folders that no message may show."""
 
-    def __init__(self, roots: Sequence[str]) -> None:
+    def __init__(self, roots: Callable[[], Sequence[str]]) -> None:
         self._environment = Environment(
             loader=PackageLoader("inboxd.web"),
             autoescape=True,
@@ -138,7 +139,7 @@ class Renderer:
             size=words.size,
             percent=words.percent,
             clock=words.clock,
-            safe_text=lambda text: words.without_places(text, roots),
+            safe_text=lambda text: words.without_places(text, roots()),
         )
         self._environment.globals.update(
             version=__version__,
@@ -151,6 +152,14 @@ class Renderer:
             since=since,
             assets={name: asset.tag for name, asset in assets().items()},
         )
+
+    def templates(self) -> list[str]:
+        """Return the names of all templates."""
+        return self._environment.list_templates()
+
+    def load(self, template: str) -> None:
+        """Compile a template, which is then kept."""
+        self._environment.get_template(template)
 
     def page(self, template: str, **values: object) -> str:
         """Return one page."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Final, Self
 
@@ -41,8 +41,10 @@ GRACE_S: Final = 2
 class _Uvicorn(uvicorn.Server):
     """uvicorn without its ten wake-ups a second: it sleeps until there is a request, or ``stop``."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, beside: Callable[[], Coroutine[None, None, None]]) -> None:
         super().__init__(config)
+        self._beside = beside
+        """Done once while requests are answered; given up when the server stops."""
         self.up = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = asyncio.Event()
@@ -51,7 +53,9 @@ class _Uvicorn(uvicorn.Server):
         """Wait for ``stop``."""
         self._loop = asyncio.get_running_loop()
         self.up.set()
+        beside = self._loop.create_task(self._beside())
         await self._ended.wait()
+        beside.cancel()
         for server in self.servers:
             for listener in server.sockets:
                 self._loop.remove_reader(listener.fileno())
@@ -103,7 +107,7 @@ class PageServer:
             timeout_graceful_shutdown=GRACE_S,
             proxy_headers=False,
         )
-        self._server = _Uvicorn(config)
+        self._server = _Uvicorn(config, self._page.warm_up)
         self._thread = threading.Thread(target=self._run, name="inboxd-web", daemon=True)
 
     def _run(self) -> None:

@@ -10,8 +10,18 @@ from typing import Final
 
 from inboxd.clock import moment
 from inboxd.model import Feed, FieldType, RunStatus
-from inboxd.operate.browse import Record, last_successes, newest_letters, recent_runs, records_of, samples
-from inboxd.operate.explain import Explanation, explain
+from inboxd.operate.browse import (
+    AtWork,
+    Record,
+    at_work,
+    last_successes,
+    newest_letters,
+    recent_runs,
+    records_of,
+    samples,
+)
+from inboxd.operate.explain import HistoryPage, Look, history_pages
+from inboxd.operate.hosts import HostActivity, hosts
 from inboxd.operate.letters import CodeCount, Letter, count_open
 from inboxd.operate.series import Bucket
 from inboxd.operate.trend import Sums, Trend, trend
@@ -21,6 +31,9 @@ RUNS_SHOWN: Final = 25
 CODES_SHOWN: Final = 12
 LETTERS_SHOWN: Final = 50
 RECORDS_SHOWN: Final = 100
+AT_WORK_SHOWN: Final = 100
+PATIENCE_S: Final = 0.12
+"""How long a key is looked for in the runs before the page is shown, with a link to look further."""
 BUCKETS: Final = {"1h": 60, "24h": 48, "7d": 56, "all": 60}
 """A bucket is a minute, half an hour, three hours; of all it is a sixtieth."""
 
@@ -56,6 +69,14 @@ class FeedLine:
 
 
 @dataclass(frozen=True, slots=True)
+class HostLine:
+    """One of several hosts that load into the database, and the files it has begun and not ended."""
+
+    activity: HostActivity
+    files: Sequence[AtWork]
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     """The first page."""
 
@@ -65,6 +86,8 @@ class Overview:
     recent: Sequence[RunRow]
     letters: Sequence[CodeCount]
     samples: dict[tuple[str, str], Letter]
+    hosts: Sequence[HostLine]
+    """Empty where there is but one."""
 
     @property
     def letters_total(self) -> int:
@@ -126,7 +149,16 @@ def overview(store: Store, feeds: Sequence[Feed], window: Window, now: datetime)
         recent=recent_runs(store, now=now, hours=window.hours, limit=RUNS_SHOWN),
         letters=letters,
         samples=samples(store, letters[:CODES_SHOWN]),
+        hosts=_hosts(store, now),
     )
+
+
+def _hosts(store: Store, now: datetime) -> list[HostLine]:
+    found = hosts(store, now=now)
+    if len(found) < 2:  # noqa: PLR2004 - one host is no news
+        return []
+    files = at_work(store, AT_WORK_SHOWN)
+    return [HostLine(one, [file for file in files if file.host == one.host]) for one in found]
 
 
 def _lag(feed: Feed | None, watermark: str | None, now: datetime) -> float | None:
@@ -156,9 +188,11 @@ def run_page(store: Store, run_id: int, after: tuple[str, int] | None) -> RunPag
     return RunPage(run, shown, more, letters)
 
 
-def record_page(store: Store, feeds: Sequence[Feed], key: str, feed: str | None) -> Explanation:
-    """Gather everything that is known of a key: the same as ``inboxd explain``."""
-    return explain(store, feeds, key, feed=feed)
+def record_page(
+    store: Store, feeds: Sequence[Feed], key: str, feed: str | None, before: tuple[int, int] | None = None
+) -> Sequence[HistoryPage]:
+    """Gather what is known of a key: what ``inboxd explain`` tells, the newest part first."""
+    return history_pages(store, feeds, key, feed=feed, look=Look(before, RECORDS_SHOWN, PATIENCE_S))
 
 
 def letters_page(store: Store, *, feed: str | None, code: str | None, before: int | None) -> LettersPage:
