@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from inboxd.errors import EXIT_CONFIG, Interrupted, OperatorFault, WorldFault
-from inboxd.model import Feed, Late, Row
+from inboxd.model import Feed, FieldType, Late, Row
 from inboxd.store import open_store, sqlite
 from inboxd.store.base import TableCounts
 from inboxd.store.sqlite import SqliteStore
@@ -307,27 +307,34 @@ def test_a_kill_in_the_middle_leaves_nothing(path: Path) -> None:
         assert [run.status for run in store.runs_of_claim("c-1")] == ["running"]
 
 
+WIDE = make_feed("wide", late=Late.MERGE, more=(("value", FieldType.TEXT),))
+PEAK = """
+import resource, sys; sys.path[:0] = sys.argv[4:]
+from pathlib import Path; from stores import *; from test_store_sqlite import WIDE, opened
+store = opened(Path(sys.argv[1])); store.prepare([WIDE])
+size = int(sys.argv[3]); step = (1 << 20) // size; number = int(sys.argv[2]) * step
+for day in (1, 2):
+    at = f'2026-01-{day:02}T00:00:00.000000Z'
+    run = store.begin(start(WIDE))
+    with store.transaction(run, WIDE) as tx:
+        for low in range(0, number, step):
+            part = [row(WIDE, n + 1, (f'{n * 7919 % number:08}',), (f'{n:{size}}',), at)
+                    for n in range(low, low + step)]
+            tx.stage(Batch(list(zip(*part)), [], 1 << 20))
+        tx.lock(); counts = tx.upsert(None)
+        assert counts.rows_out == counts.rows_in == number
+        tx.record(loaded(run, WIDE, counts, None, sha256(day))); tx.commit()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
 @pytest.mark.slow
-def test_memory_stays_flat(path: Path) -> None:
-    """Ten times the records take about the memory of one time."""
-    script = (
-        "import resource, sys; sys.path[:0] = sys.argv[3:]\n"
-        "from pathlib import Path; from stores import *; from test_store_sqlite import MERGED, opened\n"
-        "store = opened(Path(sys.argv[1])); number = int(sys.argv[2])\n"
-        "for day in (1, 2):\n"
-        "    run = store.begin(start(MERGED))\n"
-        "    with store.transaction(run, MERGED) as tx:\n"
-        "        for low in range(0, number, 12_000):\n"
-        "            at = f'2026-01-{day:02}T00:00:00.000000Z'\n"
-        "            numbers = range(low, low + 12_000)\n"
-        "            part = [row(MERGED, n + 1, (f'{n * 7919 % number:08}',), (n,), at) for n in numbers]\n"
-        "            tx.stage(Batch(list(zip(*part)), [], 1 << 20))\n"
-        "        tx.lock(); counts = tx.upsert(None)\n"
-        "        tx.record(loaded(run, MERGED, counts, None, sha256(day))); tx.commit()\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
-    )
+@pytest.mark.parametrize("size", [85, 65_536])
+def test_memory_stays_flat(path: Path, size: int) -> None:
+    """Ten times the records take about the memory of one time, be they short or long; so does loading them again."""
     peaks = []
-    for number in (36_000, 360_000):
-        command = [sys.executable, "-c", script, str(path.with_name(f"{number}.db")), str(number), *sys.path]
+    for mebibytes in (10, 100):
+        database = path.with_name(f"{mebibytes}.db")
+        command = [sys.executable, "-c", PEAK, str(database), str(mebibytes), str(size), *sys.path]
         peaks.append(int(subprocess.run(command, check=True, capture_output=True).stdout))
     assert peaks[1] < peaks[0] + 64 * 1024  # KiB: the page caches of 32 and 8 MiB fill up, and that is all

@@ -154,13 +154,12 @@ class SqliteFile:
         for place, column in enumerate(columns):
             values[place::width] = pick(column) if len(order) > 1 else column
         at_once = self._sql.rows_at_once
-        for rows, first, end in (
-            (at_once, 0, len(order) // at_once * at_once),
-            (1, len(order) // at_once * at_once, len(order)),
-        ):
-            step = rows * width
-            parts = (values[at : at + step] for at in range(first * width, end * width, step))
-            self._connection.executemany(self._sql.stage(self._runs, rows), parts)
+        whole = len(order) // at_once * at_once
+        for rows, first, end in ((at_once, 0, whole), (1, whole, len(order))):
+            if first < end:
+                step = rows * width
+                parts = (values[at : at + step] for at in range(first * width, end * width, step))
+                self._connection.executemany(self._sql.stage(self._runs, rows), parts)
 
     def _begin_staging(self) -> None:
         if not self._connection.in_transaction:
