@@ -13,6 +13,9 @@ from inboxd.config.database import check_url, masked, with_password
 
 SECRET = "hunter2"  # noqa: S105 - what the tests look for
 
+TWO = "h1:5432,h2:5433/d?target_session_attrs=read-write&options=-c%20lock_timeout=9s"
+"""Of a URL with two hosts what follows the user."""
+
 
 def load(folder: Path, database: str, **env: str) -> Settings:
     """Return the settings with that ``[database]`` table."""
@@ -35,6 +38,7 @@ def secret_file(folder: Path, text: str = f"{SECRET}\n") -> Path:
         ("postgres://u@h/d", "postgresql://u@h/d"),
         ("postgresql+psycopg://u@h/d", "postgresql://u@h/d"),
         ("postgresql:///d?host=/run/postgresql", "postgresql:///d?host=/run/postgresql"),
+        (f"postgres://u@{TWO}", f"postgresql://u@{TWO}"),
     ],
 )
 def test_one_form_of_url_for_each_database(url: str, taken: str) -> None:
@@ -72,6 +76,8 @@ def test_other_urls_are_refused(url: str) -> None:
         (f"postgresql://u@h/d?password={SECRET}&x=1", "postgresql://u@h/d?password=***&x=1"),
         (f"postgresql://u@h/d?x=1&sslpassword={SECRET}", "postgresql://u@h/d?x=1&sslpassword=***"),
         ("postgresql://u@h:5432/d", "postgresql://u@h:5432/d"),
+        (f"postgresql://u@{TWO}", f"postgresql://u@{TWO}"),
+        (f"postgresql://u:{SECRET}@{TWO}", f"postgresql://u:***@{TWO}"),
         ("sqlite:////data/x.db", "sqlite:////data/x.db"),
     ],
 )
@@ -84,6 +90,7 @@ def test_a_password_is_masked_wherever_it_stands(url: str, shown: str) -> None:
 def test_any_password_fits_into_a_url_and_is_masked_in_it(password: str) -> None:
     """A password may hold any character."""
     assert masked(with_password("postgresql://u@h/d", password)) == "postgresql://u:***@h/d"
+    assert masked(with_password(f"postgresql://u@{TWO}", password)) == f"postgresql://u:***@{TWO}"
     assert masked(with_password("postgresql:///d", password)) == "postgresql:///d?password=***"
     assert masked(with_password("postgresql:///d?host=x", password)) == "postgresql:///d?host=x&password=***"
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from clusters import PASSWORD, Cluster, PostgresHome, binaries
 from daemons import eventually, record
@@ -252,6 +253,31 @@ def test_a_session_that_the_server_has_forgotten_is_not_waited_for(
         with pytest.raises(psycopg.OperationalError):
             working.execute("SELECT pg_sleep(60)")
         assert working.closed
+
+
+@pytest.mark.parametrize(
+    ("url", "timeout"),
+    [
+        ("postgresql://u@a/d", 4),
+        ("postgresql://u@a:1,b:2/d?target_session_attrs=read-write", 2),
+        ("postgresql://u@/d?host=/run/a,/run/b,/run/c", 2),
+        ("postgresql://u@a,b/d?connect_timeout=9", 9),
+    ],
+)
+def test_connecting_to_one_of_several_hosts_takes_no_longer(
+    monkeypatch: pytest.MonkeyPatch, url: str, timeout: int
+) -> None:
+    """The patience with servers out of reach is for all of a URL's hosts together, unless the URL says otherwise."""
+    tried: list[str] = []
+
+    def refuse(conninfo: str, **_settings: object) -> None:
+        tried.append(conninfo)
+        raise psycopg.OperationalError
+
+    monkeypatch.setattr(postgres_driver.TickingConnection, "connect", refuse)
+    with pytest.raises(psycopg.OperationalError):
+        postgres_driver.connect(url, readonly=False)
+    assert int(str(conninfo_to_dict(tried[0])["connect_timeout"])) == timeout
 
 
 def password_file(home: PostgresHome, password: str) -> dict[str, str]:

@@ -137,6 +137,9 @@ def test_a_daemon_goes_on_with_the_standby_and_nothing_is_lost_or_doubled(home: 
     everything_once(home, 40)
     assert set(Counter(str(line["file"]) for line in home.verdicts()).values()) == {1}
     assert {line["error_code"] for line in home.lines("file_deferred")} <= {"connection_lost", "database_unavailable"}
+    shown = home.output() + (home.path / "data" / "inboxd.log").read_text()
+    assert PASSWORD not in shown
+    assert quote(PASSWORD, safe="") not in shown
 
 
 def _commits(pair: Pair) -> bool:
@@ -182,8 +185,9 @@ def test_a_session_on_a_server_that_became_a_standby_is_given_up(home: PostgresH
     drop(home, range(1))
     eventually(lambda: home.lines("file_deferred"), "the file waits")
     with pair.primary.connect() as connection:
-        kept = "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'inboxd%' AND query LIKE 'INSERT INTO etl_runs%'"
-        eventually(lambda: connection.execute(kept).fetchone() is None, "the session is given up")
+        daemons = "SELECT query FROM pg_stat_activity WHERE application_name LIKE 'inboxd@%'"
+        kept = f"SELECT 1 FROM ({daemons}) s WHERE query LIKE 'INSERT INTO etl_runs%'"
+        eventually(lambda: connection.execute(kept.encode()).fetchone() is None, "the session is given up")
         connection.execute("SET default_transaction_read_only = off")
         connection.execute("ALTER SYSTEM RESET default_transaction_read_only")
         connection.execute("SELECT pg_reload_conf()")
