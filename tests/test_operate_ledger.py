@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from inboxd.clock import SystemClock, moment, stamp
 from inboxd.errors import FileFault
 from inboxd.model import Feed, FieldType, Late, LineageStep, Reject
-from inboxd.operate.explain import explain, explain_file, explain_run
+from inboxd.operate import explain as explaining
+from inboxd.operate.explain import Look, Touch, explain, explain_file, explain_run, history_pages
 from inboxd.operate.health import feed as feed_of_health
 from inboxd.operate.health import health, no_runs
 from inboxd.operate.imports import import_runs
@@ -225,6 +226,76 @@ def test_explain_knows_which_row_stood_there_before_and_after_an_undo(open_empty
     assert lost == {lost_to_bad: bad, lost_to_first: first}
     assert [one.undone_by for one in history.touches if one.run_id == bad] == [own]
     assert [(one.kind, one.undo_of) for one in history.touches if one.run_id == own] == [("undo", bad)]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+@pytest.mark.parametrize("block", [1, 2, 5_000])
+@pytest.mark.parametrize("patience", [0.0, 60.0])
+def test_a_history_in_parts_is_the_whole_one(
+    open_empty: OpenEmpty, monkeypatch: pytest.MonkeyPatch, limit: int, block: int, patience: float
+) -> None:
+    """Looked back part by part, however small the parts, every record of a key is met once, and none is told wrong."""
+    monkeypatch.setattr(explaining, "BLOCK", block)
+    feed = make_feed(late=Late.MERGE)
+    store = open_empty(feed)
+    put(store, feed, ("x", 10), ("x", 10), ("x", 20))
+    put(store, feed, ("y", 30))
+    put(store, feed, ("x", 5), ("x", 15))
+    put(store, feed, ("x", 40), ("x", 35), ("x", 39))
+    [whole] = explain(store, [feed], "x").feeds
+    met: list[Touch] = []
+    before: tuple[int, int] | None = None
+    for _ in range(20):
+        [page] = history_pages(store, [feed], "x", look=Look(before, limit, patience))
+        assert len(page.history.touches) <= limit
+        assert page.history.row == whole.row
+        met = [*page.history.touches, *met]
+        before = page.more
+        if before is None:
+            break
+    assert [(one.run_id, one.record_no) for one in met] == [(one.run_id, one.record_no) for one in whole.touches]
+    told = [one.lost_to for one in met]
+    true = [one.lost_to for one in whole.touches]
+    assert all(found in {expected, None} for found, expected in zip(told, true, strict=True))
+    if patience and block > len(true):
+        assert told == true
+
+
+def test_what_was_not_looked_through_is_not_taken_for_nothing(
+    open_empty: OpenEmpty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look whose time is over says where it stopped, also if it found nothing; one to the end says nothing."""
+    monkeypatch.setattr(explaining, "BLOCK", 1)
+    feed = make_feed()
+    store = open_empty(feed)
+    runs = [put(store, feed, ("x", minute)) for minute in (10, 20, 30)]
+    assert history_pages(store, [feed], "nobody", look=Look(None, 10, 60.0)) == []
+    [page] = history_pages(store, [feed], "nobody", look=Look(None, 10, 0.0))
+    assert (page.more, page.full, page.history.touches) == ((runs[-1], 0), False, [])
+
+
+def test_a_skipped_record_met_the_highest_watermark_of_its_time(open_empty: OpenEmpty) -> None:
+    """The run named is the first that had raised the watermark so far, not the last, and none that came later."""
+    feed = make_feed()
+    store = open_empty(feed)
+    put(store, feed, ("a", 10))
+    highest = put(store, feed, ("b", 30))
+    skipped = put(store, feed, ("x", 20))
+    put(store, feed, ("c", 40))
+    [history] = explain(store, [feed], "x").feeds
+    assert [(one.run_id, one.lost_to and one.lost_to.run_id) for one in history.touches] == [(skipped, highest)]
+
+
+def test_a_watermark_that_is_a_number_is_compared_as_one(open_empty: OpenEmpty) -> None:
+    """10 is above 9, though its text is not."""
+    feed = make_feed(cursor=FieldType.INTEGER)
+    store = open_empty(feed)
+    runs = [
+        load(store, feed, batches([row(feed, 1, (key,), (1,), cursor)]))[0]
+        for key, cursor in (("a", 9), ("b", 10), ("x", 8))
+    ]
+    [history] = explain(store, [feed], "x").feeds
+    assert [one.lost_to and one.lost_to.run_id for one in history.touches] == [runs[1]]
 
 
 def test_explain_takes_a_key_of_several_columns_as_json_however_it_is_spaced(open_empty: OpenEmpty) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -210,6 +211,43 @@ def test_a_run_is_paged_through_its_records(daemon: PageDaemon) -> None:
         path = following[1].replace("&amp;", "&") if following else None
     assert pages == 3
     assert seen == [str(record["key"]) for record in records]
+
+
+def test_a_key_that_is_in_many_files_is_paged_through(daemon: PageDaemon) -> None:
+    """A record's history has its newest part first, and links to the older ones; each record is on one of them."""
+    records = [
+        EVENT | {"key": "often", "ts": f"2026-04-01T{hour:02}:{minute:02}:00Z"}
+        for hour in range(10)
+        for minute in range(25)
+    ]
+    daemon.drop("often.json", json.dumps(records))
+    daemon.wait_for("file_loaded", file="often.json")
+    path: str | None = "/records/events?key=often"
+    seen: list[int] = []
+    while path is not None:
+        status, _, body = ask(daemon, path)
+        assert status == 200
+        seen = [*map(int, re.findall(r'<td class="n">(\d+)</td>', body)), *seen]
+        assert "record 250" in body  # what they lost to is known on every part
+        older = re.search(r'href="([^"]+)">Older', body)
+        path = older[1].replace("&amp;", "&") if older else None
+    assert seen == list(range(1, 251))
+
+
+def test_a_reloaded_config_is_shown(tmp_path: Path) -> None:
+    """After a HUP the page has the feeds of the new config."""
+    with page_daemon(tmp_path, config="") as daemon:
+        assert ">orders<" not in ask(daemon, "/")[2]
+        feed = '[feeds.orders]\nkey = ["id"]\ncursor = "n"\n'
+        fields = '[feeds.orders.fields]\nid = { type = "text" }\nn = { type = "integer" }\n'
+        (tmp_path / "inboxd.toml").write_text(feed + fields)
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_for("config_reloaded")
+        until(lambda: ">orders<" in ask(daemon, "/")[2], "the new feed")
+        assert ">events<" not in ask(daemon, "/")[2]
+        daemon.drop("orders/a.json", '{"id": "A", "n": 1}')
+        daemon.wait_for("file_loaded", feed="orders")
+        assert ask(daemon, "/records/orders?key=A")[0] == 200
 
 
 def test_a_page_that_others_can_reach_is_warned_of(tmp_path: Path) -> None:

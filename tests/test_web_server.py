@@ -5,13 +5,16 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import re
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,16 +24,19 @@ from page_daemon import until
 pytest.importorskip("uvicorn", reason="needs the extra web: pip install 'inboxd[web]'")
 
 from inboxd.attempts import Folders
+from inboxd.clock import stamp
 from inboxd.config import Settings, load_settings
 from inboxd.daemon import Daemon
 from inboxd.log import open_log
-from inboxd.model import Counts, Outcome, Verdict
+from inboxd.model import Counts, Outcome, RunStart, Verdict
 from inboxd.presence import DaemonState, Published, Waiting
 from inboxd.service import folders_of
 from inboxd.store import open_store
-from inboxd.web import live, protocol, serve
+from inboxd.store.base import RunEnd
+from inboxd.web import live, protocol, reader, serve
 from inboxd.web.address import Address, AddressError, host_of
 from inboxd.web.guard import Pace
+from inboxd.web.views import Overview, overview
 
 
 @dataclass(slots=True)
@@ -144,21 +150,72 @@ def test_an_open_stream_does_not_hold_up_a_stop(settings: Settings) -> None:
 def test_a_stream_tells_what_is_new(page: Served) -> None:
     """A change in the ledger or in what waits is told to every open stream."""
     with closing(page.connect()) as connection:
-        connection.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        heard = b""
-
-        def versions() -> int:
-            nonlocal heard
-            connection.settimeout(0.05)
-            with suppress(TimeoutError):
-                heard += connection.recv(4096)
-            return heard.count(b"event: version")
-
+        versions = _hear(connection)
         before = until(lambda: versions() if versions() >= 2 else None, "the first versions")
         page.loop.published.state = _state(
             deferred=[Waiting(file="a.json", code="disk_full", since="2026-01-01T00:00:00.000000Z")]
         )
         until(lambda: versions() > before, "news")
+
+
+def test_a_config_loaded_anew_is_news(page: Served, tmp_path: Path) -> None:
+    """An open page is told of a reload; feeds and folders are at once those of the new config, in numbers too."""
+    text = '[archive]\nprocessed = "elsewhere/done"\n[feeds.orders]\nkey = ["id"]\ncursor = "n"\n'
+    text += '[feeds.orders.fields]\nid = { type = "text" }\nn = { type = "integer" }\n'
+    (tmp_path / "inboxd.toml").write_text(text)
+    folders = folders_of(load_settings(tmp_path / "inboxd.toml", {}, tmp_path), lambda: None)
+    with closing(page.connect()) as connection:
+        heard = _hear(connection)
+        before = until(lambda: heard() if heard() >= 2 else None, "the first versions")
+        assert page.get("/records/orders?key=a")[1].count("There is no such feed") == 1
+        page.loop.folders = folders
+        until(lambda: heard() > before, "news")
+    assert '<th scope="row">orders</th>' in page.get("/")[1]
+    assert "Nothing is known of this key" in page.get("/records/orders?key=a")[1]
+    assert 'inboxd_files_total{feed="orders",outcome="loaded"} 0.0' in page.get("/metrics")[1]
+    message = f"cannot write {tmp_path}/elsewhere/done/a b.json"
+    since = "2026-01-01T00:00:00.000000Z"
+    page.loop.published.state = _state(deferred=[Waiting("a b.json", "disk_full", since, message)])
+    assert "elsewhere" not in until(lambda: body if "disk_full" in (body := page.get("/")[1]) else None, "the file")
+
+
+def test_the_first_look_is_prepared_once_the_daemon_is_ready(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not before, so that it holds up no start; on every connection, so that it is there whichever answers."""
+    asked: list[str] = []
+
+    def prepared(*values: Any) -> Overview:  # Any: handed on as they are
+        asked.append(threading.current_thread().name)
+        return overview(*values)
+
+    monkeypatch.setattr("inboxd.web.warm.overview", prepared)
+    assert page.get("/healthz")[0] == 200
+    assert asked == []
+    page.loop.published.state = _state()
+    until(lambda: len(asked) == reader.THREADS, "every thread was asked")
+    assert len(set(asked)) == reader.THREADS
+
+
+def test_several_hosts_are_shown_with_what_they_work_at(page: Served, settings: Settings) -> None:
+    """With more than one host there is a table of them: what each did, when, and which files it has in hand."""
+    assert 'id="hosts"' not in page.get("/")[1]
+    now = stamp(datetime.now(UTC))
+    with open_store(settings.database.url) as store:
+        for number, host in enumerate(["alpha", "beta", "beta", "<i>"]):
+            run = store.begin(RunStart("events", now, host, f"{host}-{number}.json", 2, f"claim-{number}"))
+            if host == "alpha":
+                failed = Verdict(Outcome.FAILED, run, "events", "a.json", error_code="invalid_json", error="no")
+                store.fail(run, RunEnd(failed, now))
+    body = until(lambda: body if 'id="hosts"' in (body := page.get("/")[1]) else None, "the hosts")
+    table = body[body.index('id="hosts"') :]
+    found = re.findall('<tr id="host-.*?</tr>', table, re.DOTALL)
+    rows = [" ".join(re.sub("<[^>]+>", " ", row).split()) for row in found]
+    clock = now[11:19]
+    rows = [re.sub(r"for \d+ s", "for a moment", row) for row in rows]
+    assert rows == [
+        f"&lt;i&gt; unknown {clock} 0 0 &lt;i&gt;-3.json for a moment",
+        f"alpha unknown {clock} 0 1 nothing",
+        f"beta unknown {clock} 0 0 beta-2.json for a moment beta-1.json for a moment",
+    ]
 
 
 def test_streams_are_bounded(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,6 +412,21 @@ def test_the_host_header_is_read_strictly() -> None:
     assert host_of("[::1]:8765") == "::1"
     for header in ("", "a b", "a@b", "a/b", "[::1", "a:b", "a:1:2", "ä", "localhost\x00"):
         assert host_of(header) == "", header
+
+
+def _hear(connection: socket.socket) -> Callable[[], int]:
+    """Ask for the stream; return what counts the versions it has told so far."""
+    connection.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    heard = b""
+
+    def versions() -> int:
+        nonlocal heard
+        connection.settimeout(0.05)
+        with suppress(TimeoutError):
+            heard += connection.recv(4096)
+        return heard.count(b"event: version")
+
+    return versions
 
 
 def _state(deferred: list[Waiting] | None = None, unsettled: list[Waiting] | None = None) -> DaemonState:

@@ -220,6 +220,8 @@ def _look_back(
     until = time.monotonic() + look.patience_s
     newest = connection.execute(sa.select(sa.func.max(runs.id))).scalar() or 0
     last, number = look.before or (int(newest), None)
+    if number == 0:  # nothing of that run
+        last, number = last - 1, None
     found: list[Touch] = []
     while last > 0:
         where = [runs.id > last - BLOCK, runs.id <= last]
