@@ -370,7 +370,7 @@ def test_a_files_statements_join_the_target_from_within_only(force: bool) -> Non
     statements = [
         sql.upsert(skipping=True, force=force),
         sql.find_winners(skipping=True),
-        sql.find_standing_winners(skipping=True),
+        sql.find_standing_winners(skipping=True, gathered=True),
         sql.count_met(force=force),
         sql.save_images(force=force),
         sql.save_absences(skipping=True, whole=force),

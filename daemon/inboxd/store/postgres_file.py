@@ -153,7 +153,7 @@ class PostgresFile:
             self._change(f"DELETE FROM {sql.winners}")
         applied = self._change(sql.upsert(skipping=skipping, force=self._force))
         if applied and (applied < considered or not self._counts_hold):
-            applied = self._change(sql.find_standing_winners(skipping=skipping))
+            applied = self._change(sql.find_standing_winners(skipping=skipping, gathered=not self._counts_hold))
         whole = applied == considered
         if self._feed.undo:
             self._change(sql.save_absences(skipping=skipping, whole=whole))
