@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -360,6 +361,24 @@ def test_doctor_finds_runs_that_are_running_in_the_ledger_alone(home: Home) -> N
     connection.commit()
     connection.close()
     assert home.call("doctor").returncode == 1
+
+
+def test_doctor_ends_the_wait_for_a_clock_that_was_once_far_ahead(home: Home) -> None:
+    """One run dated years ahead makes every file wait; doctor says so, and ``--mend`` dates it to now."""
+    home.drop("a.json", [record("a")])
+    home.run_once()
+    with closing(sqlite3.connect(home.database)) as connection, connection:
+        connection.execute("UPDATE etl_runs SET started_at = ?, finished_at = ?", ("2099-01-01T00:00:00.000000Z",) * 2)
+    home.drop("b.json", [record("b", ts="2026-02-01T00:00:00Z")])
+    assert home.run_once() == 1
+    assert {line["error_code"] for line in home.lines("file_deferred")} == {"clock_behind"}
+    wrong = [check for check in home.json("doctor", "--json")["checks"] if check["status"] == "wrong"]
+    assert [check["check"] for check in wrong] == ["clock"]
+    assert "2099-01-01" in wrong[0]["remedy"]
+    home.call("doctor", "--mend", check=True)
+    assert home.run_once() == 0
+    assert sorted(key for key, *_ in home.rows()) == ["a", "b"]
+    assert home.query("SELECT COUNT(*) FROM etl_runs WHERE started_at > '2090' OR finished_at > '2090'") == [(0,)]
 
 
 def test_check_counts_as_a_table_or_json_and_leaves_no_trace(home: Home) -> None:

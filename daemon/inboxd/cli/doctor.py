@@ -15,7 +15,7 @@ from inboxd.errors import EXIT_FAILED
 
 @click.command()
 @click.option("--deep", is_flag=True, help="Read every processed file, and all of a large database: takes its time.")
-@click.option("--mend", "mending", is_flag=True, help="End the runs of one-shot commands that were killed.")
+@click.option("--mend", "mending", is_flag=True, help="End killed one-shot runs; date back what a clock ran ahead of.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def doctor(context: click.Context, *, deep: bool, mending: bool, as_json: bool) -> int:
@@ -35,7 +35,7 @@ def doctor(context: click.Context, *, deep: bool, mending: bool, as_json: bool) 
     if mending:
         with waiting_turn(partial(writing_store, settings)) as (store, patiently):
             mended = patiently(partial(mend, store, now=now))
-        click.echo(f"{mended} killed runs ended as interrupted", err=True)
+        click.echo(f"{mended.killed} killed runs ended as interrupted, {mended.ahead} dated back to now", err=True)
     with store_or_reason(settings, without_tables=True) as (opened, fault):
         found = list(examine(Patient(settings.inbox, settings.archive, settings.database, opened, now, deep)))
     if fault is not None and fault.code != MISSING:

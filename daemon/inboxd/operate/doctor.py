@@ -23,6 +23,7 @@ from inboxd.model import RunStatus
 from inboxd.operate.disk_ledger import Names, compare
 from inboxd.presence import running_pid
 from inboxd.store.base import Store
+from inboxd.store.ledger import canonical
 from inboxd.store.sqlite_driver import OLDEST, driver
 from inboxd.store.tables import etl_runs
 
@@ -30,6 +31,8 @@ SMALL_DATABASE: Final = 256 << 20
 """Bytes; a larger database is looked through for damage only when asked: it would take minutes."""
 LITTLE_SPACE: Final = 256 << 20
 """Bytes free on a filesystem, below which it is worth a word."""
+CLOCKS_DIFFER: Final = timedelta(minutes=5)
+"""So much may lie between the clocks of two hosts that share a database."""
 FORGOTTEN_AFTER: Final = timedelta(hours=24)
 """A one-shot load that has been running for so long was killed."""
 
@@ -74,6 +77,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
         ("claims", _claims),
         ("schema", _schema),
         ("runs", _running_rows),
+        ("clock", _clock),
         ("ledger", _ledger),
         ("integrity", _integrity),
     )
@@ -250,8 +254,41 @@ def _running_rows(patient: Patient) -> Iterator[Finding]:
         yield Finding("runs", Health.OK, f"{len(rows)} running" if rows else "none is left running")
 
 
-def mend(store: Store, *, now: datetime) -> int:
-    """End the runs of one-shot commands that were killed, as ``interrupted``; return how many."""
+def _clock(patient: Patient) -> Iterator[Finding]:
+    """Look for runs that a wrong clock has dated ahead: every file waits until the clock has caught up."""
+    if patient.store is None or not patient.store.schema_current():
+        return
+    with patient.store.reading() as connection:
+        ahead = connection.execute(
+            sa.select(etl_runs.c.id, etl_runs.c.finished_at).where(_ended_after(patient.now)).order_by(etl_runs.c.id)
+        ).all()
+    if ahead:
+        message = f"{len(ahead)} runs ended later than now, {stamp(patient.now)}: {_listed([row.id for row in ahead])}"
+        remedy = (
+            f"set the clock if it is behind; if it was ahead then ({canonical(ahead[-1].finished_at)}), inboxd doctor "
+            "--mend dates them to now, and inboxd watermark show tells what else came from the future"
+        )
+        yield Finding("clock", Health.WRONG, message, remedy)
+    else:
+        yield Finding("clock", Health.OK, "no run ended later than now")
+
+
+def _ended_after(now: datetime) -> sa.ColumnElement[bool]:
+    return sa.and_(etl_runs.c.finished_at > stamp(now + CLOCKS_DIFFER), etl_runs.c.rows_rejected.is_not(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """How many rows of the ledger were put right."""
+
+    killed: int
+    """Runs of one-shot commands that were killed: they ended as ``interrupted``."""
+    ahead: int
+    """Runs that a wrong clock had dated ahead: they ended now."""
+
+
+def mend(store: Store, *, now: datetime) -> Mended:
+    """Put right what the ledger says of runs that were killed, and of those that ended later than now."""
     runs = etl_runs.c
     killed = sa.update(etl_runs).where(
         runs.status == RunStatus.RUNNING.value,
@@ -260,8 +297,13 @@ def mend(store: Store, *, now: datetime) -> int:
         runs.started_at < stamp(now - FORGOTTEN_AFTER),
     )
     values = {"status": RunStatus.FAILURE.value, "error_code": "interrupted", "finished_at": stamp(now)}
+    started = sa.case((runs.started_at > stamp(now), stamp(now)), else_=runs.started_at)
+    ahead = sa.update(etl_runs).where(_ended_after(now)).values(started_at=started, finished_at=stamp(now))
     with store.writing() as connection:
-        return connection.execute(killed.values(**values, error="the command was killed")).rowcount
+        return Mended(
+            killed=connection.execute(killed.values(**values, error="the command was killed")).rowcount,
+            ahead=connection.execute(ahead).rowcount,
+        )
 
 
 def _listed(run_ids: Sequence[int]) -> str:
