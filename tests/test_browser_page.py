@@ -38,8 +38,11 @@ EVENT: Final = {"key": "user-1", "name": "Alice", "value": 12.5, "ts": "2026-01-
 PAGES: Final = (
     "/",
     "/?window=all",
+    "/runs",
+    "/runs?status=failure",
     "/runs/1",
     "/runs/2",
+    "/runs/5",
     "/records",
     "/records/events?key=user-1",
     "/dead-letters",
@@ -72,6 +75,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageDaemon]:
         started.wait_for("file_loaded", file="shop/half.ndjson")
         started.drop("again.json", json.dumps([EVENT]))
         started.wait_for("file_duplicate", file="again.json")
+        older = [EVENT | {"name": "older"}, EVENT | {"key": "user-4", "ts": "2026-01-17T10:30:00Z"}]
+        started.drop("older.json", json.dumps([*older, older[1]]))
+        started.wait_for("file_loaded", file="older.json", rows_skipped=1, rows_stale=1)
         yield started
 
 
@@ -370,7 +376,9 @@ ACCESSIBILITY: Final = """
   while (walker.nextNode()) {
     const node = walker.currentNode.parentElement;
     if (!walker.currentNode.nodeValue.trim()) continue;
-    if (node.closest("script, style, title, desc, .unseen, .skip, option")) continue;
+    if (node.closest("script, style, title, desc, .unseen, .jump, option")) continue;
+    const place = node.getBoundingClientRect();
+    if (place.right <= 0 || place.bottom <= 0) say("text beyond the page's edge", node);
     const style = getComputedStyle(node);
     const ink = parts(node.closest("svg") ? style.fill : style.color).slice(0, 3);
     const [a, b] = [light(ink), light(ground(node))].sort((x, y) => y - x);

@@ -227,7 +227,7 @@ def test_a_key_that_is_in_many_files_is_paged_through(daemon: PageDaemon) -> Non
     while path is not None:
         status, _, body = ask(daemon, path)
         assert status == 200
-        seen = [*map(int, re.findall(r'<td class="n">(\d+)</td>', body)), *seen]
+        seen = [*map(int, re.findall(r'class="id">record (\d+)</span>', body)), *seen]
         assert "record 250" in body  # what they lost to is known on every part
         older = re.search(r'href="([^"]+)">Older', body)
         path = older[1].replace("&amp;", "&") if older else None

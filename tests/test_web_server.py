@@ -170,7 +170,7 @@ def test_a_config_loaded_anew_is_news(page: Served, tmp_path: Path) -> None:
         assert page.get("/records/orders?key=a")[1].count("There is no such feed") == 1
         page.loop.folders = folders
         until(lambda: heard() > before, "news")
-    assert '<th scope="row">orders</th>' in page.get("/")[1]
+    assert ">orders</a></th>" in page.get("/")[1]
     assert "Nothing is known of this key" in page.get("/records/orders?key=a")[1]
     assert 'inboxd_files_total{feed="orders",outcome="loaded"} 0.0' in page.get("/metrics")[1]
     message = f"cannot write {tmp_path}/elsewhere/done/a b.json"
@@ -212,9 +212,9 @@ def test_several_hosts_are_shown_with_what_they_work_at(page: Served, settings: 
     clock = now[11:19]
     rows = [re.sub(r"for \d+ s", "for a moment", row) for row in rows]
     assert rows == [
-        f"&lt;i&gt; unknown {clock} 0 0 &lt;i&gt;-3.json for a moment",
-        f"alpha unknown {clock} 0 1 nothing",
-        f"beta unknown {clock} 0 0 beta-2.json for a moment beta-1.json for a moment",
+        f"&lt;i&gt; {clock} 0 0 &lt;i&gt;-3.json for a moment",
+        f"alpha {clock} 0 1 nothing now",
+        f"beta {clock} 0 0 beta-2.json for a moment beta-1.json for a moment",
     ]
 
 

@@ -54,6 +54,22 @@ def recent_runs(
         return [run_row(row) for row in connection.execute(query)]
 
 
+def runs_before(
+    store: Store, *, job: str | None, status: RunStatus | None, before: int | None, limit: int
+) -> list[RunRow]:
+    """Return a page of the runs, newest first: those of a job, of a status, with an id below ``before``."""
+    runs = etl_runs.c
+    query = sa.select(etl_runs).order_by(runs.id.desc()).limit(limit)
+    if job is not None:
+        query = query.where(runs.job_name == job)
+    if status is not None:
+        query = query.where(runs.status == status.value)
+    if before is not None:
+        query = query.where(runs.id < before)
+    with store.reading() as connection:
+        return [run_row(row) for row in connection.execute(query)]
+
+
 def last_successes(store: Store, jobs: Iterable[str]) -> dict[str, str]:
     """Return, for each job that had one, when its last successful run began or (once it has) ended."""
     runs = etl_runs.c

@@ -20,7 +20,7 @@ from inboxd.config import Settings
 from inboxd.daemon import LONGEST_WAIT_S, Daemon
 from inboxd.log import Event, Logger, emit
 from inboxd.metrics import CONTENT_TYPE, Metrics, Standing
-from inboxd.model import Feed
+from inboxd.model import Feed, RunStatus
 from inboxd.operate.browse import last_successes
 from inboxd.operate.explain import HistoryPage
 from inboxd.operate.health import health
@@ -28,7 +28,7 @@ from inboxd.store.base import Store
 from inboxd.web.live import Answers, Live
 from inboxd.web.reader import Reader, Unanswered
 from inboxd.web.render import Renderer, assets, record_url
-from inboxd.web.views import Window, letters_page, overview, record_page, run_page, watermark_time
+from inboxd.web.views import Window, letters_page, overview, record_page, run_page, runs_page, watermark_time
 from inboxd.web.warm import first_overview, warm_up
 
 ALIVE_S: Final = 3 * LONGEST_WAIT_S
@@ -60,6 +60,7 @@ class Page:
         self.app = Starlette(
             routes=[
                 Route("/", self._overview),
+                Route("/runs", self._runs),
                 Route("/runs/{run:int}", self._run),
                 Route("/records", self._record),
                 Route("/records/{feed}", self._record),
@@ -113,6 +114,14 @@ class Page:
         now = self._clock.now
         found = await self._answers.get(("overview", window), lambda store: overview(store, feeds, window, now()))
         return self._html("overview.html", page=found)
+
+    async def _runs(self, request: Request) -> Response:
+        job, status = request.query_params.get("job") or None, _status(request)
+        before = _whole(request, "before", 0) or None
+        found = await self._answers.get(
+            ("runs", job, status, before), lambda store: runs_page(store, job=job, status=status, before=before)
+        )
+        return self._html("runs.html", page=found, job=job, only=status, before=before)
 
     async def _run(self, request: Request) -> Response:
         run_id: int = request.path_params["run"]
@@ -262,6 +271,14 @@ def _window(request: Request) -> Window:
         return Window(request.query_params.get("window", Window.DAY))
     except ValueError:
         raise HTTPException(400, "The window is one of 1h, 24h, 7d, all.") from None
+
+
+def _status(request: Request) -> RunStatus | None:
+    text = request.query_params.get("status")
+    try:
+        return RunStatus(text) if text else None
+    except ValueError:
+        raise HTTPException(400, f"The status is one of {', '.join(RunStatus)}.") from None
 
 
 def _hours(request: Request) -> float | None:

@@ -18,6 +18,7 @@ from inboxd.operate.browse import (
     newest_letters,
     recent_runs,
     records_of,
+    runs_before,
     samples,
 )
 from inboxd.operate.explain import HistoryPage, Look, history_pages
@@ -28,6 +29,7 @@ from inboxd.operate.trend import Sums, Trend, trend
 from inboxd.store.base import RunRow, Store
 
 RUNS_SHOWN: Final = 25
+RUNS_LISTED: Final = 100
 CODES_SHOWN: Final = 12
 LETTERS_SHOWN: Final = 50
 RECORDS_SHOWN: Final = 100
@@ -90,6 +92,11 @@ class Overview:
     """Empty where there is but one."""
 
     @property
+    def announced(self) -> bool:
+        """Whether the database can tell which hosts' daemons are up."""
+        return any(line.activity.up is not None for line in self.hosts)
+
+    @property
     def letters_total(self) -> int:
         """How many dead letters wait to be resolved."""
         return sum(count.count for count in self.letters)
@@ -104,6 +111,14 @@ class Overview:
     def last(self) -> RunRow | None:
         """The newest run that has ended."""
         return next((run for run in self.recent if run.status is not RunStatus.RUNNING), None)
+
+
+@dataclass(frozen=True, slots=True)
+class RunsPage:
+    """A page of runs, newest first."""
+
+    runs: Sequence[RunRow]
+    more: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +189,13 @@ def watermark_time(feed: Feed | None, value: str | None) -> datetime | None:
     if kind is FieldType.TIMESTAMP:
         return moment(value)
     return moment(f"{value}T00:00:00Z") if kind is FieldType.DATE else None
+
+
+def runs_page(store: Store, *, job: str | None, status: RunStatus | None, before: int | None) -> RunsPage:
+    """Gather a page of runs."""
+    found = runs_before(store, job=job, status=status, before=before, limit=RUNS_LISTED + 1)
+    more = found[RUNS_LISTED - 1].id if len(found) > RUNS_LISTED else None
+    return RunsPage(found[:RUNS_LISTED], more)
 
 
 def run_page(store: Store, run_id: int, after: tuple[str, int] | None) -> RunPage | None:

@@ -17,7 +17,7 @@ from inboxd.operate.browse import last_change, newest_letters, records_of
 from inboxd.store.base import Store
 from inboxd.web.reader import Question, Reader, Unanswered
 from inboxd.web.render import Renderer
-from inboxd.web.views import Overview, Window, letters_page, overview, record_page
+from inboxd.web.views import Overview, Window, letters_page, overview, record_page, runs_page
 
 READY_EVERY_S: Final = 0.2
 PAUSE_S: Final = 0.05
@@ -62,5 +62,6 @@ def _small_questions(feeds: Sequence[Feed]) -> Iterator[Question[object]]:
 
     yield last_change
     yield run
+    yield lambda store: runs_page(store, job=None, status=None, before=NO_RUN)
     yield lambda store: record_page(store, feeds, "", None, (NO_RUN, 0))
     yield lambda store: letters_page(store, feed=None, code=None, before=NO_RUN)
