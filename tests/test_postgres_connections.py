@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -54,6 +55,7 @@ def cluster(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> I
     yield cluster
     with suppress(AssertionError):  # a test may have left it stopped
         cluster.stop("immediate")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 from collections import Counter
@@ -153,6 +154,7 @@ def site(
     host = network.hosts["database"]
     cluster = Cluster(folder, binaries(), host.address, 5432, ["ip", "netns", "exec", host.namespace])
     with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         cluster.start()
         stack.callback(lambda: cluster.stop("immediate"))
         local = f"postgresql://postgres@/postgres?host={folder}&port=5432"
