@@ -171,6 +171,23 @@ def test_a_record_is_found_by_its_key(page: Page) -> None:
     page.keyboard.press("Enter")
     page.get_by_role("heading", level=1, name="Record user-1").wait_for()
     assert "monday.json" in page.locator("#history").inner_text()
+    page.get_by_label("Key").fill("user-2")
+    page.get_by_label("Key").focus()
+    page.keyboard.press("Tab")  # the feed
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    page.get_by_role("heading", level=1, name="Record user-2").wait_for()
+
+
+def test_the_keyboard_leads_past_the_head_of_the_page(page: Page) -> None:
+    """The first stop of the keyboard is a link, seen only then, that leads to the content."""
+    page.goto("/")
+    link = page.get_by_role("link", name="Skip to the content")
+    assert (link.bounding_box() or {"x": 0.0})["x"] < 0
+    page.keyboard.press("Tab")
+    assert (link.bounding_box() or {"x": -1.0})["x"] >= 0
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
 
 
 def test_it_is_a_plain_page_without_javascript(browser: Browser, daemon: PageDaemon) -> None:
@@ -206,7 +223,7 @@ def test_it_is_accessible(page: Page, path: str, scheme: Scheme) -> None:
 
 
 def test_it_fits_a_phone(browser: Browser, daemon: PageDaemon) -> None:
-    """On a phone nothing but a table scrolls sideways, and that by keyboard, too; the other rules hold there as well."""
+    """On a phone nothing but a table scrolls sideways, and that by keyboard, too; the other rules hold there."""
     with browser.new_context(base_url=daemon.url, viewport={"width": 375, "height": 760}) as context:
         tab = context.new_page()
         for path in PAGES:

@@ -143,7 +143,8 @@ def test_head_is_get_without_a_body(daemon: PageDaemon) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/?window=2h", "/health?hours=x", "/health?hours=-1", "/health?hours=nan", "/health?hours=1e99",
+        "/?window=2h", "/runs?status=lost", "/runs?before=x",
+        "/health?hours=x", "/health?hours=-1", "/health?hours=nan", "/health?hours=1e99",
         "/health?limit=-1", "/health?limit=99999999999999999999", "/dead-letters?before=%00",
         "/runs/1?after=x&number=%EF%BC%91", "/records/events?key=%00", "/records/events?key=" + "k" * 1_025,
     ],
@@ -211,6 +212,18 @@ def test_a_run_is_paged_through_its_records(daemon: PageDaemon) -> None:
         path = following[1].replace("&amp;", "&") if following else None
     assert pages == 3
     assert seen == [str(record["key"]) for record in records]
+
+
+def test_runs_can_be_filtered_and_paged(daemon: PageDaemon) -> None:
+    """Failed runs have an address of their own, so have those of a feed, and pages lead on to the first run."""
+    failed = ask(daemon, "/runs?status=failure")[2]
+    assert "broken.json" in failed
+    assert "whole.json" not in failed
+    assert "whole.json" in ask(daemon, "/runs?job=events&status=success")[2]
+    assert "None." in ask(daemon, "/runs?job=nobody")[2]
+    older = ask(daemon, "/runs?before=2")[2]
+    assert "whole.json" in older
+    assert "half.json" not in older
 
 
 def test_a_key_that_is_in_many_files_is_paged_through(daemon: PageDaemon) -> None:
