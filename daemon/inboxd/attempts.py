@@ -163,10 +163,10 @@ class Attempts:
     def _archive(self, claim: Claim, verdict: Verdict) -> str:
         archive = self.folders.archive
         if verdict.outcome is not Outcome.FAILED:
-            return str(archive.put(claim, archive.processed, verdict.run_id))
-        path = archive.put(claim, archive.failed, verdict.run_id)
+            return archive.move(claim, archive.processed, verdict.run_id)
+        path = archive.move(claim, archive.failed, verdict.run_id)
         archive.report(path, report_of(verdict))
-        return str(path)
+        return path
 
     def report_again(self, verdict: Verdict) -> None:
         """Write the report that a crash, between the move to ``failed/`` and it, left out."""

@@ -33,7 +33,7 @@ class SystemClock:
 
 def stamp(moment: datetime) -> str:
     """Return an aware moment as canonical text: ``2026-01-15T10:30:00.000000Z``."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def moment(text: str) -> datetime:

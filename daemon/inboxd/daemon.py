@@ -48,9 +48,7 @@ class Daemon(Attempts):
 
     def run(self, ready: Callable[[], None]) -> None:
         """Take files until asked to stop. ``ready`` is called once, when the inbox is watched and was first scanned."""
-        self._start()
-        self._look()
-        ready()
+        self._begin(ready)
         while not self.stopping():
             if not self._pass() and not self._tidy():
                 self.wake.wait(self._patience())
@@ -58,9 +56,7 @@ class Daemon(Attempts):
 
     def drain(self, ready: Callable[[], None]) -> int:
         """Take what is there, and what is just being completed (``run --once``); return how many files wait still."""
-        self._start()
-        self._look()
-        ready()
+        self._begin(ready)
         while not self.stopping():
             progressed = self._pass()
             if progressed:
@@ -77,6 +73,13 @@ class Daemon(Attempts):
     def _coming(self) -> bool:
         return any(held.attempts <= 1 for held in self.held)
 
+    def _begin(self, ready: Callable[[], None]) -> None:
+        """Start, say so, and work on what the first look found: looking twice at a large backlog takes its time."""
+        self._start()
+        self._look()
+        ready()
+        self._work()
+
     def _start(self) -> None:
         self._notice(self.watch.start())
         self._say_unsaid()
@@ -91,8 +94,12 @@ class Daemon(Attempts):
                 log_verdict(self.log, verdict, archived=None, recovered=verdict.outcome is not Outcome.FAILED)
 
     def _pass(self) -> bool:
-        """Do everything that can be done now; tell whether anything was."""
+        """Look what is there and work on it; tell whether anything was done."""
         self._look()
+        return self._work()
+
+    def _work(self) -> bool:
+        """Do everything that can be done now; tell whether anything was."""
         if self.recovery.is_due():
             self._take_over(self.recovery.left)
         if self.database_attempts > 1:  # perhaps only one file's doing, such as a disk too small for it: let others try

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Self, TextIO, cast
@@ -23,8 +23,11 @@ from inboxd.model import printable
 
 Logger = structlog.typing.FilteringBoundLogger
 _EventDict = MutableMapping[str, Any]  # Any: structlog's own type for what a processor is given
+_CLOCK: Final = SystemClock()
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=repr)
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-_FIRST: Final = ("timestamp", "level", "event", "run_id", "feed", "file")
+_FIRST: Final = dict.fromkeys(("timestamp", "level", "event", "run_id", "feed", "file"))
+"""Keeps the fixed keys in front: what is put over a key takes its place."""
 
 
 class Event(StrEnum):
@@ -103,7 +106,7 @@ class LogFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = os.fspath(path)  # asked for at each line, and `os` answers three times as fast as `pathlib`
         self._fd = -1
         self._identity = (0, 0)
 
@@ -118,14 +121,14 @@ class LogFile:
         if self._fd < 0:
             return False
         try:
-            found = self._path.stat()
+            found = os.stat(self._path)  # noqa: PTH116 - see __init__
         except FileNotFoundError:
             return False
         return (found.st_dev, found.st_ino) == self._identity
 
     def _reopen(self) -> None:
         self.close()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        Path(self._path).parent.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         opened = os.fstat(self._fd)
         self._identity = (opened.st_dev, opened.st_ino)
@@ -144,19 +147,18 @@ def open_log(*, fmt: str, level: str, file: Path | None, stream: TextIO | None =
     """
     out = stream or sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - started with standard output closed
     console = fmt == "console" or (fmt == "auto" and out.isatty())
-    outputs: list[Callable[[_EventDict], None]] = []
-    if file is not None:
-        outputs.append(_file_output(LogFile(file)))
-    outputs.append(_console_output(out) if console else _json_output(out))
-    return cast(
-        "Logger",
-        structlog.wrap_logger(
-            None,
-            processors=[_in_order, _Tee(outputs)],
-            wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-            cache_logger_on_first_use=True,
-        ),
+    lines: list[Callable[[bytes], None]] = [LogFile(file).write] if file is not None else []
+    if not console:
+        lines.append(_line_output(out))
+    outputs = [_json_output(lines)] if lines else []
+    if console:
+        outputs.append(_console_output(out))
+    logger = structlog.wrap_logger(
+        None,
+        processors=[_in_order, _Tee(outputs)],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
     )
+    return cast("Logger", logger.bind())  # what it gives out is a proxy that would be asked for this at each line
 
 
 _VERDICTS: Final = tuple(
@@ -210,11 +212,12 @@ class _Tee:
 
 def _in_order(_logger: object, method: str, event: _EventDict) -> _EventDict:
     """Put the fixed keys first and make every text encodable, whatever bytes a file's name has."""
-    event["timestamp"] = stamp(SystemClock().now())
-    event["level"] = method
-    ordered = {key: event.pop(key) for key in _FIRST if key in event}
-    ordered.update(event)
-    return {key: printable_value(value) for key, value in ordered.items() if value is not None}
+    ordered = {**_FIRST, "timestamp": stamp(_CLOCK.now()), "level": method, **event}
+    return {
+        key: value if type(value) is int else printable_value(value)
+        for key, value in ordered.items()
+        if value is not None
+    }
 
 
 def printable_value(value: object) -> object:
@@ -226,18 +229,21 @@ def printable_value(value: object) -> object:
     return value
 
 
-def _encode(event: _EventDict) -> bytes:
-    return msgspec.json.encode(event, enc_hook=repr) + b"\n"
+def _json_output(outputs: Sequence[Callable[[bytes], None]]) -> Callable[[_EventDict], None]:
+    """Encode an event once, for all that take it as a line."""
 
-
-def _file_output(file: LogFile) -> Callable[[_EventDict], None]:
-    return lambda event: file.write(_encode(event))
-
-
-def _json_output(out: TextIO) -> Callable[[_EventDict], None]:
     def write(event: _EventDict) -> None:
+        line = _ENCODER.encode(event) + b"\n"
+        for output in outputs:
+            output(line)
+
+    return write
+
+
+def _line_output(out: TextIO) -> Callable[[bytes], None]:
+    def write(line: bytes) -> None:
         with contextlib.suppress(OSError, ValueError):  # a closed pipe must not stop the loading of files
-            out.write(_encode(event).decode())
+            out.write(line.decode())
             out.flush()
 
     return write

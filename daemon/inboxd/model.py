@@ -176,6 +176,10 @@ class Feed:
     extra: Extra = Extra.IGNORE
     undo: bool = False
 
+    def __hash__(self) -> int:
+        """Hash the name alone: what is made once for a feed is looked up for each file, and no two feeds share one."""
+        return hash(self.name)
+
     def field(self, name: str) -> Field:
         """Return the field of that name; raises ``KeyError``."""
         for field in self.fields:

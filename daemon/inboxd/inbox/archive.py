@@ -43,6 +43,10 @@ class Archive:
         self._tick = tick
 
     def put(self, claim: Claim, folder: Path, run_id: int) -> Path:
+        """Move as ``move`` does, for callers who want a path."""
+        return Path(self.move(claim, folder, run_id))
+
+    def move(self, claim: Claim, folder: Path, run_id: int) -> str:
         """Move a claimed file to its place below ``folder``, and return where it is now. Never overwrites.
 
         The claim's folder stays, empty, as the mark that the file's verdict is still to be said: see ``forget``.
@@ -50,19 +54,20 @@ class Archive:
         already in its place, and another call goes on from there; ``gone`` if it is in neither.
         """
         try:
-            return Path(self._put(claim, os.fspath(folder), run_id))
+            return self._put(claim, os.fspath(folder), run_id)
         except OSError as error:
             doing = f"moving {printable(claim.name)} to {printable(os.fspath(folder))}"
             raise world_fault(error, doing, folder) from error
 
     def _put(self, claim: Claim, folder: str, run_id: int) -> str:
-        place = os.path.join(folder, os.path.dirname(claim.name)).rstrip("/")
-        reserved = folder == os.fspath(self.failed) and looks_like_report(claim.name)
-        names = _Names(os.path.basename(claim.name), run_id, reserved=reserved)
+        below, _, name = claim.name.rpartition("/")
+        place = f"{folder}/{below}" if below else folder
+        reserved = folder == os.fspath(self.failed) and looks_like_report(name)
+        names = _Names(name, run_id, reserved=reserved)
         try:
             target = _move(claim, place, names, self._tick)
         except (FileNotFoundError, NotADirectoryError):
-            place = _make_place(folder, os.path.dirname(claim.name), run_id)
+            place = _make_place(folder, below, run_id)
             if os.path.lexists(claim.path):
                 target = _move(claim, place, names, self._tick)
             else:

@@ -8,7 +8,8 @@ import errno
 import os
 from typing import Final
 
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_RENAMEAT2: Final = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+"""glibc 2.28, musl 1.2.6"""
 _AT_FDCWD: Final = -100  # linux/fcntl.h
 _RENAME_NOREPLACE: Final = 1  # linux/fs.h
 _NO_SUCH_CALL: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
@@ -42,10 +43,9 @@ def rename_exclusively(source: str, target: str) -> None:
 
 def _renameat2(source: str, target: str) -> bool:
     """Rename without replacing; tell whether this kernel and filesystem can. Raises ``OSError``."""
-    call = getattr(_LIBC, "renameat2", None)  # glibc 2.28, musl 1.2.6
-    if call is None:
+    if _RENAMEAT2 is None:
         return False
-    result = call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE)
+    result = _RENAMEAT2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE)
     if result == 0:
         return True
     number = ctypes.get_errno()
