@@ -282,8 +282,10 @@ def test_a_skipped_record_met_the_highest_watermark_of_its_time(open_empty: Open
     highest = put(store, feed, ("b", 30))
     skipped = put(store, feed, ("x", 20))
     put(store, feed, ("c", 40))
-    [history] = explain(store, [feed], "x").feeds
-    assert [(one.run_id, one.lost_to and one.lost_to.run_id) for one in history.touches] == [(skipped, highest)]
+    [whole] = explain(store, [feed], "x").feeds
+    [page] = history_pages(store, [feed], "x", look=Look(None, 10, 60.0))
+    for history in (whole, page.history):
+        assert [(one.run_id, one.lost_to and one.lost_to.run_id) for one in history.touches] == [(skipped, highest)]
 
 
 def test_a_watermark_that_is_a_number_is_compared_as_one(open_empty: OpenEmpty) -> None:
@@ -294,8 +296,10 @@ def test_a_watermark_that_is_a_number_is_compared_as_one(open_empty: OpenEmpty) 
         load(store, feed, batches([row(feed, 1, (key,), (1,), cursor)]))[0]
         for key, cursor in (("a", 9), ("b", 10), ("x", 8))
     ]
-    [history] = explain(store, [feed], "x").feeds
-    assert [one.lost_to and one.lost_to.run_id for one in history.touches] == [runs[1]]
+    [whole] = explain(store, [feed], "x").feeds
+    [page] = history_pages(store, [feed], "x", look=Look(None, 10, 60.0))
+    for history in (whole, page.history):
+        assert [one.lost_to and one.lost_to.run_id for one in history.touches] == [runs[1]]
 
 
 def test_explain_takes_a_key_of_several_columns_as_json_however_it_is_spaced(open_empty: OpenEmpty) -> None:

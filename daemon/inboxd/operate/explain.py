@@ -20,6 +20,8 @@ MAX_LETTERS: Final = 100
 """Dead letters shown of one key; a key of so many has told its story."""
 BLOCK: Final = 5_000
 """Runs looked through at a time: measured, 4 ms on SQLite and 20 ms on PostgreSQL."""
+NEARBY: Final = 1_000
+"""Runs before one that skipped a record, among which is most likely the one that had raised the watermark."""
 CONTEXT: Final = 100
 """Records fetched beyond those shown: what the oldest of these lost to is most likely among them."""
 
@@ -151,8 +153,11 @@ def _history_page(connection: sa.Connection, feed: Feed, key: str, look: Look) -
     else:
         shown, beside, more = _look_back(connection, key, feed.name, look, look.limit)
         beside += _loaded_at(connection, key, feed.name, (look.before, more))
-    skipping = {touch.run_id for touch in shown if touch.outcome is LineageStep.SKIP}
-    marks = _watermarks_met(connection, feed, skipping) if skipping else {}
+    skipping = {touch.run_id: touch for touch in shown if touch.outcome is LineageStep.SKIP}
+    if look.limit is None:
+        marks = _watermarks_met(connection, feed, {*skipping}) if skipping else {}
+    else:
+        marks = _watermarks_nearby(connection, feed, skipping.values())
     here = {(touch.run_id, touch.record_no) for touch in shown}
     told = _why_lost(_in_order({*beside, *shown}), marks)
     touches = [touch for touch in told if (touch.run_id, touch.record_no) in here]
@@ -254,8 +259,7 @@ def _touches_of_key(
     """
     runs, records = etl_runs.c, lineage_records.c
     where = (runs.job_name == feed, runs.rows_in > 0, records.record_key == key, *also)
-    sorted_afterwards = runs.id + sa.literal_column("0")
-    order = (sorted_afterwards.desc(), records.record_no.desc())
+    order = ((runs.id + sa.literal_column("0")).desc(), records.record_no.desc())  # + 0: sorted after the walk
     return _in_order(_touches(connection, *where, order=order, limit=limit))
 
 
@@ -356,15 +360,40 @@ def _watermarks_met(connection: sa.Connection, feed: Feed, run_ids: set[int]) ->
     runs = etl_runs.c
     order = (runs.finished_at, runs.id)
     of_feed = sa.and_(runs.job_name == feed.name, runs.rows_in > 0, runs.finished_at.is_not(None))
-    value: sa.ColumnElement[object] = runs.watermark
-    if feed.cursor_field.type is FieldType.INTEGER:
-        value = sa.cast(runs.watermark, sa.BigInteger)
-    met = sa.func.max(value).over(order_by=order, rows=(None, -1)).label("met")
+    met = sa.func.max(_comparable(feed)).over(order_by=order, rows=(None, -1)).label("met")
     marked = sa.select(runs.id, met).where(of_feed).subquery()
     asked = sa.select(marked.c.id, marked.c.met).where(marked.c.id.in_(run_ids), marked.c.met.is_not(None))
     reached = {int(row.id): str(row.met) for row in connection.execute(asked)}
     raised = sa.select(runs.watermark, runs.id, runs.file_name).where(of_feed, runs.watermark.in_({*reached.values()}))
     first: dict[str, Winner] = {}
-    for watermark, run_id, name in connection.execute(raised.order_by(*order)):
-        first.setdefault(watermark, Winner(run_id, name, None, f"at or below the watermark {watermark}"))
+    for row in connection.execute(raised.order_by(*order)):
+        first.setdefault(row.watermark, _raiser(*row))
     return {run_id: first[watermark] for run_id, watermark in reached.items()}
+
+
+def _watermarks_nearby(connection: sa.Connection, feed: Feed, skipped: Iterable[Touch]) -> dict[int, Winner]:
+    """Return the same from the runs shortly before each: a watermark only rises, unless somebody set it back."""
+    runs = etl_runs.c
+    found: dict[int, Winner] = {}
+    for touch in skipped:
+        near = sa.and_(runs.id > touch.run_id - NEARBY, runs.id < touch.run_id, runs.finished_at <= touch.at)
+        query = (
+            sa.select(runs.watermark, runs.id, runs.file_name)
+            .where(near, runs.job_name == feed.name, runs.rows_in > 0, runs.watermark.is_not(None))
+            .order_by(_comparable(feed).desc(), runs.finished_at, runs.id)
+            .limit(1)
+        )
+        highest = connection.execute(query).one_or_none()
+        if highest is not None:
+            found[touch.run_id] = _raiser(*highest)
+    return found
+
+
+def _comparable(feed: Feed) -> sa.ColumnElement[object]:
+    """Return the runs' watermarks, kept as text, as what they are compared as."""
+    whole = feed.cursor_field.type is FieldType.INTEGER
+    return sa.cast(etl_runs.c.watermark, sa.BigInteger) if whole else etl_runs.c.watermark
+
+
+def _raiser(watermark: str, run_id: int, file_name: str | None) -> Winner:
+    return Winner(run_id, file_name, None, f"at or below the watermark {watermark}")
