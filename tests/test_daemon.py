@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from daemons import Home, eventually, record
+from daemons import DEADLINE_S, Home, eventually, record
 
 
 @pytest.fixture
@@ -259,3 +259,23 @@ def test_once_tells_that_a_file_had_to_wait(home: Home) -> None:
     home.processed.unlink()
     assert home.run_once() == 0
     assert [row[0] for row in home.rows()] == ["a"]
+
+
+def test_a_large_commit_is_announced_to_the_watchdog(home: Home, tmp_path: Path) -> None:
+    """While SQLite waits for the disk it calls nobody: the service manager is told to wait longer, and then not to."""
+    path = tmp_path / "notify"
+    periods: list[int] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(DEADLINE_S)
+        home.env = {**home.env, "NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "60000000"}
+        home.drop("small.json", [record("a")])
+        home.drop("large.json", (record(f"k{number}", name="x" * 10_000) for number in range(4_000)))
+        home.start(wait=False)
+        while len(periods) < 2 and not home.lines("file_loaded")[1:]:
+            said = dict(line.split("=", 1) for line in manager.recv(4096).decode().split("\n"))
+            periods += [int(said["WATCHDOG_USEC"])] if "WATCHDOG_USEC" in said else []
+        home.verdict("large.json")
+    longer, as_before = periods
+    assert as_before == 60_000_000
+    assert longer >= as_before + 10_000_000

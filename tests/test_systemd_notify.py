@@ -39,6 +39,18 @@ def test_every_message_arrives_as_one_datagram(tmp_path: Path) -> None:
         assert manager.recv(4096) == b"RELOADING=1\nMONOTONIC_USEC=12250000"
         assert notifier.need_time(90)
         assert manager.recv(4096) == b"EXTEND_TIMEOUT_USEC=90000000"
+        assert not notifier.silent(30)
+
+
+def test_a_wait_for_the_disk_lengthens_the_watchdog_and_ends_it_again(tmp_path: Path) -> None:
+    """While a COMMIT of gigabytes waits for a slow disk there is nothing to prove progress by, and no need to kill."""
+    address = str(tmp_path / "notify")
+    notifier = Notifier(address, watchdog_s=60.0)
+    with manager_at(address) as manager:
+        assert notifier.silent(30)
+        assert manager.recv(4096) == b"WATCHDOG=1\nWATCHDOG_USEC=90000000"
+        assert notifier.silent(0)
+        assert manager.recv(4096) == b"WATCHDOG=1\nWATCHDOG_USEC=60000000"
 
 
 def test_the_watchdog_is_fed_four_times_a_period_however_often_there_is_progress(tmp_path: Path) -> None:

@@ -75,6 +75,13 @@ class Notifier:
         self._fed = now
         return self.send("WATCHDOG=1")
 
+    def silent(self, seconds: float) -> bool:
+        """Say that for so long there can be no proof of progress, as while a disk is waited for; 0 ends it."""
+        if self.watchdog_s is None:
+            return False
+        period = int((self.watchdog_s + seconds) * 1_000_000)
+        return self.send("WATCHDOG=1", f"WATCHDOG_USEC={period}", wait_s=SEND_TIMEOUT_S)
+
     def reloading(self, now: float) -> bool:
         """Say that a new configuration is being read; ``ready()`` ends it. ``Type=notify-reload`` wants the time."""
         return self.send("RELOADING=1", f"MONOTONIC_USEC={int(now * 1_000_000)}", wait_s=SEND_TIMEOUT_S)

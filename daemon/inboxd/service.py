@@ -110,7 +110,7 @@ class Service:
         return EXIT_FAILED if once and (daemon.tally.failed or waiting) else 0
 
     def _store(self, log: Logger, notifier: Notifier, tick: Callable[[], None]) -> Store:
-        store = open_store(self.settings.database.url, tick=tick)
+        store = open_store(self.settings.database.url, tick=tick, silence=notifier.silent)
         if not store.schema_current():
             notifier.need_time(MIGRATION_S)
         if store.upgrade():

@@ -17,18 +17,29 @@ def _no_tick() -> None:
     """Do nothing: for callers that neither watch nor interrupt long statements."""
 
 
-def open_store(url: str, *, readonly: bool = False, tick: Callable[[], None] = _no_tick) -> Store:
+def _no_silence(_seconds: float) -> None:
+    """Do nothing: for callers whom nobody watches."""
+
+
+def open_store(
+    url: str,
+    *,
+    readonly: bool = False,
+    tick: Callable[[], None] = _no_tick,
+    silence: Callable[[float], object] = _no_silence,
+) -> Store:
     """Open the database at ``url`` (``sqlite:///path`` or ``postgresql://…``).
 
     ``tick`` is called several times a second while a long statement runs; it may raise ``Interrupted`` (or
-    anything else), which ends the statement, and rolls back the transaction that it belongs to.
+    anything else), which ends the statement, and rolls back the transaction that it belongs to. ``silence`` is told
+    before the COMMIT of a large file on SQLite how many seconds may pass without a tick, and 0 after it.
     Raises ``WorldFault`` when the database cannot be reached, ``OperatorFault`` when it can never be used.
     """
     scheme = url.partition(":")[0].partition("+")[0]
     if scheme == "sqlite":
         from inboxd.store.sqlite import SqliteStore  # noqa: PLC0415 - the other database's driver stays unloaded
 
-        return SqliteStore(url, readonly=readonly, tick=tick)
+        return SqliteStore(url, readonly=readonly, tick=tick, silence=silence)
     if scheme in {"postgresql", "postgres"}:
         from inboxd.store.postgres import PostgresStore  # noqa: PLC0415 - the same
 

@@ -86,12 +86,14 @@ class SqliteFaults:
     """A ``with`` block that lets no driver error out, and the progress handler that may end a statement.
 
     SQLite swallows what a progress handler raises and reports ``interrupted``: it is kept here and raised instead.
+    ``silence`` is to be told how many seconds there will be no tick.
     """
 
-    __slots__ = ("_interruption", "_tick")
+    __slots__ = ("_interruption", "_tick", "silence")
 
-    def __init__(self, tick: Callable[[], None]) -> None:
+    def __init__(self, tick: Callable[[], None], silence: Callable[[float], object]) -> None:
         self._tick = tick
+        self.silence = silence
         self._interruption: BaseException | None = None
 
     def on_progress(self) -> int:
