@@ -44,7 +44,8 @@ class Tally:
 
     def count(self, outcome: Outcome) -> None:
         """Add one file that ended."""
-        setattr(self, outcome.value, getattr(self, outcome.value) + 1)
+        name = outcome.value
+        setattr(self, name, getattr(self, name) + 1)
 
     @property
     def total(self) -> int:

@@ -148,6 +148,8 @@ class Daemon(Attempts):
 
     def _blocked(self) -> frozenset[str]:
         """Return the ordered feeds of which an older file waits for the database: newer ones must not overtake it."""
+        if not self.held:
+            return frozenset()
         return frozenset(
             feed.name for feed in self.folders.feeds if feed.late is Late.SKIP and self.held.blocks(feed.name)
         )

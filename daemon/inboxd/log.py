@@ -95,7 +95,7 @@ class Event(StrEnum):
 
 def emit(log: Logger, event: Event, **values: object) -> None:
     """Write one line for ``event``, at the event's own level."""
-    log.log(_LEVELS[event.level], event.value, **values)
+    log.log(_LEVELS[event.level], event, **values)
 
 
 class LogFile:

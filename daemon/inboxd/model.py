@@ -300,6 +300,8 @@ def printable(name: str) -> str:
 
     ``name`` is as ``os.fsdecode`` gives it: bytes that are not UTF-8 are lone surrogates in it.
     """
+    if name.isascii():
+        return name
     try:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # a lone surrogate that no file name can hold: it came from elsewhere

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from inboxd.clock import Clock, moment, stamp
 from inboxd.errors import FileFault, WorldFault
@@ -70,6 +70,11 @@ class Pipeline:
     max_file_size: int
     hook: Hook = lambda _step, _edge: None
     progress: Callable[[], None] = lambda: None
+    _steps: Mapping[Step, _StepHook] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the steps' blocks once: each file enters eight."""
+        object.__setattr__(self, "_steps", {step: _StepHook(self.hook, step) for step in Step})
 
     def process(self, job: Job) -> Verdict:
         """Take one file all the way, and say how it ended.
@@ -117,7 +122,7 @@ class Pipeline:
 
     def step(self, step: Step) -> _StepHook:
         """Return a block that calls the hook at both edges of a step."""
-        return _StepHook(self.hook, step)
+        return self._steps[step]
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,9 +278,8 @@ def _hash_of(source: Source, fault: FileFault) -> str | None:
     return None if fault.code in {"file_too_large", "unreadable"} else source.drain()
 
 
-class _StepHook(NamedTuple):
-    """Calls the hook at both edges of a block. Made eight times a file, and a tuple is made in half the time."""
-
+@dataclass(frozen=True, slots=True)
+class _StepHook:
     hook: Hook
     step: Step
 

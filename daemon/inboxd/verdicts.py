@@ -27,7 +27,7 @@ def counts_of(counts: Counts) -> dict[str, int]:
 
 def log_verdict(log: Logger, verdict: Verdict, *, archived: str | None, recovered: bool = False) -> None:
     """Write the one line a file gets, then the warnings its counts call for."""
-    line, column, byte = verdict.place or (None, None, None)
+    loaded = verdict.outcome is Outcome.LOADED
     emit(
         log,
         Event.FILE_RECOVERED if recovered else _EVENTS[verdict.outcome],
@@ -38,17 +38,24 @@ def log_verdict(log: Logger, verdict: Verdict, *, archived: str | None, recovere
         duration_ms=verdict.duration_ms,
         size=verdict.size,
         watermark=verdict.watermark,
-        duplicate_of=verdict.duplicate_of,
-        error_code=verdict.error_code,
-        error=verdict.error,
-        hint=verdict.hint or None,
-        line=line,
-        column=column,
-        byte=byte,
+        **({} if loaded else _why_not(verdict)),
         archived=archived,
     )
-    if verdict.outcome is Outcome.LOADED and not recovered:
+    if loaded and not recovered:
         _warn(log, verdict)
+
+
+def _why_not(verdict: Verdict) -> dict[str, object]:
+    line, column, byte = verdict.place or (None, None, None)
+    return {
+        "duplicate_of": verdict.duplicate_of,
+        "error_code": verdict.error_code,
+        "error": verdict.error,
+        "hint": verdict.hint or None,
+        "line": line,
+        "column": column,
+        "byte": byte,
+    }
 
 
 def _warn(log: Logger, verdict: Verdict) -> None:

@@ -10,6 +10,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Self
 
 from inboxd.errors import FileFault, WorldFault
@@ -53,8 +54,12 @@ class Claim:
 def new_claim_id(*, retry: bool = False) -> str:
     """Return an id that no other daemon on any host makes, and that sorts by time: UTC to the microsecond, 48 bits."""
     now = time.time_ns()
-    second = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now // 1_000_000_000))
-    return f"{second}{now // 1000 % 1_000_000:06d}-{os.urandom(6).hex()}{_RETRY if retry else ''}"
+    return f"{_second(now // 1_000_000_000)}{now // 1000 % 1_000_000:06d}-{os.urandom(6).hex()}{_RETRY if retry else ''}"
+
+
+@lru_cache(maxsize=1)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
 
 
 def take(root: str, candidate: Candidate, claim_id: str) -> Claim | None:
@@ -241,7 +246,7 @@ class Source:
         name: str | None = None,
     ) -> None:
         self.path = os.fspath(path)
-        self._shown = printable(self.path if name is None else name)
+        self._name = name
         self.size = 0
         self._max_size = max_size
         self._tick = tick
@@ -269,6 +274,10 @@ class Source:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def _shown(self) -> str:
+        return printable(self.path if self._name is None else self._name)
 
     def close(self) -> None:
         """Close the file; may be called twice."""
