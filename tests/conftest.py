@@ -12,13 +12,12 @@ from typing import Final
 
 import pytest
 
+from requirements import REQUIRE_ALL, missing
+
 pytest_plugins = (
     "installed",  # inboxd on a machine of its own, for test_systemd_*
     "stores",  # real databases, for test_store_* and everybody else
 )
-
-REQUIRE_ALL: Final = "INBOXD_REQUIRE_ALL"
-"""Set where everything must be tested (CI): what would be skipped for want of a tool fails there."""
 
 THREADS_END_S: Final = 5.0
 """A thread that was told to stop may need a moment; one that is still there after this was left behind."""
@@ -65,7 +64,7 @@ def require_program() -> Callable[[str, Path | None, str], Path]:
     """Return a function that passes on where a program is; where it is not, the test is skipped, or fails in CI."""
 
     def require(what: str, found: Path | None, package: str) -> Path:
-        return found or Path(missing(f"{what}: install {package}"))
+        return found or missing(f"{what}: install {package}")
 
     return require
 
@@ -79,10 +78,3 @@ def require_root() -> Callable[[], None]:
             missing("root: run the tests as root")
 
     return require
-
-
-def missing(what: str) -> str:
-    """Skip the test for want of something, saying what to do; fail it where everything must be tested."""
-    if os.environ.get(REQUIRE_ALL):
-        pytest.fail(f"{REQUIRE_ALL} is set, and this needs {what}")
-    pytest.skip(f"needs {what}")

@@ -45,7 +45,7 @@ def test_the_manual_page_names_every_command_and_is_sound_roff(require_tool: Cal
     page = man_page()
     for path, _ in commands(cli):
         assert f".SS {path}".replace("-", "\\-") in page
-    groff = require_tool("groff", "groff")
+    groff = require_tool("groff", "groff-base")
     done = subprocess.run(
         [groff, "-man", "-ww", "-z", "-Tutf8", "-k"], input=page, capture_output=True, text=True, check=False
     )

@@ -1,0 +1,51 @@
+"""CI installs what the tests ask for, and nothing is skipped there without a word."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import requirements
+
+TESTS: Final = Path(__file__).parent
+CI: Final = TESTS.parent / ".ci" / "run"
+ALWAYS_THERE: Final = frozenset({"util-linux"})
+"""Packages that every Linux has: nobody need install them."""
+
+
+def asked_for() -> list[tuple[str, str]]:
+    """Return each tool that a test asks for by ``require_tool``, with the package that brings it."""
+    calls = [
+        [ast.literal_eval(argument) for argument in call.args]  # a name that is worked out could not be looked up
+        for path in sorted(TESTS.glob("*.py"))
+        for call in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "require_tool"
+    ]
+    return sorted({(tool, package) for tool, package in calls})
+
+
+def installed_by_ci() -> dict[str, str]:
+    """Return the tools that CI looks for, with their packages."""
+    tools = re.search(r"^tools=\((.*?)^\)", CI.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert tools is not None
+    return dict(entry.split(":") for entry in tools[1].split())
+
+
+@pytest.mark.parametrize(("tool", "package"), asked_for())
+def test_ci_installs_every_tool_that_a_test_asks_for(tool: str, package: str) -> None:
+    """A fresh machine passes: what a test needs is there, by the package that the test names."""
+    assert package in ALWAYS_THERE or installed_by_ci().get(tool) == package
+
+
+def test_what_is_missing_fails_in_ci_and_is_skipped_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's machine may lack things; in CI no test is left out."""
+    monkeypatch.delenv(requirements.REQUIRE_ALL, raising=False)
+    with pytest.raises(pytest.skip.Exception, match="needs a tool"):
+        requirements.missing("a tool")
+    monkeypatch.setenv(requirements.REQUIRE_ALL, "1")
+    with pytest.raises(pytest.fail.Exception, match="needs a tool"):
+        requirements.missing("a tool")
