@@ -6,25 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from inboxd.errors import EXIT_CONFIG, OperatorFault
-from inboxd.model import EXTRA_COLUMN, RECORD_KEY_COLUMN, RECORD_NO_COLUMN, Feed, FieldType
+from inboxd.model import Feed, FieldType
 
-CONTROL_TABLES = frozenset(
-    [
-        "alembic_version",
-        "before_images",
-        "dead_letters",
-        "etl_runs",
-        "lineage",
-        "lineage_records",
-        "run_log",
-        "staging",
-        "watermarks",
-    ]
-)
-"""Names that no feed's table may have."""
 OWN_COLUMNS = ("run_id", "updated_at")
 """The columns that inboxd adds to a feed's table: the run that last wrote the row, and when."""
-RESERVED_COLUMNS = frozenset({*OWN_COLUMNS, RECORD_KEY_COLUMN, RECORD_NO_COLUMN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +40,6 @@ def wanted_shape(feeds: Sequence[Feed], types: Mapping[FieldType, str]) -> Table
     )
 
 
-def check_names(feed: Feed) -> None:
-    """Raise ``OperatorFault`` when a feed's table or a column of it would be taken for one of inboxd's own."""
-    problems = []
-    if feed.table.lower() in CONTROL_TABLES or feed.table.lower().startswith("sqlite_"):
-        problems.append(f"feed {feed.name!r}: {feed.table!r} is the name of a table of inboxd's own")
-    seen: set[str] = set()
-    for name, _ in _feed_columns(feed):
-        if name.lower() in RESERVED_COLUMNS:
-            problems.append(f"feed {feed.name!r}: the column {name!r} is inboxd's own")
-        elif name.lower() in seen:
-            problems.append(f"feed {feed.name!r}: the database takes two columns named {name!r} for one")
-        seen.add(name.lower())
-    if problems:
-        _refuse(problems)
-
-
 def differences(table: str, wanted: TableShape, found: TableShape) -> list[str]:
     """Say what keeps ``found`` from becoming ``wanted`` by adding columns alone."""
     lines = []
@@ -91,10 +60,9 @@ def refuse_differences(lines: Sequence[str]) -> None:
 
 
 def by_table(feeds: Sequence[Feed]) -> dict[str, list[Feed]]:
-    """Group feeds by the table they fill, after a look at their names."""
+    """Group feeds by the table they fill."""
     groups: dict[str, list[Feed]] = {}
     for feed in feeds:
-        check_names(feed)
         groups.setdefault(feed.table, []).append(feed)
     return groups
 
@@ -113,12 +81,9 @@ def create_table(table: str, wanted: TableShape, feed: Feed, *, key_suffix: str 
 
 
 def _feed_columns(feed: Feed) -> list[tuple[str, FieldType]]:
-    names = {field.name: field.type for field in feed.fields}
-    return [(name, names.get(name, FieldType.JSON) if name != EXTRA_COLUMN else _extra(names)) for name in feed.columns]
-
-
-def _extra(names: Mapping[str, FieldType]) -> FieldType:
-    return names.get(EXTRA_COLUMN, FieldType.JSON)
+    """Return the columns with their types; the one of unknown fields, which no field declares, is JSON."""
+    types = {field.name: field.type for field in feed.fields}
+    return [(name, types.get(name, FieldType.JSON)) for name in feed.columns]
 
 
 def _refuse(lines: Sequence[str]) -> None:
