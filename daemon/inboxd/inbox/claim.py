@@ -54,7 +54,8 @@ class Claim:
 def new_claim_id(*, retry: bool = False) -> str:
     """Return an id that no other daemon on any host makes, and that sorts by time: UTC to the microsecond, 48 bits."""
     now = time.time_ns()
-    return f"{_second(now // 1_000_000_000)}{now // 1000 % 1_000_000:06d}-{os.urandom(6).hex()}{_RETRY if retry else ''}"
+    suffix = _RETRY if retry else ""
+    return f"{_second(now // 1_000_000_000)}{now // 1000 % 1_000_000:06d}-{os.urandom(6).hex()}{suffix}"
 
 
 @lru_cache(maxsize=1)
