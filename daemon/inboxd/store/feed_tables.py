@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from inboxd.errors import EXIT_CONFIG, OperatorFault
 from inboxd.model import Feed, FieldType
@@ -20,12 +21,55 @@ class TableShape:
     key: tuple[str, ...]
 
 
+Wanted: TypeAlias = tuple[TableShape, Feed]
+"""What a table must look like, and the first of the feeds that fill it."""
+
+
 def quoted(name: str) -> str:
     """Return an identifier as SQL takes it, whatever it holds."""
     return '"' + name.replace('"', '""') + '"'
 
 
-def wanted_shape(feeds: Sequence[Feed], types: Mapping[FieldType, str]) -> TableShape:
+def wanted_tables(feeds: Sequence[Feed], types: Mapping[FieldType, str]) -> dict[str, Wanted]:
+    """Return each table that the feeds fill; raises ``OperatorFault`` if feeds of one table cannot share it."""
+    groups: dict[str, list[Feed]] = {}
+    for feed in feeds:
+        groups.setdefault(feed.table, []).append(feed)
+    return {table: (_wanted_shape(group, types), group[0]) for table, group in groups.items()}
+
+
+def missing(
+    tables: Mapping[str, Wanted],
+    shape_of: Callable[[str], TableShape | None],
+    *,
+    key_suffix: str = "",
+    table_suffix: str = "",
+) -> list[str]:
+    """Return the statements that make the tables and add the columns that are not there yet.
+
+    ``shape_of`` tells what a table looks like now, ``None`` if there is none. Raises ``OperatorFault`` with every
+    difference when adding is not enough. ``key_suffix`` follows the type of a text key's column, ``table_suffix`` a new
+    table's closing bracket.
+    """
+    statements: list[str] = []
+    problems: list[str] = []
+    for table, (wanted, feed) in tables.items():
+        found = shape_of(table)
+        if found is None:
+            statements.append(_create_table(table, wanted, feed, key_suffix=key_suffix, table_suffix=table_suffix))
+            continue
+        problems += _differences(table, wanted, found)
+        statements += [
+            f"ALTER TABLE {quoted(table)} ADD COLUMN {quoted(name)} {kind}"
+            for name, kind in wanted.columns.items()
+            if name not in found.columns
+        ]
+    if problems:
+        _refuse(problems)
+    return statements
+
+
+def _wanted_shape(feeds: Sequence[Feed], types: Mapping[FieldType, str]) -> TableShape:
     """Return the table that these feeds (all of one table) share; raises ``OperatorFault`` if they cannot."""
     first = feeds[0]
     columns: dict[str, str] = {}
@@ -40,35 +84,13 @@ def wanted_shape(feeds: Sequence[Feed], types: Mapping[FieldType, str]) -> Table
     )
 
 
-def differences(table: str, wanted: TableShape, found: TableShape) -> list[str]:
-    """Say what keeps ``found`` from becoming ``wanted`` by adding columns alone."""
-    lines = []
-    if found.key != wanted.key:
-        lines.append(f"table {table!r} has the key ({', '.join(found.key)}), the feed wants ({', '.join(wanted.key)})")
-    for name, kind in found.columns.items():
-        if name not in wanted.columns:
-            lines.append(f"table {table!r} has the column {name!r} ({kind}), which the feed no longer names")
-        elif wanted.columns[name].lower() != kind.lower():
-            lines.append(f"table {table!r}: column {name!r} is {kind}, the feed wants {wanted.columns[name]}")
-    return lines
+def _feed_columns(feed: Feed) -> list[tuple[str, FieldType]]:
+    """Return the columns with their types; the one of unknown fields, which no field declares, is JSON."""
+    types = {field.name: field.type for field in feed.fields}
+    return [(name, types.get(name, FieldType.JSON)) for name in feed.columns]
 
 
-def refuse_differences(lines: Sequence[str]) -> None:
-    """Raise ``OperatorFault`` with every difference, if there are any."""
-    if lines:
-        _refuse(lines)
-
-
-def by_table(feeds: Sequence[Feed]) -> dict[str, list[Feed]]:
-    """Group feeds by the table they fill."""
-    groups: dict[str, list[Feed]] = {}
-    for feed in feeds:
-        groups.setdefault(feed.table, []).append(feed)
-    return groups
-
-
-def create_table(table: str, wanted: TableShape, feed: Feed, *, key_suffix: str = "", table_suffix: str = "") -> str:
-    """Return the ``CREATE TABLE`` of a feed's table; ``key_suffix`` follows the type of a text key's column."""
+def _create_table(table: str, wanted: TableShape, feed: Feed, *, key_suffix: str, table_suffix: str) -> str:
     not_null = {*feed.key, feed.cursor}
     lines = [
         f"{quoted(name)} {kind}"
@@ -80,10 +102,17 @@ def create_table(table: str, wanted: TableShape, feed: Feed, *, key_suffix: str 
     return f"CREATE TABLE {quoted(table)} ({', '.join(lines)}, PRIMARY KEY ({key})){table_suffix}"
 
 
-def _feed_columns(feed: Feed) -> list[tuple[str, FieldType]]:
-    """Return the columns with their types; the one of unknown fields, which no field declares, is JSON."""
-    types = {field.name: field.type for field in feed.fields}
-    return [(name, types.get(name, FieldType.JSON)) for name in feed.columns]
+def _differences(table: str, wanted: TableShape, found: TableShape) -> list[str]:
+    """Say what keeps ``found`` from becoming ``wanted`` by adding columns alone."""
+    lines = []
+    if found.key != wanted.key:
+        lines.append(f"table {table!r} has the key ({', '.join(found.key)}), the feed wants ({', '.join(wanted.key)})")
+    for name, kind in found.columns.items():
+        if name not in wanted.columns:
+            lines.append(f"table {table!r} has the column {name!r} ({kind}), which the feed no longer names")
+        elif wanted.columns[name].lower() != kind.lower():
+            lines.append(f"table {table!r}: column {name!r} is {kind}, the feed wants {wanted.columns[name]}")
+    return lines
 
 
 def _refuse(lines: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ the living, and takes a claim over only if it can have both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -18,15 +18,7 @@ from inboxd.clock import SystemClock, stamp
 from inboxd.errors import RUN_TAKEN, DatabaseFault, InboxdError, WorldFault
 from inboxd.model import Cursor, Feed, RunStart
 from inboxd.store.base import ANNOUNCED_LENGTH, RunEnd, RunRow
-from inboxd.store.feed_tables import (
-    TableShape,
-    by_table,
-    create_table,
-    differences,
-    quoted,
-    refuse_differences,
-    wanted_shape,
-)
+from inboxd.store.feed_tables import TableShape, Wanted, missing, quoted, wanted_tables
 from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, run_row
 from inboxd.store.postgres_claims import CLAIM_LOCK, INTERRUPT, OF_CLAIM, OF_NOBODY, RUNNING, Claims
 from inboxd.store.postgres_driver import APPLICATION, PostgresFaults, TickingConnection, connect, translated
@@ -183,31 +175,16 @@ class PostgresStore(Ledger):
 
     def prepare(self, feeds: Sequence[Feed]) -> None:
         """Create the feeds' tables and add the columns of new fields, or refuse and change nothing."""
-        groups = {table: (wanted_shape(group, TYPES), group[0]) for table, group in by_table(feeds).items()}
-        if self._missing(groups) == []:
+        tables = wanted_tables(feeds, TYPES)
+        if not self._missing(tables):
             return
         with self._durably() as connection:
             connection.execute(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
-            for statement in self._missing(groups):
+            for statement in self._missing(tables):
                 connection.execute(statement.encode())
 
-    def _missing(self, groups: dict[str, tuple[TableShape, Feed]]) -> list[str]:
-        """Return the statements that are to be run; raises if adding is not enough."""
-        statements: list[str] = []
-        problems: list[str] = []
-        for table, (wanted, feed) in groups.items():
-            found = self._shape(table)
-            if found is None:
-                statements.append(create_table(table, wanted, feed, key_suffix=KEY_COLLATION))
-                continue
-            problems += differences(table, wanted, found)
-            statements += [
-                f"ALTER TABLE {quoted(table)} ADD COLUMN {quoted(name)} {kind}"
-                for name, kind in wanted.columns.items()
-                if name not in found.columns
-            ]
-        refuse_differences(problems)
-        return statements
+    def _missing(self, tables: Mapping[str, Wanted]) -> list[str]:
+        return missing(tables, self._shape, key_suffix=KEY_COLLATION)
 
     def _shape(self, table: str) -> TableShape | None:
         with self._faults:

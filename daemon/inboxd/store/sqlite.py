@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -16,15 +16,7 @@ from inboxd.clock import SystemClock, stamp
 from inboxd.errors import EXIT_CONFIG, EXIT_UNAVAILABLE, DatabaseFault, InboxdError, OperatorFault
 from inboxd.model import Cursor, Feed, RunStart
 from inboxd.store.base import RunEnd, RunRow
-from inboxd.store.feed_tables import (
-    TableShape,
-    by_table,
-    create_table,
-    differences,
-    quoted,
-    refuse_differences,
-    wanted_shape,
-)
+from inboxd.store.feed_tables import TableShape, Wanted, missing, wanted_tables
 from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, run_row
 from inboxd.store.revision import HEAD, refuse_newer
 from inboxd.store.sqlite_driver import SqliteFaults, driver, is_busy, refuse_forbidden, refuse_old_sqlite, translated
@@ -219,30 +211,15 @@ class SqliteStore(Ledger):
 
     def prepare(self, feeds: Sequence[Feed]) -> None:
         """Create the feeds' tables and add the columns of new fields, or refuse and change nothing."""
-        groups = {table: (wanted_shape(group, TYPES), group[0]) for table, group in by_table(feeds).items()}
-        if self._missing(groups) == []:
+        tables = wanted_tables(feeds, TYPES)
+        if not self._missing(tables):
             return
         with self._durably() as connection:
-            for statement in self._missing(groups):
+            for statement in self._missing(tables):
                 connection.execute(statement)
 
-    def _missing(self, groups: dict[str, tuple[TableShape, Feed]]) -> list[str]:
-        """Return the statements that are to be run; raises if adding is not enough."""
-        statements: list[str] = []
-        problems: list[str] = []
-        for table, (wanted, feed) in groups.items():
-            found = self._shape(table)
-            if found is None:
-                statements.append(create_table(table, wanted, feed, table_suffix=" WITHOUT ROWID"))
-                continue
-            problems += differences(table, wanted, found)
-            statements += [
-                f"ALTER TABLE {quoted(table)} ADD COLUMN {quoted(name)} {kind}"
-                for name, kind in wanted.columns.items()
-                if name not in found.columns
-            ]
-        refuse_differences(problems)
-        return statements
+    def _missing(self, tables: Mapping[str, Wanted]) -> list[str]:
+        return missing(tables, self._shape, table_suffix=" WITHOUT ROWID")
 
     def _shape(self, table: str) -> TableShape | None:
         with self._faults:
