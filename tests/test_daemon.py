@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from daemons import DEADLINE_S, Home, eventually, record
+from inboxd.log import Event
 
 
 @pytest.fixture
@@ -93,6 +95,17 @@ def test_a_name_is_never_overwritten_in_the_archive(home: Home) -> None:
     home.drop("a.json", [record("b", ts="2026-01-16T00:00:00Z")])
     line = home.verdict("a.json", 2)
     assert sorted(path.name for path in home.processed.iterdir()) == ["a.json", f"a.run-{line['run_id']}.json"]
+
+
+def test_the_start_is_one_line_with_all_that_is_promised(tmp_path: Path) -> None:
+    """``daemon_started`` says where what is: exactly what its meaning in the README names."""
+    with Home(tmp_path, '[inbox]\nsettle = "0ms"\n') as home:
+        home.start()
+        [line] = home.lines(Event.DAEMON_STARTED)
+        named = set(re.findall(r"\w+", Event.DAEMON_STARTED.meaning.partition(":")[2]))
+        assert set(line) == named | {"timestamp", "level", "event"}
+        assert line["host"] == os.uname().nodename
+        assert line["files_waiting"] == 0
 
 
 def test_once_drains_the_inbox_and_tells_failures_by_its_exit_code(home: Home) -> None:

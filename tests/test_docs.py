@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +14,13 @@ import pytest
 from inboxd import errors
 from inboxd.cli import COMMANDS, cli
 from inboxd.config import documented_keys, load_settings, show
+from inboxd.inbox import faults as inbox_faults
+from inboxd.inbox.claim import CLAIMED
 from inboxd.log import Event
 from inboxd.metrics import Metrics, Standing
+from inboxd.presence import STATE_FILE, lock_file
+from inboxd.service import NEEDS_RESTART
+from inboxd.store import postgres_driver, sqlite_driver
 from inboxd.store.tables import metadata
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +82,25 @@ def command_rows() -> dict[str, str]:
                 group = words[0]
             names = [word for word in words if re.fullmatch(r"[a-z-]+", word) and not word.startswith("-")]
             name = " ".join(names if span.startswith("inboxd ") else [group, *names])
-            found[name.strip()] = " | ".join(row)
+            found[name.strip()] = found.get(name.strip(), "") + " | ".join(row)
+    return found
+
+
+def raised(*families: str) -> set[str]:
+    """Return the codes that the source gives to faults of these families, as literals or as constants."""
+    source = ROOT / "daemon" / "inboxd"
+    found: set[str] = set()
+    for path in source.rglob("*.py"):
+        if "operate" in path.relative_to(source).parts:  # the answers of commands: no file waits for them
+            continue
+        module = ".".join(path.relative_to(source.parent).with_suffix("").parts)
+        for call in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in families:
+                code = call.args[0]
+                if isinstance(code, ast.Constant):
+                    found.add(str(code.value))
+                elif isinstance(code, ast.Name) and code.id.isupper():
+                    found.add(getattr(importlib.import_module(module), code.id))
     return found
 
 
@@ -83,6 +108,13 @@ def command_rows() -> dict[str, str]:
 def test_every_command_is_in_the_readme(name: str) -> None:
     """No command is a secret."""
     assert name in command_rows()
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands().items()), ids=list(commands()))
+def test_every_option_is_in_the_readme(name: str, command: click.Command) -> None:
+    """No option is a secret: each is in its command's row (``--help`` and ``--json`` are named once, for all)."""
+    named = set(re.findall(r"--[a-z-]+", command_rows()[name]))
+    assert options_of(command) - {"--help", "--json"} <= named
 
 
 @pytest.mark.parametrize("name", [name for name in command_rows() if name])
@@ -142,6 +174,37 @@ def test_the_events_of_the_readme_are_those_of_the_log() -> None:
     assert [tuple(row) for row in table_rows("event")] == [
         (f"`{event.value}`", event.level, event.meaning) for event in Event
     ]
+
+
+def test_the_codes_of_the_readme_are_those_that_files_wait_with() -> None:
+    """Each fault of the world that may hold a file up is explained, with what to do, and no other is."""
+    sorted_by_table = [*inbox_faults._KINDS.values(), *sqlite_driver.WORLD.values()]
+    sorted_by_table += [*postgres_driver.BY_CLASS.values(), *postgres_driver.BY_STATE.values()]
+    codes = {code for code, _ in sorted_by_table} | raised("WorldFault", "DatabaseFault")
+    rows = table_rows("code")
+    assert {row[0].strip("`") for row in rows} == codes
+    assert all(len(row) == 3 and all(row) for row in rows)
+    assert len(rows) == len(codes)
+
+
+def test_the_codes_of_failed_files_are_in_the_readme() -> None:
+    """Each code that a file may fail with is named, and so is that of a run which a crash ended."""
+    assert raised("FileFault") | {"interrupted"} <= set(code_spans())
+
+
+def test_what_a_hangup_cannot_change_is_in_the_readme() -> None:
+    """Each setting that needs a restart is named where HUP is explained, and no other is."""
+    said = re.search(r"HUP cannot change (.*?):", README, re.DOTALL)
+    assert said is not None
+    assert re.findall(r"`([^`]+)`", said[1]) == list(NEEDS_RESTART)
+
+
+def test_the_files_that_inboxd_keeps_are_in_the_readme() -> None:
+    """Whoever finds a file of inboxd's own beside the database, or in the inbox, reads what it is."""
+    named = {span for row in table_rows("file") for span in re.findall(r"`([^`]+)`", row[0])}
+    database = Path("data/inboxd.db")
+    kept = {str(lock_file(database)), f"{database}-wal", f"{database}-shm", f"data/{STATE_FILE}", f"inbox/{CLAIMED}/"}
+    assert kept <= named
 
 
 def test_the_metrics_of_the_readme_are_those_that_are_served() -> None:

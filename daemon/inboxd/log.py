@@ -44,7 +44,11 @@ class Event(StrEnum):
         member.meaning = meaning
         return member
 
-    DAEMON_STARTED = "daemon_started", "info", "the daemon is ready: pid, host, version, inbox, database, config"
+    DAEMON_STARTED = (
+        "daemon_started",
+        "info",
+        "the daemon is ready: pid, host, version, inbox, database, config, files_waiting",
+    )
     DAEMON_STOPPED = "daemon_stopped", "info", "an orderly stop: how many files it took, and why it stopped"
     FILE_LOADED = "file_loaded", "info", "a file's records are committed: all counts, watermark, where it was moved"
     FILE_DUPLICATE = "file_duplicate", "info", "the same content was loaded before, by the run in duplicate_of"

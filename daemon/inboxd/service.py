@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +46,8 @@ from inboxd.wake import Wake
 MIGRATION_S: Final = 3_600.0
 """How long the service manager is asked to wait for a start that has to migrate a large database first."""
 STATE_EVERY_S: Final = 1.0
+NEEDS_RESTART: Final = ("inbox.path", "inbox.polling", "database.url", "http.listen", "log")
+"""The settings that HUP cannot change: what they name is watched, locked, connected to or open by then."""
 LAST_MOMENT_S: Final = 253_402_300_799.0
 """The last second of the year 9999: a file's mtime may be beyond it, a timestamp may not."""
 
@@ -161,6 +164,7 @@ class Service:
             log,
             Event.DAEMON_STARTED,
             pid=os.getpid(),
+            host=os.uname().nodename,
             version=__version__,
             inbox=self.settings.inbox.path,
             database=self.settings.database.shown_url,
@@ -329,17 +333,7 @@ def _make_folders(settings: Settings) -> None:
 
 
 def _refuse_what_needs_a_restart(old: Settings, new: Settings) -> None:
-    changed = [
-        name
-        for name, before, after in (
-            ("inbox.path", old.inbox.path, new.inbox.path),
-            ("inbox.polling", old.inbox.polling, new.inbox.polling),
-            ("database.url", old.database.url, new.database.url),
-            ("http.listen", old.http.listen, new.http.listen),
-            ("log", old.log, new.log),
-        )
-        if before != after
-    ]
+    changed = [name for name in NEEDS_RESTART if attrgetter(name)(old) != attrgetter(name)(new)]
     if changed:
         msg = f"changed, but only a restart can change it: {', '.join(changed)}"
         raise OperatorFault("restart_needed", msg, "restart inboxd, or put the old value back", exit_code=EXIT_CONFIG)

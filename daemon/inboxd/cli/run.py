@@ -8,7 +8,11 @@ from inboxd.cli.context import settings_of
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Drain the inbox, then exit: 0, or 1 if a file failed or has to wait.")
+@click.option(
+    "--once",
+    is_flag=True,
+    help="Drain the inbox, then exit: 0; 1 if a file failed or has to wait; 69 if the database could not be used.",
+)
 @click.option("--http", "http", metavar="ADDR", default="", help="Serve the page at ADDR, such as 127.0.0.1:8765.")
 @click.pass_context
 def run(context: click.Context, *, once: bool, http: str) -> int:
