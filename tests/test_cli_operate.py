@@ -262,6 +262,48 @@ def test_a_replay_after_a_fix_of_the_config_beside_the_daemon(home: Home) -> Non
     assert home.json("dead-letters", "replay", "--json")["replays"] == []
 
 
+def test_list_export_and_replay_choose_the_same_letters_by_the_same_options(home: Home) -> None:
+    """What ``list`` shows for --run, --code, --since and --until is what ``export`` writes and ``replay`` judges."""
+    ready(home, MERGE)
+    home.drop("a.json", [record("a", value="n/a"), record("b", name="")])
+    home.run_once()
+    home.drop("b.json", [record("c", value="n/a")])
+    home.run_once()
+    for chosen, keys in (
+        (("--run", "2"), ["c"]),
+        (("--run", "1", "--code", "missing_name"), ["b"]),
+        (("--code", "invalid_value", "--since", "1h"), ["a", "c"]),
+        (("--until", "2001-01-01"), []),
+        (("--feed", "another"), []),
+    ):
+        listed = home.json("dead-letters", "list", *chosen, "--json")["dead_letters"]
+        assert [one["record_key"] for one in listed] == keys
+        exported = home.call("dead-letters", "export", *chosen).stdout.splitlines()
+        assert [json.loads(line)["key"] for line in exported] == keys
+        assert home.json("dead-letters", "replay", *chosen, "--json")["considered"] == len(keys)
+    ids = [str(one["id"]) for one in home.json("dead-letters", "list", "--json")["dead_letters"]]
+    assert home.json("dead-letters", "replay", *ids[:2], "--json")["considered"] == 2
+    assert home.json("dead-letters", "list", "--resolved", "--json")["dead_letters"] == []
+    assert "resolved by" in home.call("dead-letters", "list", "--all").stdout
+    assert "resolved by" not in home.call("dead-letters", "list").stdout
+
+
+def test_explain_takes_a_run_or_a_file_and_says_when_it_knows_neither(home: Home) -> None:
+    """--run and --file tell the same of one run, a page at a time; what is unknown is named, with exit code 1."""
+    home.drop("sub/a.json", [record("a"), record("b", ts="2026-01-15T09:00:00Z")])
+    home.run_once()
+    of_run = home.json("explain", "--run", "1", "--json")
+    of_file = home.json("explain", "--file", "a.json", "--json")
+    assert [one["record_key"] for one in of_run["records"]] == ["a", "b"]
+    assert (of_file["records"], of_file["runs"]) == (of_run["records"], [of_run["run"]])
+    paged = home.json("explain", "--run", "1", "--limit", "1", "--after", "1", "--json")
+    assert [one["record_key"] for one in paged["records"]] == ["b"]
+    for unknown, said in ((("--run", "0"), "run 0"), (("--file", "x.json"), "a file named x.json")):
+        asked = home.call("explain", *unknown)
+        assert (asked.returncode, asked.stderr.strip()) == (1, f"nothing is known of {said}")
+    assert home.call("explain", "a", "--run", "1").returncode == 2
+
+
 def test_undo_tells_the_commands_that_reload_and_they_do(home: Home) -> None:
     """The command that undo prints brings back the records that had lost to the undone file."""
     ready(home, UNDO)

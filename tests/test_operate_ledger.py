@@ -398,23 +398,24 @@ def test_letters_are_chosen_by_feed_code_run_and_time_and_paged(open_empty: Open
     store = open_empty(one, two)
     first = put(store, one, ("x", 1), rejects=tuple(reject(number, f"k{number}", 1, 5) for number in range(2, 7)))
     put(store, two, ("x", 1), rejects=(replace(reject(2, "y", 1, 5), code="missing_at"),))
-    assert len(letters(store)) == 6
-    assert len(letters(store, feed="one")) == 5
-    assert [letter.record_key for letter in letters(store, code="missing_at")] == ["y"]
-    assert len(letters(store, run=first)) == 5
-    created = letters(store)[0].created
-    assert letters(store, until=created) == []
-    assert len(letters(store, feed="one", since=created)) == 5
-    page = letters(store, limit=4)
-    assert [letter.id for letter in [*page, *letters(store, after=page[-1].id)]] == [one.id for one in letters(store)]
+    assert len(letters(store, Filter())) == 6
+    assert len(letters(store, Filter(feed="one"))) == 5
+    assert [letter.record_key for letter in letters(store, Filter(code="missing_at"))] == ["y"]
+    assert len(letters(store, Filter(run=first))) == 5
+    created = letters(store, Filter())[0].created
+    assert letters(store, Filter(until=created)) == []
+    assert len(letters(store, Filter(feed="one", since=created))) == 5
+    page = letters(store, Filter(), limit=4)
+    rest = letters(store, Filter(), after=page[-1].id)
+    assert [letter.id for letter in [*page, *rest]] == [letter.id for letter in letters(store, Filter())]
     assert [(count.feed, count.code, count.count) for count in count_open(store)] == [
         ("one", "invalid_value", 5),
         ("two", "missing_at", 1),
     ]
     again(store, one)
-    assert letters(store, feed="one") == []
-    assert len(letters(store, feed="one", resolved=True)) == 5
-    assert len(letters(store, resolved=None)) == 6
+    assert letters(store, Filter(feed="one")) == []
+    assert len(letters(store, Filter(feed="one", resolved=True))) == 5
+    assert len(letters(store, Filter(resolved=None))) == 6
 
 
 def test_an_export_is_one_line_a_record_and_says_what_the_record_said(open_empty: OpenEmpty) -> None:
@@ -423,7 +424,7 @@ def test_an_export_is_one_line_a_record_and_says_what_the_record_said(open_empty
     store = open_empty(feed)
     awkward = reject(2, 'line\nbreak "q" ü', 1, "n/a")
     put(store, feed, ("x", 1), rejects=(awkward,))
-    [letter] = letters(store)
+    [letter] = letters(store, Filter())
     line = export_line(letter, feed)
     assert "\n" not in line
     assert json.loads(line) == json.loads(awkward.raw)

@@ -55,6 +55,11 @@ def explain(
     settings = settings_of(context)
     if key is not None:
         return _explain_key(settings, key, feed, as_json=as_json)
+    return _explain_runs(settings, file_name or "" if run_id is None else run_id, limit, after, as_json=as_json)
+
+
+def _explain_runs(settings: Settings, what: int | str, limit: int, after: int, *, as_json: bool) -> int:
+    """Explain a run by its number, or a file by its name."""
     from inboxd.operate.explain import (  # noqa: PLC0415 - `--help` needs no database
         FileExplanation,
         RunExplanation,
@@ -64,13 +69,13 @@ def explain(
 
     with reading_store(settings) as store:
         found: RunExplanation | FileExplanation | None
-        if run_id is not None:
-            found = explain_run(store, settings.feeds, run_id, limit, after)
+        if isinstance(what, int):
+            found = explain_run(store, settings.feeds, what, limit, after)
         else:
-            found = explain_file(store, settings.feeds, file_name or "", limit, after)
+            found = explain_file(store, settings.feeds, what, limit, after)
     if found is None:
-        what = f"run {run_id}" if run_id is not None else f"a file named {shown(file_name)}"
-        click.echo(f"nothing is known of {what}", err=True)
+        named = f"run {what}" if isinstance(what, int) else f"a file named {shown(what)}"
+        click.echo(f"nothing is known of {named}", err=True)
         return EXIT_FAILED
     if as_json:
         print_json(found)

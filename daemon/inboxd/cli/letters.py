@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import replace
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -20,12 +21,21 @@ from inboxd.clock import SystemClock
 
 if TYPE_CHECKING:
     from inboxd.model import Feed
-    from inboxd.operate.letters import Filter
+    from inboxd.operate.letters import Filter, Letter
     from inboxd.operate.replay import Replay
 
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that choose letters."""
+    """Give a command the options that choose letters; it takes them as one ``Filter`` named ``wanted``."""
+
+    @wraps(command)
+    def choosing(
+        *, feed: str | None, code: str | None, run: int | None, since: str | None, until: str | None, **others: object
+    ) -> None:
+        from inboxd.operate.letters import Filter  # noqa: PLC0415 - `--help` needs no database
+
+        command(wanted=Filter(feed, code, run, since, until), **others)
+
     for option in (
         click.option("--until", type=Moment(), help="Only letters written before this moment."),
         click.option("--since", type=Moment(), help="Only letters from this moment on, or of the last 24h, 7d, …"),
@@ -33,8 +43,8 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--code", help="Only letters with this error code."),
         click.option("--feed", help="Only letters of this feed."),
     ):
-        command = option(command)
-    return command
+        choosing = option(choosing)
+    return choosing
 
 
 @click.group("dead-letters")
@@ -50,19 +60,8 @@ def letters() -> None:
 @click.option("--after", type=click.IntRange(0), default=0, help="Only letters with an id above this: the next page.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def list_letters(  # noqa: PLR0913 - each is one way to choose
-    context: click.Context,
-    feed: str | None,
-    code: str | None,
-    run: int | None,
-    since: str | None,
-    until: str | None,
-    limit: int,
-    after: int,
-    *,
-    resolved: bool,
-    everything: bool,
-    as_json: bool,
+def list_letters(
+    context: click.Context, wanted: Filter, limit: int, after: int, *, resolved: bool, everything: bool, as_json: bool
 ) -> None:
     """List the refused records, oldest first: where they came from and what is wrong with them.
 
@@ -71,64 +70,47 @@ def list_letters(  # noqa: PLR0913 - each is one way to choose
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     from inboxd.operate.letters import letters as ask  # noqa: PLC0415 - `--help` needs no database
 
-    state = None if everything else resolved
+    wanted = replace(wanted, resolved=None if everything else resolved)
     with store_if_there(settings_of(context)) as store:
-        found = (
-            []
-            if store is None
-            else ask(
-                store,
-                feed=feed,
-                code=code,
-                run=run,
-                since=since,
-                until=until,
-                resolved=state,
-                limit=limit,
-                after=after,
-            )
-        )
+        found = [] if store is None else ask(store, wanted, limit=limit, after=after)
     if as_json:
         print_json({"dead_letters": found})
         return
-    numbers = [Column(name, number=True) for name in ("letter", "run", "record")]
-    rows = [
-        (one.id, one.run_id, one.record_no, one.feed, one.record_key, one.code, one.detail, short_time(one.created))
-        + ((one.resolved_by or "",) if state is not False else ())
-        for one in found
-    ]
-    columns = [*numbers, Column("feed"), Column("key"), Column("code"), Column("detail"), Column("created")]
-    print_table(columns if state is False else [*columns, Column("resolved by", number=True)], rows)
+    _print_letters(found, with_resolver=wanted.resolved is not False)
     if not found:
         click.echo("no dead letters")
     elif len(found) == limit:
         click.echo(f"… more: --after {found[-1].id}")
 
 
+def _print_letters(found: Sequence[Letter], *, with_resolver: bool) -> None:
+    numbers = [Column(name, number=True) for name in ("letter", "run", "record")]
+    columns = [*numbers, Column("feed"), Column("key"), Column("code"), Column("detail"), Column("created")]
+    rows: list[tuple[object, ...]] = [
+        (one.id, one.run_id, one.record_no, one.feed, one.record_key, one.code, one.detail, short_time(one.created))
+        for one in found
+    ]
+    if with_resolver:
+        columns.append(Column("resolved by", number=True))
+        rows = [(*row, one.resolved_by or "") for row, one in zip(rows, found, strict=True)]
+    print_table(columns, rows)
+
+
 @letters.command()
 @_filters
 @click.option("--output", type=click.Path(path_type=Path), help="Write to this file, whole or not at all.")
 @click.pass_context
-def export(
-    context: click.Context,
-    feed: str | None,
-    code: str | None,
-    run: int | None,
-    since: str | None,
-    until: str | None,
-    output: Path | None,
-) -> None:
+def export(context: click.Context, wanted: Filter, output: Path | None) -> None:
     """Write the open dead letters as NDJSON, one record a line, ready to be mended and dropped into the inbox.
 
     \b
     Example:  inboxd dead-letters export --feed orders --output mended.ndjson
               sed -i 's/"n\\/a"/null/' mended.ndjson && mv mended.ndjson inbox/orders/
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate.letters import Filter, all_letters, export_line  # noqa: PLC0415 - `--help` needs no database
+    from inboxd.operate.letters import all_letters, export_line  # noqa: PLC0415 - `--help` needs no database
 
     settings = settings_of(context)
     feeds = {one.name: one for one in settings.feeds}
-    wanted = Filter(feed, code, run, since, until)
     count = 0
     with reading_store(settings) as store, _written(output) as out:
         for page in all_letters(store, wanted):
@@ -159,17 +141,7 @@ def _written(path: Path | None) -> Iterator[TextIO]:
 @_filters
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def replay(
-    context: click.Context,
-    ids: tuple[int, ...],
-    feed: str | None,
-    code: str | None,
-    run: int | None,
-    since: str | None,
-    until: str | None,
-    *,
-    as_json: bool,
-) -> None:
+def replay(context: click.Context, ids: tuple[int, ...], wanted: Filter, *, as_json: bool) -> None:
     """Judge open dead letters again by today's config, and load those that pass, in one transaction a feed.
 
     The watermark does not skip them; a row that is newer stays. A letter that fails again stays, with its new code.
@@ -178,10 +150,7 @@ def replay(
     Example:  inboxd dead-letters replay --feed orders --code unexpected_field
               inboxd dead-letters replay 17 18
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate.letters import Filter  # noqa: PLC0415 - `--help` needs no database
-
-    settings = settings_of(context)
-    done = _replay(context, settings.feeds, Filter(feed, code, run, since, until, ids=ids))
+    done = _replay(context, settings_of(context).feeds, replace(wanted, ids=ids))
     if as_json:
         print_json({"replays": done, **_sums(done)})
         return

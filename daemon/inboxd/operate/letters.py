@@ -57,20 +57,8 @@ class CodeCount:
     count: int
 
 
-def letters(  # noqa: PLR0913 - each is one way to choose
-    store: Store,
-    *,
-    feed: str | None = None,
-    code: str | None = None,
-    run: int | None = None,
-    since: str | None = None,
-    until: str | None = None,
-    resolved: bool | None = False,
-    limit: int = 100,
-    after: int = 0,
-) -> list[Letter]:
-    """Return dead letters, oldest first, those with an id above ``after``: the last one's id leads to the next page."""
-    wanted = Filter(feed, code, run, since, until, resolved)
+def letters(store: Store, wanted: Filter, *, limit: int = 100, after: int = 0) -> list[Letter]:
+    """Return letters, oldest first, those with an id above ``after``: the last one's id leads to the next page."""
     with store.reading() as connection:
         return _page(connection, wanted, limit, after)
 
