@@ -96,10 +96,10 @@ class Bench:
             os.utime(path, (mtime, mtime))
         return path
 
-    def survey(self, after: float = 0.0, *, full: bool = False) -> Survey:
+    def survey(self, after: float = 0.0) -> Survey:
         """Look at the inbox, ``after`` so many seconds."""
         self.clock.forward(after)
-        return self.inbox.survey(full=full)
+        return self.inbox.survey()
 
     def ready(self, after: float = 0.0) -> list[str]:
         """Return the names of the files that may be taken, ``after`` so many seconds."""

@@ -69,8 +69,8 @@ def test_a_socket_in_the_abstract_namespace_is_reached() -> None:
     """``@name`` is a socket without a path, as in ``systemd-notify`` under some container managers."""
     name = f"inboxd-test-{os.getpid()}"
     with manager_at(f"\0{name}") as manager:
-        assert Notifier(f"@{name}").stopping("bye")
-        assert manager.recv(4096) == b"STOPPING=1\nSTATUS=bye"
+        assert Notifier(f"@{name}").status("bye")
+        assert manager.recv(4096) == b"STATUS=bye"
 
 
 def test_a_status_cannot_smuggle_in_another_assignment(tmp_path: Path) -> None:

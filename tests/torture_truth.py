@@ -37,8 +37,6 @@ ts = { type = "timestamp" }
 [feeds.events]
 late = "skip"
 """
-LABELS = {"events": "timestamp", "orders": "ts"}
-"""What the cursor is called in the error codes of each feed."""
 
 Document = dict[str, Any]  # Any: whatever a record holds
 Lines = Counter[tuple[object, ...]]

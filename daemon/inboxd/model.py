@@ -114,7 +114,6 @@ class Outcome(StrEnum):
     LOADED = "loaded"
     DUPLICATE = "duplicate"
     FAILED = "failed"
-    DEFERRED = "deferred"
 
 
 @dataclass(frozen=True, slots=True)

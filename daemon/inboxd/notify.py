@@ -86,9 +86,9 @@ class Notifier:
         """Say that a new configuration is being read; ``ready()`` ends it. ``Type=notify-reload`` wants the time."""
         return self.send("RELOADING=1", f"MONOTONIC_USEC={int(now * 1_000_000)}", wait_s=SEND_TIMEOUT_S)
 
-    def stopping(self, status: str = "stopping") -> bool:
+    def stopping(self) -> bool:
         """Say that an orderly stop has begun."""
-        return self.send("STOPPING=1", f"STATUS={_one_line(status)}", wait_s=SEND_TIMEOUT_S)
+        return self.send("STOPPING=1", "STATUS=stopping", wait_s=SEND_TIMEOUT_S)
 
     def need_time(self, seconds: float) -> bool:
         """Ask for that much longer, from now, to start: a migration may outlast ``TimeoutStartSec=``."""

@@ -50,7 +50,6 @@ class DaemonState(msgspec.Struct, frozen=True):
     files_ignored: int = 0
     deferred: list[Waiting] = []
     unsettled: list[Waiting] = []
-    ignored: list[Waiting] = []
 
 
 @dataclass(slots=True)

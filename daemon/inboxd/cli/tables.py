@@ -55,9 +55,9 @@ def shown(value: object) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
-def cut(text: str, width: int = WIDEST) -> str:
-    """Return at most ``width`` characters."""
-    return text if len(text) <= width else text[: width - 1] + "…"
+def cut(text: str) -> str:
+    """Return at most ``WIDEST`` characters."""
+    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> None:

@@ -161,11 +161,11 @@ def forget(claim: Claim) -> None:
     remove_empty(os.path.dirname(claim.path), claim.folder)
 
 
-def unsaid(root: str, *, older_than_s: float = 0.0, ours: Callable[[str], bool] = lambda _id: True) -> Iterator[str]:
+def unsaid(root: str, *, ours: Callable[[str], bool] = lambda _id: True) -> Iterator[str]:
     """Yield the ids of claims whose folder is empty, and remove it: their file was moved, or never came.
 
     A crash came after the move and before the verdict was said. On a shared inbox another daemon may be just there:
-    ``older_than_s`` leaves its folders alone, and so does ``ours`` where it tells whose a claim is.
+    ``ours`` leaves its folders alone, and raises ``FileNotFoundError`` for one that is gone by now.
     """
     folder = f"{root}/{CLAIMED}"
     try:
@@ -177,8 +177,7 @@ def unsaid(root: str, *, older_than_s: float = 0.0, ours: Callable[[str], bool] 
     for claim_id in ids:
         place = f"{folder}/{claim_id}"
         with contextlib.suppress(FileNotFoundError):
-            young = time.time() - os.stat(place).st_mtime < older_than_s
-            if not young and not any(names for _, _, names in os.walk(place)) and ours(claim_id):
+            if not any(names for _, _, names in os.walk(place)) and ours(claim_id):
                 yield claim_id
                 for below, _, _ in os.walk(place, topdown=False):
                     remove_empty(below, below)

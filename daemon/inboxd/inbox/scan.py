@@ -233,11 +233,11 @@ class Inbox:
         self._settling.begin()
         self._settling.doubt(name)
 
-    def survey(self, *, full: bool = False, without: Collection[str] = ()) -> Survey:
+    def survey(self, *, without: Collection[str] = ()) -> Survey:
         """Look what is there. Files of the feeds ``without`` are counted, but not offered.
 
-        Everything is looked at if that is cheap or due, or asked for with ``full``; else only what was hinted at since,
-        and what was settling. Raises ``WorldFault`` if the inbox cannot be listed.
+        Everything is looked at if that is cheap or due, or asked for with a hint to rescan; else only what was hinted
+        at since, and what was settling. Raises ``WorldFault`` if the inbox cannot be listed.
         """
         with self._lock:
             new, self._hints = self._hints, {}
@@ -248,7 +248,7 @@ class Inbox:
         without = {*without, *self._stuck}
         gathered = _Pass(self._limit)
         try:
-            everything = full or rescan or self._more or len(self._settling) > FOLLOWED or self._full_is_due()
+            everything = rescan or self._more or len(self._settling) > FOLLOWED or self._full_is_due()
             look = self._look_at_everything if everything else self._look_at_some
             look(gathered, hints, without)
         except OSError as error:
