@@ -297,7 +297,8 @@ def mend(store: Store, *, now: datetime) -> Mended:
         runs.started_at < stamp(now - FORGOTTEN_AFTER),
     )
     values = {"status": RunStatus.FAILURE.value, "error_code": "interrupted", "finished_at": stamp(now)}
-    started = sa.case((runs.started_at > stamp(now), stamp(now)), else_=runs.started_at)
+    today = sa.literal(stamp(now), runs.started_at.type)
+    started = sa.case((runs.started_at > today, today), else_=runs.started_at)
     ahead = sa.update(etl_runs).where(_ended_after(now)).values(started_at=started, finished_at=stamp(now))
     with store.writing() as connection:
         return Mended(

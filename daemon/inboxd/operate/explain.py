@@ -223,8 +223,10 @@ def _look_back(
     """
     runs, records = etl_runs.c, lineage_records.c
     until = time.monotonic() + look.patience_s
-    newest = connection.execute(sa.select(sa.func.max(runs.id))).scalar() or 0
-    last, number = look.before or (int(newest), None)
+    newest = int(connection.execute(sa.select(sa.func.max(runs.id))).scalar() or 0)
+    last, number = look.before or (newest, None)
+    if last > newest:
+        last, number = newest, None
     if number == 0:  # nothing of that run
         last, number = last - 1, None
     found: list[Touch] = []
@@ -232,7 +234,9 @@ def _look_back(
         where = [runs.id > last - BLOCK, runs.id <= last]
         if number is not None:
             where.append(sa.or_(runs.id < last, records.record_no < number))
-        found = _touches_of_key(connection, key, feed, *where, limit=limit + CONTEXT) + found
+        block = _touches_of_key(connection, key, feed, *where, limit=limit + CONTEXT)
+        # By run, as the place to go on is: a run that waited, or another host's, is committed after later ones.
+        found = sorted(block, key=lambda touch: (touch.run_id, touch.record_no)) + found
         if len(found) > limit:
             oldest = found[-limit]
             return found[-limit:], found[:-limit], (oldest.run_id, oldest.record_no)
