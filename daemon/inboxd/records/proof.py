@@ -83,6 +83,9 @@ def nothing_else(shapes: Shapes, window: Window) -> bool:
     records = len(window.numbers)
     quotes = 2 * records * shapes.inner
     for column in window.columns:
+        if not column.strays and not column.check.wants_source:
+            quotes += (4 if str in column.check.types else 2) * records
+            continue
         strays = column.stray_types()
         if strays[list] or strays[dict]:
             return False

@@ -68,10 +68,8 @@ class _Source:
         self._head = head
 
     def read(self, n: int, /) -> bytes:
-        if self._head:
-            taken, self._head = self._head[:n], self._head[n:]
-            return taken
-        return self._stream.read(n)
+        head, self._head = self._head[:n], self._head[n:]
+        return head + self._stream.read(n - len(head)) if len(head) < n else head
 
 
 class _Gzip:
