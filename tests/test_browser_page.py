@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 import pytest
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from page_daemon import PageDaemon, page_daemon
-
-pytest.importorskip("playwright", reason="needs playwright: pip install playwright")
-
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("browser")]
 

@@ -16,6 +16,7 @@ import pytest
 from daemons import Home, eventually, record
 from faults import QUICK, fill, is_whole, loaded_once, mount, rss_kib, small_disk, umount
 from folders import NOBODY, public_folder
+from requirements import missing
 
 LIMITS = Path("/proc/sys/fs/inotify")
 BURST = 1_500
@@ -117,7 +118,7 @@ def _of_nobody() -> Iterator[Home]:
     with public_folder() as folder, Home(folder / "home", QUICK) as home:
         home.command = (*powerless, *home.command)
         if home.call("--version").returncode:
-            pytest.skip("needs a Python that other users may run")
+            missing("a Python that other users may run")
         for path in (home.path, home.inbox):
             os.chown(path, NOBODY, NOBODY)
         yield home
@@ -251,7 +252,7 @@ def limit(name: str, value: int) -> Iterator[None]:
     try:
         setting.write_text(str(value), "ascii")
     except OSError:
-        pytest.skip(f"needs the right to set fs.inotify.{name}")
+        missing(f"the right to set fs.inotify.{name}")
     try:
         yield
     finally:

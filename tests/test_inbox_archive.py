@@ -14,12 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from faults import mount, small_disk
 from folders import Bench, public_folder, without_privilege
 from inboxd.errors import Interrupted, WorldFault
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.claim import Claim, claims, forget, new_claim_id, release, unsaid
 from inboxd.inbox.names import NAME_MAX, SUFFIXES, marked, report_name
 from inboxd.model import Counts
+from requirements import missing
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def far_archive(tmp_path: Path) -> Iterator[Archive]:
     """Return an archive on another filesystem than the inbox."""
     memory = Path("/dev/shm")  # noqa: S108 - the one place where Linux has another filesystem without root
     if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev or not os.access(memory, os.W_OK):
-        pytest.skip("needs a filesystem at /dev/shm that is not the one of the temporary folder")
+        missing("a filesystem at /dev/shm that is not the one of the temporary folder")
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         yield Archive(Path(folder) / "processed", Path(folder) / "failed")
 
@@ -284,14 +286,7 @@ def test_a_full_disk_is_the_worlds_fault_and_costs_nothing(
 ) -> None:
     """The file stays claimed and whole until there is room, and then it is moved."""
     require_root()
-    small = tmp_path / "small"
-    small.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(small)], check=False, capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"needs the right to mount a tmpfs: {done.stderr.strip()}")
-    try:
+    with small_disk(tmp_path / "small", "64k") as small:
         archive = Archive(small / "processed", small / "failed")
         content = os.urandom(100_000)
         claim = bench.claim("a.json", content)
@@ -300,15 +295,13 @@ def test_a_full_disk_is_the_worlds_fault_and_costs_nothing(
         assert caught.value.code == "disk_full"
         assert str(archive.processed) in caught.value.hint
         assert Path(claim.path).read_bytes() == content
-        subprocess.run(["mount", "-o", "remount,size=1m", str(small)], check=True)
+        mount("-o", "remount,size=1m", small)
         archive.put(claim, archive.processed, 1)
         assert files(archive.processed) == {"a.json": content}
-        subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+        mount("-o", "remount,ro", small)
         with pytest.raises(WorldFault) as caught:
             archive.put(bench.claim("b.json"), archive.processed, 1)
         assert caught.value.code == "read_only"
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
 
 
 @pytest.mark.root

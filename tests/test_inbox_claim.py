@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from faults import small_disk
 from folders import NOBODY, Bench, other_process, public_folder, read_all, without_privilege
 from inboxd.errors import FileFault, WorldFault
 from inboxd.inbox.claim import Claim, Source, claims, forget, new_claim_id, release, take, unsaid
@@ -177,21 +178,13 @@ def test_a_folder_of_the_inbox_on_another_filesystem_is_not_movable(
 ) -> None:
     """A mount inside the inbox is said to be one."""
     require_root()
-    (bench.root / "mounted").mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "none", str(bench.root / "mounted")], check=False, capture_output=True, text=True
-    )
-    if done.returncode:
-        pytest.skip(f"needs the right to mount a tmpfs: {done.stderr.strip()}")
-    try:
+    with small_disk(bench.root / "mounted"):
         found = candidate(bench, "mounted/a.json")
         with pytest.raises(WorldFault) as caught:
             take(str(bench.root), found, "id")
         assert caught.value.code == "not_movable"
         assert "another filesystem" in caught.value.hint
         assert below(bench.root / ".claimed") == []
-    finally:
-        subprocess.run(["umount", str(bench.root / "mounted")], check=True)
 
 
 def test_an_inbox_that_is_gone_is_not_made_anew_by_a_claim(bench: Bench) -> None:

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from faults import mount
 from folders import NOBODY, Bench, public_folder, read_all, until, watching
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.claim import new_claim_id, take
 from inboxd.inbox.mounts import filesystem_of, is_remote
 from inboxd.inbox.settle import Kind
 from inboxd.inbox.watch import Watch
+from requirements import missing
 
 
 @pytest.fixture
@@ -229,25 +231,18 @@ def test_an_unmounted_inbox_is_noticed_and_watched_when_it_is_mounted_again(
 ) -> None:
     """The watch does not hold the filesystem busy, and does not mistake the mount point for the inbox."""
     require_root()
-    mount(bench.root)
+    mount("-t", "tmpfs", "none", bench.root)
     try:
         with watching(bench) as watched:
             subprocess.run(["umount", str(bench.root)], check=True)
             watched.until(lambda: watched.wakes)
             assert watched.events() == ["inbox_lost", "inbox_restored"]
-            mount(bench.root)
+            mount("-t", "tmpfs", "none", bench.root)
             assert watched.events() == ["inbox_lost", "inbox_restored"]
             (bench.root / "a.json").write_bytes(b"[]")
             watched.until(lambda: ("a.json", Kind.CLOSED) in watched.hints)
     finally:
         subprocess.run(["umount", str(bench.root)], check=True)
-
-
-def mount(place: Path) -> None:
-    """Mount a filesystem in memory, or skip where that is not allowed even to root (a container)."""
-    done = subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], check=False, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"needs the right to mount a tmpfs: {done.stderr.strip()}")
 
 
 @pytest.mark.root
@@ -384,7 +379,7 @@ def check_with_limit(bench: Bench, require_tool: Callable[[str, str], str], limi
         timeout=60,
     )
     if "unshare failed" in done.stderr:
-        pytest.skip(f"needs user namespaces: {done.stderr.strip()}")
+        missing(f"user namespaces: {done.stderr.strip()}")
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-
-pytest.importorskip("prometheus_client", reason="needs the extra web: pip install 'inboxd[web]'")
-
 from prometheus_client.parser import text_string_to_metric_families
 
 from inboxd.metrics import Metrics, Standing

@@ -13,6 +13,10 @@ import requirements
 
 TESTS: Final = Path(__file__).parent
 CI: Final = TESTS.parent / ".ci" / "run"
+MAY_SKIP: Final = {
+    "requirements.py": "the one place",
+    "test_bench.py": "what inboxd is measured against is installed by `make bench-peers`, and not for the tests",
+}
 ALWAYS_THERE: Final = frozenset({"util-linux"})
 """Packages that every Linux has: nobody need install them."""
 
@@ -39,6 +43,13 @@ def installed_by_ci() -> dict[str, str]:
 def test_ci_installs_every_tool_that_a_test_asks_for(tool: str, package: str) -> None:
     """A fresh machine passes: what a test needs is there, by the package that the test names."""
     assert package in ALWAYS_THERE or installed_by_ci().get(tool) == package
+
+
+def test_nothing_else_is_skipped_where_everything_must_be_tested() -> None:
+    """What a test cannot do without is asked for by ``missing``, so that CI hides no skip."""
+    skips = re.compile(r"pytest\.(?:skip|importorskip|mark\.skip|mark\.skipif)\(")
+    found = {path.name for path in TESTS.glob("*.py") if skips.search(path.read_text(encoding="utf-8"))}
+    assert found == set(MAY_SKIP)
 
 
 def test_what_is_missing_fails_in_ci_and_is_skipped_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

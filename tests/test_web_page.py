@@ -16,12 +16,9 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from page_daemon import PageDaemon, environment, page_daemon, until
-
-pytest.importorskip("uvicorn", reason="needs the extra web: pip install 'inboxd[web]'")
-
-from prometheus_client.parser import text_string_to_metric_families
 
 pytestmark = [pytest.mark.xdist_group("web")]
 

@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-
-pytest.importorskip("uvicorn", reason="needs the extra web: pip install 'inboxd[web]'")
-
 import sqlalchemy as sa
 
 from inboxd.clock import stamp

@@ -19,10 +19,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from page_daemon import until
-
-pytest.importorskip("uvicorn", reason="needs the extra web: pip install 'inboxd[web]'")
-
 from inboxd.attempts import Folders
 from inboxd.clock import stamp
 from inboxd.config import Settings, load_settings
@@ -37,6 +33,7 @@ from inboxd.web import live, protocol, reader, serve
 from inboxd.web.address import Address, AddressError, host_of
 from inboxd.web.guard import Pace
 from inboxd.web.views import Overview, overview
+from page_daemon import until
 
 
 @dataclass(slots=True)
