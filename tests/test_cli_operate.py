@@ -304,6 +304,23 @@ def test_explain_takes_a_run_or_a_file_and_says_when_it_knows_neither(home: Home
     assert home.call("explain", "a", "--run", "1").returncode == 2
 
 
+def test_a_feed_that_is_none_is_named_with_those_there_are(home: Home) -> None:
+    """A mistyped feed is a usage error that lists the config's feeds, whichever command it was given to."""
+    home.drop("a.json", [record("a", ts="2026-01-15T09:00:00Z")])
+    home.run_once()
+    file = str(home.processed / "a.json")
+    for command in (
+        ("load", file, "--feed", "nope"),
+        ("check", file, "--feed", "nope"),
+        ("explain", "a", "--feed", "nope"),
+        ("watermark", "set", "nope", "2026-01-15"),
+        ("watermark", "reset", "nope"),
+    ):
+        asked = home.call(*command)
+        assert asked.returncode == 2
+        assert "there is no feed 'nope'; the config has: events" in asked.stderr
+
+
 def test_undo_tells_the_commands_that_reload_and_they_do(home: Home) -> None:
     """The command that undo prints brings back the records that had lost to the undone file."""
     ready(home, UNDO)

@@ -15,7 +15,7 @@ import msgspec
 
 from inboxd.config import Settings, load_settings
 from inboxd.errors import EXIT_NOPERM, OperatorFault
-from inboxd.model import printable
+from inboxd.model import Feed, printable
 
 if TYPE_CHECKING:
     from inboxd.store.base import Store
@@ -26,6 +26,15 @@ def settings_of(context: click.Context, *, database_url: str | None = None) -> S
     config_file: Path | None = context.find_root().obj
     options = {} if database_url is None else {"database.url": database_url}
     return load_settings(config_file, os.environ, Path.cwd(), options)
+
+
+def feed_named(settings: Settings, name: str) -> Feed:
+    """Return the feed that an option or argument names; raises ``click.UsageError`` where the config has none."""
+    for feed in settings.feeds:
+        if feed.name == name:
+            return feed
+    msg = f"there is no feed {name!r}; the config has: {', '.join(feed.name for feed in settings.feeds)}"
+    raise click.UsageError(msg)
 
 
 @contextmanager

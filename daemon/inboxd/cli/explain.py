@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from inboxd.cli.context import print_json, reading_store, settings_of
+from inboxd.cli.context import feed_named, print_json, reading_store, settings_of
 from inboxd.cli.tables import Column, heading, print_pairs, print_table, short_time, shown
 from inboxd.errors import EXIT_FAILED
 
@@ -87,10 +87,8 @@ def _explain_runs(settings: Settings, what: int | str, limit: int, after: int, *
 def _explain_key(settings: Settings, key: str, feed: str | None, *, as_json: bool) -> int:
     from inboxd.operate.explain import explain as ask  # noqa: PLC0415 - `--help` needs no database
 
-    known = [one.name for one in settings.feeds]
-    if feed is not None and feed not in known:
-        msg = f"there is no feed {feed!r}; the config has: {', '.join(known)}"
-        raise click.UsageError(msg)
+    if feed is not None:
+        feed_named(settings, feed)
     with reading_store(settings) as store:
         found = ask(store, settings.feeds, key, feed=feed)
     if as_json:

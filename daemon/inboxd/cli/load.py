@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from inboxd.cli.context import checking_store, print_json, settings_of, write_json, writing_store
+from inboxd.cli.context import checking_store, feed_named, print_json, settings_of, write_json, writing_store
 from inboxd.cli.progress import Progress, progress_over
 from inboxd.clock import SystemClock
 from inboxd.config import Settings, match_feed
@@ -113,12 +113,7 @@ def _pipeline(settings: Settings, store: Store) -> Pipeline:
 def _feed_for(settings: Settings, name: str, feed_name: str | None) -> Feed:
     """Return the feed of a file: as named, or matched by its path in the inbox, or by its bare name."""
     if feed_name is not None:
-        for feed in settings.feeds:
-            if feed.name == feed_name:
-                return feed
-        known = ", ".join(feed.name for feed in settings.feeds)
-        msg = f"there is no feed {feed_name!r}; the config has: {known}"
-        raise click.UsageError(msg)
+        return feed_named(settings, feed_name)
     path = Path(os.path.abspath(name))  # noqa: PTH100 - Path.resolve would follow a symlink out of the inbox
     inside = path.is_relative_to(settings.inbox.path)
     found = match_feed(settings.feeds, str(path.relative_to(settings.inbox.path)) if inside else path.name)

@@ -8,10 +8,11 @@ import click
 
 from inboxd.cli.context import print_json, settings_of
 from inboxd.cli.opening import store_or_reason
-from inboxd.cli.tables import Column, heading, print_pairs, print_table, shown, size, span, sparkline
+from inboxd.cli.tables import Column, heading, print_pairs, print_table, shown, sparkline
 from inboxd.cli.tables import print_runs as print_run_table
 from inboxd.clock import SystemClock, moment
 from inboxd.errors import EXIT_UNAVAILABLE
+from inboxd.words import lag, size, span
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -74,8 +75,8 @@ def _print(found: Status) -> None:
     if found.watermarks:
         heading("watermarks")
         columns = [Column("feed"), Column("up to"), Column("behind by"), Column("run", number=True)]
-        lags = ((mark, "" if mark.lag_s is None else span(mark.lag_s)) for mark in found.watermarks)
-        print_table(columns, [(mark.feed, mark.value or "none yet", lag, mark.run_id) for mark, lag in lags])
+        lags = ((mark, "" if mark.lag_s is None else lag(mark.lag_s)) for mark in found.watermarks)
+        print_table(columns, [(mark.feed, mark.value or "none yet", behind, mark.run_id) for mark, behind in lags])
     if found.dead_letters:
         heading("dead letters, not resolved")
         columns = [Column("feed"), Column("code"), Column("letters", number=True)]

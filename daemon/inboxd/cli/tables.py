@@ -32,9 +32,6 @@ STYLES: Final = {
     "warning": "yellow",
 }
 """How rich colours a cell that says one of these."""
-_UNITS: Final = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
-_STEPS: Final = ("", "k", "M", "G", "T")
-_BINARY: Final = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,24 +172,6 @@ def sparkline(values: Sequence[float]) -> str:
     if top <= 0:
         return " " * len(values)
     return "".join(SPARKS[0 if value <= 0 else max(1, round(value / top * (len(SPARKS) - 1)))] for value in values)
-
-
-def span(seconds: float) -> str:
-    """Return a length of time in its largest fitting unit."""
-    for size, unit in _UNITS:
-        if abs(seconds) >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
-
-
-def size(count: int) -> str:
-    """Return a number of bytes as people write it."""
-    value = float(count)
-    for step in _STEPS:
-        if value < _BINARY or step == _STEPS[-1]:
-            return f"{count} B" if not step else f"{value:.1f} {step}iB"
-        value /= _BINARY
-    raise AssertionError(count)
 
 
 def short_time(stamped: str | None) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import click
 
-from inboxd.cli.context import print_json, settings_of, writing_store
+from inboxd.cli.context import feed_named, print_json, settings_of, writing_store
 from inboxd.cli.opening import store_if_there
 from inboxd.clock import SystemClock, stamp
-from inboxd.config import Settings
 from inboxd.config.literals import literal
 from inboxd.model import Cursor, Feed, FieldType
 
@@ -59,7 +58,7 @@ def set_to(context: click.Context, feed_name: str, value: str) -> None:
     Example:  inboxd watermark set events 2026-01-15T00:00:00Z
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     settings = settings_of(context)
-    feed = _feed(settings, feed_name)
+    feed = feed_named(settings, feed_name)
     try:
         canonical = _cursor(feed, value)
     except ValueError as error:
@@ -80,19 +79,10 @@ def reset(context: click.Context, feed_name: str) -> None:
     Example:  inboxd watermark reset events
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     settings = settings_of(context)
-    feed = _feed(settings, feed_name)
+    feed = feed_named(settings, feed_name)
     with writing_store(settings) as store:
         store.set_watermark(feed, None, stamp(SystemClock().now()))
     click.echo(f"{feed.name}: none")
-
-
-def _feed(settings: Settings, name: str) -> Feed:
-    for feed in settings.feeds:
-        if feed.name == name:
-            return feed
-    known = ", ".join(feed.name for feed in settings.feeds)
-    msg = f"there is no feed {name!r}; the config has: {known}"
-    raise click.UsageError(msg)
 
 
 def _cursor(feed: Feed, text: str) -> Cursor:

@@ -13,7 +13,7 @@ from typing import Final
 
 from markupsafe import Markup, escape
 
-from inboxd.web.words import short
+from inboxd.words import short
 
 WIDTH: Final = 360
 HEIGHT: Final = 140

@@ -13,10 +13,10 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from inboxd import __version__
+from inboxd import __version__, words
 from inboxd.model import RunStatus
 from inboxd.store.base import RunRow
-from inboxd.web import charts, words
+from inboxd.web import charts
 from inboxd.web.views import Overview, Window, bucket_label, since
 
 TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -133,6 +133,7 @@ class Renderer:
         self._environment.filters.update(
             number=words.number,
             span=words.span,
+            lag=words.lag,
             rough=words.rough,
             brief=words.brief,
             ms=words.milliseconds,

@@ -1,4 +1,4 @@
-"""How numbers, spans and moments are written for people: short, and never rounded to something untrue."""
+"""How numbers, spans and moments are written for people, on the page and by commands: short, never untrue."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ HOUR: Final = 3_600
 DAY: Final = 86_400
 LONG: Final = 10_000_000
 UNMISTAKABLE: Final = 18 * HOUR
+FOUR_DIGITS: Final = 999.5
+"""From here on three digits would be written ``1e+03``."""
 _PASSWORD: Final = re.compile(r"://[^\s/]*@|\b(?:ssl)?password=\S+", re.IGNORECASE)
 _PATH: Final = re.compile(r"(?<![\w./-])(?:/[^\s/'\":;,()]+)+/(?=[^\s/])")
 
@@ -27,8 +29,13 @@ def short(value: float) -> str:
     """Return a number in at most five characters, for the axis of a chart: ``1.2k``, ``3M``."""
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"
+            return f"{_three(value / size)}{unit}"
+    return _three(value)
+
+
+def _three(value: float) -> str:
+    """Return a number with three digits, or its four digits before the point: never with an exponent."""
+    return f"{value:.3g}" if value < FOUR_DIGITS else f"{value:.0f}"
 
 
 def span(seconds: float) -> str:
@@ -41,6 +48,11 @@ def span(seconds: float) -> str:
     if whole < DAY:
         return _two(whole, HOUR, "h", MINUTE, "min")
     return _two(whole, DAY, "d", HOUR, "h")
+
+
+def lag(seconds: float) -> str:
+    """Return how far something is behind the clock, as a span; or ahead of it."""
+    return span(seconds) if seconds > -1 else f"ahead by {span(-seconds)}"
 
 
 def rough(seconds: float) -> str:
@@ -73,7 +85,7 @@ def size(value: int) -> str:
     amount = float(value)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if amount < 1024:  # noqa: PLR2004 - the next unit
-            return f"{amount:.3g} {unit}" if unit != "B" else f"{value} B"
+            return f"{_three(amount)} {unit}" if unit != "B" else f"{value} B"
         amount /= 1024
     return f"{amount:.3g} TiB"
 
