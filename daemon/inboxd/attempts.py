@@ -13,7 +13,7 @@ from inboxd.errors import RUN_TAKEN, DatabaseFault, FileFault, Interrupted, Worl
 from inboxd.held import Held, HeldFiles, pause_after
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.claim import CLAIMED, Claim, Source, forget, release
-from inboxd.inbox.faults import GONE, world_fault
+from inboxd.inbox.faults import CHANGED_WHILE_READING, GONE, world_fault
 from inboxd.inbox.scan import Inbox
 from inboxd.log import Event, Logger, emit
 from inboxd.model import Edge, Feed, Hook, Outcome, Step, Verdict, printable
@@ -177,7 +177,7 @@ class Attempts:
 
     def _defer(self, held: Held, fault: WorldFault) -> None:
         """Let the file wait for the world, and everything else too where the database is at fault."""
-        if fault.code == "changed_while_reading" and self._let_settle_again(held):
+        if fault.code == CHANGED_WHILE_READING and self._let_settle_again(held):
             return
         if fault.code == RUN_TAKEN:
             self._yield(held)

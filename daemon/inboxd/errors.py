@@ -43,6 +43,9 @@ class InboxdError(Exception):
 
 RUN_TAKEN: Final = "run_taken"
 """Another daemon has this file by now: the one thing to do is to leave it to that one."""
+INTERRUPTED: Final = "interrupted"
+"""No fault is raised with it: it is the code of a run whose daemon or command ended in the middle."""
+INTERRUPTED_MESSAGE: Final = "the daemon ended in the middle of this file"
 MEND_AND_RETRY: Final = "mend the file and drop it again, or mend it where it lies and run `inboxd retry` with its name"
 
 

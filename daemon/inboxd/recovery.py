@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from inboxd.clock import Clock, stamp
-from inboxd.errors import FileFault
+from inboxd.errors import INTERRUPTED, FileFault
 from inboxd.held import Held
 from inboxd.inbox.claim import CLAIMED, Claim, claims, unsaid
 from inboxd.log import Event, Logger, emit
@@ -17,7 +17,6 @@ from inboxd.model import Counts, Feed, Outcome, RunStart, RunStatus, Verdict, pr
 from inboxd.store.base import RunEnd, RunRow, Store
 from inboxd.store.cursors import from_run
 
-INTERRUPTED: Final = "interrupted"
 POISON: Final = "poison"
 POISON_AFTER: Final = 3
 """So many crashes in the middle of one claim, and the file goes to ``failed/``: it must not hold a daemon in a loop."""

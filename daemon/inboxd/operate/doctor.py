@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from inboxd.clock import stamp
 from inboxd.config import ArchiveSettings, DatabaseSettings, InboxSettings
+from inboxd.errors import INTERRUPTED
 from inboxd.inbox.claim import CLAIMED
 from inboxd.model import RunStatus
 from inboxd.operate.disk_ledger import Names, compare
@@ -296,7 +297,7 @@ def mend(store: Store, *, now: datetime) -> Mended:
         runs.rows_rejected.is_not(None),
         runs.started_at < stamp(now - FORGOTTEN_AFTER),
     )
-    values = {"status": RunStatus.FAILURE.value, "error_code": "interrupted", "finished_at": stamp(now)}
+    values = {"status": RunStatus.FAILURE.value, "error_code": INTERRUPTED, "finished_at": stamp(now)}
     today = sa.literal(stamp(now), runs.started_at.type)
     started = sa.case((runs.started_at > today, today), else_=runs.started_at)
     ahead = sa.update(etl_runs).where(_ended_after(now)).values(started_at=started, finished_at=stamp(now))

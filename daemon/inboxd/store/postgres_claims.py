@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import psycopg
 
+from inboxd.errors import INTERRUPTED, INTERRUPTED_MESSAGE
 from inboxd.store.ledger import RUN_COLUMNS
 
 CLAIM_LOCK: Final = "hashtextextended('inboxd claim ' || {claim}, 0)"
@@ -22,8 +23,8 @@ TRY_ALL: Final = (
 UNLOCK: Final = "SELECT pg_advisory_unlock({lock}); "
 
 INTERRUPT: Final = (
-    "UPDATE etl_runs SET status = 'failure', finished_at = %(finished_at)s::timestamptz, error_code = 'interrupted', "
-    "error = 'the daemon ended in the middle of this file' WHERE id IN ({ids}) RETURNING " + RUN_COLUMNS
+    "UPDATE etl_runs SET status = 'failure', finished_at = %(finished_at)s::timestamptz, "
+    f"error_code = '{INTERRUPTED}', error = '{INTERRUPTED_MESSAGE}' WHERE id IN ({{ids}}) RETURNING {RUN_COLUMNS}"
 )
 OF_NOBODY: Final = (
     "WITH gone AS MATERIALIZED "

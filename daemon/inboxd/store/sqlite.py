@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import quote
 
 from inboxd.clock import SystemClock, stamp
-from inboxd.errors import EXIT_CONFIG, EXIT_UNAVAILABLE, DatabaseFault, InboxdError, OperatorFault
+from inboxd.errors import (
+    EXIT_CONFIG,
+    EXIT_UNAVAILABLE,
+    INTERRUPTED,
+    INTERRUPTED_MESSAGE,
+    DatabaseFault,
+    InboxdError,
+    OperatorFault,
+)
 from inboxd.model import Cursor, Feed, RunStart
 from inboxd.store.base import RunEnd, RunRow
 from inboxd.store.feed_tables import TableShape, Wanted, missing, wanted_tables
@@ -52,8 +60,8 @@ FAIL_RUN: Final = (
     "content_sha256 = ?, error_code = ?, error = ? WHERE id = ? AND status = 'running'"
 )
 INTERRUPT: Final = (
-    "UPDATE etl_runs SET status = 'failure', finished_at = ?, error_code = 'interrupted', "
-    "error = 'the daemon ended in the middle of this file' WHERE status = 'running' AND "
+    f"UPDATE etl_runs SET status = 'failure', finished_at = ?, error_code = '{INTERRUPTED}', "
+    f"error = '{INTERRUPTED_MESSAGE}' WHERE status = 'running' AND "
 )
 
 Answer = TypeVar("Answer")

@@ -8,7 +8,7 @@ from operator import itemgetter
 from types import TracebackType
 from typing import Any, Final, Self
 
-from inboxd.errors import InboxdError, WorldFault
+from inboxd.errors import RUN_TAKEN, InboxdError, WorldFault
 from inboxd.model import Batch, Counts, Cursor, Feed, Outcome, Reject, Scalar
 from inboxd.store.base import Classified, RunEnd
 from inboxd.store.cursors import Extent, at_or_below, from_text
@@ -331,7 +331,7 @@ class SqliteFile:
                 self._connection.execute(SUPERSEDE, (self._run_id, self._feed.name, verdict.sha256))
             updated = self._connection.execute(SUCCEED, (*success_values(end), self._run_id)).rowcount
         if updated != 1:
-            raise WorldFault("run_taken", f"run {self._run_id} is no longer ours", "another program works on this file")
+            raise WorldFault(RUN_TAKEN, f"run {self._run_id} is no longer ours", "another program works on this file")
 
     def commit(self) -> None:
         """Make it durable, leaving the scratch file empty."""
