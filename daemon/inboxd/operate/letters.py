@@ -95,14 +95,6 @@ def count_open(store: Store) -> list[CodeCount]:
         return [CodeCount(str(name), str(error), int(number)) for name, error, number in connection.execute(query)]
 
 
-def count_letters(store: Store, wanted: Filter) -> int:
-    """Count the letters that are meant."""
-    with store.reading() as connection:
-        return int(
-            connection.execute(sa.select(sa.func.count()).select_from(dead_letters).where(*_where(wanted))).scalar_one()
-        )
-
-
 def feeds_with_letters(store: Store, wanted: Filter) -> list[str]:
     """Return the names of the feeds that have such letters."""
     with store.reading() as connection:
