@@ -257,6 +257,10 @@ def test_a_history_in_parts_is_the_whole_one(
     told = [one.lost_to for one in met]
     true = [one.lost_to for one in whole.touches]
     assert all(found in {expected, None} for found, expected in zip(told, true, strict=True))
+    within = [both for one, *both in zip(met, told, true, strict=True) if both[1] and both[1].run_id == one.run_id]
+    assert len(within) == 4
+    assert all(found == expected for found, expected in within)  # what won in the same file is told in any part
+    assert sum(found is not None for found in told) > len(within) or not (patience or block > len(true))
     if patience and block > len(true):
         assert told == true
 

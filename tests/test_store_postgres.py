@@ -360,7 +360,9 @@ def test_citus_can_distribute_target_and_lineage(url: str) -> None:
     with opened(url) as store:
         assert query(store, "SELECT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f'") == []
         for table, column in (("events", "k0"), ("merged", "k0"), ("lineage_records", "run_id")):
-            assert all(column in names for (names,) in query(store, unique.format(table)))  # type: ignore[operator]  # lists
+            indexes = query(store, unique.format(table))
+            assert indexes, table
+            assert all(column in names for (names,) in indexes)  # type: ignore[operator]  # lists
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Final
 import pytest
 import sqlalchemy as sa
 
+from daemons import DEADLINE_S
 from inboxd.clock import stamp
 from inboxd.config import load_settings
 from inboxd.model import Feed
@@ -114,18 +114,24 @@ def test_closing_ends_what_is_being_asked(url: str) -> None:
 
 def test_questions_are_bounded_in_number(reader: Reader) -> None:
     """More questions than can wait are refused at once, instead of piling up."""
+    finish = threading.Event()
 
-    async def scenario() -> list[object]:
-        def wait(_store: Store) -> int:
-            time.sleep(0.01)  # the question's own work
+    async def scenario() -> tuple[list[str], list[int]]:
+        def until_told(_store: Store) -> int:
+            assert finish.wait(DEADLINE_S)
             return 1
 
-        asked = [reader.ask(wait) for _ in range(reader_module.MOST_WAITING + 10)]
-        return list(await asyncio.gather(*asked, return_exceptions=True))
+        waiting = [asyncio.ensure_future(reader.ask(until_told)) for _ in range(reader_module.MOST_WAITING)]
+        await asyncio.sleep(0)  # each of them is begun; none can end
+        try:
+            refused = await asyncio.gather(*(reader.ask(until_told) for _ in range(10)), return_exceptions=True)
+        finally:
+            finish.set()
+        return [reason.code for reason in refused if isinstance(reason, Unanswered)], await asyncio.gather(*waiting)
 
-    answers = asyncio.run(scenario())
-    assert answers.count(1) == reader_module.MOST_WAITING
-    assert [answer.code for answer in answers if isinstance(answer, Unanswered)] == ["busy"] * 10
+    refused, answered = asyncio.run(scenario())
+    assert refused == ["busy"] * 10
+    assert answered == [1] * reader_module.MOST_WAITING
 
 
 def test_the_same_question_is_asked_once_for_all(reader: Reader) -> None:
