@@ -7,22 +7,26 @@ import signal
 import subprocess
 import sys
 import threading
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from inboxd.errors import EXIT_CONFIG, Interrupted, OperatorFault, WorldFault
-from inboxd.model import Feed, FieldType, Late, Row
-from inboxd.store import open_store, sqlite
+from inboxd.model import Batch, Feed, FieldType, Late, Reject, Row
+from inboxd.store import open_store, sqlite, sqlite_file
 from inboxd.store.base import TableCounts
 from inboxd.store.sqlite import SqliteStore
 from inboxd.store.sqlite_driver import driver, refuse_old_sqlite
+from inboxd.store.sqlite_sql import FeedSql
 from stores import batches, load, make_feed, query, row, sha256, start, work
 
 FEED = make_feed()
 MERGED = make_feed(late=Late.MERGE)
+MOMENT = "2026-01-15T10:30:00.000000Z"
 
 
 def rows(number: int, day: int = 1, feed: Feed = FEED) -> list[Row]:
@@ -309,32 +313,93 @@ def test_a_kill_in_the_middle_leaves_nothing(path: Path) -> None:
 
 WIDE = make_feed("wide", late=Late.MERGE, more=(("value", FieldType.TEXT),))
 PEAK = """
-import resource, sys; sys.path[:0] = sys.argv[4:]
+import resource, sys; sys.path[:0] = sys.argv[5:]
 from pathlib import Path; from stores import *; from test_store_sqlite import WIDE, opened
 store = opened(Path(sys.argv[1])); store.prepare([WIDE])
-size = int(sys.argv[3]); step = (1 << 20) // size; number = int(sys.argv[2]) * step
+size, distinct = int(sys.argv[3]), sys.argv[4] == "distinct"; step = (1 << 20) // size; number = int(sys.argv[2]) * step
 for day in (1, 2):
     at = f'2026-01-{day:02}T00:00:00.000000Z'
     run = store.begin(start(WIDE))
     with store.transaction(run, WIDE) as tx:
         for low in range(0, number, step):
-            part = [row(WIDE, n + 1, (f'{n * 7919 % number:08}',), (f'{n:{size}}',), at)
+            part = [row(WIDE, n + 1, (f'{n * 7919 % number if distinct else 1:08}',), (f'{n:{size}}',), at)
                     for n in range(low, low + step)]
             tx.stage(Batch(list(zip(*part)), [], 1 << 20))
         tx.lock(); counts = tx.upsert(None)
-        assert counts.rows_out == counts.rows_in == number
+        assert (counts.rows_in, counts.rows_out) == (number, number if distinct else 1)
         tx.record(loaded(run, WIDE, counts, None, sha256(day))); tx.commit()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [85, 65_536])
-def test_memory_stays_flat(path: Path, size: int) -> None:
-    """Ten times the records take about the memory of one time, be they short or long; so does loading them again."""
+@pytest.mark.parametrize(("size", "keys"), [(85, "distinct"), (85, "one"), (65_536, "distinct")])
+def test_memory_stays_flat(path: Path, size: int, keys: str) -> None:
+    """Ten times the records take about the memory of one time, short or long, of many keys or one; and so once more."""
     peaks = []
     for mebibytes in (10, 100):
         database = path.with_name(f"{mebibytes}.db")
-        command = [sys.executable, "-c", PEAK, str(database), str(mebibytes), str(size), *sys.path]
+        command = [sys.executable, "-c", PEAK, str(database), str(mebibytes), str(size), keys, *sys.path]
         peaks.append(int(subprocess.run(command, check=True, capture_output=True).stdout))
     assert peaks[1] < peaks[0] + 64 * 1024  # KiB: the page caches of 32 and 8 MiB fill up, and that is all
+
+
+def test_slices_stay_small_however_many_chunks_a_file_has(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sorted at once is a part of the file that does not grow with it, though chunks are all alike."""
+    monkeypatch.setattr(sqlite_file, "SLICE_RECORDS", 64)
+    keys = [f"{number * 7919 % 40_000:05}" for number in range(40_000)]
+    records = [row(MERGED, number + 1, (key,), (1,), MOMENT) for number, key in enumerate(keys)]
+    with opened(path) as store, store.transaction(store.begin(start(MERGED)), MERGED) as tx:
+        for batch in batches(records, chunks=100):
+            tx.stage(batch)
+        ends = [high[0] for _, high in tx._slices() if high is not None]
+        number = Counter(bisect_left(ends, key) for key in keys)
+    assert len(number) > 40_000 / 64 / 2
+    assert max(number.values()) < 4 * 64
+
+
+def test_staging_tables_that_could_not_all_be_made_are_no_trouble_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that was full at a feed's first file is no matter once there is room: nothing half made is in the way."""
+    with opened(path) as store:
+        run_id = store.begin(start(MERGED))
+        with monkeypatch.context() as full:
+            full.setattr(FeedSql, "create_rejects", lambda _self: "CREATE TABLE nowhere.rejects (record_no)")
+            with pytest.raises(WorldFault), store.transaction(run_id, MERGED):
+                pass
+        with store.transaction(run_id, MERGED) as tx:
+            work(tx, run_id, MERGED, batches([row(MERGED, 1, ("a",), (1,), MOMENT)]), sha256(1), watermark=None)
+            tx.commit()
+
+
+def open_files() -> list[tuple[str, int]]:
+    """Return the names and sizes of the files that this process has open."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # what listed them
+            found.append((os.readlink(link), link.stat().st_size))
+    return found
+
+
+def test_the_scratch_file_is_not_kept_at_the_size_of_a_file_of_rejects(path: Path) -> None:
+    """What a file with nothing but bad records has staged is given back to the disk, too."""
+    rejects = [Reject(number, "x" * 10_000, "?", None, "invalid_json", "") for number in range(1, 1_001)]
+    with opened(path) as store:
+        run_id = store.begin(start(MERGED))
+        with store.transaction(run_id, MERGED) as tx:
+            work(tx, run_id, MERGED, [Batch([], rejects, 10_000_000)], sha256(1), watermark=None)
+            tx.commit()
+        assert [size for name, size in open_files() if ".inboxd-staging" in name and size > 1 << 20] == []
+
+
+def test_a_database_in_utf_16_is_refused(path: Path) -> None:
+    """Its text sorts otherwise than Python's; the way out is named."""
+    path.parent.mkdir()
+    with closing(driver.connect(path)) as connection:
+        connection.execute("PRAGMA encoding = 'UTF-16le'")
+        connection.execute("CREATE TABLE anything (a)")
+    with pytest.raises(OperatorFault) as refused:
+        opened(path)
+    assert refused.value.code == "invalid_encoding"
+    assert ".dump" in refused.value.hint

@@ -190,7 +190,7 @@ class Attempts:
 
     def _hold(self, held: Held, fault: WorldFault) -> None:
         held.attempts += 1
-        held.fault = fault
+        held.because(fault)
         pause = pause_after(held.attempts)
         held.due = self.clock.monotonic() + pause
         self.held.add(held)

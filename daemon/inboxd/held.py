@@ -45,6 +45,11 @@ class Held:
     due: float = 0.0
     retry_at: str | None = None
 
+    def because(self, fault: WorldFault) -> None:
+        """Keep why it waits, without the frames of the attempt: they hold a window of the file's data."""
+        fault.__cause__ = fault.__context__ = None
+        self.fault = fault.with_traceback(None)
+
 
 @dataclass(slots=True)
 class HeldFiles:

@@ -27,7 +27,15 @@ from inboxd.store.base import RunEnd, RunRow
 from inboxd.store.feed_tables import TableShape, Wanted, missing, wanted_tables
 from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, run_row
 from inboxd.store.revision import HEAD, refuse_newer
-from inboxd.store.sqlite_driver import SqliteFaults, driver, is_busy, refuse_forbidden, refuse_old_sqlite, translated
+from inboxd.store.sqlite_driver import (
+    SqliteFaults,
+    driver,
+    is_busy,
+    refuse_forbidden,
+    refuse_old_sqlite,
+    refuse_utf16,
+    translated,
+)
 from inboxd.store.sqlite_file import SqliteFile
 from inboxd.store.sqlite_new import HAS_REVISION, make_tables
 from inboxd.store.sqlite_scratch import Scratch
@@ -117,6 +125,7 @@ class SqliteStore(Ledger):
         refuse_forbidden(self.path)
         connection = self._ticking(_connect(str(self.path), uri=False))
         self._patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone())
+        refuse_utf16(connection)
         for pragma, value in PRAGMAS.items():
             connection.execute(f"PRAGMA {pragma} = {value}")
         self._identity = _identity(self._file)

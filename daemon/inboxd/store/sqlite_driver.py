@@ -18,7 +18,16 @@ else:
     except ImportError:  # a platform without its wheels: the standard library's may be new enough
         import sqlite3 as driver
 
-__all__ = ["OLDEST", "SqliteFaults", "driver", "is_busy", "refuse_forbidden", "refuse_old_sqlite", "translated"]
+__all__ = [
+    "OLDEST",
+    "SqliteFaults",
+    "driver",
+    "is_busy",
+    "refuse_forbidden",
+    "refuse_old_sqlite",
+    "refuse_utf16",
+    "translated",
+]
 
 OLDEST: Final = (3, 51, 3)
 """Earlier ones can corrupt a WAL database that is written through two connections (the WAL-reset bug)."""
@@ -50,6 +59,14 @@ def refuse_old_sqlite() -> None:
             f"SQLite {driver.sqlite_version} can corrupt a database in WAL mode; {need} or later is needed to write"
         )
         raise OperatorFault("sqlite_too_old", message, "pip install pysqlite3")
+
+
+def refuse_utf16(connection: driver.Connection) -> None:
+    """Raise if the database keeps its text as UTF-16: that is not in the order of code points, which slices rely on."""
+    encoding = connection.execute("PRAGMA encoding").fetchone()[0]
+    if encoding != "UTF-8":
+        message = f"the database keeps its text as {encoding}"
+        raise OperatorFault("invalid_encoding", message, "copy it into one in UTF-8: sqlite3 OLD .dump | sqlite3 NEW")
 
 
 def refuse_forbidden(path: Path) -> None:

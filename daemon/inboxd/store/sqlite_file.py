@@ -25,8 +25,10 @@ SLICE_RECORDS: Final = 8_192
 """So many records at most, or ``CHUNK_BYTES`` of them, are sorted and change the target in one statement."""
 SAMPLES: Final = 16
 """A slice is made of so many parts: after as many records of a sorted chunk a slice may end."""
-LARGE_RUNS: Final = 16
-"""From so many sorted chunks on, COMMIT may keep a slow disk busy for longer than a watchdog waits."""
+GOLDEN_RATIO: Final = 0.618_033_988_749
+"""Its multiples, without their whole parts, spread evenly however many there are (Knuth, TAOCP 3, 6.4)."""
+LARGE: Final = 32 << 20
+"""From so many bytes of a file on, COMMIT may keep a slow disk busy for longer than a watchdog waits."""
 SLOW_DISK: Final = 2 << 20
 """Bytes of a file that are surely committed in a second: some four times as many are written."""
 READ_AT_ONCE: Final = 400
@@ -83,7 +85,8 @@ class SqliteFile:
         self._extent = Extent(feed)
         self._chunk: list[list[Scalar]] = [[] for _ in self._sql.columns]
         self._chunk_bytes = 0
-        self._samples: list[Any] = []
+        self._bytes = 0
+        self._samples: list[tuple[Any, ...]] = []
         self._runs = 0
         self._records = 0
         self._rejects = 0
@@ -108,8 +111,13 @@ class SqliteFile:
     def _clean_up(self) -> None:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
-        if not self._committed or self._runs > 1:
+        if not self._committed or not self._is_small:
             self._scratch.renew()
+
+    @property
+    def _is_small(self) -> bool:
+        """Tell whether the scratch file is worth keeping: it does not shrink when it is emptied."""
+        return self._runs <= 1 and self._bytes < 2 * CHUNK_BYTES
 
     # Staging: a transaction that touches nothing but the scratch file, and so locks nothing
 
@@ -118,6 +126,7 @@ class SqliteFile:
         for staged, more in zip(self._chunk, batch.columns, strict=False):  # there are none where no record is good
             staged.extend(more)
         self._chunk_bytes += batch.size
+        self._bytes += batch.size
         if batch.rejects:
             with self._faults:
                 self._begin_staging()
@@ -137,8 +146,10 @@ class SqliteFile:
         keys = self._keys(columns)
         order = sorted(range(number), key=keys.__getitem__)  # stable, in file order: by key, then record number
         every = max(1, min(SLICE_RECORDS, number * CHUNK_BYTES // max(1, size)) // SAMPLES)
-        self._samples += map(keys.__getitem__, order[every - 1 :: every])
         self._runs += 1
+        # Chunks are much alike: without a start of its own for each, all samples would lie around the same few places.
+        sampled = order[int(self._runs * GOLDEN_RATIO % 1 * every) :: every]
+        self._samples += zip(*([columns[place][i] for i in sampled] for place in self._sql.order_places), strict=True)
         self._records += number
         with self._faults:
             self._begin_staging()
@@ -268,9 +279,9 @@ class SqliteFile:
                 touched += self._connection.execute(statement(part), values).rowcount
         return touched
 
-    def _slices(self) -> Iterator[tuple[Any, Any]]:
+    def _slices(self) -> Iterator[tuple[tuple[Any, ...] | None, tuple[Any, ...] | None]]:
         """Yield the ends of slices of the key's range."""
-        ends = list(dict.fromkeys(sorted(self._samples)[SAMPLES - 1 :: SAMPLES]))
+        ends = sorted(self._samples)[SAMPLES - 1 :: SAMPLES]
         yield from zip([None, *ends], [*ends, None], strict=True)
 
     def _change(self, statement: str) -> int:
@@ -336,7 +347,7 @@ class SqliteFile:
     def commit(self) -> None:
         """Make it durable, leaving the scratch file empty."""
         with self._faults, self._long_wait():
-            if self._runs <= 1:
+            if self._is_small:
                 self._empty_staging()
             self._connection.execute("COMMIT")
         self._committed = True
@@ -344,10 +355,10 @@ class SqliteFile:
     @contextmanager
     def _long_wait(self) -> Iterator[None]:
         """Announce that COMMIT, and the checkpoint in it, may take a while: SQLite calls nobody during them."""
-        if self._runs < LARGE_RUNS:
+        if self._bytes < LARGE:
             yield
             return
-        self._faults.silence(self._runs * CHUNK_BYTES / SLOW_DISK)
+        self._faults.silence(self._bytes / SLOW_DISK)
         try:
             yield
         finally:
@@ -362,8 +373,6 @@ class SqliteFile:
             self._connection.execute(f"DELETE FROM {self._sql.rejects}")
 
 
-def _bound(end: str, key: Any) -> dict[str, object]:  # noqa: ANN401 - a scalar or a tuple of them, as itemgetter gives it
+def _bound(end: str, record: tuple[Any, ...] | None) -> dict[str, object]:
     """Return the parameters of a slice's end."""
-    if key is None:
-        return {}
-    return {f"{end}{place}": value for place, value in enumerate(key if isinstance(key, tuple) else (key,))}
+    return {f"{end}{place}": value for place, value in enumerate(record or ())}

@@ -15,7 +15,7 @@ from inboxd.store.sqlite_driver import driver
 from inboxd.store.sqlite_sql import FeedSql
 
 CACHE_KIB: Final = 8_192
-"""Enough to insert sorted chunks and to merge hundreds of them without reading a page twice."""
+"""Enough to insert sorted chunks, and for a page or two of each of some hundred while slices are read from all."""
 
 
 class Scratch:
@@ -36,6 +36,14 @@ class Scratch:
 
     def statements(self, feed: Feed) -> FeedSql:
         """Return the feed's statements, its first staging tables being there."""
+        try:
+            return self._prepared(feed)
+        except driver.Error:  # a full disk: what was half made would be in the way for ever
+            with suppress(driver.Error):
+                self.renew()
+            raise
+
+    def _prepared(self, feed: Feed) -> FeedSql:
         if not self._attached:
             self._attach()
         sql = self._slots.get(feed.name)
@@ -60,12 +68,12 @@ class Scratch:
             self._connection.execute("ATTACH ':memory:' AS scratch")
         else:
             self._attach_file(self._folder)
+        self._attached = True
         execute: Callable[[str], object] = self._connection.execute
         execute("PRAGMA scratch.journal_mode = MEMORY")
         execute("PRAGMA scratch.synchronous = OFF")
         execute("PRAGMA scratch.locking_mode = EXCLUSIVE")
         execute(f"PRAGMA scratch.cache_size = -{CACHE_KIB}")
-        self._attached = True
 
     def _attach_file(self, folder: Path) -> None:
         try:

@@ -38,6 +38,7 @@ class Part:
     """Which staged records a statement reads: of some sorted runs, first to last, all or a slice of the keys.
 
     The slice's ends, above ``low`` and up to ``high``, are bound as ``:low0 …`` and ``:high0 …`` where they are set.
+    An end is a record's key and number: of one key there may be more records than fit into memory.
     """
 
     first: int
@@ -54,6 +55,7 @@ class FeedSql:
         self.columns = feed.row_columns
         self.rows_at_once = max(1, PARAMETERS_AT_ONCE // len(self.columns))
         self.key_places = tuple(map(self.columns.index, feed.key))
+        self.order_places = (*self.key_places, self.columns.index(RECORD_NO_COLUMN))
         self.rejects = f"scratch.staged_rejects_{slot}"
         self.winners = f"scratch.winners_{slot}"
         self._slot = slot
@@ -131,9 +133,9 @@ class FeedSql:
         return f"ORDER BY {', '.join(f'+s.{quoted(name)}' for name in (*self.feed.key, RECORD_NO_COLUMN))}"
 
     def _bounds(self, part: Part) -> str:
-        key = f"({', '.join(map(quoted, self.feed.key))})"
+        names = (*self.feed.key, RECORD_NO_COLUMN)
         bounds = [
-            f"{key} {operator} ({', '.join(f':{end}{place}' for place in range(len(self.feed.key)))})"
+            f"({', '.join(map(quoted, names))}) {operator} ({', '.join(f':{end}{i}' for i in range(len(names)))})"
             for end, operator, wanted in (("low", ">", part.low), ("high", "<=", part.high))
             if wanted
         ]
