@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import pytest
 import sqlalchemy as sa
 
 from clusters import new_database
-from inboxd.clock import stamp
+from inboxd.model import RunStatus
 from inboxd.operate.browse import last_change, last_successes, newest_letters, recent_runs, records_of
 from inboxd.operate.explain import explain, explain_file, explain_run
 from inboxd.operate.health import health
@@ -108,7 +108,8 @@ def ask_everything(store: Store) -> None:
     last_successes(store, ["events"])
     store.run(7)
     store.runs(limit=20)
-    store.runs(since=stamp(now - timedelta(hours=24)))
+    store.runs(before=RUNS, limit=50)
+    store.runs(job="events", status=RunStatus.SUCCESS, before=RUNS, limit=50)
     explain_run(store, [BULK], RUNS)
     records_of(store, RUNS, after=None, limit=50)
     records_of(store, RUNS, after=("key-3", 1), limit=50)

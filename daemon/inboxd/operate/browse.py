@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from inboxd.model import LineageStep, RunStatus
 from inboxd.operate.explain import STEPS
-from inboxd.operate.letters import CodeCount, Letter
+from inboxd.operate.letters import CodeCount, Letter, letter_query
 from inboxd.operate.periods import conditions
 from inboxd.store.base import RunRow, Store
 from inboxd.store.ledger import run_row
@@ -44,28 +44,10 @@ class AtWork:
     since: str
 
 
-def recent_runs(
-    store: Store, *, now: datetime, hours: float | None, job: str | None = None, limit: int
-) -> list[RunRow]:
+def recent_runs(store: Store, *, now: datetime, hours: float | None, limit: int) -> list[RunRow]:
     """Return the runs that began last."""
     order = (etl_runs.c.started_at.desc(), etl_runs.c.id.desc())
-    query = sa.select(etl_runs).where(*conditions(now=now, hours=hours, job=job)).order_by(*order).limit(limit)
-    with store.reading() as connection:
-        return [run_row(row) for row in connection.execute(query)]
-
-
-def runs_before(
-    store: Store, *, job: str | None, status: RunStatus | None, before: int | None, limit: int
-) -> list[RunRow]:
-    """Return a page of the runs, newest first: those of a job, of a status, with an id below ``before``."""
-    runs = etl_runs.c
-    query = sa.select(etl_runs).order_by(runs.id.desc()).limit(limit)
-    if job is not None:
-        query = query.where(runs.job_name == job)
-    if status is not None:
-        query = query.where(runs.status == status.value)
-    if before is not None:
-        query = query.where(runs.id < before)
+    query = sa.select(etl_runs).where(*conditions(now=now, hours=hours)).order_by(*order).limit(limit)
     with store.reading() as connection:
         return [run_row(row) for row in connection.execute(query)]
 
@@ -126,25 +108,8 @@ def newest_letters(
         where.append(columns.error == code)
     if before is not None:
         where.append(columns.id < before)
-    query = (
-        sa.select(
-            columns.id,
-            columns.feed,
-            columns.run_id,
-            etl_runs.c.file_name,
-            columns.record_no,
-            columns.record_key,
-            columns.error.label("code"),
-            columns.detail,
-            columns.created,
-            columns.resolved_by,
-            sa.func.substr(columns.raw, 1, RAW_SHOWN + 1).label("raw"),
-        )
-        .select_from(dead_letters.outerjoin(etl_runs, etl_runs.c.id == columns.run_id))
-        .where(*where)
-        .order_by(columns.id.desc())
-        .limit(limit)
-    )
+    shown = sa.func.substr(columns.raw, 1, RAW_SHOWN + 1)
+    query = letter_query(shown).where(*where).order_by(columns.id.desc()).limit(limit)
     with store.reading() as connection:
         return [Letter(**row) for row in connection.execute(query).mappings()]
 

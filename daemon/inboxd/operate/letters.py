@@ -57,6 +57,24 @@ class CodeCount:
     count: int
 
 
+def letter_query(raw: sa.ColumnElement[str] = dead_letters.c.raw) -> sa.Select[tuple[object, ...]]:
+    """Return the query for whole ``Letter``s, still to be narrowed and ordered; ``raw`` may be a part of the text."""
+    columns = dead_letters.c
+    return sa.select(
+        columns.id,
+        columns.feed,
+        columns.run_id,
+        etl_runs.c.file_name,
+        columns.record_no,
+        columns.record_key,
+        columns.error.label("code"),
+        columns.detail,
+        columns.created,
+        columns.resolved_by,
+        raw.label("raw"),
+    ).select_from(dead_letters.outerjoin(etl_runs, etl_runs.c.id == columns.run_id))
+
+
 def letters(store: Store, wanted: Filter, *, limit: int = 100, after: int = 0) -> list[Letter]:
     """Return letters, oldest first, those with an id above ``after``: the last one's id leads to the next page."""
     with store.reading() as connection:
@@ -77,7 +95,7 @@ def all_letters(store: Store, wanted: Filter) -> Iterator[list[Letter]]:
 
 def letters_of_key(connection: sa.Connection, key: str, feed: str, limit: int) -> list[Letter]:
     """Return the letters of a key, the newest last, resolved or not."""
-    query = _query().where(dead_letters.c.record_key == key, dead_letters.c.feed == feed)
+    query = letter_query().where(dead_letters.c.record_key == key, dead_letters.c.feed == feed)
     found = connection.execute(query.order_by(dead_letters.c.id.desc()).limit(limit))
     return [Letter(**row) for row in found.mappings()][::-1]
 
@@ -124,25 +142,8 @@ def export_line(letter: Letter, feed: Feed | None) -> str:
 
 
 def _page(connection: sa.Connection, wanted: Filter, limit: int, after: int) -> list[Letter]:
-    query = _query().where(*_where(wanted), dead_letters.c.id > after).order_by(dead_letters.c.id).limit(limit)
+    query = letter_query().where(*_where(wanted), dead_letters.c.id > after).order_by(dead_letters.c.id).limit(limit)
     return [Letter(**row) for row in connection.execute(query).mappings()]
-
-
-def _query() -> sa.Select[tuple[object, ...]]:
-    columns = dead_letters.c
-    return sa.select(
-        columns.id,
-        columns.feed,
-        columns.run_id,
-        etl_runs.c.file_name,
-        columns.record_no,
-        columns.record_key,
-        columns.error.label("code"),
-        columns.detail,
-        columns.created,
-        columns.resolved_by,
-        columns.raw,
-    ).select_from(dead_letters.outerjoin(etl_runs, etl_runs.c.id == columns.run_id))
 
 
 def _where(wanted: Filter) -> list[sa.ColumnElement[bool]]:

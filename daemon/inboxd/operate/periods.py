@@ -15,7 +15,7 @@ ENDED: Final = etl_runs.c.status != RunStatus.RUNNING.value
 """Runs still ``running`` never enter averages, rates or sums."""
 
 
-def conditions(*, now: datetime, hours: float | None, job: str | None) -> list[sa.ColumnElement[bool]]:
+def conditions(*, now: datetime, hours: float | None, job: str | None = None) -> list[sa.ColumnElement[bool]]:
     """Return what ``etl_runs`` is to be filtered by; both are backed by an index."""
     found: list[sa.ColumnElement[bool]] = []
     if hours is not None:

@@ -256,10 +256,10 @@ class Store(Protocol):
         *,
         job: str | None = None,
         status: RunStatus | None = None,
-        since: str | None = None,
+        before: int | None = None,
         limit: int | None = None,
     ) -> list[RunRow]:
-        """Return runs, newest first; ``since`` is held against ``started_at``."""
+        """Return runs, newest first: those of a job, of a status, with an id below ``before``."""
         ...
 
     def table_counts(self, feeds: Sequence[Feed]) -> TableCounts:

@@ -142,10 +142,10 @@ class Ledger(ABC):
         *,
         job: str | None = None,
         status: RunStatus | None = None,
-        since: str | None = None,
+        before: int | None = None,
         limit: int | None = None,
     ) -> list[RunRow]:
-        """Return runs, newest first; ``since`` is held against ``started_at``."""
+        """Return runs, newest first: those of a job, of a status, with an id below ``before``."""
         from inboxd.store.tables import etl_runs  # noqa: PLC0415 - SQLAlchemy, as above
 
         query = etl_runs.select().order_by(etl_runs.c.id.desc()).limit(limit)
@@ -153,8 +153,8 @@ class Ledger(ABC):
             query = query.where(etl_runs.c.job_name == job)
         if status is not None:
             query = query.where(etl_runs.c.status == status.value)
-        if since is not None:
-            query = query.where(etl_runs.c.started_at >= since)
+        if before is not None:
+            query = query.where(etl_runs.c.id < before)
         with self.reading() as connection:
             return [run_row(row) for row in connection.execute(query)]
 

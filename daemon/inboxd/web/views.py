@@ -18,7 +18,6 @@ from inboxd.operate.browse import (
     newest_letters,
     recent_runs,
     records_of,
-    runs_before,
     samples,
 )
 from inboxd.operate.explain import HistoryPage, Look, history_pages
@@ -193,7 +192,7 @@ def watermark_time(feed: Feed | None, value: str | None) -> datetime | None:
 
 def runs_page(store: Store, *, job: str | None, status: RunStatus | None, before: int | None) -> RunsPage:
     """Gather a page of runs."""
-    found = runs_before(store, job=job, status=status, before=before, limit=RUNS_LISTED + 1)
+    found = store.runs(job=job, status=status, before=before, limit=RUNS_LISTED + 1)
     more = found[RUNS_LISTED - 1].id if len(found) > RUNS_LISTED else None
     return RunsPage(found[:RUNS_LISTED], more)
 
