@@ -14,6 +14,7 @@ import pytest
 
 from daemons import DEADLINE_S, Home, eventually, record
 from inboxd.log import Event
+from inboxd.service import NEEDS_RESTART
 
 
 @pytest.fixture
@@ -229,6 +230,29 @@ def test_the_daemon_goes_on_after_a_hangup_with_a_good_config_and_with_a_bad_one
         eventually(lambda: home.lines("config_reloaded"))
         home.drop("b.ndjson", json.dumps(record("b")))
         assert home.verdict("b.ndjson")["rows_skipped"] == 1
+
+
+def test_a_hangup_refuses_what_only_a_restart_can_change(tmp_path: Path) -> None:
+    """A config that moves the inbox, the database, the log or the page is refused by name, and nothing is moved."""
+    changed = {
+        "inbox.path": '[inbox]\npath = "other"\n',
+        "inbox.polling": '[inbox]\npolling = "always"\n',
+        "database.url": '[database]\nurl = "sqlite:///other/inboxd.db"\n',
+        "http.listen": '[http]\nlisten = "127.0.0.1:8765"\n',
+        "log": '[log]\nlevel = "warning"\n',
+    }
+    assert set(changed) == set(NEEDS_RESTART)
+    with Home(tmp_path, '[feeds.events]\nlate = "merge"\n') as home:
+        home.start()
+        assert home.process is not None
+        for number, (name, config) in enumerate(changed.items()):
+            (tmp_path / "inboxd.toml").write_text(config, encoding="utf-8")
+            home.process.send_signal(signal.SIGHUP)
+            line = eventually(lambda: home.lines("config_rejected")[number:], name)[0]  # noqa: B023 - asked at once
+            assert line["error_code"] == "restart_needed"
+            assert line["error"].endswith(f": {name}")
+        assert not (tmp_path / "other").exists()
+        assert home.lines("config_reloaded") == []
 
 
 def test_the_log_survives_rotation(home: Home) -> None:
