@@ -1,4 +1,4 @@
-"""Questions to the ledger, on real databases: health, series, explain, dead letters and their replay, imports."""
+"""Questions to the ledger, on real databases: health, spans, explain, dead letters and their replay, imports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from inboxd.operate.health import health, no_runs
 from inboxd.operate.imports import import_runs
 from inboxd.operate.letters import Filter, count_open, export_line, letters
 from inboxd.operate.replay import Replay, replay
-from inboxd.operate.series import series
+from inboxd.operate.trend import trend
 from inboxd.operate.undo import undo
 from inboxd.store.base import Store
 from stores import ENDED, OpenEmpty, batches, load, make_feed, query, row
@@ -116,14 +116,14 @@ def test_health_of_an_empty_database_is_zeros(open_empty: OpenEmpty) -> None:
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=RUNS, buckets=st.integers(1, 50))
-def test_the_series_loses_no_run(open_empty: OpenEmpty, records: Records, buckets: int) -> None:
-    """The spans of a series touch, and together they count every ended run of their time once."""
+def test_the_spans_lose_no_run(open_empty: OpenEmpty, records: Records, buckets: int) -> None:
+    """The spans of a chart touch, and together they count every ended run of their time once."""
     store = open_empty()
     with store.writing() as connection:
         connection.exec_driver_sql("DELETE FROM etl_runs")
     taken(store, records)
     for hours in (None, 100):
-        found = series(store, now=NOW, hours=hours, buckets=buckets)
+        found = trend(store, now=NOW, hours=hours, buckets=buckets).buckets
         assert all(one.end == other.start for one, other in pairwise(found))
         of_all = expected(records, None)
         assert sum(one.files for one in found) == int(str(of_all["successes"])) + int(str(of_all["failures"]))

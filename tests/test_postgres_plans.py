@@ -17,7 +17,6 @@ from inboxd.operate.explain import explain, explain_file, explain_run
 from inboxd.operate.health import health
 from inboxd.operate.hosts import hosts
 from inboxd.operate.letters import count_open
-from inboxd.operate.series import series
 from inboxd.operate.trend import trend
 from inboxd.store import open_store
 from inboxd.store.base import Store
@@ -100,7 +99,6 @@ def ask_everything(store: Store) -> None:
     now = datetime.now(UTC)
     for hours in (1.0, 24.0, 168.0):
         trend(store, now=now, hours=hours, buckets=24)
-        series(store, now=now, hours=hours, buckets=24)
         health(store, now=now, hours=hours, limit=10)
         recent_runs(store, now=now, hours=hours, limit=20)
     hosts(store, now=now)

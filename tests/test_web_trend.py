@@ -1,9 +1,11 @@
-"""The page's numbers are those of ``inboxd health``, whatever the runs."""
+"""The numbers of the page, and of the terminal's sparkline, are those of ``inboxd health``, whatever the runs."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Final
 
 import pytest
@@ -13,19 +15,20 @@ from hypothesis import strategies as st
 
 from inboxd.clock import stamp
 from inboxd.operate.health import health
-from inboxd.operate.series import series
-from inboxd.operate.trend import nearest_rank, trend
+from inboxd.operate.trend import Bucket, nearest_rank, trend
 from inboxd.store import open_store
 from inboxd.store.base import Store
 
+Run = tuple[str, str, int, int, int]
 NOW: Final = datetime(2026, 5, 1, 12, tzinfo=UTC)
-RUN: Final = st.tuples(
+RUN: Final[st.SearchStrategy[Run]] = st.tuples(
     st.sampled_from(["events", "orders"]),
     st.sampled_from(["success", "failure", "running"]),
     st.integers(0, 50),
     st.integers(0, 5_000),
-    st.integers(0, 200 * 60),
+    st.integers(-120, 200 * 60),
 )
+"""Job, status, rows, duration (ms), and how many minutes ago it began: below zero by a clock that is ahead."""
 INSERT: Final = sa.text(
     "INSERT INTO etl_runs (job_name, status, rows_in, rows_out, duration_ms, started_at, finished_at, error_code)"
     " VALUES (:job, :status, :rows, :rows, :ms, :at, :end, :code)"
@@ -40,16 +43,33 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         yield store
 
 
+def by_hand(runs: list[Run], start: str, end: str, *, is_last: bool) -> Bucket:
+    """Return what a span has to say, from one run after the other; the last one is open."""
+    chosen = [
+        (status, rows, duration)
+        for _, status, rows, duration, minutes in runs
+        if status != "running" and start <= began(minutes) and (is_last or began(minutes) < end)
+    ]
+    rows_of_all = sum(rows for status, rows, _ in chosen if status == "success")
+    durations = sorted(duration for _, _, duration in chosen)
+    p50, p95 = (durations[math.ceil(len(durations) * share) - 1] if durations else 0 for share in (0.5, 0.95))
+    failures = sum(status == "failure" for status, _, _ in chosen)
+    return Bucket(start, end, len(chosen), failures, rows_of_all, rows_of_all, 0, p50, p95)
+
+
+def began(minutes: int) -> str:
+    """Return when a run began that is so many minutes old."""
+    return stamp(NOW - timedelta(minutes=minutes))
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(runs=st.lists(RUN, max_size=25), hours=st.sampled_from([1.0, 24.0, 168.0, None]), buckets=st.integers(1, 60))
-def test_the_page_says_what_health_says(
-    store: Store, runs: list[tuple[str, str, int, int, int]], hours: float | None, buckets: int
-) -> None:
-    """Counts, rates, averages, percentiles, per job and over time: the same numbers as the commands give."""
+def test_the_page_says_what_health_says(store: Store, runs: list[Run], hours: float | None, buckets: int) -> None:
+    """Counts, rates, averages, percentiles and jobs as the commands give them; each span of time as counted by hand."""
     with store.writing() as connection:
         connection.execute(sa.text("DELETE FROM etl_runs"))
         for job, status, rows, duration, minutes in runs:
-            at = stamp(NOW - timedelta(minutes=minutes))
+            at = began(minutes)
             ended = status != "running"
             values = {
                 "job": job,
@@ -87,11 +107,13 @@ def test_the_page_says_what_health_says(
         }
         for name, job in found.jobs.items()
     ]
-    spans = series(store, now=NOW, hours=hours, buckets=buckets)
-    numbers = [(b.files, b.failures, b.rows_in, b.rows_out, b.p50_ms, b.p95_ms) for b in found.buckets]
-    if buckets == 1:
-        assert numbers == [(b.files, b.failures, b.rows_in, b.rows_out, b.p50_ms, b.p95_ms) for b in spans]
-    assert sum(files for files, *_ in numbers) == total.ended == sum(bucket.files for bucket in spans)
+    assert all(one.end == other.start for one, other in pairwise(found.buckets))
+    assert len(found.buckets) == (0 if hours is None and not runs else buckets)
+    last = len(found.buckets) - 1
+    assert found.buckets == [
+        by_hand(runs, bucket.start, bucket.end, is_last=number == last) for number, bucket in enumerate(found.buckets)
+    ]
+    assert sum(bucket.files for bucket in found.buckets) == total.ended
 
 
 @given(values=st.lists(st.integers(0, 20), min_size=1), percent=st.sampled_from([50, 95]))

@@ -18,7 +18,7 @@ from inboxd.operate.cursors import lag_s
 from inboxd.operate.health import health
 from inboxd.operate.hosts import HostActivity, hosts
 from inboxd.operate.letters import CodeCount, count_open
-from inboxd.operate.series import Bucket, series
+from inboxd.operate.trend import Bucket, trend
 from inboxd.operate.waiting import InboxContent, inbox_content
 from inboxd.presence import STATE_FILE, DaemonState, Waiting, read_state, running_pid
 from inboxd.store.base import RunRow, Store
@@ -119,7 +119,7 @@ def status(store: Store | None, slices: Slices, *, now: datetime) -> Status:
         totals=_totals(store, now) if store else None,
         hosts=hosts(store, now=now) if store else [],
         last_runs=store.runs(limit=RECENT_RUNS) if store else [],
-        throughput=series(store, now=now, hours=SPARK_HOURS, buckets=SPARK_BUCKETS) if store else [],
+        throughput=trend(store, now=now, hours=SPARK_HOURS, buckets=SPARK_BUCKETS).buckets if store else [],
         dead_letters=count_open(store) if store else [],
         problems=problems,
     )

@@ -1,7 +1,7 @@
-"""How runs went over time, for a page of charts: the numbers of ``health`` and ``series`` from two reads of the runs.
+"""How runs went over time, for charts and the terminal's sparkline: all, each job, each span, from two reads of the runs.
 
-Asked one by one those take nine; with 100,000 runs that is the difference between a page that is there and one that is
-waited for. A test holds the three against each other.
+Asked one by one, as ``health`` asks, these take several times as many; with 100,000 runs that is the difference between
+a page that is there and one that is waited for. A test holds the two against each other.
 """
 
 from __future__ import annotations
@@ -17,12 +17,31 @@ import sqlalchemy as sa
 from inboxd.clock import moment, stamp
 from inboxd.model import RunStatus
 from inboxd.operate.periods import ENDED, hours_before
-from inboxd.operate.series import SHORTEST, Bucket
 from inboxd.store.base import Store
 from inboxd.store.tables import Stamp, etl_runs
 
+SHORTEST: Final = timedelta(seconds=1)
+"""All buckets together span at least this long, so that a single run has a width."""
 LAST_MOMENT: Final = "9999-12-31T23:59:59.999999Z"
 """The last bucket is open: a run of a clock ahead of ours began in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """The runs that began in ``[start, end)`` and have ended; durations in milliseconds, by nearest rank.
+
+    The last bucket of all holds those that began after its end, too.
+    """
+
+    start: str
+    end: str
+    files: int
+    failures: int
+    rows_in: int
+    rows_out: int
+    rows_rejected: int
+    p50_ms: int
+    p95_ms: int
 
 
 @dataclass(slots=True)
@@ -83,7 +102,10 @@ class Trend:
 
 
 def trend(store: Store, *, now: datetime, hours: float | None, buckets: int) -> Trend:
-    """Return the runs that began in the last ``hours``, or all, cut into equal spans."""
+    """Return the runs that began in the last ``hours``, or all, cut into equal spans.
+
+    Without ``hours``, an empty database has no spans.
+    """
     found = Trend()
     jobs: defaultdict[str, Sums] = defaultdict(Sums)
     by_bucket: defaultdict[int, Sums] = defaultdict(Sums)

@@ -23,8 +23,7 @@ from inboxd.operate.browse import (
 from inboxd.operate.explain import HistoryPage, Look, history_pages
 from inboxd.operate.hosts import HostActivity, hosts
 from inboxd.operate.letters import CodeCount, Letter, count_open
-from inboxd.operate.series import Bucket
-from inboxd.operate.trend import Sums, Trend, trend
+from inboxd.operate.trend import Bucket, Sums, Trend, trend
 from inboxd.store.base import RunRow, Store
 
 RUNS_SHOWN: Final = 25
