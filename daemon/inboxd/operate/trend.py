@@ -1,4 +1,4 @@
-"""How runs went over time, for charts and the terminal's sparkline: all, each job, each span, from two reads of the runs.
+"""How runs went over time, for charts and the terminal's sparkline: all, each job, each span, by two reads of the runs.
 
 Asked one by one, as ``health`` asks, these take several times as many; with 100,000 runs that is the difference between
 a page that is there and one that is waited for. A test holds the two against each other.
