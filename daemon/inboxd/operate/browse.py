@@ -1,6 +1,7 @@
 """Pages of rows, newest first, for those who look around: runs, a run's records, dead letters.
 
-Every question here is answered by an index and stops after its page, however many rows there are.
+Every question here walks an index and stops once its page is full, however many rows there are; only a status that
+hardly any run has makes the walk over the runs a long one.
 """
 
 from __future__ import annotations
