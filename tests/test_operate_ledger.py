@@ -8,10 +8,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from itertools import pairwise
+from random import Random
 from statistics import fmean
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +21,7 @@ from inboxd.clock import SystemClock, moment, stamp
 from inboxd.errors import FileFault
 from inboxd.model import Feed, FieldType, Late, LineageStep, Reject
 from inboxd.operate import explain as explaining
+from inboxd.operate import winners
 from inboxd.operate.explain import Look, Touch, explain, explain_file, explain_run, history_pages
 from inboxd.operate.health import feed as feed_of_health
 from inboxd.operate.health import health, no_runs
@@ -28,6 +31,7 @@ from inboxd.operate.replay import Replay, replay
 from inboxd.operate.trend import trend
 from inboxd.operate.undo import undo
 from inboxd.store.base import Store
+from inboxd.store.tables import etl_runs
 from stores import ENDED, OpenEmpty, batches, load, make_feed, query, row
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -263,6 +267,95 @@ def test_a_history_in_parts_is_the_whole_one(
     assert sum(found is not None for found in told) > len(within) or not (patience or block > len(true))
     if patience and block > len(true):
         assert told == true
+
+
+FILES = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.sampled_from("xyz"), st.integers(1, 9)), min_size=1, max_size=4),
+        st.booleans(),
+    ),
+    min_size=3,
+    max_size=7,
+)
+"""Files of (key, minute), and whether each is undone when all are loaded."""
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(files=FILES, late=st.sampled_from(Late), ends=st.randoms(use_true_random=False))
+def test_a_runs_losers_lost_to_what_their_keys_histories_say(
+    open_empty: OpenEmpty, files: list[tuple[list[tuple[str, int]], bool]], late: Late, ends: Random
+) -> None:
+    """``--run`` names the same winners as a look at each key, in whatever order runs were committed and undone."""
+    feed = make_feed(undo=True, late=late)
+    store = open_empty(feed)
+    with store.writing() as connection:
+        for table in ("etl_runs", "lineage_records", "watermarks", "before_images", "events"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+    runs = [put(store, feed, *records) for records, _ in files]
+    for run_id, (_, undone) in zip(tuple(runs), files, strict=True):
+        own = undo(store, (feed,), run_id, clock=FixedClock(), host="here").run_id if undone else None
+        runs += [] if own is None else [own]
+    with store.writing() as connection:
+        for run_id in runs:
+            end = {"finished_at": at(ends.randrange(1, 2 + len(runs)))}
+            connection.execute(sa.update(etl_runs).where(etl_runs.c.id == run_id).values(end))
+    whole = {
+        (touch.run_id, touch.record_no, touch.record_key): touch
+        for key in "xyz"
+        for history in explain(store, [feed], key).feeds
+        for touch in history.touches
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winners, "FIRST_LOOK", 1)
+        patch.setattr(winners, "BLOCK", 2)
+        patch.setattr(winners, "KEYS", 2)
+        told = [touch for run_id in runs for touch in records_told(store, feed, run_id)]
+    assert {(touch.run_id, touch.record_no, touch.record_key): touch for touch in told} == whole
+    store.close()
+
+
+def records_told(store: Store, feed: Feed, run_id: int) -> list[Touch]:
+    """Return a run's records as ``explain --run`` tells them."""
+    found = explain_run(store, [feed], run_id)
+    assert found is not None
+    return found.records
+
+
+def test_a_run_that_waited_and_was_committed_last_is_the_one_that_was_met(
+    open_empty: OpenEmpty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which row a record met is told by when runs were committed, not by their numbers, however far they are apart."""
+    monkeypatch.setattr(winners, "FIRST_LOOK", 1)
+    feed = make_feed(late=Late.MERGE)
+    store = open_empty(feed)
+    waited, *_, loser = [put(store, feed, ("x", minute)) for minute in (10, 20, 30, 40, 5)]
+    with store.writing() as connection:
+        for minute, run_id in enumerate((waited + 1, waited + 2, waited + 3, waited, loser)):
+            end = {"finished_at": at(minute)}
+            connection.execute(sa.update(etl_runs).where(etl_runs.c.id == run_id).values(end))
+    [touch] = records_told(store, feed, loser)
+    assert touch.lost_to is not None
+    assert touch.lost_to.run_id == waited
+
+
+def test_the_losers_of_a_run_are_explained_in_one_walk_that_ends_at_their_winners(open_empty: OpenEmpty) -> None:
+    """However many records of a page are stale: the runs before are looked through once, and only as far as needed."""
+    feed = make_feed(late=Late.MERGE)
+    store = open_empty(feed)
+    keys = [f"k{number}" for number in range(50)]
+    first = put(store, feed, *((key, 30) for key in keys))
+    last = put(store, feed, *((key, 20) for key in keys))
+    with store.reading() as connection:
+        engine = connection.engine
+    asked: list[object] = []
+
+    def note(*values: object) -> None:
+        asked.append(values[2])
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    told = records_told(store, feed, last)
+    assert [touch.lost_to.run_id if touch.lost_to else None for touch in told] == [first] * 50
+    assert len(asked) < 10
 
 
 def test_what_was_not_looked_through_is_not_taken_for_nothing(

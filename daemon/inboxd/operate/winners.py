@@ -1,0 +1,177 @@
+"""What a record lost to: a later or an earlier record of its file, the row that it met, or a watermark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Final
+
+import sqlalchemy as sa
+
+from inboxd.model import Feed, FieldType, LineageStep
+from inboxd.operate.touches import BLOCK, Touch, Winner, in_order, touches_where
+from inboxd.store.tables import LOADED, etl_runs, lineage_records
+
+NEARBY: Final = 1_000
+"""Runs before one that skipped a record, among which is most likely the one that had raised the watermark."""
+FIRST_LOOK: Final = 100
+"""Runs looked through first for the rows that a run's records met; each further look is at twice as many."""
+KEYS: Final = 500
+"""Keys sought in one statement: a page may be as long as a person asks for, a statement takes 32,766 values."""
+
+
+def why_lost(touches: list[Touch], marks: Mapping[int, Winner]) -> list[Touch]:
+    """Give each loser of one key its winner. ``touches`` are all of the key's, in order of commit.
+
+    ``marks`` has the run that had raised the watermark furthest, for each run that skipped something.
+    """
+    told: list[Touch] = []
+    standing: list[Touch] = []
+    for run_id, group in groupby(touches, key=lambda touch: touch.run_id):
+        of_run = list(group)
+        loaded = next((touch for touch in of_run if touch.outcome is LineageStep.LOAD), None)
+        met = standing[-1] if standing else None
+        for touch in of_run:
+            if touch.outcome is LineageStep.STALE and touch.kind != "undo":
+                told.append(replace(touch, lost_to=_winner(touch, loaded, met)))
+            else:
+                told.append(replace(touch, lost_to=marks.get(run_id) if touch.outcome is LineageStep.SKIP else None))
+        if loaded is not None:
+            standing = _standing(standing, loaded)
+    return told
+
+
+def _standing(before: list[Touch], loaded: Touch) -> list[Touch]:
+    """Return what a key's row came from: the last of these, or one before it where that is undone one day."""
+    if loaded.kind == "undo":
+        return [touch for touch in before if touch.run_id != loaded.undo_of]
+    before.append(loaded)
+    return before
+
+
+def _winner(loser: Touch, loaded: Touch | None, met: Touch | None) -> Winner | None:
+    """Return what left no place for a stale record: a record of its own file, else the row that was there."""
+    if loaded is not None:
+        later = loaded.record_no > loser.record_no
+        why = (
+            "a later record of the same file is newer" if later else "not newer than an earlier record of the same file"
+        )
+        return Winner(loaded.run_id, loaded.file_name, loaded.record_no, why)
+    if met is None:
+        return None
+    return Winner(met.run_id, met.file_name, met.record_no, "not newer than the row it met, which this record wrote")
+
+
+def told_of_run(connection: sa.Connection, feed: Feed, page: Sequence[Touch]) -> list[Touch]:
+    """Give each loser of a page of one run's records its winner. A page has one record at least."""
+    run = page[0]
+    skips = any(touch.outcome is LineageStep.SKIP for touch in page)
+    marks = watermarks_met(connection, feed, {run.run_id}) if skips else {}
+    keys = sorted({touch.record_key for touch in page if _is_stale(touch)}) if run.at is not None else []
+    loaded: dict[str, list[Touch]] = {}
+    for start in range(0, len(keys), KEYS):
+        loaded |= _loaded_until(connection, feed, run, keys[start : start + KEYS])
+    return [
+        replace(touch, lost_to=_winner(touch, *_own_and_met(loaded.get(touch.record_key, ()), run.run_id)))
+        if _is_stale(touch)
+        else replace(touch, lost_to=marks.get(run.run_id) if touch.outcome is LineageStep.SKIP else None)
+        for touch in page
+    ]
+
+
+def _is_stale(touch: Touch) -> bool:
+    return touch.outcome is LineageStep.STALE and touch.kind != "undo"
+
+
+def _loaded_until(connection: sa.Connection, feed: Feed, run: Touch, keys: Sequence[str]) -> dict[str, list[Touch]]:
+    """Return what was loaded of each key by a run's end, as far back as it takes to tell which row the run met.
+
+    Runs are walked downwards by number, but what counts is the order of commit: a run that waited, or another host's,
+    has a lower number than some that were committed before it. So a key is done with when it has a row that no run
+    further down was committed after. All keys are sought in one walk: 100 of them take as long as a few, one by one.
+    """
+    runs, records = etl_runs.c, lineage_records.c
+    of_feed = sa.and_(runs.job_name == feed.name, runs.rows_in > 0)
+    by_then = sa.or_(runs.finished_at < run.at, sa.and_(runs.finished_at == run.at, runs.id <= run.run_id))
+    loaded: dict[str, list[Touch]] = {key: [] for key in keys}
+    sought = set(keys)
+    first = connection.execute(sa.select(sa.func.min(records.run_id))).scalar_one()
+    last, size = run.run_id, FIRST_LOOK
+    numbered = runs.id > last - size
+    while sought and last >= first:
+        where = (of_feed, by_then, numbered, records.record_key.in_(sought), records.outcome == LOADED)
+        for touch in touches_where(connection, *where, order=()):
+            loaded[touch.record_key].append(touch)
+        last, size = last - size, min(2 * size, BLOCK)
+        if any(loaded[key] for key in sought):
+            newest = sa.select(sa.func.max(runs.finished_at)).where(of_feed, by_then, runs.id <= last)
+            below = connection.execute(newest).scalar() or ""
+            sought = {key for key in sought if not _is_settled(loaded[key], run.run_id, below)}
+        numbered = runs.id.between(last - size + 1, last)
+    return loaded
+
+
+def _is_settled(loaded: Iterable[Touch], run_id: int, below: str) -> bool:
+    """Tell whether the row is known that a run met, where those not looked at were committed until ``below``."""
+    own, met = _own_and_met(loaded, run_id)
+    return own is not None or (met is not None and (met.at or "") >= below)
+
+
+def _own_and_met(loaded: Iterable[Touch], run_id: int) -> tuple[Touch | None, Touch | None]:
+    """Return what a run itself has loaded of a key, and what the row came from that it met."""
+    own: Touch | None = None
+    standing: list[Touch] = []
+    for touch in in_order(loaded):
+        if touch.run_id == run_id:
+            own = touch
+        else:
+            standing = _standing(standing, touch)
+    return own, standing[-1] if standing else None
+
+
+def watermarks_met(connection: sa.Connection, feed: Feed, run_ids: set[int]) -> dict[int, Winner]:
+    """Return, for each run, the run that had raised the watermark furthest before it.
+
+    The database walks the feed's runs, not Python: of 100,000 only the few that are asked for are handed over.
+    """
+    runs = etl_runs.c
+    order = (runs.finished_at, runs.id)
+    of_feed = sa.and_(runs.job_name == feed.name, runs.rows_in > 0, runs.finished_at.is_not(None))
+    met = sa.func.max(_comparable(feed)).over(order_by=order, rows=(None, -1)).label("met")
+    marked = sa.select(runs.id, met).where(of_feed).subquery()
+    asked = sa.select(marked.c.id, marked.c.met).where(marked.c.id.in_(run_ids), marked.c.met.is_not(None))
+    reached = {int(row.id): str(row.met) for row in connection.execute(asked)}
+    raised = sa.select(runs.watermark, runs.id, runs.file_name).where(of_feed, runs.watermark.in_({*reached.values()}))
+    first: dict[str, Winner] = {}
+    for row in connection.execute(raised.order_by(*order)):
+        first.setdefault(row.watermark, _raiser(*row))
+    return {run_id: first[watermark] for run_id, watermark in reached.items()}
+
+
+def watermarks_nearby(connection: sa.Connection, feed: Feed, skipped: Iterable[Touch]) -> dict[int, Winner]:
+    """Return the same from the runs shortly before each: a watermark only rises, unless somebody set it back."""
+    runs = etl_runs.c
+    found: dict[int, Winner] = {}
+    for touch in skipped:
+        near = sa.and_(runs.id > touch.run_id - NEARBY, runs.id < touch.run_id, runs.finished_at <= touch.at)
+        query = (
+            sa.select(runs.watermark, runs.id, runs.file_name)
+            .where(near, runs.job_name == feed.name, runs.rows_in > 0, runs.watermark.is_not(None))
+            .order_by(_comparable(feed).desc(), runs.finished_at, runs.id)
+            .limit(1)
+        )
+        highest = connection.execute(query).one_or_none()
+        if highest is not None:
+            found[touch.run_id] = _raiser(*highest)
+    return found
+
+
+def _comparable(feed: Feed) -> sa.ColumnElement[object]:
+    """Return the runs' watermarks, kept as text, as what they are compared as."""
+    whole = feed.cursor_field.type is FieldType.INTEGER
+    return sa.cast(etl_runs.c.watermark, sa.BigInteger) if whole else etl_runs.c.watermark
+
+
+def _raiser(watermark: str, run_id: int, file_name: str | None) -> Winner:
+    return Winner(run_id, file_name, None, f"at or below the watermark {watermark}")
