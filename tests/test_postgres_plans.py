@@ -39,6 +39,7 @@ SELECT 'events', 'success', 10, 10, mod(n, 50), began, began, 'a/' || n || '.jso
 UPDATE etl_runs SET job_name = 'bulk', rows_in = 1000, rows_out = 1000 WHERE mod(id, {RUNS // LARGE}) = 0;
 INSERT INTO lineage_records (run_id, record_key, record_no, outcome)
 SELECT id, 'key-' || mod(id * 7 + k, 5000), k, 0 FROM etl_runs, generate_series(1, 1000) k WHERE job_name = 'bulk';
+UPDATE lineage_records SET outcome = 1 WHERE run_id = {RUNS - RUNS // LARGE} AND record_no <= 50;
 INSERT INTO dead_letters (raw, error, created, run_id, feed, record_no, record_key, resolved_by)
 SELECT '{{}}', 'missing_at', now(), n, 'events', 1, 'bad-' || n, CASE WHEN mod(n, 100) <> 0 THEN 1 END
   FROM generate_series(1, {RUNS}) n;
@@ -127,10 +128,13 @@ def test_questions_to_a_large_ledger_are_answered_from_indexes(ledger: Store) ->
 
 
 def test_a_keys_history_is_sought_run_by_run(ledger: Store) -> None:
-    """``explain KEY`` reads the runs of a feed and seeks the key in each: never all of the lineage, nor the table."""
+    """``explain`` reads the runs of a feed and seeks a key, or a run's losers, in them: never all of the lineage."""
     with Asked(ledger) as asked:
         explain(ledger, [BULK], "key-7")
         explain_file(ledger, [FEED], "a/7.json")
+        told = explain_run(ledger, [BULK], RUNS - RUNS // LARGE)
+    assert told is not None
+    assert sum(touch.lost_to is not None for touch in told.records) == 50
     found = plans(ledger, asked)
     whole = [(statement, plan) for statement, plan in found if READ_WHOLE.search(plan)]
     assert [(statement, plan) for statement, plan in whole if "Seq Scan on etl_runs" not in plan] == []

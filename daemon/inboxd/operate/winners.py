@@ -98,7 +98,8 @@ def _loaded_until(connection: sa.Connection, feed: Feed, run: Touch, keys: Seque
     sought = set(keys)
     first = connection.execute(sa.select(sa.func.min(records.run_id))).scalar_one()
     last, size = run.run_id, FIRST_LOOK
-    numbered = runs.id > last - size
+    # Said of both: PostgreSQL does not conclude it from the join, and would read all of the lineage for each block.
+    numbered = sa.and_(runs.id > last - size, records.run_id > last - size)
     while sought and last >= first:
         where = (of_feed, by_then, numbered, records.record_key.in_(sought), records.outcome == LOADED)
         for touch in touches_where(connection, *where, order=()):
@@ -108,7 +109,7 @@ def _loaded_until(connection: sa.Connection, feed: Feed, run: Touch, keys: Seque
             newest = sa.select(sa.func.max(runs.finished_at)).where(of_feed, by_then, runs.id <= last)
             below = connection.execute(newest).scalar() or ""
             sought = {key for key in sought if not _is_settled(loaded[key], run.run_id, below)}
-        numbered = runs.id.between(last - size + 1, last)
+        numbered = sa.and_(*(number.between(last - size + 1, last) for number in (runs.id, records.run_id)))
     return loaded
 
 
