@@ -39,7 +39,9 @@ SELECT 'events', 'success', 10, 10, mod(n, 50), began, began, 'a/' || n || '.jso
 UPDATE etl_runs SET job_name = 'bulk', rows_in = 1000, rows_out = 1000 WHERE mod(id, {RUNS // LARGE}) = 0;
 INSERT INTO lineage_records (run_id, record_key, record_no, outcome)
 SELECT id, 'key-' || mod(id * 7 + k, 5000), k, 0 FROM etl_runs, generate_series(1, 1000) k WHERE job_name = 'bulk';
-UPDATE lineage_records SET outcome = 1 WHERE run_id = {RUNS - RUNS // LARGE} AND record_no <= 50;
+UPDATE lineage_records
+   SET outcome = 1, record_key = CASE WHEN record_no > 50 THEN 'nobody-' || record_no ELSE record_key END
+ WHERE run_id = {RUNS - RUNS // LARGE} AND record_no <= 100;
 INSERT INTO dead_letters (raw, error, created, run_id, feed, record_no, record_key, resolved_by)
 SELECT '{{}}', 'missing_at', now(), n, 'events', 1, 'bad-' || n, CASE WHEN mod(n, 100) <> 0 THEN 1 END
   FROM generate_series(1, {RUNS}) n;
