@@ -27,9 +27,11 @@ from inboxd.pipeline import Job, Pipeline
 from inboxd.store import open_store
 from inboxd.store.base import Store
 from inboxd.store.sqlite_file import SqliteFile
+from inboxd.store.sqlite_sql import Part
 
 LARGEST_FILE = 1 << 40
 TOP = 25
+ANY_PART = Part(1, 1)
 
 
 class Stopwatch:
@@ -81,7 +83,9 @@ def inside(watch: Stopwatch) -> Iterator[None]:
 
     timed = {
         "stage": lambda *_: "  stage: collect, sort, insert into scratch",
+        "_insert": lambda *_: "    of that: put into key's order, insert",
         "_change": lambda _self, statement: f"  upsert: {' '.join(statement.split()[:3])} …",
+        "_change_slices": lambda _self, statement: f"  upsert: {' '.join(statement(ANY_PART).split()[:3])} …",
     }
     before = {name: getattr(SqliteFile, name) for name in timed}
     pipeline_module.read_batches = decoded  # type: ignore[assignment]  # the same, timed
