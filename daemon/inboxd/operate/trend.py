@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -21,6 +21,8 @@ from inboxd.operate.periods import hours_before
 from inboxd.store.base import Store
 from inboxd.store.tables import Stamp, etl_runs
 
+RUNNING: Final = RunStatus.RUNNING.value
+SUCCESS: Final = RunStatus.SUCCESS.value
 SHORTEST: Final = timedelta(seconds=1)
 """All buckets together span at least this long, so that a single run has a width."""
 LAST_MOMENT: Final = "9999-12-31T23:59:59.999999Z"
@@ -94,10 +96,10 @@ class Sums:
     def add(self, row: sa.Row[Any]) -> None:
         """Add one line of the query's answer: runs of one status and one duration."""
         _, status, duration_ms, runs, *sums = tuple(row)
-        if status == RunStatus.RUNNING.value:
+        if status == RUNNING:
             self.running += runs
             return
-        if status == RunStatus.SUCCESS.value:
+        if status == SUCCESS:
             self.successes += runs
         else:
             self.failures += runs
@@ -109,6 +111,11 @@ class Sums:
         self.rejected += rejected
         self.skipped += skipped
         self.stale += stale
+
+    def merge(self, other: Sums) -> None:
+        """Add other sums."""
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
 
 
 @dataclass(slots=True)
@@ -136,14 +143,18 @@ def trend(store: Store, *, now: datetime, hours: float | None, buckets: int) -> 
             return found
         bounds = _bounds(start, now, buckets)
         for low, high in bounds:
-            sums = Sums()
+            of_job: defaultdict[str, Sums] = defaultdict(Sums)
             durations: list[tuple[int, int]] = []
             until = LAST_MOMENT if high == bounds[-1][1] else high
             for row in connection.execute(RUNS_OF_A_SPAN, {"low": low, "high": until}):
-                for one in (found.total, jobs[row.job_name], sums):
-                    one.add(row)
-                if row.status != RunStatus.RUNNING.value:
+                of_job[row.job_name].add(row)
+                if row.status != RUNNING:
                     durations.append((row.duration_ms, row.runs))
+            sums = Sums()
+            for job, one in of_job.items():
+                jobs[job].merge(one)
+                sums.merge(one)
+            found.total.merge(sums)
             found.buckets.append(_bucket(low, high, sums, sorted(durations)))
             every += durations
     found.jobs = dict(sorted(jobs.items(), key=lambda item: (-item[1].runs, item[0])))
