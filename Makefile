@@ -85,7 +85,7 @@ $(PEERS_READY): bench/requirements.txt
 	$(PYTHON) -m pip --disable-pip-version-check --python $(PEERS)/bin/python install --quiet --require-hashes -r $<
 	@touch $@
 
-FLOOR := bench/work/floor
+FLOOR := bench/scratch/floor
 
 # Without a C compiler or npm the bench says so in its table, and measures the rest.
 $(FLOOR)/floor: bench/peers/floor.c bench/floor.py
@@ -120,5 +120,5 @@ lock: $(DEV_READY)  ## compile locks/ anew from pyproject.toml (UPGRADE=--upgrad
 	$(COMPILE) --output-file bench/requirements.txt bench/requirements.in
 
 clean:  ## remove what the targets made, but not inbox/ and data/
-	rm -rf $(VENV) $(PEERS) bench/work build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) bench/scratch build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find daemon tests -name __pycache__ -type d -prune -exec rm -rf {} +

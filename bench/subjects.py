@@ -15,7 +15,7 @@ from bench import floor
 
 BENCH: Final = Path(__file__).resolve().parent
 ROOT: Final = BENCH.parent
-WORK: Final = BENCH / "work"
+WORK: Final = BENCH / "scratch"
 PEERS: Final = BENCH / "peers"
 PEERS_PYTHON: Final = BENCH / ".venv" / "bin" / "python"
 INBOXD: Final = (sys.executable, "-m", "inboxd")

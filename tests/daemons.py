@@ -24,7 +24,7 @@ Line = dict[str, Any]  # Any: whatever a JSON line holds
 Found = TypeVar("Found")
 
 
-def eventually(look: Callable[[], Found], what: str = "", *, deadline_s: float = DEADLINE_S) -> Found:
+def eventually(look: Callable[[], Found | None], what: str = "", *, deadline_s: float = DEADLINE_S) -> Found:
     """Return what ``look`` returns once that is true; fail the test if it is not in time."""
     until = time.monotonic() + deadline_s
     while True:

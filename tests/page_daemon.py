@@ -7,15 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
+
+from daemons import eventually
 
 DEADLINE_S: Final = 20.0
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +48,7 @@ class PageDaemon:
                     return line
             return None
 
-        return until(look, f"{event} {values}")
-
-
-def until(look: Callable[[], Found | None], what: str) -> Found:
-    """Return what ``look`` finds, as soon as it finds something."""
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        found = look()
-        if found is not None and found is not False:
-            return found
-        time.sleep(0.02)  # between two looks at a condition, not in the hope that something has happened
-    raise AssertionError(f"did not come about within {DEADLINE_S} s: {what}")
+        return eventually(look, f"{event} {values}")
 
 
 def environment() -> dict[str, str]:
@@ -94,7 +83,7 @@ def page_daemon(folder: Path, *options: str, config: str | None = None, served: 
                 return None
             return str(lines["http_started"]["address"]) if served else "none"
 
-        yield PageDaemon(folder, until(started, "the daemon's start").rstrip("/"), process)
+        yield PageDaemon(folder, eventually(started, "the daemon's start").rstrip("/"), process)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

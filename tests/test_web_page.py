@@ -18,7 +18,8 @@ from urllib.parse import quote, urlsplit
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from page_daemon import PageDaemon, environment, page_daemon, until
+from daemons import eventually
+from page_daemon import PageDaemon, environment, page_daemon
 
 pytestmark = [pytest.mark.xdist_group("web")]
 
@@ -253,7 +254,7 @@ def test_a_reloaded_config_is_shown(tmp_path: Path) -> None:
         (tmp_path / "inboxd.toml").write_text(feed + fields)
         daemon.process.send_signal(signal.SIGHUP)
         daemon.wait_for("config_reloaded")
-        until(lambda: ">orders<" in ask(daemon, "/")[2], "the new feed")
+        eventually(lambda: ">orders<" in ask(daemon, "/")[2], "the new feed")
         assert ">events<" not in ask(daemon, "/")[2]
         daemon.drop("orders/a.json", '{"id": "A", "n": 1}')
         daemon.wait_for("file_loaded", feed="orders")
@@ -290,7 +291,7 @@ def test_a_database_that_cannot_be_read_is_said_without_its_path(tmp_path: Path)
             status, _, body = ask(daemon, "/")
             return (status, body) if status == 503 else None
 
-        _, body = until(refused, "503")
+        _, body = eventually(refused, "503")
         assert "cannot be read" in body
         assert str(tmp_path) not in body
         assert "watermarks" not in body
@@ -299,7 +300,7 @@ def test_a_database_that_cannot_be_read_is_said_without_its_path(tmp_path: Path)
             status, _, body = ask(daemon, "/readyz")
             return body if status == 503 else None
 
-        assert json.loads(until(unready, "not ready"))["checks"]["database"] != "ok"
+        assert json.loads(eventually(unready, "not ready"))["checks"]["database"] != "ok"
         assert ask(daemon, "/metrics")[0] == 200
         with closing(sqlite3.connect(database)) as connection, connection:
             connection.execute("ALTER TABLE hidden RENAME TO watermarks")

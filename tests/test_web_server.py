@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from daemons import eventually
 from inboxd.attempts import Folders
 from inboxd.clock import stamp
 from inboxd.config import Settings, load_settings
@@ -33,7 +34,6 @@ from inboxd.web import live, protocol, reader, serve
 from inboxd.web.address import Address, AddressError, host_of
 from inboxd.web.guard import Pace
 from inboxd.web.views import Overview, overview
-from page_daemon import until
 
 
 @dataclass(slots=True)
@@ -138,21 +138,21 @@ def test_an_open_stream_does_not_hold_up_a_stop(settings: Settings) -> None:
             for connection in connections:
                 connection.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
             for connection in connections:
-                until(partial(_streams, connection), "the stream")
+                eventually(partial(_streams, connection), "the stream")
             stack.enter_context(closing(one.connect()))  # and one that never says anything
         for connection in connections:
-            until(partial(_is_closed, connection), "closed")
+            eventually(partial(_is_closed, connection), "closed")
 
 
 def test_a_stream_tells_what_is_new(page: Served) -> None:
     """A change in the ledger or in what waits is told to every open stream."""
     with closing(page.connect()) as connection:
         versions = _hear(connection)
-        before = until(lambda: versions() if versions() >= 2 else None, "the first versions")
+        before = eventually(lambda: versions() if versions() >= 2 else None, "the first versions")
         page.loop.published.state = _state(
             deferred=[Waiting(file="a.json", code="disk_full", since="2026-01-01T00:00:00.000000Z")]
         )
-        until(lambda: versions() > before, "news")
+        eventually(lambda: versions() > before, "news")
 
 
 def test_a_config_loaded_anew_is_news(page: Served, tmp_path: Path) -> None:
@@ -163,17 +163,19 @@ def test_a_config_loaded_anew_is_news(page: Served, tmp_path: Path) -> None:
     folders = folders_of(load_settings(tmp_path / "inboxd.toml", {}, tmp_path), lambda: None)
     with closing(page.connect()) as connection:
         heard = _hear(connection)
-        before = until(lambda: heard() if heard() >= 2 else None, "the first versions")
+        before = eventually(lambda: heard() if heard() >= 2 else None, "the first versions")
         assert page.get("/records/orders?key=a")[1].count("There is no such feed") == 1
         page.loop.folders = folders
-        until(lambda: heard() > before, "news")
+        eventually(lambda: heard() > before, "news")
     assert ">orders</a></th>" in page.get("/")[1]
     assert "Nothing is known of this key" in page.get("/records/orders?key=a")[1]
     assert 'inboxd_files_total{feed="orders",outcome="loaded"} 0.0' in page.get("/metrics")[1]
     message = f"cannot write {tmp_path}/elsewhere/done/a b.json"
     since = "2026-01-01T00:00:00.000000Z"
     page.loop.published.state = _state(deferred=[Waiting("a b.json", "disk_full", since, message)])
-    assert "elsewhere" not in until(lambda: body if "disk_full" in (body := page.get("/")[1]) else None, "the file")
+    assert "elsewhere" not in eventually(
+        lambda: body if "disk_full" in (body := page.get("/")[1]) else None, "the file"
+    )
 
 
 def test_the_first_look_is_prepared_once_the_daemon_is_ready(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +190,7 @@ def test_the_first_look_is_prepared_once_the_daemon_is_ready(page: Served, monke
     assert page.get("/healthz")[0] == 200
     assert asked == []
     page.loop.published.state = _state()
-    until(lambda: len(asked) == reader.THREADS, "every thread was asked")
+    eventually(lambda: len(asked) == reader.THREADS, "every thread was asked")
     assert len(set(asked)) == reader.THREADS
 
 
@@ -202,7 +204,7 @@ def test_several_hosts_are_shown_with_what_they_work_at(page: Served, settings: 
             if host == "alpha":
                 failed = Verdict(Outcome.FAILED, run, "events", "a.json", error_code="invalid_json", error="no")
                 store.fail(run, RunEnd(failed, now))
-    body = until(lambda: body if 'id="hosts"' in (body := page.get("/")[1]) else None, "the hosts")
+    body = eventually(lambda: body if 'id="hosts"' in (body := page.get("/")[1]) else None, "the hosts")
     table = body[body.index('id="hosts"') :]
     found = re.findall('<tr id="host-.*?</tr>', table, re.DOTALL)
     rows = [" ".join(re.sub("<[^>]+>", " ", row).split()) for row in found]
@@ -222,7 +224,7 @@ def test_streams_are_bounded(page: Served, monkeypatch: pytest.MonkeyPatch) -> N
         for _ in range(2):
             connection = stack.enter_context(closing(page.connect()))
             connection.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            until(partial(_streams, connection), "the stream")
+            eventually(partial(_streams, connection), "the stream")
         assert page.get("/events")[0] == 503
         assert page.get("/")[0] == 200
 
@@ -243,9 +245,9 @@ def test_silent_and_slow_clients_are_let_go(page: Served, monkeypatch: pytest.Mo
                 return True
             return _is_closed(drips)
 
-        until(gone, "the slow one was let go")
+        eventually(gone, "the slow one was let go")
         for connection in silent:
-            until(partial(_is_closed, connection), "a silent one was let go")
+            eventually(partial(_is_closed, connection), "a silent one was let go")
     assert page.get("/")[0] == 200
 
 
@@ -268,7 +270,7 @@ def test_who_does_not_take_the_answer_is_let_go(page: Served, monkeypatch: pytes
                 return True
             return False
 
-        until(refused, "the greedy one was let go")
+        eventually(refused, "the greedy one was let go")
     assert page.get("/")[0] == 200
 
 
@@ -277,8 +279,8 @@ def test_connections_are_bounded(page: Served, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 5)
     with ExitStack() as stack:
         open_ones = [stack.enter_context(closing(page.connect())) for _ in range(20)]
-        until(lambda: sum(_is_closed(connection) for connection in open_ones) >= 15, "15 of 20 closed")
-    until(partial(_answers, page), "room again")
+        eventually(lambda: sum(_is_closed(connection) for connection in open_ones) >= 15, "15 of 20 closed")
+    eventually(partial(_answers, page), "room again")
 
 
 def _answers(page: Served) -> bool:
