@@ -15,7 +15,7 @@ from inboxd.model import UNREADABLE_KEY, Batch, Counts, Cursor, Feed, FieldType,
 from inboxd.store import sqlite_file
 from inboxd.store.base import Classified, Store
 from inboxd.store.ledger import canonical
-from inboxd.store.sqlite_file import SLICE_RECORDS
+from inboxd.store.sqlite_file import SAMPLE_RECORDS
 from stores import OpenEmpty, batches, load, make_feed, query, record_key, row
 
 pytestmark = pytest.mark.every_version
@@ -147,15 +147,15 @@ def plain(value: object) -> Cursor:
     return value if isinstance(value, int | str) else str(canonical(value))
 
 
-@pytest.mark.parametrize(("chunks", "slice_records"), [(1, SLICE_RECORDS), (3, SLICE_RECORDS), (3, 2)])
+@pytest.mark.parametrize(("chunks", "sample_records"), [(1, SAMPLE_RECORDS), (3, SAMPLE_RECORDS), (3, 2)])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_files_end_as_if_their_records_were_applied_one_by_one(
-    open_empty: OpenEmpty, monkeypatch: pytest.MonkeyPatch, chunks: int, slice_records: int, data: st.DataObject
+    open_empty: OpenEmpty, monkeypatch: pytest.MonkeyPatch, chunks: int, sample_records: int, data: st.DataObject
 ) -> None:
     """Table, counts, lineage, dead letters and watermark are what applying the records one by one gives."""
-    if slice_records != SLICE_RECORDS:  # go the way of a file of millions of records
-        monkeypatch.setattr(sqlite_file, "SLICE_RECORDS", slice_records)
+    if sample_records != SAMPLE_RECORDS:  # go the way of a file of millions of records
+        monkeypatch.setattr(sqlite_file, "SAMPLE_RECORDS", sample_records)
         monkeypatch.setattr(sqlite_file, "SAMPLES", 1)
         monkeypatch.setattr(sqlite_file, "READ_AT_ONCE", 2)
     feed = data.draw(feeds())

@@ -346,16 +346,33 @@ def test_memory_stays_flat(path: Path, size: int, keys: str) -> None:
 
 def test_slices_stay_small_however_many_chunks_a_file_has(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is sorted at once is a part of the file that does not grow with it, though chunks are all alike."""
-    monkeypatch.setattr(sqlite_file, "SLICE_RECORDS", 64)
+    monkeypatch.setattr(sqlite_file, "SAMPLE_RECORDS", 4)
     keys = [f"{number * 7919 % 40_000:05}" for number in range(40_000)]
     records = [row(MERGED, number + 1, (key,), (1,), MOMENT) for number, key in enumerate(keys)]
     with opened(path) as store, store.transaction(store.begin(start(MERGED)), MERGED) as tx:
         for batch in batches(records, chunks=100):
             tx.stage(batch)
-        ends = [high[0] for _, high in tx._slices() if high is not None]
-        number = Counter(bisect_left(ends, key) for key in keys)
-    assert len(number) > 40_000 / 64 / 2
-    assert max(number.values()) < 4 * 64
+        ends, numbered = tx._slice_ends()
+        number = Counter(bisect_left(ends, (key,)) for key in keys)
+    assert not numbered
+    assert len(number) > 40_000 / 100 / 2
+    assert max(number.values()) < 4 * 100
+
+
+@pytest.mark.parametrize(("pages", "size"), [(0, 20), (1_000, sqlite_file.SAMPLES)])
+def test_many_chunks_are_read_in_larger_slices_unless_the_target_is_larger_still(
+    path: Path, pages: int, size: int
+) -> None:
+    """A slice takes a few records of each chunk at least; but what it may change in the target stays small."""
+    records = [row(MERGED, number, (f"{number:03}",), (1,), MOMENT) for number in range(1, 101)]
+    with opened(path) as store:
+        with closing(raw(path)) as connection:
+            connection.execute("CREATE TABLE filler AS SELECT zeroblob(?) AS bytes", (pages * 4096,))
+        with store.transaction(store.begin(start(MERGED)), MERGED) as tx:
+            for batch in batches(records, chunks=100):
+                tx.stage(batch)
+            ends, _numbered = tx._slice_ends()
+            assert len(ends) == 100 // size
 
 
 def test_staging_tables_that_could_not_all_be_made_are_no_trouble_later(

@@ -17,22 +17,27 @@ from inboxd.store.sqlite_driver import SqliteFaults, driver
 from inboxd.store.sqlite_scratch import Scratch
 from inboxd.store.sqlite_sql import Part
 
-CHUNK_BYTES: Final = 3 << 19
-"""From so many bytes of a file (unpacked) on, so after two windows, what has come is sorted. Smaller chunks are staged
-faster, in the processor's cache, but make more runs: a million records took 1.8 s with two windows a chunk, 2.1 s with
-four, 2.6 s with eight."""
-SLICE_RECORDS: Final = 8_192
-"""So many records at most, or ``CHUNK_BYTES`` of them, are sorted and change the target in one statement."""
+CHUNK_BYTES: Final = 3 << 18
+"""From so many bytes of a file (unpacked) on, so after one window, what has come is sorted. Smaller chunks are staged
+faster, in the processor's cache, but make more runs: to read slices of them, ten million records took 53 s with one
+window a chunk, 49 s with two."""
+RUNS_OF_SMALL_CHUNKS: Final = 64
+"""Then a file is large, and its chunks are of two windows."""
+SAMPLE_RECORDS: Final = 512
+SAMPLE_BYTES: Final = 3 << 14
+"""A slice is made of parts of so many records or bytes at most: after as many of a sorted chunk a slice may end."""
 SAMPLES: Final = 16
-"""A slice is made of so many parts: after as many records of a sorted chunk a slice may end."""
+"""So many parts change the target in one statement. SQLite keeps each page's former content in memory until it ends."""
+MOST_SAMPLES: Final = 128
+"""So many at most where there are many runs: a slice that takes few records of each seeks more than it reads."""
 GOLDEN_RATIO: Final = 0.618_033_988_749
 """Its multiples, without their whole parts, spread evenly however many there are (Knuth, TAOCP 3, 6.4)."""
 LARGE: Final = 32 << 20
 """From so many bytes of a file on, COMMIT may keep a slow disk busy for longer than a watchdog waits."""
 SLOW_DISK: Final = 2 << 20
 """Bytes of a file that are surely committed in a second: some four times as many are written."""
-READ_AT_ONCE: Final = 400
-"""Sorted runs in one statement; SQLite takes 500 SELECTs in a compound."""
+READ_AT_ONCE: Final = 500
+"""Sorted runs in one statement: SQLite takes no more SELECTs in a compound."""
 
 FIND_DUPLICATE: Final = (
     "SELECT id FROM main.etl_runs WHERE job_name = ? AND content_sha256 = ? AND status = 'success' "
@@ -133,7 +138,7 @@ class SqliteFile:
                 rejects = ((r.record_no, r.raw, r.record_key, r.cursor, r.code, r.detail) for r in batch.rejects)
                 self._connection.executemany(self._sql.stage_rejects(), rejects)
             self._rejects += len(batch.rejects)
-        if self._chunk_bytes >= CHUNK_BYTES:
+        if self._chunk_bytes >= CHUNK_BYTES * (1 if self._runs < RUNS_OF_SMALL_CHUNKS else 2):
             self._write_chunk()
 
     def _write_chunk(self) -> None:
@@ -145,7 +150,7 @@ class SqliteFile:
         self._extent.add(columns)
         keys = self._keys(columns)
         order = sorted(range(number), key=keys.__getitem__)  # stable, in file order: by key, then record number
-        every = max(1, min(SLICE_RECORDS, number * CHUNK_BYTES // max(1, size)) // SAMPLES)
+        every = max(1, min(SAMPLE_RECORDS, number * SAMPLE_BYTES // max(1, size)))
         self._runs += 1
         # Chunks are much alike: without a start of its own for each, all samples would lie around the same few places.
         sampled = order[int(self._runs * GOLDEN_RATIO % 1 * every) :: every]
@@ -265,24 +270,40 @@ class SqliteFile:
         self._change(self._sql.lineage_of_rejects())
         return rejected, self._rejects - rejected
 
-    def _parts(self, *, low: bool = False, high: bool = False) -> Iterator[Part]:
+    def _parts(self, *, low: bool = False, high: bool = False, numbered: bool = False) -> Iterator[Part]:
         """Yield the runs to read in one statement, in file order."""
         for first in range(1, self._runs + 1, READ_AT_ONCE):
-            yield Part(first, min(first + READ_AT_ONCE - 1, self._runs), low, high)
+            yield Part(first, min(first + READ_AT_ONCE - 1, self._runs), low, high, numbered)
 
     def _change_slices(self, statement: Callable[[Part], str]) -> int:
         """Change a table one slice of the keys after the other; returns how many rows that touched."""
+        ends, numbered = self._slice_ends()
         touched = 0
-        for low, high in self._slices():
+        for low, high in zip([None, *ends], [*ends, None], strict=True):
             values = {**self._values, **_bound("low", low), **_bound("high", high)}
-            for part in self._parts(low=low is not None, high=high is not None):
+            for part in self._parts(low=low is not None, high=high is not None, numbered=numbered):
                 touched += self._connection.execute(statement(part), values).rowcount
         return touched
 
-    def _slices(self) -> Iterator[tuple[tuple[Any, ...] | None, tuple[Any, ...] | None]]:
-        """Yield the ends of slices of the key's range."""
-        ends = sorted(self._samples)[SAMPLES - 1 :: SAMPLES]
-        yield from zip([None, *ends], [*ends, None], strict=True)
+    def _slice_ends(self) -> tuple[Sequence[tuple[Any, ...]], bool]:
+        """Return where slices of the key's range end, and whether that is told by record numbers as well."""
+        size = self._samples_a_slice()
+        ends = sorted(self._samples)[size - 1 :: size]
+        keys = [end[:-1] for end in ends]
+        if len(set(keys)) == len(keys):
+            return keys, False  # a key alone is compared faster
+        return ends, True
+
+    def _samples_a_slice(self) -> int:
+        """Return how many parts make up a slice: more the more runs, unless the target's pages are many.
+
+        Records that lie far from each other in the target change a page each, and a statement's pages are in memory.
+        """
+        wanted = min(self._runs // 4, MOST_SAMPLES)
+        if wanted <= SAMPLES:
+            return SAMPLES
+        pages = int(self._connection.execute("PRAGMA main.page_count").fetchone()[0])
+        return max(SAMPLES, min(wanted, SAMPLES * self._records // pages))
 
     def _change(self, statement: str) -> int:
         return self._connection.execute(statement, self._values).rowcount
