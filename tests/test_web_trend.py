@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Final
 
-import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,8 +14,7 @@ from hypothesis import strategies as st
 from inboxd.clock import stamp
 from inboxd.operate.health import health
 from inboxd.operate.trend import Bucket, nearest_rank, trend
-from inboxd.store import open_store
-from inboxd.store.base import Store
+from stores import OpenEmpty
 
 Run = tuple[str, str, int, int, int]
 NOW: Final = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -33,14 +30,6 @@ INSERT: Final = sa.text(
     "INSERT INTO etl_runs (job_name, status, rows_in, rows_out, duration_ms, started_at, finished_at, error_code)"
     " VALUES (:job, :status, :rows, :rows, :ms, :at, :end, :code)"
 )
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """Return a database that each example fills anew."""
-    with open_store(f"sqlite:///{tmp_path_factory.mktemp('trend')}/inboxd.db") as store:
-        store.upgrade()
-        yield store
 
 
 def by_hand(runs: list[Run], start: str, end: str, *, is_last: bool) -> Bucket:
@@ -64,8 +53,11 @@ def began(minutes: int) -> str:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(runs=st.lists(RUN, max_size=25), hours=st.sampled_from([1.0, 24.0, 168.0, None]), buckets=st.integers(1, 60))
-def test_the_page_says_what_health_says(store: Store, runs: list[Run], hours: float | None, buckets: int) -> None:
+def test_the_page_says_what_health_says(
+    open_empty: OpenEmpty, runs: list[Run], hours: float | None, buckets: int
+) -> None:
     """Counts, rates, averages, percentiles and jobs as the commands give them; each span of time as counted by hand."""
+    store = open_empty()
     with store.writing() as connection:
         connection.execute(sa.text("DELETE FROM etl_runs"))
         for job, status, rows, duration, minutes in runs:
@@ -114,12 +106,12 @@ def test_the_page_says_what_health_says(store: Store, runs: list[Run], hours: fl
         by_hand(runs, bucket.start, bucket.end, is_last=number == last) for number, bucket in enumerate(found.buckets)
     ]
     assert sum(bucket.files for bucket in found.buckets) == total.ended
+    store.close()
 
 
 @given(values=st.lists(st.integers(0, 20), min_size=1), percent=st.sampled_from([50, 95]))
 def test_the_percentile_is_the_nearest_rank(values: list[int], percent: int) -> None:
     """It is the smallest value that at least so many per cent of all values do not exceed."""
-    counted = sorted((value, values.count(value)) for value in set(values))
-    found = nearest_rank(counted, percent)
+    found = nearest_rank(sorted(values), percent)
     enough = [value for value in values if 100 * sum(other <= value for other in values) >= percent * len(values)]
     assert found == min(enough)
