@@ -10,7 +10,8 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,27 @@ def test_a_loaded_file_that_is_taken_away_before_it_was_moved_is_not_waited_for(
     assert home.stop() == 0
     assert [event for event in events(home, "a/1.json") if event != "file_deferred"] == ["file_loaded", "file_gone"]
     assert list((home.inbox / ".claimed").iterdir()) == []
+
+
+def test_a_move_that_could_not_be_made_durable_is_made_so_later(
+    tmp_path: Path, require_tool: Callable[[str, str], str]
+) -> None:
+    """The file is loaded and said once, and the next ones go on; its claim stays until the disk has taken the move."""
+    strace = [require_tool("strace", "strace"), "-f", "-qq", "-o", str(tmp_path / "trace")]
+    failing = ["-P", str(tmp_path / "home/data/processed"), "-e", "inject=fsync:error=EIO:when=1", "-e", "trace=fsync"]
+    with Home(tmp_path / "home", command=(*strace, *failing, os.path.abspath(sys.executable), "-m", "inboxd")) as home:
+        for number in range(3):
+            home.drop(f"{number}.json", [record(f"k{number}", ts=f"2026-01-15T10:30:0{number}Z")])
+            os.utime(home.inbox / f"{number}.json", (1_760_000_000 + number,) * 2)
+        assert home.run_once() == 0
+        assert events(home, "0.json") == ["file_loaded", "file_deferred"]
+        assert events(home, "1.json") == events(home, "2.json") == ["file_loaded"]
+        (deferred,) = home.lines("file_deferred")
+        assert (deferred["error_code"], deferred["run_id"]) == ("io_error", home.verdict("0.json")["run_id"])
+        assert sorted(path.name for path in home.processed.iterdir()) == ["0.json", "1.json", "2.json"]
+        assert list((home.inbox / ".claimed").iterdir()) == []
+        assert len(home.rows()) == 3
+    assert (tmp_path / "trace").read_text("utf-8").count("fsync(") == 4
 
 
 def test_a_failure_found_after_a_crash_is_a_failure(home: Home) -> None:

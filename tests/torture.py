@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -70,7 +71,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Call:
-    """A call that an undisturbed daemon made on its files, and the how-manyth of its name it was."""
+    """A call that an undisturbed daemon made on its files, and the how-manyth of its name it was in its thread."""
 
     name: str
     number: int
@@ -221,14 +222,12 @@ class Torturer:
 
 
 def _parsed(trace: str, place: str) -> Iterator[Call]:
-    """Yield the calls of the main thread that have to do with the home's files."""
-    counts: dict[str, int] = {}
-    main = trace.split(maxsplit=1)[0]
-    for pid, name, text in re.findall(r"^(\d+) +(\w+)\((.*)", trace, re.MULTILINE):
-        if pid == main:
-            counts[name] = counts.get(name, 0) + 1
-            if place in text:
-                yield Call(name, counts[name], text)
+    """Yield the calls that have to do with the home's files; strace counts those of each thread by itself."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for thread, name, text in re.findall(r"^(\d+) +(\w+)\((.*)", trace, re.MULTILINE):
+        counts[thread, name] += 1
+        if place in text:
+            yield Call(name, counts[thread, name], text)
 
 
 def _kinds(calls: list[Call]) -> Iterator[tuple[str, list[Call], str, str]]:

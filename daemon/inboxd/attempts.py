@@ -6,6 +6,7 @@ import errno
 import os
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from inboxd.clock import Clock
@@ -53,9 +54,21 @@ class Tally:
         return self.loaded + self.duplicate + self.failed
 
 
+@dataclass(frozen=True, slots=True)
+class PuttingAway:
+    """A file that was moved, and whose move another thread is making durable."""
+
+    held: Held
+    done: Future[None]
+
+
 @dataclass(slots=True, kw_only=True)
 class Attempts:
-    """What a daemon does with the files it has claimed. Everything in it is owned by the loop's thread."""
+    """What a daemon does with the files it has claimed. Everything in it is owned by the loop's thread.
+
+    But for one thing: while a moved file is being made durable, which is waiting for the disk, the loop goes on with
+    the next one. There is never more than one such file, and none when the loop waits or looks for claims.
+    """
 
     folders: Folders
     store: Store
@@ -72,6 +85,8 @@ class Attempts:
     """Until then (monotonic seconds) the database is left in peace."""
     lost: bool = False
     """The inbox is gone, or cannot be watched."""
+    _disk: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "inboxd-disk"))
+    _putting_away: PuttingAway | None = None
 
     def attempt(self, held: Held) -> None:
         """Process a claimed file once; afterwards it is done, or held with a pause."""
@@ -132,6 +147,7 @@ class Attempts:
 
         The claim's folder goes last: it is what tells the next start, after a crash, that the verdict was not said.
         """
+        self.put_away()
         held.verdict = verdict
         archived: str | None = None
         gone = False
@@ -147,11 +163,34 @@ class Attempts:
                 self._hold(held, fault)
         self._say(held, verdict, archived)
         if gone:
-            emit(self.log, Event.FILE_GONE, run_id=verdict.run_id, feed=held.feed, file=held.claim.name)
-        if archived is not None or gone:
+            self._forget_gone(held)
+        elif archived is not None:
             self.held.remove(held)
-            forget(held.claim)
-            self.store.let_go(held.claim.id)
+            done = self._disk.submit(_put_away, self.folders.archive, held.claim, archived)
+            self._putting_away = PuttingAway(held, done)
+
+    def put_away(self) -> None:
+        """Wait until the last file is durably where it was moved to, and its claim's folder gone."""
+        last, self._putting_away = self._putting_away, None
+        if last is None:
+            return
+        try:
+            last.done.result()
+        except WorldFault as fault:
+            if self._is_gone(last.held, fault):
+                self._forget_gone(last.held)
+            else:
+                self._hold(last.held, fault)
+        else:
+            self.store.let_go(last.held.claim.id)
+
+    def _forget_gone(self, held: Held) -> None:
+        """Let go of a claim whose file somebody took away after it was loaded."""
+        run_id = held.verdict.run_id if held.verdict else None
+        emit(self.log, Event.FILE_GONE, run_id=run_id, feed=held.feed, file=held.claim.name)
+        self.held.remove(held)
+        forget(held.claim)
+        self.store.let_go(held.claim.id)
 
     def _say(self, held: Held, verdict: Verdict, archived: str | None) -> None:
         if held.said:
@@ -290,3 +329,8 @@ class Attempts:
     def database_pauses(self) -> bool:
         """Tell whether the database is left in peace for now."""
         return self.clock.monotonic() < self.database_due
+
+
+def _put_away(archive: Archive, claim: Claim, path: str) -> None:
+    archive.make_durable(claim, path)
+    forget(claim)

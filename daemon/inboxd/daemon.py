@@ -106,11 +106,13 @@ class Daemon(Attempts):
             done = self._take_new() + self._go_on_with_held()
         else:
             done = self._go_on_with_held() + self._take_new()
+        self.put_away()
         self.on_pass(self)
         return bool(done)
 
     def _take_over(self, found: Callable[[HeldFiles], Iterable[Held]]) -> None:
         """Hold the claims that nobody works on any more, and say what nobody said."""
+        self.put_away()  # an empty folder would look like one of those
         with suppress(WorldFault):  # it is asked again in the next pass
             self._say_unsaid()
             for held in found(self.held):
@@ -223,6 +225,7 @@ class Daemon(Attempts):
     def _leave(self) -> None:
         """Nothing of this daemon stays claimed or ``running`` after an orderly stop."""
         self.watch.stop()
+        self._disk.shutdown()
         for held in self.held:
             if held.verdict is not None:
                 continue  # committed: the next start only moves it

@@ -43,8 +43,10 @@ class Archive:
         self._tick = tick
 
     def put(self, claim: Claim, folder: Path, run_id: int) -> Path:
-        """Move as ``move`` does, for callers who want a path."""
-        return Path(self.move(claim, folder, run_id))
+        """Move a claimed file to its place below ``folder``, durably, and return where it is now."""
+        path = self.move(claim, folder, run_id)
+        self.make_durable(claim, path)
+        return Path(path)
 
     def move(self, claim: Claim, folder: Path, run_id: int) -> str:
         """Move a claimed file to its place below ``folder``, and return where it is now. Never overwrites.
@@ -54,12 +56,24 @@ class Archive:
         already in its place, and another call goes on from there; ``gone`` if it is in neither.
         """
         try:
-            return self._put(claim, os.fspath(folder), run_id)
+            return self._move(claim, os.fspath(folder), run_id)
         except OSError as error:
-            doing = f"moving {printable(claim.name)} to {printable(os.fspath(folder))}"
-            raise world_fault(error, doing, folder) from error
+            raise _not_moved(error, claim, folder) from error
 
-    def _put(self, claim: Claim, folder: str, run_id: int) -> str:
+    def make_durable(self, claim: Claim, path: str) -> None:
+        """Make durable that a file was moved to ``path``: there first, so that it is never in neither folder.
+
+        May be called from any thread, and raises ``WorldFault``; then ``move`` finds the file where it is.
+        """
+        place = os.path.dirname(path)
+        try:
+            sync_folder(place)
+            with contextlib.suppress(FileNotFoundError):
+                sync_folder(os.path.dirname(claim.path))
+        except OSError as error:
+            raise _not_moved(error, claim, place) from error
+
+    def _move(self, claim: Claim, folder: str, run_id: int) -> str:
         below, _, name = claim.name.rpartition("/")
         place = f"{folder}/{below}" if below else folder
         reserved = folder == os.fspath(self.failed) and looks_like_report(name)
@@ -72,10 +86,6 @@ class Archive:
                 target = _move(claim, place, names, self._tick)
             else:
                 target = _moved_before(claim, place, names)
-        sync_folder(place)
-        claimed_in = os.path.dirname(claim.path)
-        with contextlib.suppress(FileNotFoundError):
-            sync_folder(claimed_in)
         return target
 
     def find(self, name: str, run_id: int) -> Path | None:
@@ -143,6 +153,10 @@ class _Names:
         yield marked(self.name, f"run-{self.run_id}")
         for number in range(2, 10_000):
             yield marked(self.name, f"run-{self.run_id}-{number}")
+
+
+def _not_moved(error: OSError, claim: Claim, folder: str | os.PathLike[str]) -> WorldFault:
+    return world_fault(error, f"moving {printable(claim.name)} to {printable(os.fspath(folder))}", folder)
 
 
 def _move(claim: Claim, place: str, names: _Names, tick: Callable[[], None]) -> str:
