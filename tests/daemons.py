@@ -10,10 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
+
+import psutil
 
 PACKAGE = Path(__file__).parents[1] / "daemon"
 DEADLINE_S = 60.0
@@ -139,11 +142,16 @@ class Home:
         return code
 
     def kill(self) -> None:
-        """End the daemon as a crash does, if it runs."""
+        """End the daemon as a crash does, if it runs, and what it runs below: ``command`` may be a tracer's."""
         if self.process is not None:
+            below = [] if self._ended() else psutil.Process(self.process.pid).children(recursive=True)
             self.process.kill()
             self.process.wait(DEADLINE_S)
             self.process = None
+            for process in below:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(below, timeout=DEADLINE_S)
 
     def run_once(self) -> int:
         """Drain the inbox with a daemon of its own; return its exit code."""

@@ -150,7 +150,7 @@ def test_a_failure_found_after_a_crash_is_a_failure(home: Home) -> None:
     (run, claim) = home.query("SELECT id, claim FROM etl_runs")[0]
     (home.path / "data" / "inboxd.log").unlink()
     place = home.inbox / ".claimed" / claim / "a"
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)  # the crash may have come before it was put away
     (home.failed / "a" / "1.json").rename(place / "1.json")  # as it lay before the crash
     home.start()
     line = home.verdict("a/1.json")
