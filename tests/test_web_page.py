@@ -281,7 +281,8 @@ def test_a_taken_port_does_not_stop_the_loading(daemon: PageDaemon, tmp_path: Pa
 def test_a_database_that_cannot_be_read_is_said_without_its_path(tmp_path: Path) -> None:
     """While the database is locked or broken the page says so in plain words, and readiness is refused."""
     with page_daemon(tmp_path) as daemon:
-        assert ask(daemon, "/readyz")[0] == 200
+        status, _, body = ask(daemon, "/readyz")
+        assert status == 200, body
         database = tmp_path / "data" / "inboxd.db"
         with closing(sqlite3.connect(database)) as connection, connection:
             connection.execute("ALTER TABLE watermarks RENAME TO hidden")

@@ -160,6 +160,9 @@ class Service:
         return daemon
 
     def _ready(self, daemon: Daemon, log: Logger, notifier: Notifier) -> None:
+        """Say that the daemon has started, once all others that can be asked say so too."""
+        self._publish(daemon)
+        self._write_state(daemon)
         emit(
             log,
             Event.DAEMON_STARTED,
@@ -171,8 +174,6 @@ class Service:
             config=self.settings.source,
             files_waiting=daemon.survey.total,
         )
-        self._write_state(daemon)
-        self._publish(daemon)
         collect_seldom()
         notifier.ready(_status(daemon))
 
