@@ -145,12 +145,12 @@ class Home:
         """End the daemon as a crash does, if it runs, and what it runs below: ``command`` may be a tracer's."""
         if self.process is not None:
             below = [] if self._ended() else psutil.Process(self.process.pid).children(recursive=True)
-            self.process.kill()
-            self.process.wait(DEADLINE_S)
-            self.process = None
             for process in below:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
+            self.process.kill()
+            self.process.wait(DEADLINE_S)
+            self.process = None
             psutil.wait_procs(below, timeout=DEADLINE_S)
 
     def run_once(self) -> int:

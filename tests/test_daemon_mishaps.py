@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from daemons import Home, eventually, record
+from daemons import VERDICTS, Home, eventually, record
 from inboxd.model import Step
 
 FEED = (
@@ -139,6 +139,26 @@ def test_a_move_that_could_not_be_made_durable_is_made_so_later(
         assert list((home.inbox / ".claimed").iterdir()) == []
         assert len(home.rows()) == 3
     assert (tmp_path / "trace").read_text("utf-8").count("fsync(") == 4
+
+
+def test_a_verdict_is_said_once_where_there_is_no_log_file(
+    tmp_path: Path, require_tool: Callable[[str, str], str]
+) -> None:
+    """A crash while the disk is still taking the move: the next start, which cannot read the log, says nothing more."""
+    strace = [require_tool("strace", "strace"), "-f", "-qq", "-o", str(tmp_path / "trace")]
+    python = (os.path.abspath(sys.executable), "-m", "inboxd")
+    delaying = ["-P", str(tmp_path / "home/data/processed"), "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=60s"]
+    with Home(tmp_path / "home", '[log]\nfile = ""\n', command=(*strace, *delaying, *python)) as home:
+        home.drop("a.json", [record("a")])
+        home.start(wait=False)
+        eventually(lambda: "file_loaded" in home.output(), "the verdict")
+        home.kill()
+        home.command = python
+        again = home.call("run", "--once")
+        assert "daemon_started" in again.stdout + again.stderr
+        assert not any(verdict in again.stdout + again.stderr for verdict in VERDICTS)
+        assert list((home.inbox / ".claimed").iterdir()) == []
+        assert home.query("SELECT status FROM etl_runs") == [("success",)]
 
 
 def test_a_failure_found_after_a_crash_is_a_failure(home: Home) -> None:

@@ -222,9 +222,14 @@ class Torturer:
 
 
 def _parsed(trace: str, place: str) -> Iterator[Call]:
-    """Yield the calls that have to do with the home's files; strace counts those of each thread by itself."""
+    """Yield the calls that have to do with the home's files, one thread's after another's.
+
+    So does strace count them, and how they lie between each other's is another way each time.
+    """
     counts: Counter[tuple[str, str]] = Counter()
-    for thread, name, text in re.findall(r"^(\d+) +(\w+)\((.*)", trace, re.MULTILINE):
+    found = re.findall(r"^(\d+) +(\w+)\((.*)", trace, re.MULTILINE)
+    threads = list(dict.fromkeys(thread for thread, _, _ in found))
+    for thread, name, text in sorted(found, key=lambda call: threads.index(call[0])):
         counts[thread, name] += 1
         if place in text:
             yield Call(name, counts[thread, name], text)

@@ -146,13 +146,14 @@ class Attempts:
         """Move a file whose verdict is committed, and say the verdict, once.
 
         The claim's folder goes last: it is what tells the next start, after a crash, that the verdict was not said.
+        It goes at once, because where there is no log file nothing else tells.
         """
-        self.put_away()
         held.verdict = verdict
         archived: str | None = None
         gone = False
         try:
             self.hook(Step.ARCHIVE, Edge.BEFORE)
+            self.put_away()
             archived = self._archive(held.claim, verdict)
             self.hook(Step.ARCHIVE, Edge.AFTER)
         except Interrupted:
@@ -163,34 +164,25 @@ class Attempts:
                 self._hold(held, fault)
         self._say(held, verdict, archived)
         if gone:
-            self._forget_gone(held)
-        elif archived is not None:
+            emit(self.log, Event.FILE_GONE, run_id=verdict.run_id, feed=held.feed, file=held.claim.name)
+        if archived is not None or gone:
             self.held.remove(held)
-            done = self._disk.submit(_put_away, self.folders.archive, held.claim, archived)
+            forget(held.claim)
+            self.store.let_go(held.claim.id)
+        if archived is not None:
+            done = self._disk.submit(self.folders.archive.make_durable, held.claim, archived)
             self._putting_away = PuttingAway(held, done)
 
     def put_away(self) -> None:
-        """Wait until the last file is durably where it was moved to, and its claim's folder gone."""
+        """Wait until the last file is durably where it was moved to."""
         last, self._putting_away = self._putting_away, None
         if last is None:
             return
         try:
             last.done.result()
         except WorldFault as fault:
-            if self._is_gone(last.held, fault):
-                self._forget_gone(last.held)
-            else:
+            if not self._is_gone(last.held, fault):  # whoever reads the log may have moved it on, folder and all
                 self._hold(last.held, fault)
-        else:
-            self.store.let_go(last.held.claim.id)
-
-    def _forget_gone(self, held: Held) -> None:
-        """Let go of a claim whose file somebody took away after it was loaded."""
-        run_id = held.verdict.run_id if held.verdict else None
-        emit(self.log, Event.FILE_GONE, run_id=run_id, feed=held.feed, file=held.claim.name)
-        self.held.remove(held)
-        forget(held.claim)
-        self.store.let_go(held.claim.id)
 
     def _say(self, held: Held, verdict: Verdict, archived: str | None) -> None:
         if held.said:
@@ -329,8 +321,3 @@ class Attempts:
     def database_pauses(self) -> bool:
         """Tell whether the database is left in peace for now."""
         return self.clock.monotonic() < self.database_due
-
-
-def _put_away(archive: Archive, claim: Claim, path: str) -> None:
-    archive.make_durable(claim, path)
-    forget(claim)

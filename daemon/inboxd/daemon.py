@@ -81,6 +81,7 @@ class Daemon(Attempts):
         self._work()
 
     def _start(self) -> None:
+        self._disk.submit(int)  # its thread begins now: where none can, that is to be known before a file is touched
         self._notice(self.watch.start())
         self._say_unsaid()
         for held in self.recovery.at_start():
@@ -112,7 +113,6 @@ class Daemon(Attempts):
 
     def _take_over(self, found: Callable[[HeldFiles], Iterable[Held]]) -> None:
         """Hold the claims that nobody works on any more, and say what nobody said."""
-        self.put_away()  # an empty folder would look like one of those
         with suppress(WorldFault):  # it is asked again in the next pass
             self._say_unsaid()
             for held in found(self.held):

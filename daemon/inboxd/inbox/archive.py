@@ -63,13 +63,14 @@ class Archive:
     def make_durable(self, claim: Claim, path: str) -> None:
         """Make durable that a file was moved to ``path``: there first, so that it is never in neither folder.
 
-        May be called from any thread, and raises ``WorldFault``; then ``move`` finds the file where it is.
+        Then in the folder of all claims, as the claim's own may be gone by now. May be called from any thread, and
+        raises ``WorldFault``; then ``move`` finds the file where it is.
         """
         place = os.path.dirname(path)
         try:
             sync_folder(place)
             with contextlib.suppress(FileNotFoundError):
-                sync_folder(os.path.dirname(claim.path))
+                sync_folder(os.path.dirname(claim.folder))
         except OSError as error:
             raise _not_moved(error, claim, place) from error
 

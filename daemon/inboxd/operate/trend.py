@@ -30,10 +30,12 @@ LAST_MOMENT: Final = "9999-12-31T23:59:59.999999Z"
 """The last bucket is open: a run of a clock ahead of ours began in it."""
 
 _RUNS: Final = etl_runs.c
+_WHOLE_MS: Final = sa.cast(sa.cast(_RUNS.duration_ms, sa.BigInteger), sa.Text)
+"""In SQLite's table a column is what another program inserts there, such as 12.5."""
 _SUMMED: Final = (_RUNS.rows_in, _RUNS.rows_out, _RUNS.rows_rejected, _RUNS.rows_skipped, _RUNS.rows_stale)
 RUNS_OF_A_SPAN: Final = (
     sa.select(_RUNS.job_name, _RUNS.status)
-    .add_columns(sa.func.aggregate_strings(sa.cast(_RUNS.duration_ms, sa.Text), ",").label("durations"))
+    .add_columns(sa.func.aggregate_strings(_WHOLE_MS, ",").label("durations"))
     .add_columns(sa.func.count(), sa.func.count(_RUNS.duplicate_of))
     .add_columns(*(sa.func.coalesce(sa.func.sum(column), 0) for column in _SUMMED))
     .where(_RUNS.started_at >= sa.bindparam("low", type_=Stamp), _RUNS.started_at < sa.bindparam("high", type_=Stamp))
