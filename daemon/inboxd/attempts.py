@@ -201,10 +201,10 @@ class Attempts:
         return path
 
     def report_again(self, verdict: Verdict) -> None:
-        """Write the report that a crash, between the move to ``failed/`` and it, left out."""
+        """Write the report that a crash, between the move to ``failed/`` and it, left out or unfinished."""
         path = self.folders.archive.find(verdict.file_name, verdict.run_id)
-        if path is not None and not self.folders.archive.has_report(path):
-            self.folders.archive.report(path, report_of(verdict))
+        if path is not None:
+            self.folders.archive.complete_report(path, report_of(verdict))
 
     def _defer(self, held: Held, fault: WorldFault) -> None:
         """Let the file wait for the world, and everything else too where the database is at fault."""

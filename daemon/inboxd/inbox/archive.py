@@ -114,11 +114,6 @@ class Archive:
             remove_empty(os.path.dirname(target), f"{root}/{CLAIMED}/{claim_id}")
             raise world_fault(error, f"claiming {printable(source)} again", root) from error
 
-    def has_report(self, path: str | os.PathLike[str]) -> bool:
-        """Tell whether a failed file has its report beside it."""
-        folder, name = os.path.split(os.fspath(path))
-        return os.path.exists(os.path.join(folder, report_name(name)))
-
     def remove_report(self, path: str | os.PathLike[str]) -> None:
         """Remove the report of a file that is no longer in ``failed/``; it need not be there."""
         folder, name = os.path.split(os.fspath(path))
@@ -127,9 +122,7 @@ class Archive:
 
     def report(self, path: str | os.PathLike[str], report: Mapping[str, object]) -> Path:
         """Write why a file failed beside it, as ``NAME.error.json``, whole or not at all; it replaces an older one."""
-        folder, name = os.path.split(os.fspath(path))
-        target = os.path.join(folder, report_name(name))
-        part = os.path.join(folder, f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}.report.part")
+        folder, target, part = _report_places(path)
         text = json.dumps(report, indent=2, default=_plain) + "\n"
         try:
             _write(part, text.encode())
@@ -138,6 +131,15 @@ class Archive:
         except OSError as error:
             raise world_fault(error, f"writing {printable(target)}", folder) from error
         return Path(target)
+
+    def complete_report(self, path: str | os.PathLike[str], report: Mapping[str, object]) -> None:
+        """After a crash, write the report if there is none; else remove what is left of writing it once more."""
+        _, target, part = _report_places(path)
+        if not os.path.exists(target):
+            self.report(path, report)
+            return
+        with contextlib.suppress(OSError):
+            os.unlink(part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,13 @@ class _Names:
         yield marked(self.name, f"run-{self.run_id}")
         for number in range(2, 10_000):
             yield marked(self.name, f"run-{self.run_id}-{number}")
+
+
+def _report_places(path: str | os.PathLike[str]) -> tuple[str, str, str]:
+    """Return a failed file's folder, its report's path, and the hidden one that is written before that."""
+    folder, name = os.path.split(os.fspath(path))
+    part = f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}.report.part"
+    return folder, os.path.join(folder, report_name(name)), os.path.join(folder, part)
 
 
 def _not_moved(error: OSError, claim: Claim, folder: str | os.PathLike[str]) -> WorldFault:
