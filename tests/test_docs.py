@@ -24,26 +24,28 @@ from inboxd.store import postgres_driver, sqlite_driver
 from inboxd.store.tables import metadata
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = sorted(ROOT.glob("*.md"))
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+FOR_USERS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+DOCS = "\n".join(path.read_text(encoding="utf-8") for path in FOR_USERS)
+"""What users read: the README and the pages that it leads to."""
 INTERNAL_TABLES = {"lineage_records"}
 """What a view shows in another form: people are told of the view."""
 
 
 def code_blocks(language: str) -> list[str]:
-    """Return the README's fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    """Return the documents' fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", DOCS, re.MULTILINE | re.DOTALL)
 
 
 def code_spans() -> list[str]:
-    """Return the README's inline code outside of fenced blocks."""
-    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL))
+    """Return the documents' inline code outside of fenced blocks."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", DOCS, flags=re.MULTILINE | re.DOTALL))
 
 
 def table_rows(first_header: str) -> list[list[str]]:
-    """Return the cells of the README's table whose first column has that header."""
-    table = re.search(rf"^\| {re.escape(first_header)} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", README, re.MULTILINE)
-    assert table is not None, f"no table {first_header!r} in the README"
+    """Return the cells of the documents' table whose first column has that header."""
+    table = re.search(rf"^\| {re.escape(first_header)} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", DOCS, re.MULTILINE)
+    assert table is not None, f"no table {first_header!r} in the documents"
     return [[cell.strip() for cell in row.strip("| ").split(" | ")] for row in table[1].splitlines()]
 
 
@@ -72,7 +74,7 @@ def options_of(command: click.Command) -> set[str]:
 
 
 def command_rows() -> dict[str, str]:
-    """Return the README's row of each command; ``runs list`` from "`inboxd runs list`, `import`" as well."""
+    """Return the documents' row of each command; ``runs list`` from "`inboxd runs list`, `import`" as well."""
     found: dict[str, str] = {}
     for row in table_rows("command"):
         group = ""
@@ -105,21 +107,21 @@ def raised(*families: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", commands())
-def test_every_command_is_in_the_readme(name: str) -> None:
+def test_every_command_is_in_the_documents(name: str) -> None:
     """No command is a secret."""
     assert name in command_rows()
 
 
 @pytest.mark.parametrize(("name", "command"), list(commands().items()), ids=list(commands()))
-def test_every_option_is_in_the_readme(name: str, command: click.Command) -> None:
+def test_every_option_is_in_the_documents(name: str, command: click.Command) -> None:
     """No option is a secret: each is in its command's row (``--help`` and ``--json`` are named once, for all)."""
     named = set(re.findall(r"--[a-z-]+", command_rows()[name]))
     assert options_of(command) - {"--help", "--json"} <= named
 
 
 @pytest.mark.parametrize("name", [name for name in command_rows() if name])
-def test_every_command_of_the_readme_exists(name: str) -> None:
-    """What the README's table lists can be typed."""
+def test_every_command_of_the_documents_exists(name: str) -> None:
+    """What the documents' table lists can be typed."""
     assert name in commands() or name in COMMANDS
 
 
@@ -150,8 +152,8 @@ def test_every_invocation_in_the_documents_can_be_typed() -> None:
                 assert used <= known, line
 
 
-def test_the_config_of_the_readme_is_the_config_in_force_without_one(tmp_path: Path) -> None:
-    """The README's config block is every setting with its default, and a config file as it stands."""
+def test_the_config_of_the_documents_is_the_config_in_force_without_one(tmp_path: Path) -> None:
+    """The documents' config block is every setting with its default, and a config file as it stands."""
     block = next(block for block in code_blocks("toml") if block.startswith("[inbox]"))
     (tmp_path / "inboxd.toml").write_text(block, encoding="utf-8")
     assert show(load_settings(tmp_path / "inboxd.toml", {}, tmp_path)) == show(load_settings(None, {}, tmp_path))
@@ -163,20 +165,20 @@ def test_the_config_of_the_readme_is_the_config_in_force_without_one(tmp_path: P
 
 
 @pytest.mark.parametrize("key", [key.key for key in documented_keys() if key.key.startswith("feeds.")])
-def test_every_key_of_a_feed_and_a_field_is_in_the_readme(key: str) -> None:
+def test_every_key_of_a_feed_and_a_field_is_in_the_documents(key: str) -> None:
     """No attribute is a secret."""
     name = key.rpartition(".")[2]
-    assert f"`{name}`" in README or re.search(rf"^{name} = ", README, re.MULTILINE)
+    assert f"`{name}`" in DOCS or re.search(rf"^{name} = ", DOCS, re.MULTILINE)
 
 
-def test_the_events_of_the_readme_are_those_of_the_log() -> None:
-    """Each event of the log is in the README with its level and meaning, and no other is."""
+def test_the_events_of_the_documents_are_those_of_the_log() -> None:
+    """Each event of the log is in the documents with its level and meaning, and no other is."""
     assert [tuple(row) for row in table_rows("event")] == [
         (f"`{event.value}`", event.level, event.meaning) for event in Event
     ]
 
 
-def test_the_codes_of_the_readme_are_those_that_files_wait_with() -> None:
+def test_the_codes_of_the_documents_are_those_that_files_wait_with() -> None:
     """Each fault of the world that may hold a file up is explained, with what to do, and no other is."""
     sorted_by_table = [*inbox_faults._KINDS.values(), *sqlite_driver.WORLD.values()]
     sorted_by_table += [*postgres_driver.BY_CLASS.values(), *postgres_driver.BY_STATE.values()]
@@ -187,19 +189,19 @@ def test_the_codes_of_the_readme_are_those_that_files_wait_with() -> None:
     assert len(rows) == len(codes)
 
 
-def test_the_codes_of_failed_files_are_in_the_readme() -> None:
+def test_the_codes_of_failed_files_are_in_the_documents() -> None:
     """Each code that a file may fail with is named, and so is that of a run which a crash ended."""
     assert raised("FileFault") | {"interrupted"} <= set(code_spans())
 
 
-def test_what_a_hangup_cannot_change_is_in_the_readme() -> None:
+def test_what_a_hangup_cannot_change_is_in_the_documents() -> None:
     """Each setting that needs a restart is named where HUP is explained, and no other is."""
-    said = re.search(r"HUP cannot change (.*?):", README, re.DOTALL)
+    said = re.search(r"HUP cannot change (.*?):", DOCS, re.DOTALL)
     assert said is not None
     assert re.findall(r"`([^`]+)`", said[1]) == list(NEEDS_RESTART)
 
 
-def test_the_files_that_inboxd_keeps_are_in_the_readme() -> None:
+def test_the_files_that_inboxd_keeps_are_in_the_documents() -> None:
     """Whoever finds a file of inboxd's own beside the database, or in the inbox, reads what it is."""
     named = {span for row in table_rows("file") for span in re.findall(r"`([^`]+)`", row[0])}
     database = Path("data/inboxd.db")
@@ -207,8 +209,8 @@ def test_the_files_that_inboxd_keeps_are_in_the_readme() -> None:
     assert kept <= named
 
 
-def test_the_metrics_of_the_readme_are_those_that_are_served() -> None:
-    """Each metric is in the README with its labels, and no other is."""
+def test_the_metrics_of_the_documents_are_those_that_are_served() -> None:
+    """Each metric is in the documents with its labels, and no other is."""
     served = Metrics(["events"]).page(Standing(0, 0.0, 0, {"events": 0.0}, {"events": 0.0})).decode()
     names = set(re.findall(r"^# TYPE (inboxd_\w+)", served, re.MULTILINE))
     labels: dict[str, set[str]] = {name: set() for name in names}
@@ -219,14 +221,14 @@ def test_the_metrics_of_the_readme_are_those_that_are_served() -> None:
     assert all(label in written[name] for name, of_one in labels.items() for label in of_one - {"le", "version"})
 
 
-def test_the_exit_codes_of_the_readme_are_those_of_the_program() -> None:
+def test_the_exit_codes_of_the_documents_are_those_of_the_program() -> None:
     """Each exit code is explained, and no other is."""
     codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
     assert {int(row[0]) for row in table_rows("exit code")} == codes | {0}
 
 
-def test_the_tables_of_the_readme_are_those_of_the_database() -> None:
-    """Each control table and view is in the README with all its columns."""
+def test_the_tables_of_the_documents_are_those_of_the_database() -> None:
+    """Each control table and view is in the documents with all its columns."""
     rows = {span: row[1] for row in table_rows("table") for span in re.findall(r"`(\w+)`", row[0])}
     tables = [table for table in metadata.sorted_tables if table.name not in INTERNAL_TABLES]
     assert {table.name for table in tables} <= set(rows)
@@ -244,19 +246,27 @@ def test_the_targets_of_make_that_documents_name_exist() -> None:
         assert named <= targets, document.name
 
 
+def headings(document: Path) -> set[str]:
+    """Return the anchors of a document's headings, as hosts of Markdown make them."""
+    found = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    """The README leads to each page of the documents."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"](docs/{page.name})" in readme for page in ROOT.glob("docs/*.md"))
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_the_links_of_a_document_lead_somewhere(document: Path) -> None:
     """A link to a file leads to a file, a link to a heading to a heading."""
-    text = document.read_text(encoding="utf-8")
-    headings = {
-        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-        for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    }
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in headings, target
-        elif not target.startswith(("http://", "https://")):
-            assert (document.parent / target.split("#")[0]).exists(), target
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            name, _, heading = target.partition("#")
+            file = document.parent / name if name else document
+            assert file.exists(), target
+            assert not heading or heading in headings(file), target
 
 
 def test_the_changelog_keeps_its_form() -> None:

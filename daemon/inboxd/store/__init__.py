@@ -45,4 +45,5 @@ def open_store(
 
         return PostgresStore(url, readonly=readonly, tick=tick)
     message = f"database.url starts with {scheme!r}, but inboxd speaks sqlite and postgresql"
-    raise OperatorFault("invalid_database_url", message, "see the README for examples", exit_code=EXIT_CONFIG)
+    hint = "write sqlite:///data/inboxd.db or postgresql://user@host/db"
+    raise OperatorFault("invalid_database_url", message, hint, exit_code=EXIT_CONFIG)
