@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -211,10 +212,13 @@ def test_the_files_that_inboxd_keeps_are_in_the_documents() -> None:
 
 def test_the_metrics_of_the_documents_are_those_that_are_served() -> None:
     """Each metric is in the documents with its labels, and no other is."""
-    served = Metrics(["events"]).page(Standing(0, 0.0, 0, {"events": 0.0}, {"events": 0.0})).decode()
+    known = {"events": 0.0}
+    full = Standing(0, 0.0, 0, 0, config_refused=False, watermarks=known, last_successes=known)
+    full = replace(full, dead_letters={("events", "invalid_value"): 1})
+    served = Metrics(["events"]).page(full).decode()
     names = set(re.findall(r"^# TYPE (inboxd_\w+)", served, re.MULTILINE))
     labels: dict[str, set[str]] = {name: set() for name in names}
-    for name, of_line in re.findall(r"^(\w+?)(?:_bucket)?\{(.*)\} ", served, re.MULTILINE):
+    for name, of_line in re.findall(r"^(\w+?)(?:_bucket|_sum|_count)?\{(.*)\} ", served, re.MULTILINE):
         labels[name] |= set(re.findall(r'(\w+)="', of_line))
     written = {span.split("{")[0]: span for span in code_spans() if re.fullmatch(r"inboxd_[a-z_]+(\{.*\})?", span)}
     assert set(written) == names

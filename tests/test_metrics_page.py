@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -19,17 +20,35 @@ OPS: Final = Path(__file__).parent.parent / "ops"
 PROMISED: Final = {
     "inboxd_files_total": {"feed", "outcome"},
     "inboxd_records_total": {"feed", "outcome"},
-    "inboxd_file_duration_seconds_bucket": {"le"},
-    "inboxd_file_duration_seconds_count": set(),
-    "inboxd_file_duration_seconds_sum": set(),
+    "inboxd_file_duration_seconds_bucket": {"feed", "le"},
+    "inboxd_file_duration_seconds_count": {"feed"},
+    "inboxd_file_duration_seconds_sum": {"feed"},
     "inboxd_inbox_files": set(),
     "inboxd_oldest_file_age_seconds": set(),
     "inboxd_deferred_files": set(),
+    "inboxd_ignored_files": set(),
+    "inboxd_config_refused": set(),
+    "inboxd_open_dead_letters": {"feed", "code"},
     "inboxd_watermark_timestamp_seconds": {"feed"},
     "inboxd_last_success_timestamp_seconds": {"feed"},
     "inboxd_build_info": {"version"},
+    "process_cpu_seconds_total": set(),
+    "process_start_time_seconds": set(),
+    "process_virtual_memory_bytes": set(),
+    "process_resident_memory_bytes": set(),
+    "process_open_fds": set(),
+    "process_max_fds": set(),
 }
-FULL: Final = Standing(3, 12.5, 1, {"events": 1.5e9}, {"events": 1.6e9})
+FULL: Final = Standing(
+    inbox_files=3,
+    oldest_file_age_s=12.5,
+    deferred_files=1,
+    ignored_files=2,
+    config_refused=False,
+    watermarks={"events": 1.5e9},
+    last_successes={"events": 1.6e9},
+    dead_letters={("events", "invalid_value"): 4},
+)
 
 
 def _samples(page: bytes) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -64,11 +83,33 @@ def test_every_file_and_record_is_counted_once() -> None:
     assert _value(page, "inboxd_files_total", feed="other", outcome="failed") == 1
     records = {"loaded": 6, "rejected": 1, "skipped": 2, "stale": 2}
     assert {name: _value(page, "inboxd_records_total", feed="events", outcome=name) for name in records} == records
-    assert _value(page, "inboxd_file_duration_seconds_bucket", le="0.05") == 3
-    assert _value(page, "inboxd_file_duration_seconds_bucket", le="1800.0") == 3
-    assert _value(page, "inboxd_file_duration_seconds_bucket", le="+Inf") == 4
-    assert _value(page, "inboxd_file_duration_seconds_count") == 4
-    assert _value(page, "inboxd_file_duration_seconds_sum") == pytest.approx(3000.033)
+    assert _value(page, "inboxd_file_duration_seconds_bucket", feed="events", le="0.05") == 2
+    assert _value(page, "inboxd_file_duration_seconds_bucket", feed="events", le="1800.0") == 2
+    assert _value(page, "inboxd_file_duration_seconds_bucket", feed="events", le="+Inf") == 3
+    assert _value(page, "inboxd_file_duration_seconds_count", feed="events") == 3
+    assert _value(page, "inboxd_file_duration_seconds_sum", feed="events") == pytest.approx(3000.031)
+    assert _value(page, "inboxd_file_duration_seconds_count", feed="other") == 1
+
+
+def test_a_file_of_which_every_record_was_rejected_is_an_outcome_of_its_own() -> None:
+    """Whoever counts what was loaded does not count a file that loaded nothing; skipped records make no difference."""
+    metrics = Metrics(["events"])
+    metrics.count(Verdict(Outcome.LOADED, 1, "events", "a.json", Counts(3, 0, 3, 0, 0)))
+    metrics.count(Verdict(Outcome.LOADED, 2, "events", "b.json", Counts(3, 0, 1, 2, 0)))
+    metrics.count(Verdict(Outcome.LOADED, 3, "events", "c.json", Counts(3, 0, 2, 0, 1)))
+    metrics.count(Verdict(Outcome.LOADED, 4, "events", "d.json", Counts(0)))
+    page = metrics.page(Standing())
+    assert _value(page, "inboxd_files_total", feed="events", outcome="all_rejected") == 2
+    assert _value(page, "inboxd_files_total", feed="events", outcome="loaded") == 2
+
+
+def test_the_process_is_told_of_without_the_machine() -> None:
+    """Memory, time and descriptors are this process's own, also where /proc shows processes alone."""
+    page = Metrics([]).page(Standing())
+    assert abs(_value(page, "process_start_time_seconds") - psutil.Process().create_time()) < 2
+    assert _value(page, "process_resident_memory_bytes") > 1_000_000
+    assert _value(page, "process_cpu_seconds_total") > 0
+    assert _value(page, "process_open_fds") >= 3
 
 
 def test_what_is_not_known_is_left_out() -> None:
@@ -109,7 +150,7 @@ def test_the_page_of_metrics_passes_promtool(require_tool: Callable[[str, str], 
 @pytest.mark.parametrize("name", ["prometheus-rules.yml", "grafana-dashboard.json"])
 def test_rules_and_dashboard_ask_only_for_what_exists(name: str) -> None:
     """No rule and no panel asks for a number, or a label of it, that is not there."""
-    asked = set(re.findall(r"\binboxd_\w+", (OPS / name).read_text()))
+    asked = set(re.findall(r"\b(?:inboxd|process)_\w+", (OPS / name).read_text()))
     assert asked
     assert asked <= set(PROMISED)
 

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inboxd.clock import stamp
-from inboxd.operate.health import health
+from inboxd.operate.browse import last_successes
+from inboxd.operate.health import all_rejected, health
 from inboxd.operate.trend import Bucket, nearest_rank, trend
 from stores import OpenEmpty
 
@@ -43,7 +44,7 @@ def by_hand(runs: list[Run], start: str, end: str, *, is_last: bool) -> Bucket:
     durations = sorted(duration for _, _, duration in chosen)
     p50, p95 = (durations[math.ceil(len(durations) * share) - 1] if durations else 0 for share in (0.5, 0.95))
     failures = sum(status == "failure" for status, _, _ in chosen)
-    return Bucket(start, end, len(chosen), failures, rows_of_all, rows_of_all, 0, p50, p95)
+    return Bucket(start, end, len(chosen), failures, 0, rows_of_all, rows_of_all, 0, p50, p95)
 
 
 def began(minutes: int) -> str:
@@ -124,3 +125,22 @@ def test_the_percentile_is_the_nearest_rank(values: list[int], percent: int) -> 
     found = nearest_rank(sorted(values), percent)
     enough = [value for value in values if 100 * sum(other <= value for other in values) >= percent * len(values)]
     assert found == min(enough)
+
+
+def test_a_run_that_loaded_nothing_of_what_it_had_is_no_news(open_empty: OpenEmpty) -> None:
+    """A file of which every record was rejected is counted apart, and is nobody's last success."""
+    store = open_empty()
+    insert = sa.text(
+        "INSERT INTO etl_runs (job_name, status, rows_in, rows_out, rows_rejected, rows_skipped, rows_stale,"
+        " duration_ms, started_at, finished_at)"
+        " VALUES ('events', 'success', :out + :rejected, :out, :rejected, 0, 0, 1, :at, :at)"
+    )
+    with store.writing() as connection:
+        connection.execute(
+            insert, [{"out": 2, "rejected": 1, "at": began(9)}, {"out": 0, "rejected": 3, "at": began(5)}]
+        )
+    found = trend(store, now=NOW, hours=1, buckets=1)
+    assert (found.total.successes, found.total.all_rejected) == (2, 1)
+    assert found.buckets[0].all_rejected == 1
+    assert last_successes(store, ["events", "imported"]) == {"events": began(9)}
+    assert all_rejected(store, now=NOW, hours=1, job="events") == 1

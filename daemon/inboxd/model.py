@@ -116,6 +116,10 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
+ALL_REJECTED: Final = "all_rejected"
+"""In the ledger such a file is a success, as nothing went wrong; nobody who watches takes it for one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One declared field of a feed.
@@ -256,6 +260,11 @@ class Counts:
     rows_skipped: int = 0
     rows_stale: int = 0
 
+    @property
+    def all_rejected(self) -> bool:
+        """Whether there were records for the feed, and every one not skipped was rejected."""
+        return self.rows_rejected > 0 and not self.rows_out and not self.rows_stale
+
 
 @dataclass(frozen=True, slots=True)
 class RunStart:
@@ -292,6 +301,11 @@ class Verdict:
     """Further entries of a failed file's report."""
     errors: tuple[str, ...] = ()
     """The first 100 rejects of the file as ``"key: code"``."""
+
+    @property
+    def told(self) -> str:
+        """The outcome in metrics, page and status: a file of which every record was rejected is told apart."""
+        return ALL_REJECTED if self.outcome is Outcome.LOADED and self.counts.all_rejected else self.outcome.value
 
 
 def printable(name: str) -> str:

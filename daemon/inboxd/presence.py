@@ -34,6 +34,15 @@ class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
     feed: str | None = None
 
 
+class Refused(msgspec.Struct, frozen=True):
+    """A config that was on disk when the daemon was asked to load it anew, and why it was not taken."""
+
+    code: str
+    message: str
+    hint: str
+    at: str
+
+
 class DaemonState(msgspec.Struct, frozen=True):
     """What a running daemon tells others about itself (``inboxd.state.json``)."""
 
@@ -48,6 +57,9 @@ class DaemonState(msgspec.Struct, frozen=True):
     files_waiting: int = 0
     oldest_waiting: str | None = None
     files_ignored: int = 0
+    files_deferred: int = 0
+    config_refused: Refused | None = None
+    """The config in force is older than the one on disk."""
     deferred: list[Waiting] = []
     unsettled: list[Waiting] = []
 

@@ -36,7 +36,17 @@ from inboxd.model import Edge, Hook, Late, Step, printable
 from inboxd.notify import Notifier
 from inboxd.operate.retention import Retention
 from inboxd.pipeline import Pipeline
-from inboxd.presence import MAX_LISTED, STATE_FILE, DaemonLock, DaemonState, Published, Waiting, read_state, write_state
+from inboxd.presence import (
+    MAX_LISTED,
+    STATE_FILE,
+    DaemonLock,
+    DaemonState,
+    Published,
+    Refused,
+    Waiting,
+    read_state,
+    write_state,
+)
 from inboxd.recovery import Recovery
 from inboxd.signals import Signals
 from inboxd.store import open_store
@@ -66,6 +76,7 @@ class Service:
     _state_written: float = float("-inf")
     _published: Published = field(default_factory=Published)
     _serving: bool = False
+    _refused: Refused | None = None
 
     def run(self, *, once: bool = False) -> int:
         """Run until a signal (or, with ``once``, until the inbox is empty); return the exit code."""
@@ -204,7 +215,9 @@ class Service:
             daemon.store.prepare(settings.feeds)
         except InboxdError as fault:
             emit(daemon.log, Event.CONFIG_REJECTED, error_code=fault.code, error=fault.message, hint=fault.hint)
+            self._refused = Refused(fault.code, fault.message, fault.hint, stamp(self.clock.now()))
             return
+        self._refused = None
         if state_file(settings) != state_file(self.settings):
             self._write_state(daemon, gone=True)  # nothing would ever correct the old one
         self.settings = settings
@@ -252,6 +265,8 @@ class Service:
             files_waiting=survey.total + len(daemon.held),
             oldest_waiting=_oldest(survey.oldest_mtime, daemon),
             files_ignored=survey.ignored,
+            files_deferred=sum(held.fault is not None for held in daemon.held) + len(daemon.folders.inbox.aside),
+            config_refused=self._refused,
             deferred=[
                 Waiting(
                     file=printable(held.claim.name),

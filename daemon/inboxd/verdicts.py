@@ -61,7 +61,7 @@ def _why_not(verdict: Verdict) -> dict[str, object]:
 def _warn(log: Logger, verdict: Verdict) -> None:
     counts = verdict.counts
     about = {"run_id": verdict.run_id, "feed": verdict.feed, "file": verdict.file_name}
-    if counts.rows_rejected and counts.rows_rejected == counts.rows_in - counts.rows_skipped:
+    if counts.all_rejected:
         emit(log, Event.ALL_REJECTED, **about, rows_rejected=counts.rows_rejected, first=list(verdict.errors[:3]))
     if counts.rows_skipped:
         emit(log, Event.RECORDS_SKIPPED, **about, rows_skipped=counts.rows_skipped)

@@ -9,7 +9,7 @@ import click
 
 from inboxd.cli.context import print_json, settings_of, write_json
 from inboxd.cli.opening import store_if_there
-from inboxd.cli.tables import Column, heading, print_pairs, print_table, short_time
+from inboxd.cli.tables import Column, all_rejected_line, heading, print_pairs, print_table, short_time
 from inboxd.clock import SystemClock
 
 
@@ -37,20 +37,23 @@ def health(
     from inboxd.operate import health as questions  # noqa: PLC0415 - `--help` needs no database
 
     window = None if hours is None else int(hours) if hours.is_integer() else hours
+    now = SystemClock().now()
+    rejected = 0
     with store_if_there(settings_of(context)) as store:
         if store is None:
             found = questions.no_runs(window)
         else:
-            found = questions.health(store, now=SystemClock().now(), hours=window, job=job, limit=limit)
+            found = questions.health(store, now=now, hours=window, job=job, limit=limit)
+            rejected = questions.all_rejected(store, now=now, hours=window, job=job)
     if output is not None:
         write_json(output, questions.feed(found))
     if as_json:
         print_json(found)
     else:
-        _print(found)
+        _print(found, rejected)
 
 
-def _print(found: Mapping[str, object]) -> None:
+def _print(found: Mapping[str, object], rejected: int) -> None:
     window = found["window_hours"]
     when = "all runs" if window is None else f"runs of the last {window} h"
     click.secho(when, bold=True)
@@ -64,6 +67,8 @@ def _print(found: Mapping[str, object]) -> None:
             ("rows", f"{found['total_rows_in']:,} in, {found['total_rows_out']:,} out"),
         )
     )
+    if rejected:
+        click.secho(all_rejected_line(rejected), fg="yellow")
     jobs = _lines(found, "per_job")
     if jobs:
         heading("by job")

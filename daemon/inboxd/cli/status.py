@@ -8,7 +8,7 @@ import click
 
 from inboxd.cli.context import print_json, settings_of
 from inboxd.cli.opening import store_or_reason
-from inboxd.cli.tables import Column, heading, print_pairs, print_table, shown, sparkline
+from inboxd.cli.tables import Column, all_rejected_line, heading, print_pairs, print_table, shown, sparkline
 from inboxd.cli.tables import print_runs as print_run_table
 from inboxd.clock import SystemClock, moment
 from inboxd.errors import EXIT_UNAVAILABLE
@@ -67,6 +67,8 @@ def _print(found: Status) -> None:
             *_last_day(found),
         )
     )
+    if found.totals is not None and found.totals["all_rejected"]:
+        click.secho(f"\n{all_rejected_line(found.totals['all_rejected'])}", fg="yellow")
     for problem in found.problems:
         click.secho(f"\n{shown(problem.message)}", fg="red")
         if problem.hint:

@@ -30,6 +30,7 @@ STYLES: Final = {
     "stale": "yellow",
     "skip": "yellow",
     "warning": "yellow",
+    "all rejected": "bold yellow",
 }
 """How rich colours a cell that says one of these."""
 
@@ -124,7 +125,14 @@ def print_runs(runs: Sequence[RunRow]) -> None:
 
 def _run_line(run: RunRow) -> tuple[object, ...]:
     counts = (run.rows_in, run.rows_out, run.rows_rejected, run.rows_skipped, run.rows_stale, run.duration_ms)
-    return (run.id, run.job_name, run.status.value, *counts, short_time(run.started_at), what_ran(run))
+    status = "all rejected" if run.all_rejected else run.status.value
+    return (run.id, run.job_name, status, *counts, short_time(run.started_at), what_ran(run))
+
+
+def all_rejected_line(files: object) -> str:
+    """Return what is said of files that count as successes and loaded nothing."""
+    what = "1 run that succeeded" if files == 1 else f"{files} runs that succeeded"
+    return f"{what} loaded nothing: every record was rejected. `inboxd dead-letters list` tells why."
 
 
 def what_ran(run: RunRow) -> str:

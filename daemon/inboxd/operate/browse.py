@@ -15,13 +15,15 @@ import sqlalchemy as sa
 from inboxd.model import LineageStep, RunStatus
 from inboxd.operate.explain import STEPS
 from inboxd.operate.letters import CodeCount, Letter, letter_query
-from inboxd.operate.periods import conditions
+from inboxd.operate.periods import ALL_REJECTED, conditions
 from inboxd.store.base import RunRow, Store
 from inboxd.store.ledger import run_row
 from inboxd.store.tables import dead_letters, etl_runs, lineage_records
 
 RAW_SHOWN = 2_000
 """Characters of a record's text that a page shows; a record may have 16 MiB."""
+NOT_ALL_REJECTED = sa.func.coalesce(ALL_REJECTED, sa.false()).is_(sa.false())
+"""Of an imported run nobody knows how many records were rejected: it counts as it says itself."""
 FIRST_MOMENT = "0001-01-01T00:00:00.000000Z"
 
 
@@ -54,7 +56,10 @@ def recent_runs(store: Store, *, now: datetime, hours: float | None, limit: int)
 
 
 def last_successes(store: Store, jobs: Iterable[str]) -> dict[str, str]:
-    """Return, for each job that had one, when its last successful run began or (once it has) ended."""
+    """Return, for each job that had one, when its last successful run began or (once it has) ended.
+
+    One of which every record was rejected is none: whoever waits for news has got none by it.
+    """
     runs = etl_runs.c
     ever = runs.started_at >= FIRST_MOMENT  # true of all: without it SQLite sorts every run and walks no index
     found: dict[str, str] = {}
@@ -62,7 +67,7 @@ def last_successes(store: Store, jobs: Iterable[str]) -> dict[str, str]:
         for job in jobs:
             query = (
                 sa.select(sa.func.coalesce(runs.finished_at, runs.started_at, type_=runs.finished_at.type))
-                .where(runs.job_name == job, runs.status == RunStatus.SUCCESS.value, ever)
+                .where(runs.job_name == job, runs.status == RunStatus.SUCCESS.value, ever, NOT_ALL_REJECTED)
                 .order_by(runs.started_at.desc())
                 .limit(1)
             )

@@ -9,7 +9,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from inboxd.model import RunStatus
-from inboxd.operate.periods import ENDED, conditions
+from inboxd.operate.periods import ALL_REJECTED, ENDED, conditions
 from inboxd.store.base import Store
 from inboxd.store.tables import etl_runs
 
@@ -43,6 +43,13 @@ def health(
             "per_job": [_line(name, sums) for name, sums in jobs.items()],
             "recent_runs": _recent(connection, where, limit),
         }
+
+
+def all_rejected(store: Store, *, now: datetime, hours: float | None = None, job: str | None = None) -> int:
+    """Return how many of the runs that count as successes loaded nothing, as every record was rejected."""
+    query = sa.select(sa.func.count()).where(ALL_REJECTED, *conditions(now=now, hours=hours, job=job))
+    with store.reading() as connection:
+        return int(connection.execute(query).scalar_one())
 
 
 def _sums() -> list[sa.Label[int]]:

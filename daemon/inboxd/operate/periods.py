@@ -15,6 +15,10 @@ ENDED: Final = etl_runs.c.status != RunStatus.RUNNING.value
 """Runs still ``running`` never enter averages, rates or sums."""
 
 
+ALL_REJECTED: Final = sa.and_(etl_runs.c.rows_rejected > 0, etl_runs.c.rows_out == 0, etl_runs.c.rows_stale == 0)
+"""Runs of which every record that was neither skipped nor filtered was rejected (``Counts.all_rejected``)."""
+
+
 def conditions(*, now: datetime, hours: float | None, job: str | None = None) -> list[sa.ColumnElement[bool]]:
     """Return what ``etl_runs`` is to be filtered by; both are backed by an index."""
     found: list[sa.ColumnElement[bool]] = []

@@ -15,7 +15,7 @@ from inboxd.config import ArchiveSettings, DatabaseSettings, InboxSettings
 from inboxd.errors import InboxdError
 from inboxd.model import Feed
 from inboxd.operate.cursors import lag_s
-from inboxd.operate.health import health
+from inboxd.operate.health import all_rejected, health
 from inboxd.operate.hosts import HostActivity, hosts
 from inboxd.operate.letters import CodeCount, count_open
 from inboxd.operate.trend import Bucket, trend
@@ -170,7 +170,8 @@ def _marks(store: Store, feeds: Sequence[Feed], now: datetime) -> list[FeedMark]
 
 def _totals(store: Store, now: datetime) -> dict[str, object]:
     found = health(store, now=now, hours=SPARK_HOURS, limit=0)
-    return {name: value for name, value in found.items() if name not in {"per_job", "recent_runs"}}
+    totals = {name: value for name, value in found.items() if name not in {"per_job", "recent_runs"}}
+    return {**totals, "all_rejected": all_rejected(store, now=now, hours=SPARK_HOURS)}
 
 
 def as_json(found: Status) -> dict[str, object]:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from inboxd.clock import moment, stamp
 from inboxd.model import RunStatus
-from inboxd.operate.periods import hours_before
+from inboxd.operate.periods import ALL_REJECTED, hours_before
 from inboxd.store.base import Store
 from inboxd.store.tables import Stamp, etl_runs
 
@@ -32,7 +32,14 @@ LAST_MOMENT: Final = "9999-12-31T23:59:59.999999Z"
 _RUNS: Final = etl_runs.c
 _WHOLE_MS: Final = sa.cast(sa.cast(_RUNS.duration_ms, sa.BigInteger), sa.Text)
 """In SQLite's table a column is what another program inserts there, such as 12.5."""
-_SUMMED: Final = (_RUNS.rows_in, _RUNS.rows_out, _RUNS.rows_rejected, _RUNS.rows_skipped, _RUNS.rows_stale)
+_SUMMED: Final = (
+    sa.case((ALL_REJECTED, 1), else_=0),
+    _RUNS.rows_in,
+    _RUNS.rows_out,
+    _RUNS.rows_rejected,
+    _RUNS.rows_skipped,
+    _RUNS.rows_stale,
+)
 RUNS_OF_A_SPAN: Final = (
     sa.select(_RUNS.job_name, _RUNS.status)
     .add_columns(sa.func.aggregate_strings(_WHOLE_MS, ",").label("durations"))
@@ -54,6 +61,7 @@ class Bucket:
     end: str
     files: int
     failures: int
+    all_rejected: int
     rows_in: int
     rows_out: int
     rows_rejected: int
@@ -69,6 +77,8 @@ class Sums:
     successes: int = 0
     failures: int = 0
     duplicates: int = 0
+    all_rejected: int = 0
+    """Of the successes, those of which every record was rejected."""
     duration_ms: int = 0
     rows_in: int = 0
     rows_out: int = 0
@@ -107,8 +117,9 @@ class Sums:
         else:
             self.failures += runs
         durations = list(map(int, text.split(",")))
-        duplicates, rows_in, rows_out, rejected, skipped, stale = map(int, sums)
+        duplicates, all_rejected, rows_in, rows_out, rejected, skipped, stale = map(int, sums)
         self.duplicates += duplicates
+        self.all_rejected += all_rejected
         self.duration_ms += sum(durations)
         self.rows_in += rows_in
         self.rows_out += rows_out
@@ -188,6 +199,7 @@ def _bucket(low: str, high: str, sums: Sums, durations: Sequence[int]) -> Bucket
         end=high,
         files=sums.ended,
         failures=sums.failures,
+        all_rejected=sums.all_rejected,
         rows_in=sums.rows_in,
         rows_out=sums.rows_out,
         rows_rejected=sums.rejected,

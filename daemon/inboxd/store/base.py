@@ -68,6 +68,11 @@ class RunRow:
     claim: str | None
     host: str | None
 
+    @property
+    def all_rejected(self) -> bool:
+        """Whether there were records for the feed, and every one not skipped was rejected."""
+        return bool(self.rows_rejected) and not self.rows_out and not self.rows_stale
+
 
 @dataclass(frozen=True, slots=True)
 class TableCounts:

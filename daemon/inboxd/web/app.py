@@ -24,6 +24,7 @@ from inboxd.model import Feed, RunStatus
 from inboxd.operate.browse import last_successes
 from inboxd.operate.explain import HistoryPage
 from inboxd.operate.health import health
+from inboxd.operate.letters import count_open
 from inboxd.store.base import Store
 from inboxd.web.live import Answers, Live
 from inboxd.web.reader import Reader, Unanswered
@@ -210,11 +211,12 @@ class Page:
         """Return the gauges; those of a database that does not answer are left out, as Prometheus wants it."""
         feeds = {feed.name: feed for feed in self._feeds()}
         try:
-            marks, successes = await self._answers.get(
-                ("standing", *feeds), lambda store: (store.watermarks(), last_successes(store, feeds))
+            marks, successes, letters = await self._answers.get(
+                ("standing", *feeds),
+                lambda store: (store.watermarks(), last_successes(store, feeds), count_open(store)),
             )
         except Unanswered:
-            marks, successes = [], {}
+            marks, successes, letters = [], {}, []
         times = {mark.name: watermark_time(feeds.get(mark.name), mark.value) for mark in marks}
         state = self._daemon.published.state
         age = None
@@ -224,9 +226,12 @@ class Page:
         return Standing(
             inbox_files=None if state is None else state.files_waiting,
             oldest_file_age_s=age,
-            deferred_files=None if state is None else len(state.deferred),
+            deferred_files=None if state is None else state.files_deferred,
+            ignored_files=None if state is None else state.files_ignored,
+            config_refused=None if state is None else state.config_refused is not None,
             watermarks={name: _unix(at) for name, at in times.items() if at is not None},
             last_successes={name: _unix(moment(text)) for name, text in successes.items()},
+            dead_letters={(count.feed, count.code): count.count for count in letters},
         )
 
     async def _events(self, request: Request) -> Response:

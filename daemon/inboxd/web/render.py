@@ -33,14 +33,13 @@ class Label:
 
 def outcome(run: RunRow) -> Label:
     """Return how a run ended, in a word: the first of these that holds."""
-    all_rejected = bool(run.rows_rejected) and run.rows_rejected == run.rows_in - (run.rows_skipped or 0)
     labels = (
         (run.status is RunStatus.RUNNING, Label("running", "…", "running")),
         (run.status is RunStatus.FAILURE, Label("bad", "✕", "failed")),
         (run.duplicate_of is not None, Label("same", "=", "duplicate")),
         (run.undo_of is not None, Label("same", "↶", "undo")),
         (run.superseded_by is not None, Label("same", "↷", "superseded")),
-        (all_rejected, Label("warn", "!", "all rejected")),
+        (run.all_rejected, Label("warn", "!", "all rejected")),
     )
     return next((label for holds, label in labels if holds), Label("good", "✓", "loaded"))
 
@@ -71,7 +70,8 @@ def overview_charts(page: Overview) -> list[tuple[str, Markup]]:
         f"{total.ended} files in {during}, {total.failures} of them failed.",
         axis,
         [
-            charts.Part("good", "succeeded", [bucket.files - bucket.failures for bucket in buckets]),
+            charts.Part("good", "succeeded", [one.files - one.failures - one.all_rejected for one in buckets]),
+            charts.Part("warn", "all rejected", [bucket.all_rejected for bucket in buckets]),
             charts.Part("bad", "failed", [bucket.failures for bucket in buckets]),
         ],
     )
