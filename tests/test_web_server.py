@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import io
 import json
 import re
 import socket
@@ -52,7 +51,7 @@ class Served:
     host: str
     port: int
     loop: Loop
-    log: io.StringIO
+    log: Path
 
     def get(self, path: str) -> tuple[int, str]:
         """Return status and body."""
@@ -80,8 +79,8 @@ def settings(tmp_path: Path) -> Settings:
 @contextmanager
 def served(settings: Settings, listen: str = "127.0.0.1:0") -> Iterator[Served]:
     """Serve a page for as long as the block lasts."""
-    out = io.StringIO()
-    log = open_log(fmt="json", level="info", file=None, stream=out)
+    out = settings.log.file or Path("unset")
+    log = open_log(fmt="json", level="info", file=out, out=None)
     loop = Loop(folders_of(settings, lambda: None))
     with serve(listen, settings, cast("Daemon", loop), log) as url:
         address = urlsplit(url)
@@ -123,10 +122,10 @@ def test_it_comes_and_goes_without_a_trace(settings: Settings) -> None:
 def test_the_log_says_where_it_is(settings: Settings) -> None:
     """http_started has the address with the port that was free; a taken one gives http_failed and no exception."""
     with served(settings) as one:
-        line = json.loads(one.log.getvalue())
+        line = json.loads(one.log.read_text())
         assert (line["event"], line["address"]) == ("http_started", f"http://127.0.0.1:{one.port}/")
         with served(settings, f"127.0.0.1:{one.port}") as second:
-            failed = json.loads(second.log.getvalue())
+            failed = json.loads(second.log.read_text().splitlines()[-1])
             assert (failed["event"], failed["level"]) == ("http_failed", "error")
 
 

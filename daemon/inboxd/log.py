@@ -6,20 +6,21 @@ members of ``Event``; their names are part of the product.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, Self, TextIO, cast
+from typing import Any, Final, Self, cast
 
 import msgspec
 import structlog
 
 from inboxd.clock import SystemClock, stamp
 from inboxd.model import printable
+from inboxd.outlets import PRIORITIES, LogFile, Outlet, is_journal, standard_stream
 
 Logger = structlog.typing.FilteringBoundLogger
 _EventDict = MutableMapping[str, Any]  # Any: structlog's own type for what a processor is given
@@ -93,6 +94,11 @@ class Event(StrEnum):
         "old files and rows were removed, as archive.keep and retention say",
     )
     RETENTION_FAILED = "retention_failed", "warning", "old files or rows could not be removed; tried again later"
+    LOG_LINES_DROPPED = (
+        "log_lines_dropped",
+        "warning",
+        "so many lines are missing in this output: its reader, or its disk, took no more; the other one has them",
+    )
     STEP_TIMED = "step_timed", "debug", "how long one step of a file took"
     BUG = "bug", "error", "a fault of inboxd itself, with its traceback; please report it"
 
@@ -102,63 +108,20 @@ def emit(log: Logger, event: Event, **values: object) -> None:
     log.log(_LEVELS[event.level], event, **values)
 
 
-class LogFile:
-    """A JSON-lines file, safe to rotate: opened for appending, opened again when its name leads elsewhere.
-
-    A full disk must not stop the loading of files, so a line that cannot be written is dropped here; it still goes to
-    standard output.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = os.fspath(path)  # asked for at each line, and `os` answers three times as fast as `pathlib`
-        self._fd = -1
-        self._identity = (0, 0)
-
-    def write(self, line: bytes) -> None:
-        """Append one line in one ``write``, so that lines of several processes never mix."""
-        with contextlib.suppress(OSError):
-            if not self._current():
-                self._reopen()
-            os.write(self._fd, line)
-
-    def _current(self) -> bool:
-        if self._fd < 0:
-            return False
-        try:
-            found = os.stat(self._path)  # noqa: PTH116 - see __init__
-        except FileNotFoundError:
-            return False
-        return (found.st_dev, found.st_ino) == self._identity
-
-    def _reopen(self) -> None:
-        self.close()
-        Path(self._path).parent.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        opened = os.fstat(self._fd)
-        self._identity = (opened.st_dev, opened.st_ino)
-
-    def close(self) -> None:
-        """Close the file; the next line opens it again."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+STANDARD_OUTPUT: Final = 1
 
 
-def open_log(*, fmt: str, level: str, file: Path | None, stream: TextIO | None = None) -> Logger:
-    """Return a logger that writes to ``stream`` (standard output) and, as JSON, to ``file``.
+def open_log(*, fmt: str, level: str, file: Path | None, out: int | None = STANDARD_OUTPUT) -> Logger:
+    """Return a logger that writes to the descriptor ``out``, if one is given, and, as JSON, to ``file``.
 
     ``fmt`` is ``json``, ``console``, or ``auto``: console on a terminal, else JSON.
     """
-    out = stream or sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115 - started with standard output closed
-    console = fmt == "console" or (fmt == "auto" and out.isatty())
-    lines: list[Callable[[bytes], None]] = [LogFile(file).write] if file is not None else []
-    if not console:
-        lines.append(_line_output(out))
-    outputs = [_json_output(lines)] if lines else []
-    if console:
-        outputs.append(_console_output(out))
+    outputs = [_Output("log.file", LogFile(file), _json_line)] if file is not None else []
+    stream = None if out is None or sys.stdout is None else standard_stream(out)  # or started with it closed
+    if out is not None and stream is not None:
+        outputs.append(_Output("standard output", stream, _renderer(fmt, out)))
     logger = structlog.wrap_logger(
-        None,
+        structlog.ReturnLogger(),  # never called: the last processor drops the event (`None` would be standard output)
         processors=[_in_order, _Tee(outputs)],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
     )
@@ -202,15 +165,38 @@ def _backwards(file: Path) -> Iterator[bytes]:
         yield rest
 
 
-class _Tee:
-    """The last processor: hands the finished line to every output, and stops there."""
+class _Output:
+    """One place that lines go to, and how many it could not take since it took the last one."""
 
-    def __init__(self, outputs: list[Callable[[_EventDict], None]]) -> None:
+    def __init__(self, name: str, outlet: Outlet, render: Callable[[_EventDict], bytes]) -> None:
+        self._name = name
+        self._outlet = outlet
+        self._render = render
+        self._dropped = 0
+
+    def write(self, event: _EventDict) -> None:
+        """Write a line, and before it how many are missing there."""
+        if self._dropped and self._outlet.write(self._render(self._missing())):
+            self._dropped = 0
+        if self._dropped or not self._outlet.write(self._render(event)):
+            self._dropped += 1
+
+    def _missing(self) -> _EventDict:
+        event = Event.LOG_LINES_DROPPED
+        return _in_order(None, event.level, {"event": event, "output": self._name, "lines": self._dropped})
+
+
+class _Tee:
+    """The last processor: hands the finished line to every output, and stops there. Any thread may write a line."""
+
+    def __init__(self, outputs: Sequence[_Output]) -> None:
         self._outputs = outputs
+        self._turn = threading.Lock()
 
     def __call__(self, _logger: object, _method: str, event: _EventDict) -> _EventDict:
-        for output in self._outputs:
-            output(event)
+        with self._turn:
+            for output in self._outputs:
+                output.write(event)
         raise structlog.DropEvent
 
 
@@ -233,32 +219,16 @@ def printable_value(value: object) -> object:
     return value
 
 
-def _json_output(outputs: Sequence[Callable[[bytes], None]]) -> Callable[[_EventDict], None]:
-    """Encode an event once, for all that take it as a line."""
-
-    def write(event: _EventDict) -> None:
-        line = _ENCODER.encode(event) + b"\n"
-        for output in outputs:
-            output(line)
-
-    return write
+def _json_line(event: _EventDict) -> bytes:
+    return _ENCODER.encode(event) + b"\n"
 
 
-def _line_output(out: TextIO) -> Callable[[bytes], None]:
-    def write(line: bytes) -> None:
-        with contextlib.suppress(OSError, ValueError):  # a closed pipe must not stop the loading of files
-            out.write(line.decode())
-            out.flush()
-
-    return write
-
-
-def _console_output(out: TextIO) -> Callable[[_EventDict], None]:
-    renderer = structlog.dev.ConsoleRenderer(colors=out.isatty(), sort_keys=False)
-
-    def write(event: _EventDict) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            out.write(str(renderer(None, "", dict(event))) + "\n")
-            out.flush()
-
-    return write
+def _renderer(fmt: str, out: int) -> Callable[[_EventDict], bytes]:
+    """Return what makes a line for standard output."""
+    terminal = os.isatty(out)
+    if fmt == "console" or (fmt == "auto" and terminal):
+        console = structlog.dev.ConsoleRenderer(colors=terminal, sort_keys=False)
+        return lambda event: f"{console(None, '', dict(event))}\n".encode("utf-8", "replace")
+    if is_journal(out, os.environ.get("JOURNAL_STREAM", "")):
+        return lambda event: PRIORITIES.get(event["level"], b"") + _json_line(event)
+    return _json_line

@@ -25,6 +25,7 @@ from inboxd.errors import (
     Interrupted,
     OperatorFault,
 )
+from inboxd.outlets import PRIORITIES, is_journal
 
 COMMANDS: Final = {
     "run": "inboxd.cli.run:run",
@@ -44,6 +45,9 @@ COMMANDS: Final = {
     "db": "inboxd.cli.db:db",
 }
 """Each command and where it is, in the order in which ``--help`` lists them."""
+
+
+STANDARD_ERROR: Final = 2
 
 
 class LazyGroup(click.Group):
@@ -90,7 +94,15 @@ def cli(context: click.Context, config_file: Path | None) -> None:
 def main() -> None:
     """Run the command line and exit with the code that the contract gives to each kind of end."""
     signal.signal(signal.SIGTERM, _end)
+    _fill_gaps()
     sys.exit(run_cli(sys.argv[1:]))
+
+
+def _fill_gaps() -> None:
+    """Open what we were started without: else the next file, perhaps the database, is standard error to a library."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+        continue
+    os.close(fd)
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
@@ -116,15 +128,22 @@ def run_cli(arguments: list[str]) -> int:  # noqa: PLR0911 - one return for each
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
         return EXIT_FAILED
     except InboxdError as error:
-        click.echo(f"inboxd: {error.message}{_place(error)}", err=True)
+        _complain(f"inboxd: {error.message}{_place(error)}")
         if error.hint:
-            click.echo(f"  {error.hint}", err=True)
+            _complain(f"  {error.hint}")
         return _exit_code(error)
     except Exception:  # noqa: BLE001 - the last line of defence: a bug has an exit code of its own
-        traceback.print_exc()
-        click.echo("inboxd: this is a bug in inboxd; please report it with the lines above", err=True)
+        _complain(traceback.format_exc().rstrip())
+        _complain("inboxd: this is a bug in inboxd; please report it with the lines above")
         return EXIT_SOFTWARE
     return result if isinstance(result, int) else 0
+
+
+def _complain(text: str) -> None:
+    """Write to standard error; to systemd's journal as an error, line by line."""
+    journal = is_journal(STANDARD_ERROR, os.environ.get("JOURNAL_STREAM", ""))
+    mark = PRIORITIES["error"].decode() if journal else ""
+    click.echo("\n".join(mark + line for line in text.splitlines()), err=True)
 
 
 def _config_first(arguments: list[str]) -> list[str]:

@@ -101,8 +101,7 @@ class _Retrier:
         from inboxd.log import open_log  # noqa: PLC0415 - the same
         from inboxd.pipeline import Pipeline  # noqa: PLC0415 - the same
 
-        silent = Path(os.devnull).open("w")  # noqa: SIM115 - the log keeps it to the end of the command
-        log = open_log(fmt="json", level=settings.log.level, file=settings.log.file, stream=silent)
+        log = open_log(fmt="json", level=settings.log.level, file=settings.log.file, out=None)
         pipeline = Pipeline(store, SystemClock(), os.uname().nodename, settings.inbox.max_file_size)
         return cls(
             settings=settings,
