@@ -25,6 +25,8 @@ MAX_SIZE: Final = 1 << 30
 """Bytes of a file of run records, unpacked: millions of them. They are all held in memory, to be written at once."""
 A_CENTURY_S: Final = 36_500 * 86_400.0
 """How far ahead of our clock another job's may be: its records poison nothing."""
+NOT_COUNTED: Final = ("rows_rejected", "rows_skipped", "rows_stale", "rows_filtered", "rows_deleted")
+"""What only inboxd's own runs count."""
 ENDED_WHILE_RUNNING: Final = "invalid_finished_at"
 
 
@@ -130,7 +132,7 @@ def _write(connection: sa.Connection, rows: Sequence[tuple[Scalar, ...]]) -> tup
             if runs and row[1] != RunStatus.RUNNING.value:
                 ended.append({**named, "run": runs.pop()})
             else:
-                new.append({**named, "rows_rejected": None, "rows_skipped": None, "rows_stale": None})
+                new.append({**named, **dict.fromkeys(NOT_COUNTED)})
     if new:
         connection.execute(sa.insert(etl_runs), new)
     if ended:

@@ -20,14 +20,15 @@ from inboxd.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_SOFTWARE, FileFault, Op
 from inboxd.model import EXTRA_COLUMN, Feed, FieldType
 from inboxd.store.feed_tables import OWN_COLUMNS, quoted
 from inboxd.store.ledger import canonical
-from inboxd.store.tables import before_images, dead_letters, etl_runs, lineage_records, watermarks
+from inboxd.store.tables import metadata
 
 if TYPE_CHECKING:
     from inboxd.store.base import Store
     from inboxd.store.postgres_import import PostgresImport
 
-LEDGER: Final = (etl_runs, dead_letters, lineage_records, watermarks, before_images)
-NUMBERED: Final = (etl_runs.name, dead_letters.name)
+LEDGER: Final = tuple(table for table in metadata.sorted_tables if table.name != "lineage")
+"""All but the view."""
+NUMBERED: Final = ("etl_runs", "dead_letters", "notices")
 """Tables whose rows the database numbers. No number is given twice: it is in the names of archived files."""
 ROWS_AT_ONCE: Final = 5_000
 DIGEST_BYTES: Final = 16
@@ -197,7 +198,10 @@ def _continue_ids(reading: sa.Connection, importing: PostgresImport) -> None:
         used = _number(reading, f"SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = '{table}'")  # noqa: S608
         last = max(used, _number(reading, f"SELECT COALESCE(MAX(id), 0) FROM {quoted(table)}"))  # noqa: S608 - quoted
         if last:
-            importing.continue_ids(table, last)
+            importing.continue_numbers(table, "id", last)
+    last = _number(reading, "SELECT COALESCE(MAX(commit_no), 0) FROM etl_runs")
+    if last:
+        importing.continue_numbers("etl_runs", "commit_no", last)
 
 
 def _number(reading: sa.Connection, query: str) -> int:

@@ -67,6 +67,15 @@ class RunRow:
     undo_of: int | None
     claim: str | None
     host: str | None
+    rows_filtered: int | None
+    rows_deleted: int | None
+    commit_no: int | None
+    """The order of commits; ``None`` until then."""
+    file_mtime: str | None
+    variant: str
+    """What of the file's name and path makes its content another one: a JSON object, ``""`` if nothing does."""
+    report: str | None
+    """What a failed file's report holds beyond this row, as JSON."""
 
     @property
     def all_rejected(self) -> bool:

@@ -21,9 +21,9 @@ RUN_COLUMNS: Final = ", ".join(field.name for field in fields(RunRow))
 
 HAVE_ONE_LINE: Final = (
     "SELECT COUNT(*) FROM etl_runs r JOIN lineage_records l ON l.run_id = r.id "
-    "WHERE r.rows_rejected + r.rows_skipped > 0 AND l.outcome >= 2"
+    "WHERE r.rows_rejected + r.rows_skipped + r.rows_deleted > 0 AND l.outcome IN (2, 3, 5)"
 )
-"""Records that were skipped or rejected. Few runs have any, and only those runs' lineage is looked at."""
+"""Skipped or rejected records, and keys absent from a snapshot. Few runs have any; only their lineage is looked at."""
 
 
 def canonical(value: object) -> str | None:
@@ -64,7 +64,7 @@ def failure_values(end: RunEnd) -> tuple[object, ...]:
 def run_row(values: Sequence[object]) -> RunRow:
     """Return a row of ``RUN_COLUMNS`` as what it is."""
     named = dict(zip(RunRow.__slots__, values, strict=True))
-    named |= {name: canonical(named[name]) for name in ("started_at", "finished_at")}
+    named |= {name: canonical(named[name]) for name in ("started_at", "finished_at", "file_mtime")}
     named["status"] = RunStatus(str(named["status"]))
     return RunRow(**named)  # type: ignore[arg-type]  # the columns are declared as RunRow's fields say
 

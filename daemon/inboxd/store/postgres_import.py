@@ -47,9 +47,9 @@ class PostgresImport:
             cursor.itersize = ROWS_AT_ONCE
             yield from cursor.execute(query)
 
-    def continue_ids(self, table: str, last: int) -> None:
-        """Let new rows be numbered after ``last``."""
-        self._connection.execute("SELECT setval(pg_get_serial_sequence(%s, 'id'), %s)", (table, last))
+    def continue_numbers(self, table: str, column: str, last: int) -> None:
+        """Let the column's next number be the one after ``last``."""
+        self._connection.execute("SELECT setval(pg_get_serial_sequence(%s, %s), %s)", (table, column, last))
 
     def analyze(self, tables: Sequence[str]) -> None:
         """Tell the planner what is there now, which it would only notice a minute later."""

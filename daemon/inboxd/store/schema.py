@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
+from inboxd.errors import EXIT_CONFIG, OperatorFault
 from inboxd.store.revision import HEAD, refuse_newer
 
 
@@ -22,5 +23,9 @@ def migrate(connection: sa.Connection) -> bool:
     with resources.as_file(resources.files("inboxd.store") / "migrations") as folder:
         config = Config(attributes={"connection": connection})
         config.set_main_option("script_location", str(folder).replace("%", "%%"))
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except ValueError as error:  # how a migration says that somebody else has changed or made a table of its
+            hint = "nothing was changed; give your table another name, or put inboxd's table back as it was"
+            raise OperatorFault("schema_mismatch", str(error), hint, exit_code=EXIT_CONFIG) from error
     return True

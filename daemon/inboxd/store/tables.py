@@ -10,11 +10,15 @@ from sqlalchemy.types import TypeDecorator
 
 from inboxd.store.ledger import canonical
 
+# `lineage_records.outcome`; the view `lineage` spells them out.
 LOADED: Final = 0
 STALE: Final = 1
 SKIPPED: Final = 2
 REJECTED: Final = 3
-"""``lineage_records.outcome``; the view ``lineage`` spells them out."""
+DELETED: Final = 4
+"""By a record that is a deletion."""
+ABSENT: Final = 5
+"""Deleted because a snapshot does not have it: no record says so, and none was staged."""
 
 
 class Stamp(TypeDecorator[str]):
@@ -69,6 +73,12 @@ etl_runs = sa.Table(
     sa.Column("undo_of", sa.BigInteger),
     sa.Column("claim", sa.Text),
     sa.Column("host", sa.Text),
+    sa.Column("rows_filtered", sa.BigInteger),
+    sa.Column("rows_deleted", sa.BigInteger),
+    sa.Column("commit_no", sa.BigInteger),
+    sa.Column("file_mtime", Stamp),
+    sa.Column("variant", sa.Text, nullable=False, server_default=""),
+    sa.Column("report", sa.Text),
 )
 
 dead_letters = sa.Table(
@@ -84,6 +94,7 @@ dead_letters = sa.Table(
     sa.Column("record_key", sa.Text, nullable=False),
     sa.Column("detail", sa.Text),
     sa.Column("resolved_by", sa.BigInteger),
+    sa.Column("context", sa.Text),
 )
 
 lineage_records = sa.Table(
@@ -127,3 +138,35 @@ before_images = sa.Table(
     sa.Column("image", sa.Text),
 )
 """``image`` is the row as a JSON object of its columns, ``NULL`` where there was no row."""
+
+tombstones = sa.Table(
+    "tombstones",
+    metadata,
+    sa.Column("table_name", sa.Text, primary_key=True),
+    sa.Column("record_key", sa.Text, primary_key=True),
+    sa.Column("cursor", sa.Text, nullable=False),
+    sa.Column("run_id", sa.BigInteger, nullable=False),
+    sa.Column("deleted_at", Stamp, nullable=False),
+)
+"""The highest cursor of a deletion of each key, as text."""
+
+notices = sa.Table(
+    "notices",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("created", Stamp, nullable=False),
+    sa.Column("run_id", sa.BigInteger),
+    sa.Column("feed", sa.Text),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("delivered_at", Stamp),
+    sa.Column("attempts", sa.BigInteger, nullable=False, server_default="0"),
+)
+
+expectations = sa.Table(
+    "expectations",
+    metadata,
+    sa.Column("feed", sa.Text, primary_key=True),
+    sa.Column("setting", sa.Text, primary_key=True),
+    sa.Column("since", Stamp, nullable=False),
+)
