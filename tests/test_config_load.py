@@ -15,6 +15,7 @@ from inboxd.config import (
     InboxSettings,
     InvalidConfig,
     LogFormat,
+    LogLayout,
     LogLevel,
     LogSettings,
     Polling,
@@ -84,7 +85,7 @@ def test_without_a_config_file_everything_has_the_documented_value(tmp_path: Pat
     assert settings.archive == ArchiveSettings(tmp_path / "data/processed", tmp_path / "data/failed", None)
     assert settings.database.sqlite_path == tmp_path / "data/inboxd.db"
     assert settings.retention == RetentionSettings(None, None, None)
-    assert settings.log == LogSettings(LogFormat.AUTO, LogLevel.INFO, tmp_path / "data/inboxd.log")
+    assert settings.log == LogSettings(LogFormat.AUTO, LogLevel.INFO, tmp_path / "data/inboxd.log", LogLayout.INBOXD)
     assert settings.http == HttpSettings("")
     assert settings.feeds == (EVENTS,)
     assert settings.source is None
@@ -117,6 +118,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         format = "json"
         level = "debug"
         file = ""
+        layout = "ecs"
         [http]
         listen = "[::1]:9000"
         """,
@@ -126,7 +128,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
     assert settings.database.url == "postgresql://loader@db.example:5433/warehouse?sslmode=require"
     assert settings.database.is_postgres
     assert settings.retention == RetentionSettings(90 * 86_400.0, 7 * 86_400.0, 43_200.0)
-    assert settings.log == LogSettings(LogFormat.JSON, LogLevel.DEBUG, None)
+    assert settings.log == LogSettings(LogFormat.JSON, LogLevel.DEBUG, None, LogLayout.ECS)
     assert settings.http == HttpSettings("[::1]:9000")
     assert settings.source == tmp_path / "inboxd.toml"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
@@ -19,6 +20,7 @@ import msgspec
 import structlog
 
 from inboxd.clock import SystemClock, stamp
+from inboxd.layouts import arrangement
 from inboxd.model import printable
 from inboxd.outlets import PRIORITIES, LogFile, Outlet, is_journal, standard_stream
 
@@ -111,15 +113,19 @@ def emit(log: Logger, event: Event, **values: object) -> None:
 STANDARD_OUTPUT: Final = 1
 
 
-def open_log(*, fmt: str, level: str, file: Path | None, out: int | None = STANDARD_OUTPUT) -> Logger:
+def open_log(
+    *, fmt: str, level: str, file: Path | None, out: int | None = STANDARD_OUTPUT, layout: str = "inboxd"
+) -> Logger:
     """Return a logger that writes to the descriptor ``out``, if one is given, and, as JSON, to ``file``.
 
-    ``fmt`` is ``json``, ``console``, or ``auto``: console on a terminal, else JSON.
+    ``fmt`` is ``json``, ``console``, or ``auto``: console on a terminal, else JSON. ``layout`` says how the fields of
+    a JSON line are named.
     """
-    outputs = [_Output("log.file", LogFile(file), _json_line)] if file is not None else []
+    line = _json_line(layout)
+    outputs = [_Output("log.file", LogFile(file), line)] if file is not None else []
     stream = None if out is None or sys.stdout is None else standard_stream(out)  # or started with it closed
     if out is not None and stream is not None:
-        outputs.append(_Output("standard output", stream, _renderer(fmt, out)))
+        outputs.append(_Output("standard output", stream, _renderer(fmt, out, line)))
     logger = structlog.wrap_logger(
         structlog.ReturnLogger(),  # never called: the last processor drops the event (`None` would be standard output)
         processors=[_in_order, _Tee(outputs)],
@@ -128,10 +134,13 @@ def open_log(*, fmt: str, level: str, file: Path | None, out: int | None = STAND
     return cast("Logger", logger.bind())  # what it gives out is a proxy that would be asked for this at each line
 
 
-_VERDICTS: Final = tuple(
-    f'"event":"{event}"'.encode()
-    for event in (Event.FILE_LOADED, Event.FILE_DUPLICATE, Event.FILE_FAILED, Event.FILE_RECOVERED)
+_VERDICT: Final = re.compile(
+    rb'"(?:event|event\.action|EventName)":"(?:%b)"'
+    % b"|".join(
+        event.encode() for event in (Event.FILE_LOADED, Event.FILE_DUPLICATE, Event.FILE_FAILED, Event.FILE_RECOVERED)
+    )
 )
+"""In any layout: it may have been changed since the line was written."""
 _BLOCK: Final = 1 << 20
 _FURTHEST: Final = 64 << 20
 """So many bytes back a line is looked for (some 200,000 files); a start must not read years of log."""
@@ -139,15 +148,11 @@ _FURTHEST: Final = 64 << 20
 
 def is_said(file: Path | None, run_id: int) -> bool:
     """Tell whether the log has a run's verdict: a crash may have come just after the line."""
-    mark = f'"run_id":{run_id},'.encode()
+    mark = re.compile(rb'"(?:inboxd\.)?run_id":%d[,}]' % run_id)
     try:
-        return file is not None and any(mark in line and _is_verdict(line) for line in _backwards(file))
+        return file is not None and any(mark.search(line) and _VERDICT.search(line) for line in _backwards(file))
     except OSError:
         return False
-
-
-def _is_verdict(line: bytes) -> bool:
-    return any(event in line for event in _VERDICTS)
 
 
 def _backwards(file: Path) -> Iterator[bytes]:
@@ -219,16 +224,17 @@ def printable_value(value: object) -> object:
     return value
 
 
-def _json_line(event: _EventDict) -> bytes:
-    return _ENCODER.encode(event) + b"\n"
+def _json_line(layout: str) -> Callable[[_EventDict], bytes]:
+    arrange = arrangement(layout)
+    return lambda event: _ENCODER.encode(arrange(event)) + b"\n"
 
 
-def _renderer(fmt: str, out: int) -> Callable[[_EventDict], bytes]:
+def _renderer(fmt: str, out: int, line: Callable[[_EventDict], bytes]) -> Callable[[_EventDict], bytes]:
     """Return what makes a line for standard output."""
     terminal = os.isatty(out)
     if fmt == "console" or (fmt == "auto" and terminal):
         console = structlog.dev.ConsoleRenderer(colors=terminal, sort_keys=False)
         return lambda event: f"{console(None, '', dict(event))}\n".encode("utf-8", "replace")
     if is_journal(out, os.environ.get("JOURNAL_STREAM", "")):
-        return lambda event: PRIORITIES.get(event["level"], b"") + _json_line(event)
-    return _json_line
+        return lambda event: PRIORITIES.get(event["level"], b"") + line(event)
+    return line

@@ -82,7 +82,9 @@ class Service:
         """Run until a signal (or, with ``once``, until the inbox is empty); return the exit code."""
         settings = self.settings
         self._since = stamp(self.clock.now())
-        log = open_log(fmt=settings.log.format, level=settings.log.level, file=settings.log.file)
+        log = open_log(
+            fmt=settings.log.format, level=settings.log.level, file=settings.log.file, layout=settings.log.layout
+        )
         notifier = Notifier.from_environment(os.environ)
         with ExitStack() as stack:
             wake = Wake()

@@ -101,7 +101,8 @@ class _Retrier:
         from inboxd.log import open_log  # noqa: PLC0415 - the same
         from inboxd.pipeline import Pipeline  # noqa: PLC0415 - the same
 
-        log = open_log(fmt="json", level=settings.log.level, file=settings.log.file, out=None)
+        lines = settings.log
+        log = open_log(fmt="json", level=lines.level, file=lines.file, out=None, layout=lines.layout)
         pipeline = Pipeline(store, SystemClock(), os.uname().nodename, settings.inbox.max_file_size)
         return cls(
             settings=settings,

@@ -105,7 +105,12 @@ def _sections(settings: Settings) -> dict[str, dict[str, Plain]]:
             "resolved": format_duration(retention.resolved),
             "images": format_duration(retention.images),
         },
-        "log": {"format": log.format.value, "level": log.level.value, "file": _path(log.file)},
+        "log": {
+            "format": log.format.value,
+            "level": log.level.value,
+            "file": _path(log.file),
+            "layout": log.layout.value,
+        },
         "http": {"listen": settings.http.listen},
     }
 

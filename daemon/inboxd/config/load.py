@@ -146,6 +146,7 @@ class _Builder:
                 format=config.log.format,
                 level=config.log.level,
                 file=self._path("log", "file", config.log.file) if config.log.file else None,
+                layout=config.log.layout,
             ),
             http=HttpSettings(listen=config.http.listen),
             feeds=feeds,

@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from inboxd.config.database import check_url
-from inboxd.config.settings import LogFormat, LogLevel, Polling
+from inboxd.config.settings import LogFormat, LogLayout, LogLevel, Polling
 from inboxd.config.values import parse_duration, parse_keep, parse_limit, parse_size
 from inboxd.model import Extra, FieldType, Late, RejectLimit
 
@@ -144,6 +144,9 @@ class LogTable(_Table):
     format: LogFormat = setting(LogFormat.AUTO, "Lines on standard output: auto is console on a terminal.")
     level: LogLevel = setting(LogLevel.INFO, "The least level of the lines that are written.")
     file: str = setting("data/inboxd.log", "JSON lines, safe to rotate; empty for none.")
+    layout: LogLayout = setting(
+        LogLayout.INBOXD, "The names of JSON's fields: inboxd's, Elastic's, or OpenTelemetry's."
+    )
 
 
 class HttpTable(_Table):

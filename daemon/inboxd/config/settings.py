@@ -32,6 +32,14 @@ class LogFormat(StrEnum):
     CONSOLE = "console"
 
 
+class LogLayout(StrEnum):
+    """The names of a JSON line's fields: inboxd's own, Elastic Common Schema, OpenTelemetry's log data model."""
+
+    INBOXD = "inboxd"
+    ECS = "ecs"
+    OTEL = "otel"
+
+
 class LogLevel(StrEnum):
     """The least level of the lines that are written."""
 
@@ -100,11 +108,12 @@ class RetentionSettings:
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """The lines: their form on standard output, their least level, and the file that always gets JSON."""
+    """The lines: their form on standard output, their least level, the file that always gets JSON, JSON's names."""
 
     format: LogFormat
     level: LogLevel
     file: Path | None
+    layout: LogLayout
 
 
 @dataclass(frozen=True, slots=True)
