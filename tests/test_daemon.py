@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from daemons import DEADLINE_S, Home, eventually, record
-from inboxd.log import Event
+from inboxd.events import Event
 from inboxd.presence import STATE_FILE
 from inboxd.service import NEEDS_RESTART
 

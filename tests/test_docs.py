@@ -15,9 +15,9 @@ import pytest
 from inboxd import errors
 from inboxd.cli import COMMANDS, cli
 from inboxd.config import documented_keys, load_settings, show
+from inboxd.events import Event
 from inboxd.inbox import faults as inbox_faults
 from inboxd.inbox.claim import CLAIMED
-from inboxd.log import Event
 from inboxd.metrics import Metrics, Standing
 from inboxd.presence import STATE_FILE, lock_file
 from inboxd.service import NEEDS_RESTART

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from daemons import PACKAGE, Home, eventually, record
-from inboxd.log import Event, emit, open_log
+from inboxd.events import Event
+from inboxd.log import emit, open_log
 from inboxd.outlets import LogFile, Relay
 
 BURST = 20_000

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import pytest
 
-from inboxd.log import Event, emit, is_said, open_log
+from inboxd.events import Event
+from inboxd.log import emit, is_said, open_log
 from inboxd.model import Counts, Outcome, Verdict
 from inboxd.verdicts import log_verdict
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 
 from inboxd.clock import Clock
 from inboxd.errors import RUN_TAKEN, DatabaseFault, FileFault, Interrupted, WorldFault
+from inboxd.events import Event
 from inboxd.held import Held, HeldFiles, pause_after
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.claim import CLAIMED, Claim, Source, forget, release
 from inboxd.inbox.faults import CHANGED_WHILE_READING, GONE, world_fault
 from inboxd.inbox.scan import Inbox
-from inboxd.log import Event, Logger, emit
+from inboxd.log import Logger, emit
 from inboxd.model import Edge, Feed, Hook, Outcome, Step, Verdict, printable
 from inboxd.pipeline import Job, Pipeline
 from inboxd.recovery import Recovery

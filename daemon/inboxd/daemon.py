@@ -10,13 +10,14 @@ from typing import Final
 from inboxd.attempts import Attempts
 from inboxd.clock import stamp
 from inboxd.errors import DatabaseFault, Interrupted, WorldFault
+from inboxd.events import Event
 from inboxd.held import Held, HeldFiles
 from inboxd.inbox.claim import new_claim_id, release, take
 from inboxd.inbox.faults import NOT_MOVABLE
 from inboxd.inbox.notices import Notice
 from inboxd.inbox.scan import Candidate, Survey
 from inboxd.inbox.watch import Watch
-from inboxd.log import Event, emit
+from inboxd.log import emit
 from inboxd.model import Edge, Feed, Late, Outcome, Step
 from inboxd.operate.retention import Retention
 from inboxd.presence import Published

@@ -1,7 +1,7 @@
 """Lines out: one JSON object per line for machines, a console form on a terminal.
 
 Each line has ``timestamp``, ``level``, ``event``, then ``run_id``, ``feed``, ``file``, and the counts. Events are the
-members of ``Event``; their names are part of the product.
+members of ``events.Event``.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Any, Final, cast
 
 import msgspec
 import structlog
 
 from inboxd.clock import SystemClock, stamp
+from inboxd.events import Event
 from inboxd.layouts import arrangement
 from inboxd.model import printable
 from inboxd.outlets import PRIORITIES, LogFile, Outlet, is_journal, standard_stream
@@ -31,78 +31,6 @@ _ENCODER: Final = msgspec.json.Encoder(enc_hook=repr)
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _FIRST: Final = dict.fromkeys(("timestamp", "level", "event", "run_id", "feed", "file"))
 """Keeps the fixed keys in front: what is put over a key takes its place."""
-
-
-class Event(StrEnum):
-    """Every event a line can have, with the level it has and what it means."""
-
-    level: str
-    meaning: str
-
-    def __new__(cls, value: str, level: str = "", meaning: str = "") -> Self:
-        """Attach level and meaning to the name."""
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.level = level
-        member.meaning = meaning
-        return member
-
-    DAEMON_STARTED = (
-        "daemon_started",
-        "info",
-        "the daemon is ready: pid, host, version, inbox, database, config, files_waiting",
-    )
-    DAEMON_STOPPED = "daemon_stopped", "info", "an orderly stop: how many files it took, and why it stopped"
-    FILE_LOADED = "file_loaded", "info", "a file's records are committed: all counts, watermark, where it was moved"
-    FILE_DUPLICATE = "file_duplicate", "info", "the same content was loaded before, by the run in duplicate_of"
-    FILE_FAILED = "file_failed", "error", "nothing of the file was loaded: code, error, hint; the report is beside it"
-    FILE_DEFERRED = (
-        "file_deferred",
-        "warning",
-        "the world's fault: the file waits retry_in_s seconds, then is tried again",
-    )
-    FILE_IGNORED = "file_ignored", "warning", "left alone: no suffix of ours, no feed for it, or no regular file"
-    FILE_RECOVERED = "file_recovered", "info", "a crash had come between this file's COMMIT and its verdict: its counts"
-    FILE_RETRIED = "file_retried", "info", "a crash had interrupted this file: it is tried again"
-    FILE_UNSETTLED = "file_unsettled", "warning", "a file has not become complete for a long time; it keeps its place"
-    FILE_GONE = (
-        "file_gone",
-        "warning",
-        "somebody took a claimed file away; without a run_id here, nothing of it was loaded",
-    )
-    FILE_TAKEN_OVER = (
-        "file_taken_over",
-        "info",
-        "another daemon has this file by now, after this one had lost the database; what becomes of it is said there",
-    )
-    FILE_NOT_MOVABLE = "file_not_movable", "warning", "a file cannot be renamed out of the inbox, so it is not read"
-    ALL_REJECTED = "all_rejected", "warning", "there were records, and every one not skipped was rejected"
-    RECORDS_SKIPPED = "records_skipped", "warning", "records at or below the feed's watermark were left out"
-    SETTLE_UNPROVEN = "settle_unproven", "warning", "no lease and no event to go by: files wait inbox.settle_unproven"
-    INBOX_LOST = "inbox_lost", "error", "the inbox is gone, replaced or unreadable; it is looked for again"
-    INBOX_RESTORED = "inbox_restored", "info", "the inbox is watched again"
-    INBOX_OVERFLOW = "inbox_overflow", "warning", "the kernel's event queue overflowed; the inbox was scanned"
-    INBOX_POLLED = "inbox_polled", "info", "the filesystem gives no events, or no watch is to be had: it is polled"
-    FOLDER_UNREADABLE = "folder_unreadable", "warning", "a folder inside the inbox cannot be listed"
-    CONFIG_RELOADED = "config_reloaded", "info", "HUP: the new config is in force"
-    CONFIG_REJECTED = "config_rejected", "error", "HUP: the new config is bad, the old one stays; all its errors"
-    DATABASE_UPGRADED = "database_upgraded", "info", "the control tables were migrated to this version's schema"
-    HTTP_STARTED = "http_started", "info", "the page is served at this address"
-    HTTP_EXPOSED = "http_exposed", "warning", "the page listens beyond this machine; it has no password"
-    HTTP_FAILED = "http_failed", "error", "the page cannot be served; loading goes on"
-    RETENTION_APPLIED = (
-        "retention_applied",
-        "info",
-        "old files and rows were removed, as archive.keep and retention say",
-    )
-    RETENTION_FAILED = "retention_failed", "warning", "old files or rows could not be removed; tried again later"
-    LOG_LINES_DROPPED = (
-        "log_lines_dropped",
-        "warning",
-        "so many lines are missing in this output: its reader, or its disk, took no more; the other one has them",
-    )
-    STEP_TIMED = "step_timed", "debug", "how long one step of a file took"
-    BUG = "bug", "error", "a fault of inboxd itself, with its traceback; please report it"
 
 
 def emit(log: Logger, event: Event, **values: object) -> None:

@@ -10,9 +10,10 @@ from typing import Final
 
 from inboxd.clock import Clock, stamp
 from inboxd.errors import INTERRUPTED, FileFault
+from inboxd.events import Event
 from inboxd.held import Held
 from inboxd.inbox.claim import CLAIMED, Claim, claims, unsaid
-from inboxd.log import Event, Logger, emit
+from inboxd.log import Logger, emit
 from inboxd.model import Counts, Feed, Outcome, RunStart, RunStatus, Verdict, printable
 from inboxd.store.base import RunEnd, RunRow, Store
 from inboxd.store.cursors import from_run

@@ -26,12 +26,13 @@ from inboxd.errors import (
     InboxdError,
     OperatorFault,
 )
+from inboxd.events import Event
 from inboxd.garbage import collect_seldom
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.scan import Inbox
 from inboxd.inbox.settle import Kind
 from inboxd.inbox.watch import Watch
-from inboxd.log import Event, Logger, emit, is_said, open_log
+from inboxd.log import Logger, emit, is_said, open_log
 from inboxd.model import Edge, Hook, Late, Step, printable
 from inboxd.notify import Notifier
 from inboxd.operate.retention import Retention

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from inboxd.log import Event, Logger, emit
+from inboxd.events import Event
+from inboxd.log import Logger, emit
 from inboxd.model import Counts, Outcome, Verdict
 
 _EVENTS: Final = {

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from inboxd.config import Settings
-from inboxd.log import Event, Logger, emit
+from inboxd.events import Event
+from inboxd.log import Logger, emit
 from inboxd.web.address import Address, AddressError
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from starlette.routing import Route
 from inboxd.clock import SystemClock, moment
 from inboxd.config import Settings
 from inboxd.daemon import LONGEST_WAIT_S, Daemon
-from inboxd.log import Event, Logger, emit
+from inboxd.events import Event
+from inboxd.log import Logger, emit
 from inboxd.metrics import CONTENT_TYPE, Metrics, Standing
 from inboxd.model import Feed, RunStatus
 from inboxd.operate.browse import last_successes
