@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from clusters import PASSWORD, Cluster, PostgresHome, binaries
 from daemons import eventually, record
+from inboxd.inbox.claim import new_claim_id
 from inboxd.store import postgres_driver
 
 pytestmark = [pytest.mark.postgres, pytest.mark.xdist_group("postgres")]
@@ -333,3 +334,36 @@ def test_a_wrong_password_is_not_shown_either(
     assert "access_denied" in done.stderr or "password" in done.stderr
     for secret in ("wr0ng/pass", "wr0ng%2Fpass"):
         assert secret not in done.stdout + done.stderr
+
+
+def test_a_stop_while_the_ledger_is_locked_is_a_stop(home: PostgresHome) -> None:
+    """TERM while any question waits for a lock: exit code 0, the line, and what was claimed is there for the next."""
+    (home.inbox / ".claimed" / new_claim_id()).mkdir(parents=True)  # another daemon's, or a crash's: it is asked about
+    with psycopg.connect(home.url, password=PASSWORD) as other:
+        home.start()
+        other.execute("LOCK TABLE etl_runs IN ACCESS EXCLUSIVE MODE")
+        eventually(lambda: waiting(home, "SELECT"), "a question waits")
+        home.drop("a.json", FILE)
+        assert home.process is not None
+        home.process.send_signal(signal.SIGTERM)
+        assert home.process.wait(STOPS_WITHIN_S) == 0, home.output()
+        home.process = None
+    assert home.lines("daemon_stopped")
+    assert home.run_once() == 0
+    loaded_once(home, "a.json", 3)
+
+
+def test_a_stop_gives_back_what_was_claimed_once_the_ledger_answers(home: PostgresHome) -> None:
+    """The time that a question took leaves some for putting things back."""
+    home.start()
+    with psycopg.connect(home.url, password=PASSWORD) as other:
+        other.execute("LOCK TABLE target IN ACCESS EXCLUSIVE MODE")
+        home.drop("a.json", FILE)
+        eventually(lambda: waiting(home, "INSERT"), "the upsert waits")
+        assert home.process is not None
+        home.process.send_signal(signal.SIGTERM)
+        eventually(lambda: not waiting(home, "INSERT"), "the upsert was given up")
+        assert home.process.wait(STOPS_WITHIN_S) == 0
+        home.process = None
+    assert [path.name for path in home.inbox.iterdir() if path.is_file()] == ["a.json"]
+    assert home.query("SELECT COUNT(*) FROM etl_runs") == [(0,)]

@@ -166,7 +166,10 @@ def test_a_long_file_is_not_taken_for_a_wedged_daemon(service: Service) -> None:
 
 
 def test_a_good_config_is_taken_over_and_a_bad_one_is_not(service: Service) -> None:
-    """``systemctl reload``: a new feed counts at once; with a fault in the file the old config goes on."""
+    """``systemctl reload``: a new feed counts at once; with a fault in the file it fails, and the old config goes on.
+
+    The status line says that the file on disk is refused, until one is taken.
+    """
     feed = (
         '\n[feeds.orders]\nkey = ["id"]\ncursor = "at"\n[feeds.orders.fields]\n'
         'id = { type = "integer" }\nat = { type = "timestamp" }\n'
@@ -180,13 +183,17 @@ def test_a_good_config_is_taken_over_and_a_bad_one_is_not(service: Service) -> N
     service.machine.shell(f"""echo '{{"id":1,"at":"2026-01-01"}}' > {INBOX}/orders/1.json""", user="bob")
     service.wait_event("file_loaded", feed="orders", rows_out=1)
     service.configure("[inbox]", '[inbox]\nsettle = "soon"')
-    service.systemctl("reload")
+    assert service.machine.run("systemctl", "reload", service.unit, check=False).returncode != 0
     rejected = service.wait_event("config_rejected")
     assert "settle" in str(rejected)
+    until(lambda: "the config on disk is refused" in service.show("StatusText"), "the status line says so")
     drop(service, "still.ndjson", record(1))
     service.wait_event("file_loaded", file="still.ndjson")
     assert service.show("MainPID") == before
     assert service.show("ActiveState") == "active"
+    service.configure('settle = "soon"', "")
+    service.systemctl("reload")
+    until(lambda: "refused" not in service.show("StatusText"), "the status line is clear again")
 
 
 def test_a_bad_config_at_start_stays_down_with_its_reason(service: Service) -> None:

@@ -66,6 +66,15 @@ def test_a_bad_config_is_not_started_again_and_a_crash_is(unit: str) -> None:
 
 
 @pytest.mark.parametrize("unit", UNITS)
+def test_a_reload_checks_the_config_first(unit: str) -> None:
+    """``systemctl reload`` fails where the config is bad, in the step before the one that makes it count."""
+    check, tell = settings(unit)["ExecReload"]
+    assert "inboxd config check" in check
+    assert "exit 78" in check
+    assert tell == "/bin/kill -HUP $MAINPID"
+
+
+@pytest.mark.parametrize("unit", UNITS)
 def test_leases_on_other_users_files_are_allowed_and_honoured(unit: str) -> None:
     """CAP_LEASE is the one capability, and there is no user namespace, in which it would count for nothing."""
     found = settings(unit)

@@ -90,7 +90,17 @@ class Attempts:
     _putting_away: PuttingAway | None = None
 
     def attempt(self, held: Held) -> None:
-        """Process a claimed file once; afterwards it is done, or held with a pause."""
+        """Process a claimed file once; afterwards it is done, or held with a pause.
+
+        Raises ``Interrupted``; then it is held, and the stop puts it back to where it was.
+        """
+        try:
+            self._attempt(held)
+        except Interrupted:
+            self.held.add(held)
+            raise
+
+    def _attempt(self, held: Held) -> None:
         try:
             if held.attempts and self._settled_meanwhile(held):
                 return
@@ -99,13 +109,13 @@ class Attempts:
                 self._without_feed(held)
                 return
             verdict = self.pipeline.process(self._job(held, feed))
-        except Interrupted:
-            self.held.add(held)  # the stop puts it back to where it was
         except WorldFault as fault:
             self._defer(held, fault)
         except (OSError, MemoryError) as error:  # also from reading our own code: never what is in the file
             trouble = error if isinstance(error, OSError) else OSError(errno.ENOMEM, str(error))
             self._defer(held, world_fault(trouble, f"working on {printable(held.claim.name)}", held.claim.path))
+        except Interrupted:
+            raise
         except Exception as error:  # noqa: BLE001 - one file's bug must not hold up all the others
             self._bug(held, error)
         else:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
@@ -40,36 +40,49 @@ class Daemon(Attempts):
     retention: Retention
     wake: Wake
     stopping: Callable[[], bool]
+    leaving: Callable[[], None] = lambda: None
+    """Called before the claims are given back: a stop that was waiting has no time left for anything."""
     on_pass: Callable[[Daemon], None] = lambda _daemon: None
     """Called after every pass and every file: state file, sd_notify, a config to be loaded anew."""
     longest_wait_s: float = LONGEST_WAIT_S
     survey: Survey = field(default_factory=Survey)
+    waiting: int = 0
+    """How many claimed files waited still when a drain ended."""
     published: Published = field(default_factory=Published)
     """The one thing here that other threads may read."""
 
     def run(self, ready: Callable[[], None]) -> None:
         """Take files until asked to stop. ``ready`` is called once, when the inbox is watched and was first scanned."""
-        self._begin(ready)
-        while not self.stopping():
-            if not self._pass() and not self._tidy():
-                self.wake.wait(self._patience())
-        self._leave()
+        with self._orderly():
+            self._begin(ready)
+            while not self.stopping():
+                if not self._pass() and not self._tidy():
+                    self.wake.wait(self._patience())
 
-    def drain(self, ready: Callable[[], None]) -> int:
-        """Take what is there, and what is just being completed (``run --once``); return how many files wait still."""
-        self._begin(ready)
-        while not self.stopping():
-            progressed = self._pass()
-            if progressed:
-                continue
-            if self.database_attempts or not (self.survey.settling or self._coming() or self.recovery.waiting):
-                break
-            self.recovery.hasten()
-            self.wake.wait(self._patience())
-        self._tidy(whole=True)
-        waiting = len(self.held)
+    def drain(self, ready: Callable[[], None]) -> None:
+        """Take what is there, and what is just being completed (``run --once``)."""
+        with self._orderly():
+            self._begin(ready)
+            while not self.stopping():
+                if self._pass():
+                    continue
+                if self.database_attempts or not (self.survey.settling or self._coming() or self.recovery.waiting):
+                    break
+                self.recovery.hasten()
+                self.wake.wait(self._patience())
+            self._tidy(whole=True)
+            self.waiting = len(self.held)
+
+    @contextmanager
+    def _orderly(self) -> Iterator[None]:
+        """End in ``_leave`` whatever a stop came into: the wait for a lock can be in any question to the database.
+
+        What ends the block by any other exception leaves the claims to the next start, as a crash does.
+        """
+        with suppress(Interrupted):
+            yield
+        self.leaving()
         self._leave()
-        return waiting
 
     def _coming(self) -> bool:
         return any(held.attempts <= 1 for held in self.held)

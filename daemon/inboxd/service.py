@@ -6,9 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Final
@@ -24,7 +22,9 @@ from inboxd.errors import (
     EXIT_NOPERM,
     EXIT_UNAVAILABLE,
     InboxdError,
+    Interrupted,
     OperatorFault,
+    WorldFault,
 )
 from inboxd.events import Event
 from inboxd.garbage import collect_seldom
@@ -33,34 +33,30 @@ from inboxd.inbox.scan import Inbox
 from inboxd.inbox.settle import Kind
 from inboxd.inbox.watch import Watch
 from inboxd.log import Logger, emit, is_said, open_log
-from inboxd.model import Edge, Hook, Late, Step, printable
+from inboxd.model import Edge, Hook, Late, Step
 from inboxd.notify import Notifier
 from inboxd.operate.retention import Retention
 from inboxd.pipeline import Pipeline
 from inboxd.presence import (
-    MAX_LISTED,
     STATE_FILE,
     DaemonLock,
     DaemonState,
     Published,
     Refused,
-    Waiting,
     read_state,
     write_state,
 )
 from inboxd.recovery import Recovery
 from inboxd.signals import Signals
+from inboxd.standing import state_of, status_line
 from inboxd.store import open_store
 from inboxd.store.base import Store
-from inboxd.wake import Wake
 
 MIGRATION_S: Final = 3_600.0
 """How long the service manager is asked to wait for a start that has to migrate a large database first."""
 STATE_EVERY_S: Final = 1.0
 NEEDS_RESTART: Final = ("inbox.path", "inbox.polling", "database.url", "http.listen", "log")
 """The settings that HUP cannot change: what they name is watched, locked, connected to or open by then."""
-LAST_MOMENT_S: Final = 253_402_300_799.0
-"""The last second of the year 9999: a file's mtime may be beyond it, a timestamp may not."""
 
 
 @dataclass(slots=True)
@@ -70,6 +66,7 @@ class Service:
     settings: Settings
     load_settings: Callable[[], Settings]
     http: str = ""
+    signals: Signals = field(default_factory=Signals.installed)
     hook: Hook | None = None
     """Called at each edge of a step, in place of the timing at debug level."""
     clock: Clock = field(default_factory=SystemClock)
@@ -81,50 +78,57 @@ class Service:
 
     def run(self, *, once: bool = False) -> int:
         """Run until a signal (or, with ``once``, until the inbox is empty); return the exit code."""
-        settings = self.settings
+        settings, signals = self.settings, self.signals
         self._since = stamp(self.clock.now())
         log = open_log(
             fmt=settings.log.format, level=settings.log.level, file=settings.log.file, layout=settings.log.layout
         )
         notifier = Notifier.from_environment(os.environ)
+        code = files = 0
         with ExitStack() as stack:
-            wake = Wake()
-            stack.callback(wake.close)
-            signals = Signals(wake, self.clock)
-            signals.install()
+            stack.callback(signals.close)
             _make_folders(settings)
-            lock = DaemonLock()
-            stack.callback(lock.release)
-            shared = settings.database.is_postgres
-            if not shared:
-                lock.acquire_database(settings.database.sqlite_path)
-                lock.acquire_inbox(settings.inbox.path)
-
-            def tick() -> None:
-                if signals.newly_stopping():
-                    notifier.stopping()
-                signals.check()
-                now = self._published.beat = self.clock.monotonic()
-                notifier.watchdog(now)
-
-            store = stack.enter_context(self._store(log, notifier, tick))
-            daemon = self._daemon(store, log, wake, signals, tick, shared=shared)
-            daemon.on_pass = lambda daemon: self._after_pass(daemon, signals, notifier)
-            stack.callback(daemon.watch.stop)
-            self._serve(stack, daemon, log)
-            ready = partial(self._ready, daemon, log, notifier)
-            waiting = 0
-            if once:
-                waiting = daemon.drain(ready)
-            else:
-                daemon.run(ready)
+            self._lock(stack)
+            try:
+                daemon = self._build(stack, log, notifier)
+                ready = partial(self._ready, daemon, log, notifier)
+                work = daemon.drain if once else daemon.run
+                work(ready)
+                files = daemon.tally.total
+                code = _exit_code(daemon) if once else 0
+                self._write_state(daemon, gone=True)
+            except (Interrupted, WorldFault):  # a stop may come into a wait for the database, also before the loop
+                if not signals.is_stopping():
+                    raise
             if signals.newly_stopping() or once:
                 notifier.stopping()
-            self._write_state(daemon, gone=True)
-            emit(log, Event.DAEMON_STOPPED, reason=signals.reason or "once", files=daemon.tally.total)
-        if once and daemon.database_attempts:
-            return EXIT_UNAVAILABLE
-        return EXIT_FAILED if once and (daemon.tally.failed or waiting) else 0
+            emit(log, Event.DAEMON_STOPPED, reason=signals.reason or "once", files=files)
+        return code
+
+    def _lock(self, stack: ExitStack) -> None:
+        lock = DaemonLock()
+        stack.callback(lock.release)
+        if not self.settings.database.is_postgres:
+            lock.acquire_database(self.settings.database.sqlite_path)
+            lock.acquire_inbox(self.settings.inbox.path)
+
+    def _build(self, stack: ExitStack, log: Logger, notifier: Notifier) -> Daemon:
+        """Open the database and put the daemon together, and the page if there is to be one."""
+        signals = self.signals
+
+        def tick() -> None:
+            if signals.newly_stopping():
+                notifier.stopping()
+            signals.check()
+            now = self._published.beat = self.clock.monotonic()
+            notifier.watchdog(now)
+
+        store = stack.enter_context(self._store(log, notifier, tick))
+        daemon = self._daemon(store, log, tick)
+        daemon.on_pass = lambda daemon: self._after_pass(daemon, notifier)
+        stack.callback(daemon.watch.stop)
+        self._serve(stack, daemon, log)
+        return daemon
 
     def _store(self, log: Logger, notifier: Notifier, tick: Callable[[], None]) -> Store:
         store = open_store(self.settings.database.url, tick=tick, silence=notifier.silent)
@@ -136,9 +140,8 @@ class Service:
         store.announce(os.uname().nodename)
         return store
 
-    def _daemon(
-        self, store: Store, log: Logger, wake: Wake, signals: Signals, tick: Callable[[], None], *, shared: bool
-    ) -> Daemon:
+    def _daemon(self, store: Store, log: Logger, tick: Callable[[], None]) -> Daemon:
+        signals = self.signals
         folders = folders_of(self.settings, tick)
         host = os.uname().nodename
         hook = self.hook or (timed(log, self.clock) if self.settings.log.level == "debug" else _untimed)
@@ -150,7 +153,7 @@ class Service:
 
         daemon = Daemon(
             folders=folders,
-            watch=Watch(folders.inbox.root, self.settings.inbox.polling, wake.set, hint),
+            watch=Watch(folders.inbox.root, self.settings.inbox.polling, signals.wake.set, hint),
             store=store,
             pipeline=pipeline,
             recovery=Recovery(
@@ -160,15 +163,16 @@ class Service:
                 self.clock,
                 host,
                 log,
-                shared=shared,
+                shared=self.settings.database.is_postgres,
                 said=lambda run_id: is_said(self.settings.log.file, run_id),
             ),
             retention=Retention(store, self.settings.archive, self.settings.retention, self.clock),
             log=log,
             clock=self.clock,
-            wake=wake,
+            wake=signals.wake,
             hook=hook,
             stopping=signals.is_stopping,
+            leaving=signals.leaving,
             published=self._published,
         )
         return daemon
@@ -189,16 +193,16 @@ class Service:
             files_waiting=daemon.survey.total,
         )
         collect_seldom()
-        notifier.ready(_status(daemon))
+        notifier.ready(status_line(daemon, self._refused))
 
-    def _after_pass(self, daemon: Daemon, signals: Signals, notifier: Notifier) -> None:
+    def _after_pass(self, daemon: Daemon, notifier: Notifier) -> None:
         now = self._published.beat = self.clock.monotonic()
         notifier.watchdog(now)
-        if signals.reload:
-            signals.reload = False
+        if self.signals.reload:
+            self.signals.reload = False
             notifier.reloading(now)
             self._reload(daemon)
-            notifier.ready(_status(daemon))
+            notifier.ready(status_line(daemon, self._refused))
         if self._serving:
             self._publish(daemon)
         if now - self._state_written < STATE_EVERY_S:
@@ -206,7 +210,7 @@ class Service:
             return
         self._state_written = now
         self._write_state(daemon)
-        notifier.status(_status(daemon))
+        notifier.status(status_line(daemon, self._refused))
         daemon.longest_wait_s = min(LONGEST_WAIT_S, notifier.feed_every_s)
 
     def _reload(self, daemon: Daemon) -> None:
@@ -239,7 +243,7 @@ class Service:
         self._serving = True
 
     def _publish(self, daemon: Daemon) -> None:
-        self._published.state = self.state(daemon)
+        self._published.state = self._state(daemon)
         self._published.inbox_lost = daemon.lost
 
     def _write_state(self, daemon: Daemon, *, gone: bool = False) -> None:
@@ -251,63 +255,16 @@ class Service:
                 if ours:  # daemons on PostgreSQL may share an archive, and with it this file
                     path.unlink(missing_ok=True)
             return
-        write_state(path, self.state(daemon))
+        write_state(path, self._state(daemon))
 
-    def state(self, daemon: Daemon) -> DaemonState:
-        """Return what this daemon tells others about itself."""
-        survey = daemon.survey
-        return DaemonState(
-            pid=os.getpid(),
-            host=os.uname().nodename,
-            version=__version__,
-            since=self._since,
-            updated=stamp(self.clock.now()),
-            inbox=str(self.settings.inbox.path),
-            database=self.settings.database.shown_url,
-            config=str(self.settings.source) if self.settings.source else None,
-            files_waiting=survey.total + len(daemon.held),
-            oldest_waiting=_oldest(survey.oldest_mtime, daemon),
-            files_ignored=survey.ignored,
-            files_deferred=sum(held.fault is not None for held in daemon.held) + len(daemon.folders.inbox.aside),
-            config_refused=self._refused,
-            deferred=[
-                Waiting(
-                    file=printable(held.claim.name),
-                    feed=held.feed,
-                    code=held.fault.code if held.fault else "",
-                    message=held.fault.message if held.fault else "",
-                    since=held.since,
-                    attempts=held.attempts,
-                    retry_at=self._wall(held.due) if held.fault else None,
-                )
-                for held in daemon.held
-            ][:MAX_LISTED]
-            + self._aside(daemon),
-            unsettled=[
-                Waiting(
-                    file=printable(found.name), code="not_settled", message=found.reason, since=self._wall(found.since)
-                )
-                for found in survey.unsettled[:MAX_LISTED]
-            ],
-        )
+    def _state(self, daemon: Daemon) -> DaemonState:
+        return state_of(daemon, self.settings, since=self._since, refused=self._refused)
 
-    def _aside(self, daemon: Daemon) -> list[Waiting]:
-        """Return the files in the inbox that cannot be claimed, and why."""
-        return [
-            Waiting(
-                file=printable(name),
-                code=aside.fault.code,
-                message=aside.fault.message,
-                since=self._wall(aside.since),
-                attempts=aside.attempts,
-                retry_at=self._wall(aside.until),
-            )
-            for name, aside in islice(daemon.folders.inbox.aside.items(), MAX_LISTED)
-        ]
 
-    def _wall(self, monotonic: float) -> str:
-        """Return a moment of the monotonic clock as text."""
-        return stamp(self.clock.now() + timedelta(seconds=monotonic - self.clock.monotonic()))
+def _exit_code(daemon: Daemon) -> int:
+    """Return what ``run --once`` ends with."""
+    failed = EXIT_FAILED if daemon.tally.failed or daemon.waiting else 0
+    return EXIT_UNAVAILABLE if daemon.database_attempts else failed
 
 
 def folders_of(settings: Settings, tick: Callable[[], None]) -> Folders:
@@ -356,22 +313,6 @@ def _refuse_what_needs_a_restart(old: Settings, new: Settings) -> None:
     if changed:
         msg = f"changed, but only a restart can change it: {', '.join(changed)}"
         raise OperatorFault("restart_needed", msg, "restart inboxd, or put the old value back", exit_code=EXIT_CONFIG)
-
-
-def _oldest(mtime: float | None, daemon: Daemon) -> str | None:
-    """Return since when the oldest file waits: by its mtime in the inbox, by its arrival once it is claimed."""
-    found = [held.since for held in daemon.held]
-    if mtime is not None:
-        found.append(stamp(datetime.fromtimestamp(min(max(mtime, 0.0), LAST_MOMENT_S), UTC)))
-    return min(found, default=None)
-
-
-def _status(daemon: Daemon) -> str:
-    tally = daemon.tally
-    return (
-        f"{tally.loaded} loaded, {tally.duplicate} duplicate, {tally.failed} failed; "
-        f"{daemon.survey.total} waiting, {len(daemon.held)} deferred"
-    )
 
 
 def _untimed(_step: Step, _edge: Edge) -> None:

@@ -62,6 +62,8 @@ class LazyGroup(click.Group):
         target = COMMANDS.get(name)
         if target is None:
             return None
+        if name != "run" and signal.getsignal(signal.SIGHUP) is _nothing_yet:
+            signal.signal(signal.SIGHUP, _end)
         module, _, attribute = target.partition(":")
         command = getattr(importlib.import_module(module), attribute)
         if not isinstance(command, click.Command):
@@ -94,6 +96,8 @@ def cli(context: click.Context, config_file: Path | None) -> None:
 def main() -> None:
     """Run the command line and exit with the code that the contract gives to each kind of end."""
     signal.signal(signal.SIGTERM, _end)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under `nohup`
+        signal.signal(signal.SIGHUP, _nothing_yet)
     _fill_gaps()
     sys.exit(run_cli(sys.argv[1:]))
 
@@ -108,6 +112,10 @@ def _fill_gaps() -> None:
 def _end(number: int, _frame: FrameType | None) -> None:
     """Let a command put right what it has begun, as for Control-C; ``run`` has a handler of its own."""
     raise SystemExit(128 + number)
+
+
+def _nothing_yet(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing about a HUP before the command is known: to ``run`` it is a reload, and no config was read yet."""
 
 
 def run_cli(arguments: list[str]) -> int:  # noqa: PLR0911 - one return for each kind of end

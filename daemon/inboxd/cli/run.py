@@ -21,6 +21,9 @@ def run(context: click.Context, *, once: bool, http: str) -> int:
     \b
     Example:  inboxd run --http 127.0.0.1:8765
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    from inboxd.signals import Signals  # noqa: PLC0415 - as below
+
+    signals = Signals.installed()  # before what takes its time
     from inboxd.service import Service  # noqa: PLC0415 - `inboxd run --help` needs none of it
 
-    return Service(settings_of(context), lambda: settings_of(context), http=http).run(once=once)
+    return Service(settings_of(context), lambda: settings_of(context), http=http, signals=signals).run(once=once)

@@ -1,0 +1,102 @@
+"""How a daemon stands: what it tells the service manager and all who read its state file."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Final
+
+from inboxd import __version__
+from inboxd.clock import Clock, stamp
+from inboxd.config import Settings
+from inboxd.daemon import Daemon
+from inboxd.model import printable
+from inboxd.presence import MAX_LISTED, DaemonState, Refused, Waiting
+
+LAST_MOMENT_S: Final = 253_402_300_799.0
+"""The last second of the year 9999: a file's mtime may be beyond it, a timestamp may not."""
+
+
+def status_line(daemon: Daemon, refused: Refused | None) -> str:
+    """Return the one line that ``systemctl status`` shows."""
+    tally = daemon.tally
+    config = "the config on disk is refused, an older one is in force; " if refused else ""
+    return (
+        f"{config}{tally.loaded} loaded, {tally.duplicate} duplicate, {tally.failed} failed; "
+        f"{daemon.survey.total} waiting, {len(daemon.held)} deferred"
+    )
+
+
+def state_of(daemon: Daemon, settings: Settings, *, since: str, refused: Refused | None) -> DaemonState:
+    """Return what the daemon, which runs ``since`` that moment, tells others about itself."""
+    survey = daemon.survey
+    return DaemonState(
+        pid=os.getpid(),
+        host=os.uname().nodename,
+        version=__version__,
+        since=since,
+        updated=stamp(daemon.clock.now()),
+        inbox=str(settings.inbox.path),
+        database=settings.database.shown_url,
+        config=str(settings.source) if settings.source else None,
+        files_waiting=survey.total + len(daemon.held),
+        oldest_waiting=_oldest(survey.oldest_mtime, daemon),
+        files_ignored=survey.ignored,
+        files_deferred=sum(held.fault is not None for held in daemon.held) + len(daemon.folders.inbox.aside),
+        config_refused=refused,
+        deferred=[*_held(daemon), *_aside(daemon)],
+        unsettled=[
+            Waiting(
+                file=printable(found.name),
+                code="not_settled",
+                message=found.reason,
+                since=_wall(daemon.clock, found.since),
+            )
+            for found in survey.unsettled[:MAX_LISTED]
+        ],
+    )
+
+
+def _held(daemon: Daemon) -> list[Waiting]:
+    """Return the claimed files that are not done, and why."""
+    return [
+        Waiting(
+            file=printable(held.claim.name),
+            feed=held.feed,
+            code=held.fault.code if held.fault else "",
+            message=held.fault.message if held.fault else "",
+            since=held.since,
+            attempts=held.attempts,
+            retry_at=_wall(daemon.clock, held.due) if held.fault else None,
+        )
+        for held in islice(daemon.held, MAX_LISTED)
+    ]
+
+
+def _aside(daemon: Daemon) -> list[Waiting]:
+    """Return the files in the inbox that cannot be claimed, and why."""
+    return [
+        Waiting(
+            file=printable(name),
+            code=aside.fault.code,
+            message=aside.fault.message,
+            since=_wall(daemon.clock, aside.since),
+            attempts=aside.attempts,
+            retry_at=_wall(daemon.clock, aside.until),
+        )
+        for name, aside in islice(daemon.folders.inbox.aside.items(), MAX_LISTED)
+    ]
+
+
+def _oldest(mtime: float | None, daemon: Daemon) -> str | None:
+    """Return since when the oldest file waits: by its mtime in the inbox, by its arrival once it is claimed."""
+    found = [held.since for held in daemon.held]
+    if mtime is not None:
+        found.append(stamp(datetime.fromtimestamp(min(max(mtime, 0.0), LAST_MOMENT_S), UTC)))
+    return min(found, default=None)
+
+
+def _wall(clock: Clock, monotonic: float) -> str:
+    """Return a moment of the monotonic clock as text."""
+    return stamp(clock.now() + timedelta(seconds=monotonic - clock.monotonic()))
