@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from inboxd.model import Extra, Feed, Field, FieldType
+from inboxd.model import Extra, Feed, Field, FieldType, names_of
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 BLANK = " \t\r\n"
@@ -165,7 +165,7 @@ def judge_record(record: Any, raw: str, number: int, feed: Feed) -> tuple[Any, .
     codes: list[tuple[str, str]] = []
     readable: dict[str, Any] = {}
     for declared in feed.fields:
-        code, value, legible = _judge_field(declared, _reach(record, declared.path), feed)
+        code, value, legible = _judge_field(declared, _reach(record, names_of(declared.path)), feed)
         readable[declared.name] = legible
         if code:
             codes.append((declared.name, code))
@@ -185,7 +185,7 @@ def judge_record(record: Any, raw: str, number: int, feed: Feed) -> tuple[Any, .
         fault, extra = _judge_extra(record, feed)
         codes += [("extra", fault)] if fault else []
     if codes:
-        return ("reject", number, raw, text, readable[feed.cursor], codes[0][1])
+        return ("reject", number, raw, text, readable[feed.cursor_name], codes[0][1])
     row = [values[name] for name in order]
     if feed.extra is Extra.KEEP:
         row.append(extra)

@@ -25,9 +25,9 @@ from inboxd.config import (
     sources,
 )
 from inboxd.errors import EXIT_CONFIG, EXIT_NOPERM
-from inboxd.model import Extra, Feed, Field, FieldType, Late, RejectLimit
+from inboxd.model import Extra, Feed, Field, FieldType, Late, Limit
 
-QUOTED_TYPES = "'text', 'integer', 'real', 'boolean', 'timestamp', 'date' or 'json'"
+QUOTED_TYPES = "'text', 'integer', 'real', 'boolean', 'timestamp', 'date', 'decimal' or 'json'"
 EVENTS = Feed(
     name="events",
     match=("**",),
@@ -43,7 +43,7 @@ EVENTS = Feed(
     records=(),
     late=Late.SKIP,
     max_future_s=86_400.0,
-    max_rejected=RejectLimit(share=1.0),
+    max_rejected=Limit(share=1.0),
     extra=Extra.IGNORE,
     undo=False,
 )
@@ -234,7 +234,7 @@ def test_the_environment_overrides_any_key(tmp_path: Path) -> None:
     )
     assert (settings.archive.keep, settings.http.listen) == (604_800.0, "localhost:1")
     assert (feed.name, feed.late, feed.undo, feed.table) == ("My-Feed", Late.MERGE, True, "mine")
-    assert feed.max_rejected == RejectLimit(count=10)
+    assert feed.max_rejected == Limit(count=10)
     assert [(field.name, field.unit) for field in feed.fields] == [("id", None), ("At", "ms"), ("note", None)]
 
 
@@ -316,7 +316,7 @@ name = { type = "text", min_length = -1, required = "no" }
         'inboxd.toml:13: database.url: must be a text in quotes, such as "this"',
         'inboxd.toml:15: http.listen: must be "host:port", such as "127.0.0.1:8765", or "" for no page',
         "inboxd.toml:17: feeds.x: must be a table",
-        "inboxd.toml:18: feeds.orders.key: is missing: a feed must name its key, its cursor and its fields",
+        'inboxd.toml:18: feeds.orders.key: is missing: mode "upsert" needs one; mode = "append" does not',
         'inboxd.toml:19: feeds.orders.match: must be an array, such as ["this"]',
         "inboxd.toml:20: feeds.orders.cursor: 'nmae' is not one of the feed's fields (id, at, name)",
         "inboxd.toml:21: feeds.orders.undo: must be true or false",

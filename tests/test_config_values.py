@@ -16,7 +16,7 @@ from inboxd.config.values import (
     parse_limit,
     parse_size,
 )
-from inboxd.model import RejectLimit
+from inboxd.model import Limit
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,14 @@ def test_what_is_no_size_is_refused(text: object) -> None:
 @pytest.mark.parametrize(
     ("value", "limit"),
     [
-        ("100%", RejectLimit(share=1.0)),
-        ("0.5%", RejectLimit(share=0.005)),
-        ("0%", RejectLimit(share=0.0)),
-        (0, RejectLimit(count=0)),
-        (12, RejectLimit(count=12)),
+        ("100%", Limit(share=1.0)),
+        ("0.5%", Limit(share=0.005)),
+        ("0%", Limit(share=0.0)),
+        (0, Limit(count=0)),
+        (12, Limit(count=12)),
     ],
 )
-def test_a_limit_is_a_share_or_a_count(value: object, limit: RejectLimit) -> None:
+def test_a_limit_is_a_share_or_a_count(value: object, limit: Limit) -> None:
     """``max_rejected`` is a share of the records in per cent, or a number of records."""
     assert parse_limit(value) == limit
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from inboxd.config import load_settings
 from inboxd.errors import FileFault, WorldFault
 from inboxd.inbox.claim import Source
-from inboxd.model import Counts, Feed, Late, Outcome, RejectLimit, Verdict
+from inboxd.model import Counts, Feed, Late, Limit, Outcome, Verdict
 from inboxd.pipeline import Job, Pipeline
 from inboxd.store import open_store
 from inboxd.store.base import Store
@@ -199,7 +199,7 @@ def test_merge_does_not_depend_on_split_order_or_repetition(
 
 def test_too_many_rejects_load_nothing_and_the_report_counts_them(make_url: MakeUrl, tmp_path: Path) -> None:
     """Above ``max_rejected`` the whole file fails, with counts by code and the first faults."""
-    feed = replace(EVENTS, max_rejected=RejectLimit(share=0.5))
+    feed = replace(EVENTS, max_rejected=Limit(share=0.5))
     loader = make_loader(make_url, tmp_path, feed)
     good, bad = (
         {"key": "a", "name": "n", "value": 1, "ts": stamp(1)},
@@ -261,7 +261,7 @@ def test_a_file_that_was_loaded_is_a_duplicate_even_where_it_would_fail_now(make
     with loader.store:
         records = [{"key": "", "name": "n", "value": 1, "ts": stamp(1)}]
         run = loader.load(records).run_id
-        loader.feed = replace(EVENTS, max_rejected=RejectLimit(count=0), records=("nowhere",))
+        loader.feed = replace(EVENTS, max_rejected=Limit(count=0), records=("nowhere",))
         assert loader.load(records).duplicate_of == run
 
 

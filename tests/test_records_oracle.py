@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inboxd.errors import FileFault
-from inboxd.model import Feed, FieldType, Reject
+from inboxd.model import Feed, FieldType, Reject, names_of
 from inboxd.records.validate import judge
 from records_feeds import EVENTS, FEEDS, feed_of, read
 from records_oracle import DECODER, NOW, BadFile, Number, Verdicts, judge_file, judge_record
@@ -92,12 +92,12 @@ def records(draw: st.DrawFn, feed: Feed) -> Any:
             continue
         value = draw(ANYTHING if draw(st.integers(0, 7)) == 0 else FIRST[declared.type])
         inner = tree
-        for name in declared.path[:-1]:
+        for name in names_of(declared.path)[:-1]:
             inner = inner.setdefault(name, {})
             if not isinstance(inner, dict):
                 break
         else:
-            inner[declared.path[-1]] = value
+            inner[names_of(declared.path)[-1]] = value
     pairs = _pairs(tree)
     if draw(st.integers(0, 5)) == 0:
         pairs += tuple(draw(st.lists(st.tuples(st.sampled_from(NAMES), ANYTHING), max_size=3)))

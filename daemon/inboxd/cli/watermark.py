@@ -7,7 +7,7 @@ import click
 from inboxd.cli.context import feed_named, print_json, settings_of, writing_store
 from inboxd.cli.opening import store_if_there
 from inboxd.clock import SystemClock, stamp
-from inboxd.config.literals import literal
+from inboxd.fieldtypes import literal
 from inboxd.model import Cursor, Feed, FieldType
 
 

@@ -2,8 +2,7 @@
 
 from inboxd.config.document import DocumentedKey, documented_keys, json_schema, show, shown_values
 from inboxd.config.faults import ConfigFault, InvalidConfig
-from inboxd.config.globs import compile_glob, match_feed, never_reached
-from inboxd.config.literals import cursor_value
+from inboxd.config.globs import captures, compile_glob, match_feed, never_reached
 from inboxd.config.load import load_settings
 from inboxd.config.settings import (
     ArchiveSettings,
@@ -34,8 +33,8 @@ __all__ = [
     "Polling",
     "RetentionSettings",
     "Settings",
+    "captures",
     "compile_glob",
-    "cursor_value",
     "documented_keys",
     "json_schema",
     "load_settings",

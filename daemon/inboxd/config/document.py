@@ -9,10 +9,12 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from inboxd.config.schema import ConfigFile, FeedTable, FieldTable
+from inboxd.config.moments import format_days
+from inboxd.config.paths import path_text
+from inboxd.config.schema import INNER_TABLES, ConfigFile, FeedTable, FieldTable
 from inboxd.config.settings import Settings
 from inboxd.config.values import format_duration, format_limit, format_size
-from inboxd.model import Feed, Field, FieldType, printable
+from inboxd.model import Condition, Expect, Feed, Field, FieldType, Gone, Mode, printable
 
 Plain = str | int | float | bool | Sequence["Plain"] | Mapping[str, "Plain"]
 
@@ -50,20 +52,27 @@ def json_schema() -> dict[str, object]:
 
 
 def documented_keys() -> tuple[DocumentedKey, ...]:
-    """Return every key that a config file may have; ``NAME`` and ``FIELD`` stand for names that the operator gives."""
+    """Return every key that a config file may have; ``NAME`` and ``FIELD`` stand for names that the operator gives.
+
+    A key of the elements of a list is named as if there were one.
+    """
     keys: list[DocumentedKey] = []
     for section, info in ConfigFile.model_fields.items():
         model = info.annotation
         if isinstance(model, type) and issubclass(model, BaseModel):
             keys += _keys(section, model)
     keys += (key for key in _keys("feeds.NAME", FeedTable) if key.key != "feeds.NAME.fields")
+    for key, inner in INNER_TABLES.items():
+        keys += _keys(f"feeds.NAME.{key}", inner)
     keys += _keys("feeds.NAME.fields.FIELD", FieldTable)
     return tuple(keys)
 
 
 def _keys(prefix: str, model: type[BaseModel]) -> Iterator[DocumentedKey]:
     for name, info in model.model_fields.items():
-        default = None if info.default is None or info.is_required() else _toml(_plain(info.default))
+        default = (
+            None if info.default is None or info.is_required() or info.default is ... else _toml(_plain(info.default))
+        )
         yield DocumentedKey(f"{prefix}.{info.alias or name}", default, info.description or "")
 
 
@@ -104,6 +113,7 @@ def _sections(settings: Settings) -> dict[str, dict[str, Plain]]:
             "lineage": format_duration(retention.lineage),
             "resolved": format_duration(retention.resolved),
             "images": format_duration(retention.images),
+            "tombstones": format_duration(retention.tombstones),
         },
         "log": {
             "format": log.format.value,
@@ -120,18 +130,66 @@ def _path(path: Path | None) -> str:
 
 
 def _feed_table(feed: Feed) -> dict[str, Plain]:
-    return {
+    """Return what the feed says; what means nothing in its mode is left out, and so is what it does without."""
+    table: dict[str, Plain] = {
         "match": list(feed.match),
-        "records": _record_path(feed.records),
+        "mode": feed.mode.value,
+        "records": path_text(feed.records),
         "table": feed.table,
         "key": list(feed.key),
-        "cursor": feed.cursor,
-        "late": feed.late.value,
-        "max_future": format_duration(feed.max_future_s),
-        "max_rejected": format_limit(feed.max_rejected),
-        "extra": feed.extra.value,
-        "undo": feed.undo,
+        "cursor": feed.cursor or "",
     }
+    if feed.cursor:
+        table |= {"late": feed.late.value, "max_future": format_duration(feed.max_future_s)}
+    if feed.mode is Mode.SNAPSHOT:
+        table |= {"max_future": format_duration(feed.max_future_s), **_snapshot_table(feed)}
+    else:
+        table["max_rejected"] = format_limit(feed.max_rejected)
+    table |= {"extra": feed.extra.value, "undo": feed.undo}
+    if feed.shape:
+        table["shape"] = feed.shape.value
+    if feed.explode:
+        table["explode"] = path_text(feed.explode)
+    if feed.where:
+        table["where"] = [_condition_table(condition) for condition in feed.where]
+    if feed.deletes:
+        then = feed.deletes.then
+        table["deletes"] = [_condition_table(condition, then) for condition in feed.deletes.conditions]
+        table["max_deleted"] = format_limit(feed.max_deleted)
+    if feed.expect:
+        table["expect"] = _expect_table(feed.expect)
+    return table
+
+
+def _snapshot_table(feed: Feed) -> dict[str, Plain]:
+    table: dict[str, Plain] = {"max_deleted": format_limit(feed.max_deleted), "allow_empty": feed.allow_empty}
+    if feed.as_of:
+        table["as_of"] = {"from": path_text(feed.as_of.path), **_field_table(feed.as_of)}
+    if feed.absent:
+        table["absent"] = feed.absent.value
+    if feed.scope:
+        table["scope"] = list(feed.scope)
+    return table
+
+
+def _condition_table(condition: Condition, then: Gone | None = None) -> dict[str, Plain]:
+    table: dict[str, Plain] = {"from": path_text(condition.path)}
+    for key, sources in (("in", condition.any_of), ("not_in", condition.none_of)):
+        if sources is not None:
+            table[key] = [json.loads(source) for source in sources]
+    if condition.pattern is not None:
+        table["pattern"] = condition.pattern
+    if condition.exists is not None:
+        table["exists"] = condition.exists
+    return table if then is None else {**table, "then": then.value}
+
+
+def _expect_table(expect: Expect) -> dict[str, Plain]:
+    table: dict[str, Plain] = {"grace": format_duration(expect.grace), "min_records": expect.min_records}
+    if expect.every is not None:
+        return {"every": format_duration(expect.every), **table}
+    by = "" if expect.by is None else f"{expect.by:%H:%M}"
+    return {"by": by, "timezone": expect.timezone, "days": format_days(expect.days), **table}
 
 
 def _fields_table(feed: Feed) -> dict[str, Plain]:
@@ -141,8 +199,10 @@ def _fields_table(feed: Feed) -> dict[str, Plain]:
 def _field_table(field: Field) -> dict[str, Plain]:
     """Return what the field's values are; what is as without being written is left out."""
     table: dict[str, Plain] = {"type": field.type.value}
-    if field.path != (field.name,):
-        table["from"] = _record_path(field.path)
+    if field.coalesce:
+        table["coalesce"] = [path_text(path) for path in field.paths]
+    elif field.path != (field.name,):
+        table["from"] = path_text(field.path)
     if not field.required and field.default is None:
         table["required"] = False
     if field.label != field.name:
@@ -156,15 +216,14 @@ def _field_table(field: Field) -> dict[str, Plain]:
         "max_length": field.max_length,
         "pattern": field.pattern,
         "unit": field.unit,
+        "timezone": field.timezone,
     }
     table.update({key: value for key, value in attributes.items() if value is not None})
-    if field.choices is not None:
-        table["choices"] = [choice for choice in field.choices if choice is not None]
+    lists = {"choices": field.choices, "format": field.formats, "null": field.null}
+    table.update({key: [each for each in values if each is not None] for key, values in lists.items() if values})
+    if field.coerce:
+        table["coerce"] = True
     return table
-
-
-def _record_path(parts: tuple[str, ...]) -> Plain:
-    return list(parts) if any("." in part or not part for part in parts) else ".".join(parts)
 
 
 def _toml(value: Plain) -> str:

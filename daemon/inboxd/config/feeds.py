@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from inboxd.config.conditions import build_conditions
 from inboxd.config.faults import Faults, Key
-from inboxd.config.fields import build_field
+from inboxd.config.fields import Inherited, build_field, build_moment
+from inboxd.config.globs import captures_of
+from inboxd.config.modes import check_mode
+from inboxd.config.moments import build_expect
 from inboxd.config.names import MOST_FIELDS, wrong_feed, wrong_table
-from inboxd.config.schema import FeedTable
-from inboxd.model import Feed, Field, FieldType
+from inboxd.config.reach import check_paths
+from inboxd.config.schema import FeedTable, MomentTable
+from inboxd.fieldtypes import CURSOR_TYPES, TYPES
+from inboxd.model import Deletes, Feed, Field, FieldType, Gone, Limit, Mode, Origin
 
-CURSOR_TYPES: Final = (FieldType.TIMESTAMP, FieldType.DATE, FieldType.INTEGER)
+SNAPSHOT_DELETES: Final = Limit(share=0.2)
+"""``max_deleted`` of a snapshot that does not say it: half a file must not empty a table."""
 
 
 def build_feeds(tables: Mapping[str, FeedTable], faults: Faults) -> tuple[Feed, ...]:
@@ -29,22 +36,29 @@ def _build_feed(name: str, table: FeedTable, faults: Faults) -> Feed | None:
     named = name if table.table is None else table.table
     if (wrong := wrong_table(named)) is not None:
         faults.add((*at, "table"), wrong)
-    for pattern in table.match or ():
-        if pattern.startswith("/") or not {"", ".", ".."}.isdisjoint(pattern.split("/")):
-            faults.add((*at, "match"), f"{pattern!r} can match nothing: paths are relative to the inbox")
-    for required in ("key", "cursor", "fields"):
-        if getattr(table, required) is None:
-            faults.add((*at, required), "is missing: a feed must name its key, its cursor and its fields")
+    _check_match(table, at, faults)
+    if table.fields is None:
+        faults.add((*at, "fields"), "is missing: a feed must name its fields")
+    check_mode(table, at, faults)
     fields = _build_fields(table, at, faults)
-    _check_key_and_cursor(table, fields, at, faults)
-    if faults.under(at) or table.key is None or table.cursor is None:
-        return None
+    _check_roles(table, fields, at, faults)
+    feed = _assembled(name, named, table, fields, at, faults)
+    if not faults.under(at):
+        check_paths(feed, at, faults)
+    return None if faults.under(at) else feed
+
+
+def _assembled(
+    name: str, table_name: str, table: FeedTable, fields: Mapping[str, Field | None], at: Key, faults: Faults
+) -> Feed:
+    snapshot = table.mode is Mode.SNAPSHOT
+    moment = table.as_of or MomentTable.model_construct(path=(Origin.FILE, "mtime"))
     return Feed(
         name=name,
         match=table.match or (f"{name}/**",),
-        table=named,
-        key=table.key,
-        cursor=table.cursor,
+        table=table_name,
+        key=table.key or (),
+        cursor=table.cursor or None,
         fields=tuple(field for field in fields.values() if field is not None),
         records=table.records,
         late=table.late,
@@ -52,16 +66,48 @@ def _build_feed(name: str, table: FeedTable, faults: Faults) -> Feed | None:
         max_rejected=table.max_rejected,
         extra=table.extra,
         undo=table.undo,
+        mode=table.mode,
+        shape=table.shape,
+        explode=table.explode,
+        where=build_conditions(table.where or (), (*at, "where"), faults),
+        deletes=_build_deletes(table, (*at, "deletes"), faults),
+        max_deleted=table.max_deleted or (SNAPSHOT_DELETES if snapshot else Limit(share=1.0)),
+        as_of=build_moment(moment, (*at, "as_of"), faults) if snapshot else None,
+        absent=table.absent,
+        scope=table.scope or (),
+        allow_empty=table.allow_empty,
+        expect=build_expect(table.expect, (*at, "expect"), faults) if table.expect else None,
     )
+
+
+def _build_deletes(table: FeedTable, at: Key, faults: Faults) -> Deletes | None:
+    if table.deletes is None:
+        return None
+    said = {condition.then for condition in table.deletes if condition.then is not None}
+    if len(said) != 1:
+        why = "must be said" if not said else "must be one for all of the conditions"
+        faults.add((*at, "then"), f"{why}: remove, which takes the row out, or mark, which sets deleted_at")
+    return Deletes(build_conditions(table.deletes, at, faults), next(iter(said), Gone.REMOVE))
+
+
+def _check_match(table: FeedTable, at: Key, faults: Faults) -> None:
+    for pattern in table.match or ():
+        if pattern.startswith("/") or not {"", ".", ".."}.isdisjoint(pattern.split("/")):
+            faults.add((*at, "match"), f"{pattern!r} can match nothing: paths are relative to the inbox")
+        try:
+            captures_of(pattern)
+        except ValueError as error:
+            faults.add((*at, "match"), str(error))
 
 
 def _build_fields(table: FeedTable, at: Key, faults: Faults) -> dict[str, Field | None]:
     """Return the fields by name; ``None`` is one that was declared, but wrongly."""
     fields: dict[str, Field | None] = {}
     spelt: dict[str, str] = {}
+    inherited = Inherited(table.null or (), bool(table.coerce))
     for name, attributes in (table.fields or {}).items():
         key = (*at, "fields", name)
-        fields[name] = build_field(name, attributes, key, faults)
+        fields[name] = build_field(name, attributes, inherited, key, faults)
         other = spelt.setdefault(name.lower(), name)
         if other != name:
             faults.add(key, f"differs from {other!r} only in case, which a column's name does not tell apart")
@@ -70,17 +116,20 @@ def _build_fields(table: FeedTable, at: Key, faults: Faults) -> dict[str, Field 
     return fields
 
 
-def _check_key_and_cursor(table: FeedTable, fields: Mapping[str, Field | None], at: Key, faults: Faults) -> None:
+def _check_roles(table: FeedTable, fields: Mapping[str, Field | None], at: Key, faults: Faults) -> None:
+    """Note what keeps fields from being the feed's key, cursor or scope."""
     if table.fields is None:
         return
-    for key in table.key or ():
-        _check_required(key, fields, (*at, "key"), faults)
-        field = fields.get(key)
-        if field is not None and field.type is FieldType.JSON:
-            faults.add((*at, "key"), f"{key!r} is of type json, which a key cannot be: equal values have many texts")
-    if table.key and len(set(table.key)) < len(table.key):
-        faults.add((*at, "key"), "names the same field twice")
-    if table.cursor is not None:
+    for role, names in (("key", table.key or ()), ("scope", table.scope or ())):
+        for name in names:
+            _check_required(name, fields, (*at, role), faults)
+            field = fields.get(name)
+            if field is not None and not TYPES[field.type].is_key:
+                why = "equal values have many texts" if field.type is FieldType.JSON else "its text has its scale in it"
+                faults.add((*at, role), f"{name!r} is of type {field.type}, which a {role} cannot be: {why}")
+        if len(set(names)) < len(names):
+            faults.add((*at, role), "names the same field twice")
+    if table.cursor:
         _check_required(table.cursor, fields, (*at, "cursor"), faults)
         field = fields.get(table.cursor)
         if field is not None and field.type not in CURSOR_TYPES:
@@ -102,11 +151,14 @@ def _check_shared_tables(feeds: Iterable[Feed], faults: Faults) -> None:
         if first is feed:
             continue
         at = ("feeds", feed.name, "table")
+        alone = next((each for each in (feed, first) if each.mode is not Mode.UPSERT), None)
         differing = [what for what, ours, theirs in _shape(feed, first) if ours != theirs]
         if feed.table != first.table:
             faults.add(
                 at, f"differs from the table of feed {first.name!r} only in case, which SQLite does not tell apart"
             )
+        elif alone is not None:
+            faults.add(at, f"is also filled by feed {first.name!r}; a feed of mode {alone.mode} has its table alone")
         elif differing:
             faults.add(at, f"is also filled by feed {first.name!r}, with another {' and '.join(differing)}")
 
@@ -115,6 +167,7 @@ def _shape(feed: Feed, other: Feed) -> Iterable[tuple[str, object, object]]:
     """Yield what makes a table and decides between its rows, for both feeds."""
     yield "key", feed.key, other.key
     yield "cursor", feed.cursor, other.cursor
+    yield "deletes", feed.deletes, other.deletes
     types = {field.name: field.type for field in other.fields}
     for field in feed.fields:
         yield f"type of {field.name}", field.type, types.get(field.name, field.type)

@@ -2,18 +2,22 @@ r"""Which feed a file is: globs over its path in the inbox.
 
 A path is made of names between ``/``. In a pattern, ``*`` is any run of characters within one name and ``?`` one of
 them, ``[abc]``, ``[a-z]`` and ``[!abc]`` are one character of (or not of) a set, and ``**`` as a whole name is any
-number of folders, none included; at the end it is everything below. Case counts, a leading dot is nothing special, and
-a backslash is a backslash. Names may hold anything a filesystem allows: newlines, and bytes that are not UTF-8 (as lone
-surrogates).
+number of folders, none included; at the end it is everything below. ``{day}`` catches at least one character within
+one name, for the fields that read ``$path.day``; wildcards and captures take as little as possible, from left to
+right. Case counts, a leading dot is nothing special, and a backslash is a backslash. Names may hold anything a
+filesystem allows: newlines, and bytes that are not UTF-8 (as lone surrogates).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import Final
 
 from inboxd.model import Feed
+
+_CAPTURE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def match_feed(feeds: Iterable[Feed], name: str) -> Feed | None:
@@ -22,6 +26,35 @@ def match_feed(feeds: Iterable[Feed], name: str) -> Feed | None:
         if any(compile_glob(pattern).fullmatch(name) for pattern in feed.match):
             return feed
     return None
+
+
+def captures(feed: Feed, name: str, *, tail: bool = False) -> Mapping[str, str] | None:
+    """Return what the braces of the feed's ``match`` catch of a file's path in the inbox, ``None`` if it matches none.
+
+    ``tail``: the path's last parts may be what matches, as with a file that does not lie in the inbox.
+    """
+    parts = name.split("/")
+    for pattern in feed.match:
+        for start in range(len(parts) if tail else 1):
+            found = compile_glob(pattern).fullmatch("/".join(parts[start:]))
+            if found is not None:
+                return found.groupdict()
+    return None
+
+
+def captures_of(pattern: str) -> tuple[str, ...]:
+    """Return the names of a pattern's captures; ``ValueError`` if one is there twice, or a brace is none."""
+    names: list[str] = []
+    for part in pattern.split("/"):
+        plain = _without_sets(part)
+        names += _CAPTURE.findall(plain)
+        if "{" in _CAPTURE.sub("", plain):
+            msg = f"{pattern!r} has a {{ that begins no capture such as {{day}}; write [{{] for the character"
+            raise ValueError(msg)
+    if len(set(names)) < len(names):
+        msg = f"{pattern!r} has the same capture twice"
+        raise ValueError(msg)
+    return tuple(names)
 
 
 def never_reached(feeds: Iterable[Feed]) -> tuple[str, ...]:
@@ -43,7 +76,7 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
     expression = ""
     for position, part in enumerate(parts):
         if part == "**":
-            expression += ".+" if position == last else "(?:[^/]+/)*"
+            expression += ".+" if position == last else "(?:[^/]+/)*?"
         else:
             expression += _name_expression(part) + ("" if position == last else "/")
     return re.compile(expression, re.DOTALL)
@@ -56,16 +89,36 @@ def _name_expression(part: str) -> str:
     while position < len(part):
         character = part[position]
         position += 1
+        capture = _CAPTURE.match(part, position - 1)
         if character == "*":
-            expression += "" if expression.endswith("[^/]*") else "[^/]*"
+            expression += "" if expression.endswith("[^/]*?") else "[^/]*?"
+        elif capture is not None:
+            expression += f"(?P<{capture[1]}>[^/]+?)"
+            position = capture.end()
         elif character == "?":
             expression += "[^/]"
-        elif character == "[" and (end := part.find("]", position + 1 + part.startswith("!", position))) > 0:
+        elif character == "[" and (end := _end_of_set(part, position)) > 0:
             expression += _set_expression(part[position:end])
             position = end + 1
         else:
             expression += re.escape(character)
     return expression
+
+
+def _end_of_set(part: str, position: int) -> int:
+    """Return where the ``]`` stands of a set whose members begin at ``position``; -1 if it is none."""
+    return part.find("]", position + 1 + part.startswith("!", position))
+
+
+def _without_sets(part: str) -> str:
+    """Return a pattern of one name without what stands between brackets."""
+    plain = ""
+    position = 0
+    while position < len(part):
+        end = _end_of_set(part, position + 1) if part[position] == "[" else -1
+        plain += "" if end > 0 else part[position]
+        position = max(position, end) + 1
+    return plain
 
 
 def _set_expression(members: str) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from inboxd.config.database import absolute_url, credential_file, has_password, read_password, with_password
 from inboxd.config.faults import Faults, InvalidConfig, Key
 from inboxd.config.feeds import build_feeds
-from inboxd.config.schema import ConfigFile, DatabaseTable, FeedTable, FieldTable
+from inboxd.config.schema import ConfigFile, DatabaseTable, table_of_feed
 from inboxd.config.settings import (
     ArchiveSettings,
     DatabaseSettings,
@@ -90,7 +90,7 @@ def _names_beside(key: Key) -> list[str]:
     """Return the names that the table around a key knows."""
     model: type[BaseModel] = ConfigFile
     if key[0] == "feeds":
-        model = FieldTable if "fields" in key[2:3] else FeedTable
+        model = table_of_feed(key)
     elif len(key) > 1:
         model = section_model(str(key[0])) or ConfigFile
     return [info.alias or name for name, info in model.model_fields.items()]
@@ -102,7 +102,7 @@ def _without(table: Table, key: Key) -> Table:
     if head not in table:
         return table
     inner = table[head]
-    if len(key) > 1 and isinstance(inner, dict):
+    if len(key) > 1 and isinstance(inner, dict) and not isinstance(key[1], int):
         return {**table, head: _without(inner, key[1:])}
     return {name: value for name, value in table.items() if name != head}
 
@@ -141,6 +141,7 @@ class _Builder:
                 lineage=config.retention.lineage,
                 resolved=config.retention.resolved,
                 images=config.retention.images,
+                tombstones=config.retention.tombstones,
             ),
             log=LogSettings(
                 format=config.log.format,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from inboxd.model import EXTRA_COLUMN, RECORD_KEY_COLUMN, RECORD_NO_COLUMN
+from inboxd.model import OWN_PREFIX
 
 LONGEST_NAME: Final = 63
 """Bytes of a name in PostgreSQL (NAMEDATALEN - 1); SQLite has no limit."""
@@ -20,11 +20,11 @@ RESERVED_TABLES: Final = frozenset(
         "lineage",
         "lineage_records",
         "watermarks",
-        "run_log",
-        "before_images",
         "tombstones",
         "notices",
         "expectations",
+        "run_log",
+        "before_images",
         "staging",
         "staged",
         "alembic_version",
@@ -33,15 +33,10 @@ RESERVED_TABLES: Final = frozenset(
 )
 """The control tables, and names that they may come to have."""
 
-_RESERVED_TABLE_STARTS: Final = ("sqlite_", "pg_", "staging_", "staged_", "inboxd_")
+_RESERVED_TABLE_STARTS: Final = ("sqlite_", "pg_", "staging_", "staged_", OWN_PREFIX)
 
 RESERVED_COLUMNS: Final = frozenset(
     {
-        "run_id",
-        "updated_at",
-        EXTRA_COLUMN,
-        RECORD_KEY_COLUMN,
-        RECORD_NO_COLUMN,
         # SQLite's row number
         "rowid",
         "oid",
@@ -70,7 +65,7 @@ def wrong_table(name: str) -> str | None:
 
 def wrong_column(name: str) -> str | None:
     """Say what keeps a name from being a column's, ``None`` if nothing does."""
-    if name.lower() in RESERVED_COLUMNS or name.lower().startswith("inboxd_"):
+    if name.lower() in RESERVED_COLUMNS or name.lower().startswith(OWN_PREFIX):
         return f'{name!r} is a column kept for inboxd or the database; give the field another name, and from = "{name}"'
     return _wrong_identifier(name)
 

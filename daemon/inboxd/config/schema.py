@@ -6,7 +6,7 @@ be one of its fields) is checked by ``feeds``. The defaults stand here as a conf
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 from pydantic import (
@@ -22,9 +22,10 @@ from pydantic import (
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from inboxd.config.database import check_url
+from inboxd.config.paths import parse_names, parse_path
 from inboxd.config.settings import LogFormat, LogLayout, LogLevel, Polling
 from inboxd.config.values import parse_duration, parse_keep, parse_limit, parse_size
-from inboxd.model import Extra, FieldType, Late, RejectLimit
+from inboxd.model import Extra, FieldType, Gone, Late, Limit, Mode, Path, Shape
 
 EVENTS: Final = "events"
 EVENTS_FEED: Final[Mapping[str, Any]] = {  # Any: the values of a TOML table
@@ -43,18 +44,9 @@ EVENTS_FEED: Final[Mapping[str, Any]] = {  # Any: the values of a TOML table
 """What the built-in feed has that others must say, or have from their name; the rest is ``FeedTable``'s defaults."""
 
 
-def _path_in_record(value: object) -> tuple[str, ...]:
-    """Return the names on the way to a value; a list is for names that have a dot in them."""
-    parts = value.split(".") if isinstance(value, str) else value
-    if value == "":
-        return ()
-    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
-        msg = 'must be a path such as "actor.login", or a list of names such as ["actor", "log.in"]'
-        raise ValueError(msg)
-    if isinstance(value, str) and "" in parts:
-        msg = "has an empty name in it"
-        raise ValueError(msg)
-    return tuple(parts)
+def _one_or_more(value: object) -> object:
+    """Return one condition, path or format as a list of one."""
+    return value if isinstance(value, (list, tuple)) else [value]
 
 
 def _not_empty(value: str) -> str:
@@ -79,14 +71,17 @@ _SIZE_SCHEMA: Final = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*([KMG
 _LIMIT_SCHEMA: Final = {
     "anyOf": [{"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*%$"}, {"type": "integer", "minimum": 0}],
 }
-_PATH_SCHEMA: Final = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+_TEXTS: Final = {"type": "array", "items": {"type": "string"}}
+_PATH_SCHEMA: Final = {"anyOf": [{"type": "string"}, _TEXTS]}
 
 Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_DURATION_SCHEMA)]
 Keep = Annotated[float | None, BeforeValidator(parse_keep), WithJsonSchema(_KEEP_SCHEMA)]
 Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema(_SIZE_SCHEMA)]
-Limit = Annotated[RejectLimit, BeforeValidator(parse_limit), WithJsonSchema(_LIMIT_SCHEMA)]
-RecordPath = Annotated[tuple[str, ...], BeforeValidator(_path_in_record), WithJsonSchema(_PATH_SCHEMA)]
+ShareOrCount = Annotated[Limit, BeforeValidator(parse_limit), WithJsonSchema(_LIMIT_SCHEMA)]
+Names = Annotated[tuple[str, ...], BeforeValidator(parse_names), WithJsonSchema(_PATH_SCHEMA)]
+From = Annotated[Path, BeforeValidator(parse_path), WithJsonSchema(_PATH_SCHEMA)]
 Text = Annotated[str, AfterValidator(_not_empty)]
+Formats = Annotated[tuple[Text, ...], BeforeValidator(_one_or_more), WithJsonSchema(_PATH_SCHEMA)]
 
 
 def setting(default: object, description: str, **constraints: Any) -> Any:  # noqa: ANN401 - becomes the key's type
@@ -136,6 +131,7 @@ class RetentionTable(_Table):
     lineage: Keep = setting("forever", "How long lineage is kept.")
     resolved: Keep = setting("forever", "How long resolved dead letters are kept.")
     images: Keep = setting("forever", "How long before-images are kept, and so how far back undo reaches.")
+    tombstones: Keep = setting("forever", "How long it is remembered that a key was deleted.")
 
 
 class LogTable(_Table):
@@ -161,7 +157,10 @@ class FieldTable(_Table):
     """One field of a feed's records."""
 
     type: FieldType | None = setting(None, "What values it has.")
-    path: RecordPath | None = setting(None, "The path in the record; default the field's name.", alias="from")
+    path: From | None = setting(None, "The path to its value; default the field's name.", alias="from")
+    coalesce: tuple[From, ...] | None = setting(
+        None, "Paths in place of from: the first that is there and not null counts.", min_length=1
+    )
     required: StrictBool | None = setting(None, "Whether a record without it is refused; default true.")
     default: object = setting(None, "The value where the record has none; makes the field optional.")
     label: str | None = setting(None, "The name in error codes; default the field's name.")
@@ -171,7 +170,64 @@ class FieldTable(_Table):
     max_length: StrictInt | None = setting(None, "The greatest number of characters of a text.", ge=0)
     pattern: str | None = setting(None, "A regular expression that a text must match somewhere.")
     choices: tuple[object, ...] | None = setting(None, "The only values it may have.", min_length=1)
-    unit: str | None = setting(None, "The unit of epoch numbers in a timestamp: s, ms or us.")
+    unit: str | None = setting(None, "The unit of epoch numbers in a timestamp: s, ms, us or ns.")
+    format: Formats | None = setting(
+        None, "How times or dates are written, in strptime's directives; of several, the first that fits.", min_length=1
+    )
+    timezone: str | None = setting(None, "The zone of times without an offset, such as Europe/Berlin; default UTC.")
+    null: tuple[str, ...] | None = setting(None, "Texts that count as null.")
+    coerce: StrictBool | None = setting(
+        None, "Take what says the same in another JSON type: numbers as text, digits as integers, 0 and 1 as booleans."
+    )
+
+
+class ConditionTable(_Table):
+    """What a value must be for a record to count."""
+
+    path: From = setting(..., "The path to the value, as JSON has it.", alias="from")
+    any_of: tuple[object, ...] | None = setting(None, "It is one of these.", alias="in", min_length=1)
+    none_of: tuple[object, ...] | None = setting(
+        None, "It is none of these; so is an absent one.", alias="not_in", min_length=1
+    )
+    pattern: str | None = setting(None, "It is a text that this regular expression matches somewhere.")
+    exists: StrictBool | None = setting(None, "true: it is there and not null; false: it is not.")
+
+
+class DeletionTable(ConditionTable):
+    """What a value must be for a record to be a deletion."""
+
+    then: Gone | None = setting(None, "What becomes of the row: remove it, or mark it in the column deleted_at.")
+
+
+class MomentTable(_Table):
+    """Where the moment of a snapshot stands, and how."""
+
+    path: From = setting(..., "The path: one of $file., $path. or $.", alias="from")
+    type: FieldType = setting(FieldType.TIMESTAMP, "timestamp, date or integer.")
+    unit: str | None = setting(None, "The unit of an epoch number: s, ms, us or ns.")
+    format: Formats | None = setting(None, "How it is written, in strptime's directives.", min_length=1)
+    timezone: str | None = setting(None, "The zone of a time without an offset.")
+
+
+class ExpectTable(_Table):
+    """When files are to arrive."""
+
+    every: Duration | None = setting(None, "At least so often.")
+    by: str | None = setting(None, 'Before this time of each of the days, such as "06:00".')
+    timezone: str = setting("UTC", "The zone of that time.")
+    days: str = setting("mon-sun", 'The weekdays it is for: "mon-fri", "sat,sun".')
+    grace: Duration = setting("0s", "How much later is not late yet.")
+    min_records: StrictInt = setting(1, "A file with fewer records is no arrival.", ge=0)
+
+
+def _moment(value: object) -> object:
+    """Return a moment that is only a path as the table that it stands for."""
+    return {"from": value} if isinstance(value, (str, list)) else value
+
+
+Where = Annotated[tuple[ConditionTable, ...], BeforeValidator(_one_or_more)]
+Deletions = Annotated[tuple[DeletionTable, ...], BeforeValidator(_one_or_more)]
+Moment = Annotated[MomentTable, BeforeValidator(_moment)]
 
 
 class FeedTable(_Table):
@@ -180,16 +236,55 @@ class FeedTable(_Table):
     match: tuple[Text, ...] | None = setting(
         None, 'Globs relative to the inbox; the first feed that matches wins. Default "NAME/**".', min_length=1
     )
-    records: RecordPath = setting("", "Where the records sit in a document; empty is the top level.")
+    mode: Mode = setting(
+        Mode.UPSERT, "What a file is: news (upsert), facts (append), or everything there is (snapshot)."
+    )
+    records: Names = setting("", "Where the records sit in a document; empty is the top level.")
+    shape: Shape | None = setting(None, "members: each member of an object is a record; values: each top-level value.")
+    explode: Names = setting("", "An array inside each of the records, whose elements are the records instead.")
+    where: Where | None = setting(None, "Conditions that a record must meet to be one of the feed's.", min_length=1)
     table: str | None = setting(None, "The table that it fills; default the feed's name.")
-    key: tuple[Text, ...] | None = setting(None, "The fields that tell one record from another.", min_length=1)
-    cursor: str | None = setting(None, "The field that tells newer from older.")
+    key: tuple[Text, ...] | None = setting(None, "The fields that tell one record from another.")
+    cursor: str | None = setting(None, "The field that tells newer from older; without it, the last one counts.")
     late: Late = setting(Late.SKIP, "Records at or below the watermark: skip them, or merge the newer ones.")
     max_future: Duration = setting("24h", "A cursor further ahead of the clock is rejected.")
-    max_rejected: Limit = setting("100%", "Above this share of the records not skipped, or count, the file fails.")
+    max_rejected: ShareOrCount = setting(
+        "100%", "Above this share of the records not skipped, or count, the file fails."
+    )
+    deletes: Deletions | None = setting(
+        None, "Conditions that a record meets if it is a deletion, and then, what becomes of the row.", min_length=1
+    )
+    max_deleted: ShareOrCount | None = setting(
+        None, "Above this share of the live rows, or count, the file fails; default 100%, in a snapshot 20%."
+    )
+    as_of: Moment | None = setting(None, 'The moment of a snapshot: a path, or a table; default "$file.mtime".')
+    absent: Gone | None = setting(None, "What becomes of rows that a snapshot has not: remove or mark.")
+    scope: tuple[Text, ...] | None = setting(
+        None, "Fields whose values say of which rows a snapshot is everything; default all.", min_length=1
+    )
+    allow_empty: StrictBool = setting(False, "Whether a snapshot without records counts.")
+    expect: ExpectTable | None = setting(None, "When files are to arrive.")
     extra: Extra = setting(Extra.IGNORE, "Unknown fields: ignore, reject, or keep them in the column extra.")
     undo: StrictBool = setting(False, "Keep before-images, so that a run can be undone.")
+    null: tuple[str, ...] | None = setting(None, "Texts that count as null in every field that does not say its own.")
+    coerce: StrictBool | None = setting(None, "coerce for every text, integer and boolean field.")
     fields: dict[str, FieldTable] | None = setting(None, "The record's fields, by name.", min_length=1)
+
+
+INNER_TABLES: Final[Mapping[str, type[BaseModel]]] = {
+    "where": ConditionTable,
+    "deletes": DeletionTable,
+    "as_of": MomentTable,
+    "expect": ExpectTable,
+}
+"""The tables in a feed's table, or the elements of the list that it holds."""
+
+
+def table_of_feed(key: Sequence[str | int]) -> type[BaseModel]:
+    """Return the model of the table that a key of ``feeds.NAME`` stands in."""
+    if key[2:3] == ("fields",):
+        return FieldTable
+    return INNER_TABLES.get(str(key[2]), FeedTable) if len(key) > 3 else FeedTable  # noqa: PLR2004 - feeds.NAME.where.from
 
 
 class ConfigFile(BaseSettings):

@@ -99,11 +99,12 @@ class DatabaseSettings:
 
 @dataclass(frozen=True, slots=True)
 class RetentionSettings:
-    """How long rows are kept that no loading needs: lineage, resolved dead letters, before-images."""
+    """How long rows are kept: lineage, resolved dead letters, before-images, tombstones."""
 
     lineage: float | None
     resolved: float | None
     images: float | None
+    tombstones: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from pydantic import BaseModel
 
 from inboxd.config.faults import ConfigFault, InvalidConfig, Key, dotted
 from inboxd.config.locate import locate
-from inboxd.config.schema import EVENTS, EVENTS_FEED, ConfigFile, FeedTable, FieldTable
+from inboxd.config.schema import EVENTS, EVENTS_FEED, ConfigFile, FieldTable, table_of_feed
 from inboxd.errors import EXIT_NOPERM, OperatorFault
+from inboxd.model import Mode
 
 Table = dict[str, Any]  # Any: the values of a TOML table; pydantic is what gives them types
 
@@ -91,7 +92,10 @@ def with_events(document: Table, environment: Table) -> Table:
     events = feeds.get(EVENTS, {})
     if not isinstance(events, dict):
         return document
-    return {**document, "feeds": {**feeds, EVENTS: {**EVENTS_FEED, **events}}}
+    built_in = dict(EVENTS_FEED)
+    if events.get("mode", Mode.UPSERT) != Mode.UPSERT:  # the others have no cursor
+        del built_in["cursor"]
+    return {**document, "feeds": {**feeds, EVENTS: {**built_in, **events}}}
 
 
 def _find(path: Path | None, env: Mapping[str, str], cwd: Path) -> tuple[Path | None, str]:
@@ -209,7 +213,7 @@ def takes_text(key: Sequence[str]) -> bool:
     """Tell whether a key's value is plain text, which an environment variable gives as it is."""
     model = section_model(key[0])
     if key[0] == "feeds":
-        model = FieldTable if key[2:3] == ("fields",) else FeedTable
+        model = table_of_feed(key)
     if model is None:
         return True
     named = {(info.alias or name): info.annotation for name, info in model.model_fields.items()}

@@ -6,7 +6,7 @@ import re
 from decimal import Decimal
 from typing import Final
 
-from inboxd.model import RejectLimit
+from inboxd.model import Limit
 
 FOREVER: Final = "forever"
 _SECONDS: Final = {"ms": "0.001", "s": "1", "m": "60", "h": "3600", "d": "86400", "w": "604800"}
@@ -58,17 +58,17 @@ def parse_size(value: object) -> int:
     return int(size)
 
 
-def parse_limit(value: object) -> RejectLimit:
+def parse_limit(value: object) -> Limit:
     """Return a limit from a share (``"10%"``) or a count (``100``)."""
-    if isinstance(value, RejectLimit):
+    if isinstance(value, Limit):
         return value
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return RejectLimit(count=value)
+        return Limit(count=value)
     found = _SHARE.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None or Decimal(found["number"]) > 100:  # noqa: PLR2004 - per cent
         msg = 'must be a share from "0%" to "100%", or a count of records'
         raise ValueError(msg)
-    return RejectLimit(share=float(Decimal(found["number"]) / 100))
+    return Limit(share=float(Decimal(found["number"]) / 100))
 
 
 def _scaled(value: object, factors: dict[str, str], expected: str) -> Decimal:
@@ -100,7 +100,7 @@ def format_size(size: int) -> str:
     return f"{size // _BYTES[unit]}{unit}"
 
 
-def format_limit(limit: RejectLimit) -> str | int:
+def format_limit(limit: Limit) -> str | int:
     """Return the limit as it is written in a config file."""
     if limit.count is not None:
         return limit.count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import date
+from decimal import Decimal
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -36,6 +37,28 @@ class Day(TypeDecorator[str]):
         return None if value is None else str(value)
 
 
+class Plain(TypeDecorator[str]):
+    """A decimal: canonical text in Python and on SQLite, ``numeric`` on PostgreSQL, which keeps its scale."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:  # Any: as SQLAlchemy declares it
+        """Choose the column type of the database."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(sa.Numeric())
+        return dialect.type_descriptor(sa.Text())
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> object:
+        """Hand PostgreSQL a number instead of its text."""
+        return Decimal(value) if value is not None and dialect.name == "postgresql" else value
+
+    def process_result_value(self, value: object, dialect: sa.Dialect) -> str | None:
+        """Return canonical text."""
+        del dialect
+        return f"{value:f}" if isinstance(value, Decimal) else value if value is None else str(value)
+
+
 _TYPES: Final = {
     FieldType.TEXT: sa.Text,
     FieldType.INTEGER: sa.BigInteger,
@@ -43,6 +66,7 @@ _TYPES: Final = {
     FieldType.BOOLEAN: sa.Boolean,
     FieldType.TIMESTAMP: Stamp,
     FieldType.DATE: Day,
+    FieldType.DECIMAL: Plain,
     FieldType.JSON: sa.JSON,
 }
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from inboxd.model import EXTRA_COLUMN, Feed, FieldType
-from inboxd.operate.target import Day
+from inboxd.operate.target import Day, Plain
 from inboxd.store.tables import Stamp, before_images
 
 Rows = sa.SelectBase
@@ -88,6 +88,7 @@ class _Postgres:
         FieldType.BOOLEAN: sa.Boolean,
         FieldType.TIMESTAMP: Stamp,
         FieldType.DATE: Day,
+        FieldType.DECIMAL: Plain,
         FieldType.JSON: postgresql.JSONB,
     }
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from inboxd.model import Feed, FieldType
+from inboxd.model import Feed, FieldType, names_of
 from inboxd.records.checks import Check, Value
 from inboxd.records.kinds import INTEGER_RANGE, MAX_KEY_BYTES, check_of
 
@@ -127,9 +127,9 @@ def compile_feed(feed: Feed) -> CompiledFeed:
         names=tuple(names),
         checks=checks,
         key=tuple(names.index(name) for name in feed.key),
-        cursor=names.index(feed.cursor),
+        cursor=names.index(feed.cursor_name),
         own_key_column=feed.record_key_column not in names,
-        known=frozenset(field.path[0] for field in feed.fields),
+        known=frozenset(names_of(field.path)[0] for field in feed.fields),
         shapes=_shapes(feed, checks),
     )
 
@@ -164,7 +164,7 @@ def _tree(feed: Feed) -> Node | None:
     count = 0
     for index, declared in enumerate(feed.fields):
         node = root
-        for name in declared.path:
+        for name in names_of(declared.path):
             if node.leaf is not None:
                 return None
             if name not in node.children:

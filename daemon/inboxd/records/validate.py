@@ -16,7 +16,7 @@ from typing import Final
 from msgspec import UNSET, Raw
 
 from inboxd.errors import FileFault, Place
-from inboxd.model import EXTRA_COLUMN, UNREADABLE_KEY, Extra, Feed, Reject, Row, Scalar
+from inboxd.model import EXTRA_COLUMN, UNREADABLE_KEY, Extra, Feed, Reject, Row, Scalar, names_of
 from inboxd.records.checks import Check, Composite, Fault, HugeNumber, Outcome, Scope, Value, show
 from inboxd.records.fields import CompiledFeed, compile_feed
 from inboxd.records.kinds import MAX_KEY_BYTES
@@ -126,7 +126,7 @@ def _values(found: list[tuple[str, bytes]], path: tuple[str, ...]) -> list[bytes
 
 def _outcome(check: Check, found: list[tuple[str, bytes]], scope: Scope) -> Outcome:
     """Judge one field: of a name that is there twice, each value must be valid, and the last one counts."""
-    outcomes = [check.one(_value(check, source), scope) for source in _values(found, check.field.path)]
+    outcomes = [check.one(_value(check, source), scope) for source in _values(found, names_of(check.field.path))]
     faults = [outcome for outcome in outcomes if isinstance(outcome, Fault)]
     if not faults:
         return outcomes[-1]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from inboxd.errors import EXIT_CONFIG, OperatorFault
-from inboxd.model import Feed, FieldType
+from inboxd.model import Feed, Field, FieldType, names_of
 
 OWN_COLUMNS = ("run_id", "updated_at")
 """The columns that inboxd adds to a feed's table: the run that last wrote the row, and when."""
@@ -72,6 +72,7 @@ def missing(
 def _wanted_shape(feeds: Sequence[Feed], types: Mapping[FieldType, str]) -> TableShape:
     """Return the table that these feeds (all of one table) share; raises ``OperatorFault`` if they cannot."""
     first = feeds[0]
+    _refuse_what_is_to_come(feeds)
     columns: dict[str, str] = {}
     for feed in feeds:
         if feed.key != first.key or feed.cursor != first.cursor:
@@ -81,6 +82,40 @@ def _wanted_shape(feeds: Sequence[Feed], types: Mapping[FieldType, str]) -> Tabl
                 _refuse([f"feeds of table {feed.table!r} disagree about {name!r}: {columns[name]} or {types[kind]}"])
     return TableShape(
         {**columns, "run_id": types[FieldType.INTEGER], "updated_at": types[FieldType.TIMESTAMP]}, first.key
+    )
+
+
+def _refuse_what_is_to_come(feeds: Sequence[Feed]) -> None:
+    """Refuse what the config can already say and the rest cannot do yet, before it could do it wrongly."""
+    for feed in feeds:
+        plain = Feed(
+            feed.name, feed.match, feed.table, feed.key, feed.cursor, feed.fields, late=feed.late, expect=feed.expect
+        )
+        same = replace(
+            plain,
+            records=feed.records,
+            max_future_s=feed.max_future_s,
+            max_rejected=feed.max_rejected,
+            extra=feed.extra,
+            undo=feed.undo,
+        )
+        own = {"run_id", "record_no", "record_key", "updated_at", "extra"}
+        if (
+            feed != same
+            or feed.cursor is None
+            or any(field != _plain_field(field) or field.name.lower() in own for field in feed.fields)
+        ):
+            hint = "leave them out until the next version"
+            message = f"feed {feed.name!r} uses settings that this version knows but cannot follow yet"
+            raise OperatorFault("unsupported_feed", message, hint, exit_code=EXIT_CONFIG)
+
+
+def _plain_field(field: Field) -> Field:
+    unit = field.unit if field.unit != "ns" else None
+    kind = FieldType.TEXT if field.type is FieldType.DECIMAL else field.type
+    path = names_of(field.path)
+    return replace(
+        field, path=path, unit=unit, type=kind, coalesce=(), formats=(), timezone=None, null=(), coerce=False
     )
 
 

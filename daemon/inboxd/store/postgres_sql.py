@@ -11,19 +11,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from inboxd import fieldtypes
 from inboxd.model import EXTRA_COLUMN, RECORD_KEY_COLUMN, RECORD_NO_COLUMN, Feed, FieldType
 from inboxd.store import feed_tables
 from inboxd.store.feed_tables import OWN_COLUMNS
 
-TYPES: Final = {  # spelled as format_type() spells them
-    FieldType.TEXT: "text",
-    FieldType.INTEGER: "bigint",
-    FieldType.REAL: "double precision",
-    FieldType.BOOLEAN: "boolean",
-    FieldType.TIMESTAMP: "timestamp with time zone",
-    FieldType.DATE: "date",
-    FieldType.JSON: "jsonb",
-}
+TYPES: Final = {kind: facts.postgres for kind, facts in fieldtypes.TYPES.items()}
 KEY_COLLATION: Final = ' COLLATE "C"'
 """Keys sort by code point, on SQLite too."""
 MOMENT: Final = '\'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\''
@@ -46,8 +39,8 @@ class FeedSql:
         types.setdefault(EXTRA_COLUMN, TYPES[FieldType.JSON])
         self._types = types | {RECORD_KEY_COLUMN: "text", RECORD_NO_COLUMN: "bigint"}
         self._target = quoted(feed.table)
-        self._cursor = quoted(feed.cursor)
-        self._cursor_type = types[feed.cursor]
+        self._cursor = quoted(feed.cursor_name)
+        self._cursor_type = types[feed.cursor_name]
         self._record_key = quoted(feed.record_key_column)
         self._key = ", ".join(map(quoted, feed.key))
         self._staged_key = ", ".join(f"s.{quoted(name)}" for name in feed.key)
@@ -66,7 +59,9 @@ class FeedSql:
         return f"{feed_tables.quoted(name)} {self._types[name]}{collation}"
 
     def _winner_columns(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*self.feed.key, self.feed.cursor, self.feed.record_key_column, RECORD_NO_COLUMN)))
+        return tuple(
+            dict.fromkeys((*self.feed.key, self.feed.cursor_name, self.feed.record_key_column, RECORD_NO_COLUMN))
+        )
 
     def copy_rows(self) -> str:
         """Take staged rows."""

@@ -16,18 +16,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from inboxd import fieldtypes
 from inboxd.model import EXTRA_COLUMN, RECORD_KEY_COLUMN, RECORD_NO_COLUMN, Feed, FieldType
 from inboxd.store.feed_tables import OWN_COLUMNS, quoted
 
-TYPES: Final = {
-    FieldType.TEXT: "TEXT",
-    FieldType.INTEGER: "INTEGER",
-    FieldType.REAL: "REAL",
-    FieldType.BOOLEAN: "BOOLEAN",
-    FieldType.TIMESTAMP: "TIMESTAMP TEXT",  # "TEXT" gives the affinity, the first word tells a retyped column
-    FieldType.DATE: "DATE TEXT",
-    FieldType.JSON: "JSON TEXT",
-}
+TYPES: Final = {kind: facts.sqlite for kind, facts in fieldtypes.TYPES.items()}
 
 PARAMETERS_AT_ONCE: Final = 256
 """Values bound in one staging INSERT: with 50 rows of five, staging a million took 0.9 s, row by row 1.2 s."""
@@ -65,7 +58,7 @@ class FeedSql:
         self._types.setdefault(EXTRA_COLUMN, TYPES[FieldType.JSON])
         self._types |= {RECORD_KEY_COLUMN: "TEXT", RECORD_NO_COLUMN: "INTEGER"}
         self._target = quoted(feed.table)
-        self._cursor = quoted(feed.cursor)
+        self._cursor = quoted(feed.cursor_name)
         self._record_key = quoted(feed.record_key_column)
         self._list = ", ".join(map(quoted, self.columns))
         self.empty_first_run = f"DELETE FROM {self.run_table(1)}"
@@ -102,7 +95,7 @@ class FeedSql:
     def create_winners(self) -> str:
         """Return the table of the winners."""
         keys = [f"k{i} {self._types[name]} NOT NULL" for i, name in enumerate(self.feed.key)]
-        columns = f"{', '.join(keys)}, cursor {self._types[self.feed.cursor]}, record_key TEXT, record_no INTEGER"
+        columns = f"{', '.join(keys)}, cursor {self._types[self.feed.cursor_name]}, record_key TEXT, record_no INTEGER"
         return f"CREATE TABLE {self.winners} ({columns}, PRIMARY KEY ({self._winner_key()})) WITHOUT ROWID"
 
     def _stage(self, number: int, rows: int) -> str:
@@ -167,7 +160,7 @@ class FeedSql:
 
     def find_winners(self, part: Part, *, skipping: bool) -> str:
         """Keep each key's first record with the highest cursor; parts are given in file order."""
-        names = (*self.feed.key, self.feed.cursor, self.feed.record_key_column)
+        names = (*self.feed.key, self.feed.cursor_name, self.feed.record_key_column)
         keys = ", ".join(f"s.{quoted(name)}" for name in self.feed.key)
         where = f"s.{self._cursor} > :watermark" if skipping else "TRUE"
         return (
@@ -227,7 +220,9 @@ class FeedSql:
 
     def count_skipped(self, part: Part) -> str:
         """Count the records at or below the watermark."""
-        return f"SELECT COUNT(*) FROM {self.source(part, (self.feed.cursor,))} WHERE s.{self._cursor} <= :watermark"
+        return (
+            f"SELECT COUNT(*) FROM {self.source(part, (self.feed.cursor_name,))} WHERE s.{self._cursor} <= :watermark"
+        )
 
     def dead_letters(self) -> str:
         """Keep the rejects that are not skipped."""
@@ -279,7 +274,7 @@ class FeedSql:
         return f"ON CONFLICT ({key}) DO UPDATE SET {assignments} WHERE {condition}"
 
     def _insert_lineage(self, part: Part, outcome: str, joins: str = "") -> str:
-        names = (*self.feed.key, self.feed.cursor, self.feed.record_key_column)
+        names = (*self.feed.key, self.feed.cursor_name, self.feed.record_key_column)
         return (
             "INSERT INTO main.lineage_records (run_id, record_key, record_no, outcome) "
             f"SELECT :run, s.{self._record_key}, s.record_no, {outcome} FROM {self.source(part, names)} {joins} "

@@ -1,0 +1,213 @@
+"""The types that a field may have, in one table: what each room asks about a type stands here.
+
+What needs more than the standard library hangs on it elsewhere: the rules by which records are judged and the types
+that msgspec decodes (``records.kinds``), and SQLAlchemy's types (``operate.target``). A test holds that each type is in
+all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Final
+
+from inboxd.clock import stamp
+from inboxd.model import Cursor, Feed, FieldType, Scalar
+
+_MOMENT: Final = re.compile(
+    r"""(?P<date>\d{4}-\d{2}-\d{2})
+    (?:[Tt\ ](?P<time>\d{2}:\d{2}(?::\d{2})?)(?P<fraction>\.\d+)?(?P<zone>[Zz]|[+-]\d{2}:?\d{2})?)?""",
+    re.ASCII | re.VERBOSE,
+)
+_INTEGERS: Final = range(-(2**63), 2**63)
+_DECIMAL: Final = re.compile(r" *[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?0*[0-9]{1,6})? *", re.ASCII)
+MAX_DECIMAL_DIGITS: Final = 1_000
+"""Digits of a decimal in its plain form, a single zero before the point not counted."""
+
+
+def literal(kind: FieldType, value: object) -> Scalar:
+    """Return a value of a config file in its field's form; ``ValueError`` says what it must be."""
+    return TYPES[kind].literal(value)
+
+
+def cursor_value(feed: Feed, text: str) -> Cursor:
+    """Return a cursor value of the feed from what a person typed; ``ValueError`` says what it must be."""
+    kind = feed.cursor_field.type
+    if kind is not FieldType.INTEGER:
+        return _timestamp(text) if kind is FieldType.TIMESTAMP else _date(text)
+    try:
+        return _integer(int(text))
+    except ValueError:
+        return _integer(None)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        msg = "must be a text, without U+0000"
+        raise ValueError(msg)
+    return value
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value not in _INTEGERS:
+        msg = "must be an integer of 64 bits"
+        raise ValueError(msg)
+    return value
+
+
+def _real(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        msg = "must be a number"
+        raise ValueError(msg)  # noqa: TRY004 - the operator's text is wrong, not a caller's type
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        msg = "must be a finite number"
+        raise ValueError(msg)
+    return number
+
+
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        msg = "must be true or false"
+        raise ValueError(msg)  # noqa: TRY004 - as above
+    return value
+
+
+def _timestamp(value: object) -> str:
+    """Return canonical text from RFC 3339 text or a TOML date; no offset is UTC, beyond the microsecond is cut."""
+    if isinstance(value, datetime):
+        moment = value
+    elif isinstance(value, date):
+        moment = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    else:
+        found = _MOMENT.fullmatch(value) if isinstance(value, str) else None
+        msg = 'must be a timestamp, such as "2026-01-15T10:30:00Z"'
+        if found is None:
+            raise ValueError(msg)
+        zone = (found["zone"] or "Z").upper()
+        try:
+            moment = datetime.fromisoformat(
+                f"{found['date']}T{found['time'] or '00:00'}{found['fraction'] or ''}{zone}"
+            )
+        except ValueError:
+            raise ValueError(msg) from None
+    try:
+        return stamp(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except OverflowError:
+        msg = "is outside the years 1 to 9999 in UTC"
+        raise ValueError(msg) from None
+
+
+def _date(value: object) -> str:
+    msg = 'must be a date, such as "2026-01-15"'
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value.isoformat()
+    if not isinstance(value, str) or re.fullmatch(r"\d{4}-\d{2}-\d{2}", value, re.ASCII) is None:
+        raise ValueError(msg)
+    try:
+        return date.fromisoformat(value).isoformat()
+    except ValueError:
+        raise ValueError(msg) from None
+
+
+def _json(value: object) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):
+        msg = "must be a value that JSON has"
+        raise ValueError(msg) from None
+    if "\\u0000" in text:
+        msg = "must not hold U+0000"
+        raise ValueError(msg)
+    return text
+
+
+def _decimal(value: object) -> str:
+    """Return the plain form of a number in quotes, or of one that TOML keeps exactly: an integer."""
+    number = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    plain = plain_decimal(number) if isinstance(number, str) else None
+    if plain is None:
+        msg = f'must be a number in quotes, such as "12.50", of at most {MAX_DECIMAL_DIGITS} digits'
+        raise ValueError(msg)
+    return plain
+
+
+def plain_decimal(text: str) -> str | None:
+    """Return a number as a decimal is stored, ``None`` if it is no number or has too many digits.
+
+    Plain digits with the scale as given; no exponent, no plus, no negative zero: ``1.50e1`` is ``15.0``.
+    """
+    if _DECIMAL.fullmatch(text) is None:
+        return None
+    sign, mantissa, exponent = _parts(text.strip(" "))
+    whole, _, fraction = mantissa.partition(".")
+    scale = len(fraction) - exponent
+    digits = (whole + fraction).lstrip("0")
+    if max(len(digits), scale) > MAX_DECIMAL_DIGITS or (digits and len(digits) - scale > MAX_DECIMAL_DIGITS):
+        return None
+    digits = digits + "0" * -scale if digits else ""
+    scale = max(scale, 0)
+    digits = digits.rjust(scale + 1, "0")
+    plain = f"{digits[:-scale]}.{digits[-scale:]}" if scale else digits
+    return f"-{plain}" if sign == "-" and plain.strip("0.") else plain
+
+
+def _parts(number: str) -> tuple[str, str, int]:
+    sign = number[0] if number[0] in "+-" else ""
+    mantissa, _, exponent = number[len(sign) :].lower().partition("e")
+    return sign, mantissa, int(exponent or 0)
+
+
+def sortable(kind: FieldType, value: Scalar) -> Scalar | Decimal:
+    """Return what orders values of a type: all but decimals order by themselves."""
+    return Decimal(value) if kind is FieldType.DECIMAL and isinstance(value, str) else value
+
+
+@dataclass(frozen=True, slots=True)
+class TypeFacts:
+    """What there is to know of a field type."""
+
+    sqlite: str
+    """Its column type on SQLite. The first word tells a retyped column, "TEXT" gives the affinity."""
+    postgres: str
+    """Its column type on PostgreSQL, as ``format_type()`` spells it."""
+    literal: Callable[[object], Scalar]
+    """Gives a value of a config file in the form that values of the type have."""
+    attributes: frozenset[str]
+    """The attributes of a field that mean something for it, beside those that every field has."""
+    is_key: bool = True
+    """Whether a key or a snapshot's scope may have it."""
+    is_cursor: bool = False
+
+
+_BOUNDS: Final = frozenset({"min", "max", "choices"})
+
+TYPES: Final = {
+    FieldType.TEXT: TypeFacts(
+        "TEXT", "text", _text, frozenset({"min_length", "max_length", "pattern", "choices", "coerce"})
+    ),
+    FieldType.INTEGER: TypeFacts("INTEGER", "bigint", _integer, _BOUNDS | {"coerce"}, is_cursor=True),
+    FieldType.REAL: TypeFacts("REAL", "double precision", _real, _BOUNDS),
+    FieldType.BOOLEAN: TypeFacts("BOOLEAN", "boolean", _boolean, frozenset({"choices", "coerce"})),
+    FieldType.TIMESTAMP: TypeFacts(
+        "TIMESTAMP TEXT",
+        "timestamp with time zone",
+        _timestamp,
+        _BOUNDS | {"unit", "format", "timezone"},
+        is_cursor=True,
+    ),
+    FieldType.DATE: TypeFacts("DATE TEXT", "date", _date, _BOUNDS | {"format"}, is_cursor=True),
+    FieldType.DECIMAL: TypeFacts("DECIMAL TEXT", "numeric", _decimal, _BOUNDS, is_key=False),
+    FieldType.JSON: TypeFacts("JSON TEXT", "jsonb", _json, frozenset(), is_key=False),
+}
+"""Every type; a column of ours takes its type from here, too."""
+
+CURSOR_TYPES: Final = tuple(kind for kind in FieldType if TYPES[kind].is_cursor)
