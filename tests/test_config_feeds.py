@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from inboxd.config import InvalidConfig, load_settings
-from inboxd.fieldtypes import cursor_value
 from inboxd.model import Extra, Feed, FieldType, Late, Limit
+from inboxd.records.typed import typed as read_typed
 
 FIELDS = 'id = { type = "integer" }\nat = { type = "timestamp" }\n'
 IDENTIFIER = "a table's or column's name is at most 63 letters, digits and _, and begins with no digit"
@@ -283,13 +283,14 @@ def test_feeds_may_share_a_table_and_fill_other_columns_of_it(tmp_path: Path) ->
         ("timestamp", "2026-01-15", "2026-01-15T00:00:00.000000Z"),
         ("timestamp", "2026-01-15 10:30:00.1234567z", "2026-01-15T10:30:00.123456Z"),
         ("date", "2026-01-15", "2026-01-15"),
+        ("timestamp", "2026-01-15T11:30:00,5+01", "2026-01-15T10:30:00.500000Z"),
         ("integer", "-42", -42),
     ],
 )
 def test_a_cursor_typed_by_a_person_becomes_a_cursor(tmp_path: Path, kind: str, typed: str, value: object) -> None:
     """``watermark set`` takes what a record would have."""
     (feed,) = load(tmp_path, MINIMAL.replace("timestamp", kind))
-    assert cursor_value(feed, typed) == value
+    assert read_typed(feed.cursor_field, typed) == value
 
 
 @pytest.mark.parametrize(
@@ -303,10 +304,14 @@ def test_a_cursor_typed_by_a_person_becomes_a_cursor(tmp_path: Path, kind: str, 
         ("date", "2026-01-15T10:30:00Z"),
         ("integer", "1.0"),
         ("integer", "9223372036854775808"),
+        ("integer", "1_0"),
+        ("integer", "٣"),
+        ("integer", "9" * 5_000),
+        ("timestamp", ""),
     ],
 )
 def test_what_is_no_cursor_is_refused(tmp_path: Path, kind: str, typed: str) -> None:
     """A watermark that no record could have is never set."""
     (feed,) = load(tmp_path, MINIMAL.replace("timestamp", kind))
     with pytest.raises(ValueError, match="must be"):
-        cursor_value(feed, typed)
+        read_typed(feed.cursor_field, typed)

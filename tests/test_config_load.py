@@ -342,10 +342,10 @@ def test_the_fault_carries_its_parts_for_programs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[inbox]\npath = nope\n", "inboxd.toml:2: no TOML: Invalid value (column 8)"),
-        ("a = 1\na = 2\n", "inboxd.toml:2: no TOML: Cannot overwrite a value (column 6)"),
-        ('a = 1\nb = """\n\n', "inboxd.toml:2: no TOML: Unterminated string"),
-        ("[inbox]\npath = " + "[" * 5000, "inboxd.toml: no TOML that can be read: nested too deep"),
+        ("[inbox]\npath = nope\n", "inboxd.toml:2: invalid TOML: Invalid value (column 8)"),
+        ("a = 1\na = 2\n", "inboxd.toml:2: invalid TOML: Cannot overwrite a value (column 6)"),
+        ('a = 1\nb = """\n\n', "inboxd.toml:2: invalid TOML: Unterminated string"),
+        ("[inbox]\npath = " + "[" * 5000, "inboxd.toml: invalid TOML: nested too deep"),
     ],
 )
 def test_what_is_no_toml_is_told_with_its_line(tmp_path: Path, text: str, told: str) -> None:

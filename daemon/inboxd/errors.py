@@ -20,6 +20,10 @@ EXIT_SOFTWARE: Final = 70
 EXIT_TEMPFAIL: Final = 75
 EXIT_NOPERM: Final = 77
 EXIT_CONFIG: Final = 78
+EXIT_INTERRUPTED: Final = 130
+"""As a shell says it of a program that Ctrl-C ended (128 + SIGINT)."""
+EXIT_PIPE: Final = 141
+"""The same of one whose output nobody reads any more (128 + SIGPIPE)."""
 
 
 @dataclass(frozen=True, slots=True)

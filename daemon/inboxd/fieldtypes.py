@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Final
 
 from inboxd.clock import stamp
-from inboxd.model import Cursor, Feed, FieldType, Scalar
+from inboxd.model import FieldType, Scalar
 
 _MOMENT: Final = re.compile(
     r"""(?P<date>\d{4}-\d{2}-\d{2})
@@ -33,17 +33,6 @@ MAX_DECIMAL_DIGITS: Final = 1_000
 def literal(kind: FieldType, value: object) -> Scalar:
     """Return a value of a config file in its field's form; ``ValueError`` says what it must be."""
     return TYPES[kind].literal(value)
-
-
-def cursor_value(feed: Feed, text: str) -> Cursor:
-    """Return a cursor value of the feed from what a person typed; ``ValueError`` says what it must be."""
-    kind = feed.cursor_field.type
-    if kind is not FieldType.INTEGER:
-        return _timestamp(text) if kind is FieldType.TIMESTAMP else _date(text)
-    try:
-        return _integer(int(text))
-    except ValueError:
-        return _integer(None)
 
 
 def _text(value: object) -> str:

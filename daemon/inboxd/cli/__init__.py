@@ -6,7 +6,6 @@ import importlib
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -14,18 +13,8 @@ from typing import Final
 import click
 
 from inboxd import __version__
-from inboxd.errors import (
-    EXIT_FAILED,
-    EXIT_SOFTWARE,
-    EXIT_UNAVAILABLE,
-    EXIT_USAGE,
-    DatabaseFault,
-    FileFault,
-    InboxdError,
-    Interrupted,
-    OperatorFault,
-)
-from inboxd.outlets import PRIORITIES, is_journal
+from inboxd.cli.arguments import OneFile
+from inboxd.cli.ending import exit_code_of, open_standard_streams
 
 COMMANDS: Final = {
     "run": "inboxd.cli.run:run",
@@ -46,8 +35,8 @@ COMMANDS: Final = {
 }
 """Each command and where it is, in the order in which ``--help`` lists them."""
 
-
-STANDARD_ERROR: Final = 2
+COMPLETE: Final = "_INBOXD_COMPLETE"
+"""The variable by which a shell asks for completion."""
 
 
 class LazyGroup(click.Group):
@@ -76,7 +65,7 @@ class LazyGroup(click.Group):
 @click.option(
     "--config",
     "config_file",
-    type=click.Path(path_type=Path),
+    type=OneFile(),
     help="The TOML file to use. Without it: $INBOXD_CONFIG, ./inboxd.toml, "
     "$XDG_CONFIG_HOME/inboxd/inboxd.toml, /etc/inboxd/inboxd.toml, else the defaults.",
 )
@@ -98,15 +87,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _end)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under `nohup`
         signal.signal(signal.SIGHUP, _nothing_yet)
-    _fill_gaps()
+    open_standard_streams()
     sys.exit(run_cli(sys.argv[1:]))
-
-
-def _fill_gaps() -> None:
-    """Open what we were started without: else the next file, perhaps the database, is standard error to a library."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
-        continue
-    os.close(fd)
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
@@ -118,40 +100,20 @@ def _nothing_yet(_number: int, _frame: FrameType | None) -> None:
     """Do nothing about a HUP before the command is known: to ``run`` it is a reload, and no config was read yet."""
 
 
-def run_cli(arguments: list[str]) -> int:  # noqa: PLR0911 - one return for each kind of end
+def run_cli(arguments: list[str]) -> int:
     """Run one command; return its exit code. Errors of ours are one line and a remedy, never a traceback."""
-    try:
-        result = cli.main(_config_first(arguments), prog_name="inboxd", standalone_mode=False)
-    except click.exceptions.Exit as end:
-        return end.exit_code
-    except click.UsageError as error:
-        error.show()
-        return EXIT_USAGE
-    except click.ClickException as error:
-        error.show()
-        return EXIT_FAILED
-    except (click.Abort, KeyboardInterrupt, Interrupted):
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
-        return EXIT_FAILED
-    except InboxdError as error:
-        _complain(f"inboxd: {error.message}{_place(error)}")
-        if error.hint:
-            _complain(f"  {error.hint}")
-        return _exit_code(error)
-    except Exception:  # noqa: BLE001 - the last line of defence: a bug has an exit code of its own
-        _complain(traceback.format_exc().rstrip())
-        _complain("inboxd: this is a bug in inboxd; please report it with the lines above")
-        return EXIT_SOFTWARE
-    return result if isinstance(result, int) else 0
+    return exit_code_of(lambda: _invoke(_config_first(arguments)))
 
 
-def _complain(text: str) -> None:
-    """Write to standard error; to systemd's journal as an error, line by line."""
-    journal = is_journal(STANDARD_ERROR, os.environ.get("JOURNAL_STREAM", ""))
-    mark = PRIORITIES["error"].decode() if journal else ""
-    click.echo("\n".join(mark + line for line in text.splitlines()), err=True)
+def _invoke(arguments: list[str]) -> object:
+    """Run one command; return what it returned.
+
+    Not by click's ``main``, which has ends of its own for a closed pipe and for Control-C; only completion needs that.
+    """
+    if COMPLETE in os.environ:
+        return cli.main(arguments, prog_name="inboxd")
+    with cli.make_context("inboxd", arguments) as context:
+        return cli.invoke(context)
 
 
 def _config_first(arguments: list[str]) -> list[str]:
@@ -163,14 +125,3 @@ def _config_first(arguments: list[str]) -> list[str]:
         if word.startswith("--config="):
             return [word, *arguments[:place], *arguments[place + 1 :]]
     return arguments
-
-
-def _place(error: InboxdError) -> str:
-    place = error.place if isinstance(error, FileFault) else None
-    return f" (line {place.line}, column {place.column}, byte {place.byte})" if place else ""
-
-
-def _exit_code(error: InboxdError) -> int:
-    if isinstance(error, OperatorFault):
-        return error.exit_code
-    return EXIT_UNAVAILABLE if isinstance(error, DatabaseFault) else EXIT_FAILED

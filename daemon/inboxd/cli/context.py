@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 import msgspec
 
 from inboxd.config import Settings, load_settings
-from inboxd.errors import EXIT_NOPERM, OperatorFault
+from inboxd.errors import EXIT_FAILED, EXIT_NOPERM, OperatorFault
 from inboxd.model import Feed, printable
 
 if TYPE_CHECKING:
@@ -25,7 +26,15 @@ def settings_of(context: click.Context, *, database_url: str | None = None) -> S
     """Load the settings this command was started with; ``database_url`` takes the place of the configured one."""
     config_file: Path | None = context.find_root().obj
     options = {} if database_url is None else {"database.url": database_url}
-    return load_settings(config_file, os.environ, Path.cwd(), options)
+    return load_settings(config_file, os.environ, working_folder(), options)
+
+
+def working_folder() -> Path | None:
+    """Return the folder that relative paths start from; ``None`` where it was deleted: then only absolute ones work."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return None
 
 
 def feed_named(settings: Settings, name: str) -> Feed:
@@ -59,21 +68,57 @@ def reading_store(settings: Settings) -> Iterator[Store]:
 
 def print_json(value: object) -> None:
     """Print one JSON document, indented for eyes and exact for machines."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    click.echo(_document(value).decode())
+
+
+def _document(value: object) -> bytes:
+    """Return a JSON document; a path whose bytes are not UTF-8 is in it backslash-escaped."""
+    try:
+        encoded = msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        encoded = msgspec.json.encode(_printable(msgspec.to_builtins(value)))
+    return msgspec.json.format(encoded, indent=2)
+
+
+def _printable(value: object) -> object:
+    if isinstance(value, dict):
+        return {_printable(name): _printable(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_printable(inner) for inner in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def write_json(path: Path, value: object) -> None:
     """Write one JSON document to a file, whole or not at all; raises ``OperatorFault`` where that is not possible."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with written(path) as out:
+        out.write(_document(value).decode() + "\n")
+
+
+@contextmanager
+def written(path: Path) -> Iterator[TextIO]:
+    """Lend a file that gets its name when it is complete; raises ``OperatorFault`` where it cannot be written.
+
+    What is there and no file (``/dev/stdout``, a pipe) is written to as it is: a rename would put a file in its place.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
-        temporary.replace(path)
+        special = path.exists() and not path.is_file()
+        if not special:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with (path if special else temporary).open("w", encoding="utf-8", newline="\n") as out:
+            yield out
+            out.flush()
+            if not special:
+                os.fsync(out.fileno())
+        if not special:
+            temporary.replace(path)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         msg = f"cannot write {printable(os.fspath(path))}: {error.strerror}"
-        raise OperatorFault("cannot_write", msg, "name a file that can be written", exit_code=EXIT_NOPERM) from error
+        code = EXIT_NOPERM if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS} else EXIT_FAILED
+        raise OperatorFault("cannot_write", msg, "name a file that can be written", exit_code=code) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def on_terminal() -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from inboxd import __version__
-from inboxd.cli.context import print_json, settings_of, writing_store
+from inboxd.cli.arguments import Text
+from inboxd.cli.context import print_json, settings_of, working_folder, writing_store
 from inboxd.errors import EXIT_CONFIG, OperatorFault
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def upgrade(context: click.Context) -> None:
 
 
 @db.command()
-@click.argument("source_url", metavar="FROM")
-@click.argument("target_url", metavar="TO")
+@click.argument("source_url", metavar="FROM", type=Text())
+@click.argument("target_url", metavar="TO", type=Text())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def copy(context: click.Context, source_url: str, target_url: str, *, as_json: bool) -> None:
@@ -91,7 +91,7 @@ def _sqlite(url: str) -> DatabaseSettings:
     if not url.startswith("sqlite:"):
         raise click.UsageError("FROM must be a sqlite:/// URL: inboxd db copy moves from SQLite to PostgreSQL")
     try:
-        found = DatabaseSettings(absolute_url(check_url(url), Path.cwd()))
+        found = DatabaseSettings(absolute_url(check_url(url), working_folder()))
     except ValueError as error:
         raise click.UsageError(f"FROM {error}") from error
     if not found.sqlite_path.exists():

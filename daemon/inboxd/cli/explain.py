@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from inboxd.cli.arguments import LedgerName, Number, Text
 from inboxd.cli.context import feed_named, print_json, reading_store, settings_of
 from inboxd.cli.tables import Column, heading, print_pairs, print_table, short_time, shown
 from inboxd.errors import EXIT_FAILED
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("key", required=False)
-@click.option("--feed", help="Only in this feed.")
-@click.option("--run", "run_id", type=int, help="What a run did, record by record.")
-@click.option("--file", "file_name", help="What became of a file: its path in the inbox, or just its name.")
+@click.argument("key", required=False, type=Text())
+@click.option("--feed", type=Text(), help="Only in this feed.")
+@click.option("--run", "run_id", type=Number(), help="What a run did, record by record.")
 @click.option(
-    "--limit", type=click.IntRange(1), default=100, show_default=True, help="Records listed of a run or file."
+    "--file", "file_name", type=LedgerName(), help="What became of a file: its path in the inbox, or just its name."
 )
-@click.option("--after", type=click.IntRange(0), default=0, help="List the records after this number.")
+@click.option("--limit", type=Number(1), default=100, show_default=True, help="Records listed of a run or file.")
+@click.option("--after", type=Number(), default=0, help="List the records after this number.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def explain(

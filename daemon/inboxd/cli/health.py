@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from inboxd.cli.arguments import Hours, Number, OneFile, Text
 from inboxd.cli.context import print_json, settings_of, write_json
 from inboxd.cli.opening import store_if_there
 from inboxd.cli.tables import Column, all_rejected_line, heading, print_pairs, print_table, short_time
@@ -14,12 +15,10 @@ from inboxd.clock import SystemClock
 
 
 @click.command()
-@click.option(
-    "--hours", type=click.FloatRange(0, min_open=True), help="Only runs that began in the last so many hours."
-)
-@click.option("--job", help="Only runs of this job: a feed, or a job whose runs were imported.")
-@click.option("--limit", type=click.IntRange(0), default=10, show_default=True, help="How many recent runs to list.")
-@click.option("--output", type=click.Path(path_type=Path), help="Write the feed for a dashboard to this file as well.")
+@click.option("--hours", type=Hours(), help="Only runs that began in the last so many hours.")
+@click.option("--job", type=Text(), help="Only runs of this job: a feed, or a job whose runs were imported.")
+@click.option("--limit", type=Number(), default=10, show_default=True, help="How many recent runs to list.")
+@click.option("--output", type=OneFile(), help="Write the feed for a dashboard to this file as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def health(

@@ -9,21 +9,23 @@ from pathlib import Path
 
 import click
 
+from inboxd.cli.arguments import GivenFile, Text
 from inboxd.config.names import RESERVED_COLUMNS
 from inboxd.errors import EXIT_CONFIG, OperatorFault
 from inboxd.records.infer import Guess, Opener, Proposal, infer
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--feed", "feed_name", help="The feed's name; without it, one made from the first file's.")
-def init(files: tuple[Path, ...], feed_name: str | None) -> None:
+@click.argument("names", metavar="FILE…", nargs=-1, required=True, type=GivenFile())
+@click.option("--feed", "feed_name", type=Text(), help="The feed's name; without it, one made from the first file's.")
+def init(names: tuple[str, ...], feed_name: str | None) -> None:
     """Infer a feed from sample files, and print its config, ready to edit.
 
     \b
     Example:  inboxd init export.json > inboxd.toml
               inboxd check export.json
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    files = tuple(Path(name) for name in names)
     proposal = infer([_opener(path) for path in files], reserved=RESERVED_COLUMNS)
     click.echo("\n".join(_lines(_feed_name(files[0], feed_name), proposal, files)))
     if not proposal.key or not proposal.cursor:

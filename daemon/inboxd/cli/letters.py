@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from inboxd.cli.context import print_json, reading_store, settings_of, writing_store
-from inboxd.cli.moments import Moment
+from inboxd.cli.arguments import Moment, Number, OneFile, Text
+from inboxd.cli.context import print_json, reading_store, settings_of, writing_store, written
 from inboxd.cli.opening import store_if_there, waiting_turn
 from inboxd.cli.tables import Column, heading, print_table, short_time
 from inboxd.clock import SystemClock
@@ -39,9 +39,9 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--until", type=Moment(), help="Only letters written before this moment."),
         click.option("--since", type=Moment(), help="Only letters from this moment on, or of the last 24h, 7d, …"),
-        click.option("--run", "run", type=int, help="Only letters of this run."),
-        click.option("--code", help="Only letters with this error code."),
-        click.option("--feed", help="Only letters of this feed."),
+        click.option("--run", "run", type=Number(), help="Only letters of this run."),
+        click.option("--code", type=Text(), help="Only letters with this error code."),
+        click.option("--feed", type=Text(), help="Only letters of this feed."),
     ):
         choosing = option(choosing)
     return choosing
@@ -56,8 +56,8 @@ def letters() -> None:
 @_filters
 @click.option("--resolved", is_flag=True, help="Only those that a replay or an undo has resolved.")
 @click.option("--all", "everything", is_flag=True, help="Resolved or not.")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
-@click.option("--after", type=click.IntRange(0), default=0, help="Only letters with an id above this: the next page.")
+@click.option("--limit", type=Number(1), default=100, show_default=True, help="At most so many.")
+@click.option("--after", type=Number(), default=0, help="Only letters with an id above this: the next page.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def list_letters(
@@ -98,7 +98,7 @@ def _print_letters(found: Sequence[Letter], *, with_resolver: bool) -> None:
 
 @letters.command()
 @_filters
-@click.option("--output", type=click.Path(path_type=Path), help="Write to this file, whole or not at all.")
+@click.option("--output", type=OneFile(), help="Write to this file, whole or not at all.")
 @click.pass_context
 def export(context: click.Context, wanted: Filter, output: Path | None) -> None:
     """Write the open dead letters as NDJSON, one record a line, ready to be mended and dropped into the inbox.
@@ -112,32 +112,20 @@ def export(context: click.Context, wanted: Filter, output: Path | None) -> None:
     settings = settings_of(context)
     feeds = {one.name: one for one in settings.feeds}
     count = 0
-    with reading_store(settings) as store, _written(output) as out:
+    with reading_store(settings) as store, _destination(output) as out:
         for page in all_letters(store, wanted):
             count += len(page)
             out.writelines(f"{export_line(letter, feeds.get(letter.feed))}\n" for letter in page)
     click.echo(f"{count} records exported", err=True)
 
 
-@contextmanager
-def _written(path: Path | None) -> Iterator[TextIO]:
+def _destination(path: Path | None) -> AbstractContextManager[TextIO]:
     """Lend standard output, or a file that gets its name when it is complete."""
-    if path is None:
-        yield sys.stdout
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return nullcontext(sys.stdout) if path is None else written(path)
 
 
 @letters.command()
-@click.argument("ids", nargs=-1, type=int, metavar="[ID]…")
+@click.argument("ids", nargs=-1, type=Number(), metavar="[ID]…")
 @_filters
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context

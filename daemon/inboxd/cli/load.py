@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from inboxd.cli.arguments import GivenFile, OneFile, Text
 from inboxd.cli.context import checking_store, feed_named, print_json, settings_of, write_json, writing_store
 from inboxd.cli.progress import Progress, progress_over
 from inboxd.clock import SystemClock
@@ -29,10 +30,12 @@ MAX_ERRORS: Final = 100
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
-@click.option("--feed", "feed_name", help="The feed to load into; without it, the first whose match fits the name.")
-@click.option("--db", "database_url", help="Another database than the configured one.")
-@click.option("--output", type=click.Path(path_type=Path), help="Write the JSON result to this file as well.")
+@click.argument("files", nargs=-1, required=True, type=GivenFile())
+@click.option(
+    "--feed", "feed_name", type=Text(), help="The feed to load into; without it, the first whose match fits the name."
+)
+@click.option("--db", "database_url", type=Text(), help="Another database than the configured one.")
+@click.option("--output", type=OneFile(), help="Write the JSON result to this file as well.")
 @click.option("--force", is_flag=True, help="Load again what was loaded: a reload mends rows, newer rows still win.")
 @click.pass_context
 def load(
@@ -78,8 +81,13 @@ def load(
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
-@click.option("--feed", "feed_name", help="The feed to check against; without it, the first whose match fits the name.")
+@click.argument("files", nargs=-1, required=True, type=GivenFile())
+@click.option(
+    "--feed",
+    "feed_name",
+    type=Text(),
+    help="The feed to check against; without it, the first whose match fits the name.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def check(context: click.Context, files: tuple[str, ...], feed_name: str | None, *, as_json: bool) -> int:

@@ -27,6 +27,8 @@ CODES: Final = (
     ("75", "another daemon holds this SQLite database or its inbox"),
     ("77", "a permission is missing"),
     ("78", "the config is wrong"),
+    ("130", "ended by Ctrl-C"),
+    ("141", "nobody reads the output any more"),
 )
 FILES: Final = (
     ("./inboxd.toml", "the config, looked for after --config and $INBOXD_CONFIG"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from inboxd.cli.arguments import FileName
 from inboxd.cli.context import print_json, settings_of, writing_store
 from inboxd.cli.opening import waiting_turn
 from inboxd.cli.tables import Column, heading, print_table, shown
@@ -44,7 +45,7 @@ class Retried:
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.argument("names", nargs=-1, type=FileName(), metavar="[NAME]…")
 @click.option(
     "--all", "everything", is_flag=True, help="Every file in failed/, and those in processed/ that no run loaded."
 )

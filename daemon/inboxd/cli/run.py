@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from inboxd.cli.arguments import Text
 from inboxd.cli.context import settings_of
 
 
@@ -13,7 +14,9 @@ from inboxd.cli.context import settings_of
     is_flag=True,
     help="Drain the inbox, then exit: 0; 1 if a file failed or has to wait; 69 if the database could not be used.",
 )
-@click.option("--http", "http", metavar="ADDR", default="", help="Serve the page at ADDR, such as 127.0.0.1:8765.")
+@click.option(
+    "--http", "http", type=Text(), metavar="ADDR", default="", help="Serve the page at ADDR, such as 127.0.0.1:8765."
+)
 @click.pass_context
 def run(context: click.Context, *, once: bool, http: str) -> int:
     """Watch the inbox and load what arrives, until stopped by TERM or INT.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from inboxd.cli.arguments import GivenFile, Number, Text
 from inboxd.cli.context import print_json, settings_of, writing_store
 from inboxd.cli.opening import store_if_there, waiting_turn
 from inboxd.cli.tables import shown
@@ -26,9 +26,9 @@ def runs() -> None:
 
 
 @runs.command("list")
-@click.option("--feed", help="Only runs of this feed or job.")
+@click.option("--feed", type=Text(), help="Only runs of this feed or job.")
 @click.option("--status", type=click.Choice(["success", "failure", "running"]), help="Only runs with this status.")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The newest so many.")
+@click.option("--limit", type=Number(1), default=20, show_default=True, help="The newest so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def list_runs(context: click.Context, feed: str | None, status: str | None, limit: int, *, as_json: bool) -> None:
@@ -48,10 +48,10 @@ def list_runs(context: click.Context, feed: str | None, status: str | None, limi
 
 
 @runs.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("name", metavar="FILE", type=GivenFile())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def import_runs(context: click.Context, file: Path, *, as_json: bool) -> int:
+def import_runs(context: click.Context, name: str, *, as_json: bool) -> int:
     """Take in the run records of other jobs, so that one health feed covers all of them.
 
     FILE is a JSON list of objects with job_name, status, started_at, and if they are known rows_in, rows_out,
@@ -67,12 +67,12 @@ def import_runs(context: click.Context, file: Path, *, as_json: bool) -> int:
     with waiting_turn(partial(writing_store, settings_of(context))) as (store, patiently):
 
         def once() -> Imported:
-            with Source(file, in_place=True) as source:
+            with Source(name, in_place=True) as source:
                 return take_in(store, source, now=SystemClock().now())
 
         found = patiently(once)
     if as_json:
-        print_json({"file": printable(str(file)), **asdict(found)})
+        print_json({"file": printable(name), **asdict(found)})
     else:
         click.echo(
             f"{found.records} records: {found.imported} imported, {found.updated} updated, "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from inboxd.cli.arguments import Number
 from inboxd.cli.context import print_json, reading_store, settings_of, writing_store
 from inboxd.cli.opening import waiting_turn
 from inboxd.cli.tables import Column, heading, print_table
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run_id", metavar="RUN", type=int)
+@click.argument("run_id", metavar="RUN", type=Number())
 @click.option("--dry-run", is_flag=True, help="Tell what would be done, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context

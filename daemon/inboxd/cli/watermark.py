@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from inboxd.cli.arguments import Text
 from inboxd.cli.context import feed_named, print_json, settings_of, writing_store
 from inboxd.cli.opening import store_if_there
 from inboxd.clock import SystemClock, stamp
-from inboxd.fieldtypes import literal
-from inboxd.model import Cursor, Feed, FieldType
+from inboxd.model import Cursor, Feed
+from inboxd.records.typed import typed
 
 
 @click.group()
@@ -48,8 +49,8 @@ def show(context: click.Context, *, as_json: bool) -> None:
 
 
 @watermark.command("set")
-@click.argument("feed_name", metavar="FEED")
-@click.argument("value")
+@click.argument("feed_name", metavar="FEED", type=Text())
+@click.argument("value", type=Text())
 @click.pass_context
 def set_to(context: click.Context, feed_name: str, value: str) -> None:
     """Set a feed's watermark, forward or back. Records at or below it will be skipped.
@@ -59,18 +60,14 @@ def set_to(context: click.Context, feed_name: str, value: str) -> None:
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     settings = settings_of(context)
     feed = feed_named(settings, feed_name)
-    try:
-        canonical = _cursor(feed, value)
-    except ValueError as error:
-        msg = f"{value!r} is no {feed.cursor_field.type.value}: {error}"
-        raise click.UsageError(msg) from None
+    canonical = _cursor(feed, value)
     with writing_store(settings) as store:
         store.set_watermark(feed, canonical, stamp(SystemClock().now()))
     click.echo(f"{feed.name}: {canonical}")
 
 
 @watermark.command()
-@click.argument("feed_name", metavar="FEED")
+@click.argument("feed_name", metavar="FEED", type=Text())
 @click.pass_context
 def reset(context: click.Context, feed_name: str) -> None:
     """Forget a feed's watermark: nothing will be skipped until a file is loaded.
@@ -86,10 +83,13 @@ def reset(context: click.Context, feed_name: str) -> None:
 
 
 def _cursor(feed: Feed, text: str) -> Cursor:
-    """Return what a person typed as the feed's cursor value; ``ValueError`` if it is none."""
-    kind = feed.cursor_field.type
-    found = literal(kind, int(text) if kind is FieldType.INTEGER else text)
+    """Return what a person typed as the feed's cursor value, by the rules that its records are read by."""
+    if feed.cursor is None:
+        raise click.UsageError(f"feed {feed.name} has no cursor, and so no watermark")
+    try:
+        found = typed(feed.cursor_field, text)
+    except ValueError as error:
+        raise click.UsageError(f"{text!r} cannot be the watermark of {feed.name}: it {error}") from None
     if not isinstance(found, (str, int)):
-        msg = "a cursor is a timestamp, a date or an integer"
-        raise TypeError(msg)
+        raise TypeError(feed.cursor_field.type)  # the config takes timestamps, dates and integers as cursors
     return found

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from os.path import normpath
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
+
+from inboxd.config.folders import absolute
 
 CREDENTIAL: Final = "inboxd-database-password"
 """The name of the systemd credential (``LoadCredential=``) that holds the password."""
@@ -49,12 +50,12 @@ def check_url(url: str) -> str:
     return f"sqlite:///{path}"
 
 
-def absolute_url(url: str, base: Path) -> str:
+def absolute_url(url: str, base: Path | None) -> str:
     """Return a checked URL with SQLite's path made absolute; ``base`` is the folder that relative paths start from."""
     sqlite = _SQLITE.fullmatch(url)
     if sqlite is None:
         return url
-    path = normpath(base / sqlite["path"])
+    path = str(absolute(base, sqlite["path"]))
     if "?" in path:
         msg = "the folder's name has a ? in it, which a database's URL cannot hold"
         raise ValueError(msg)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from os.path import normpath
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from inboxd.config.database import absolute_url, credential_file, has_password, read_password, with_password
 from inboxd.config.faults import Faults, InvalidConfig, Key
 from inboxd.config.feeds import build_feeds
+from inboxd.config.folders import absolute
 from inboxd.config.schema import ConfigFile, DatabaseTable, table_of_feed
 from inboxd.config.settings import (
     ArchiveSettings,
@@ -42,12 +42,13 @@ _EXPECTED: Final = {
 
 
 def load_settings(
-    path: Path | None, env: Mapping[str, str], cwd: Path, options: Mapping[str, str] | None = None
+    path: Path | None, env: Mapping[str, str], cwd: Path | None, options: Mapping[str, str] | None = None
 ) -> Settings:
     """Return the settings in force.
 
     ``path`` is what ``--config`` named. ``options`` are a command's own (``{"database.url": "…"}``): they outrank the
-    environment, and relative paths in them are relative to ``cwd``. Raises ``InvalidConfig`` with everything that is
+    environment, and relative paths in them are relative to ``cwd``, the working
+    folder (``None`` if that was deleted). Raises ``InvalidConfig`` with everything that is
     wrong, or ``OperatorFault`` where the file may not be read.
     """
     sources = read_sources(path, env, cwd, options or {})
@@ -110,7 +111,7 @@ def _without(table: Table, key: Key) -> Table:
 class _Builder:
     """Makes the slices: paths absolute, the password fetched, what must not overlap held apart."""
 
-    def __init__(self, config: ConfigFile, sources: Sources, cwd: Path, faults: Faults) -> None:
+    def __init__(self, config: ConfigFile, sources: Sources, cwd: Path | None, faults: Faults) -> None:
         self._config = config
         self._sources = sources
         self._cwd = cwd
@@ -156,7 +157,7 @@ class _Builder:
         self._hold_apart(settings)
         return settings
 
-    def _base(self, section: str, key: str) -> Path:
+    def _base(self, section: str, key: str) -> Path | None:
         """Return the folder that a relative path in a key starts from."""
         if key in self._sources.options.get(section, {}) or self._sources.file is None:
             return self._cwd
@@ -165,7 +166,7 @@ class _Builder:
     def _path(self, section: str, key: str, value: str) -> Path:
         if "\0" in value:
             self._faults.add((section, key), "must not hold U+0000")
-        return Path(normpath(self._base(section, key) / value))
+        return absolute(self._base(section, key), value)
 
     def _database(self, table: DatabaseTable, env: Mapping[str, str]) -> DatabaseSettings:
         file = self._path("database", "password_file", table.password_file) if table.password_file else None

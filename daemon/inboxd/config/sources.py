@@ -13,6 +13,7 @@ from typing import Any, Final, get_args
 from pydantic import BaseModel
 
 from inboxd.config.faults import ConfigFault, InvalidConfig, Key, dotted
+from inboxd.config.folders import absolute
 from inboxd.config.locate import locate
 from inboxd.config.schema import EVENTS, EVENTS_FEED, ConfigFile, FieldTable, table_of_feed
 from inboxd.errors import EXIT_NOPERM, OperatorFault
@@ -58,7 +59,7 @@ class Sources:
         return ConfigFault(name, message, line=line, origin=str(self.file))
 
 
-def read_sources(path: Path | None, env: Mapping[str, str], cwd: Path, options: Mapping[str, str]) -> Sources:
+def read_sources(path: Path | None, env: Mapping[str, str], cwd: Path | None, options: Mapping[str, str]) -> Sources:
     """Find and read the config file, and take from the environment what is for us; raises ``OperatorFault``."""
     file, text = _find(path, env, cwd)
     document = _parse(file, text) if file else {}
@@ -98,14 +99,15 @@ def with_events(document: Table, environment: Table) -> Table:
     return {**document, "feeds": {**feeds, EVENTS: {**built_in, **events}}}
 
 
-def _find(path: Path | None, env: Mapping[str, str], cwd: Path) -> tuple[Path | None, str]:
+def _find(path: Path | None, env: Mapping[str, str], cwd: Path | None) -> tuple[Path | None, str]:
     """Return the first config file there is, and what it says; one that was named must be there."""
     named = path or (Path(env[FILE_VARIABLE]) if env.get(FILE_VARIABLE) else None)
     if named is not None:
-        text = _read(cwd / named)
+        file = absolute(cwd, named)
+        text = _read(file)
         if text is None:
-            raise InvalidConfig([ConfigFault("", "there is no such file", origin=str(cwd / named))])
-        return cwd / named, text
+            raise InvalidConfig([ConfigFault("", "there is no such file", origin=str(file))])
+        return file, text
     for candidate in _places(env, cwd):
         text = _read(candidate) if _is_there(candidate) else None
         if text is not None:
@@ -121,9 +123,10 @@ def _is_there(file: Path) -> bool:
         return False
 
 
-def _places(env: Mapping[str, str], cwd: Path) -> Iterator[Path]:
+def _places(env: Mapping[str, str], cwd: Path | None) -> Iterator[Path]:
     """Yield where a config file is looked for when none was named."""
-    yield cwd / "inboxd.toml"
+    if cwd is not None:
+        yield cwd / "inboxd.toml"
     if env.get("XDG_CONFIG_HOME"):
         yield Path(env["XDG_CONFIG_HOME"], "inboxd", "inboxd.toml")
     elif env.get("HOME"):  # the XDG Base Directory Specification's own default
@@ -158,9 +161,11 @@ def _parse(file: Path, text: str) -> Table:
         line = int(place["line"]) if place and place["line"] else text.rstrip("\n").count("\n") + 1
         column = f" (column {place['column']})" if place and place["column"] else ""
         reason = _PLACE.sub("", message)
-        raise InvalidConfig([ConfigFault("", f"no TOML: {reason}{column}", line=line, origin=str(file))]) from None
+        raise InvalidConfig([ConfigFault("", f"invalid TOML: {reason}{column}", line=line, origin=str(file))]) from None
     except RecursionError:
-        raise InvalidConfig([ConfigFault("", "no TOML that can be read: nested too deep", origin=str(file))]) from None
+        raise InvalidConfig([ConfigFault("", "invalid TOML: nested too deep", origin=str(file))]) from None
+    except ValueError:  # the one that is no TOMLDecodeError comes from int()
+        raise InvalidConfig([ConfigFault("", "invalid TOML: a number of too many digits", origin=str(file))]) from None
 
 
 def _key_of(variable: str, document: Table) -> tuple[str, ...]:
@@ -204,7 +209,7 @@ def _toml_value(text: str) -> object:
     """Return what the text means as a TOML value, or the text itself if it is none: ``5s`` needs no quotes here."""
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # TOMLDecodeError is one, and so is a number of too many digits
         return text
     return parsed["value"] if len(parsed) == 1 else text
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
 from inboxd.model import EXTRA_COLUMN, Feed, FieldType, Scalar
+from inboxd.records.typed import typed
 from inboxd.records.validate import key_text
 from inboxd.store.tables import Stamp
 
@@ -104,14 +105,17 @@ def row_of(connection: sa.Connection, feed: Feed, key: str) -> dict[str, object]
 
 def key_values(feed: Feed, key: str) -> list[Scalar]:
     """Return the key's columns, read from its text; ``ValueError`` if it is no key of this feed."""
-    if len(feed.key) == 1:
-        return [_scalar(feed.field(feed.key[0]).type, key)]
-    parts = json.loads(key)
-    if not isinstance(parts, list) or len(parts) != len(feed.key):
+    fields = [feed.field(name) for name in feed.key]
+    if len(fields) == 1:
+        return [typed(fields[0], key)]
+    try:
+        parts = json.loads(key)
+    except RecursionError:
+        parts = None
+    if not isinstance(parts, list) or len(parts) != len(fields):
         raise ValueError(key)
-    types = [feed.field(name).type for name in feed.key]
     texts = [part if isinstance(part, str) else json.dumps(part) for part in parts]
-    return [_scalar(kind, text) for kind, text in zip(types, texts, strict=True)]
+    return [typed(field, text) for field, text in zip(fields, texts, strict=True)]
 
 
 def canonical_key(feed: Feed, key: str) -> str:
@@ -120,15 +124,3 @@ def canonical_key(feed: Feed, key: str) -> str:
         return key_text(key_values(feed, key))
     except ValueError:
         return key
-
-
-def _scalar(kind: FieldType, text: str) -> Scalar:
-    if kind is FieldType.INTEGER:
-        return int(text)
-    if kind is FieldType.REAL:
-        return float(text)
-    if kind is FieldType.BOOLEAN:
-        if text not in {"true", "false"}:
-            raise ValueError(text)
-        return text == "true"
-    return text

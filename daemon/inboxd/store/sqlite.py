@@ -146,7 +146,7 @@ class SqliteStore(Ledger):
             raise OperatorFault(
                 "database_missing", message, "inboxd run, load or db upgrade make it", exit_code=EXIT_UNAVAILABLE
             )
-        uri = f"file:{quote(str(self.path.absolute()))}?mode=ro"
+        uri = f"file:{quote(os.fsencode(self.path.absolute()))}?mode=ro"
         try:
             probe = _connect(uri, uri=True)
             try:

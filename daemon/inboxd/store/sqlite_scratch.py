@@ -85,7 +85,7 @@ class Scratch:
             message = f"no file to stage in can be made in {folder}: {error.strerror}"
             raise DatabaseFault("database_unavailable", message, "look at the disk and its permissions") from error
         try:
-            self._connection.execute("ATTACH ? AS scratch", (path,))
+            self._connection.execute("ATTACH ? AS scratch", (os.fsencode(path),))  # of any bytes
         finally:
             os.close(handle)
             with suppress(FileNotFoundError):
