@@ -48,6 +48,11 @@ def unpacked(stream: ByteStream) -> ByteStream:
     return source
 
 
+def is_packed(head: bytes) -> bool:
+    """Tell whether content is compressed that begins with these four bytes."""
+    return head.startswith(_GZIP_MAGIC) or _is_zstd(head)
+
+
 def _is_zstd(head: bytes) -> bool:
     return head == _ZSTD_MAGIC or (head[1:] == _ZSTD_SKIPPABLE and 0x50 <= head[0] <= 0x5F)  # noqa: PLR2004 - RFC 8878
 
