@@ -57,7 +57,7 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def page_daemon(folder: Path, *options: str, config: str | None = None, served: bool = True) -> Iterator[PageDaemon]:
+def page_daemon(folder: Path, *options: str, config: str | None = None) -> Iterator[PageDaemon]:
     """Start ``inboxd run --http 127.0.0.1:0`` in ``folder``; at the end TERM it and see that it leaves in order."""
     if config is not None:
         (folder / "inboxd.toml").write_text(config, "utf-8")
@@ -81,7 +81,7 @@ def page_daemon(folder: Path, *options: str, config: str | None = None, served: 
             ready = lines.get("daemon_started", {}).get("pid") == process.pid
             if not ready:
                 return None
-            return str(lines["http_started"]["address"]) if served else "none"
+            return str(lines["http_started"]["address"])
 
         yield PageDaemon(folder, eventually(started, "the daemon's start").rstrip("/"), process)
     finally:

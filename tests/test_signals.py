@@ -61,21 +61,16 @@ def test_a_hangup_before_the_daemon_stands_is_no_reason_to_die(home: Home) -> No
 
 def test_a_hangup_ends_any_other_command(home: Home) -> None:
     """Whoever closes the terminal wants no command to go on unseen."""
-    home.call("db", "upgrade", check=True)
-    with sqlite3.connect(home.database, isolation_level=None) as other:
-        other.execute("BEGIN IMMEDIATE")
-        process = subprocess.Popen(
-            [*home.command, "load", str(home.write("b.json", [record("b")]))],
-            cwd=home.path,
-            env=home.environment(),
-            stderr=subprocess.PIPE,
-        )
-        assert process.stderr is not None
-        process.stderr.readline()  # it says that it waits for its turn
+    fifo = home.path / "slow.toml"
+    os.mkfifo(fifo)
+    with (
+        subprocess.Popen(
+            [*home.command, "--config", str(fifo), "status"], cwd=home.path, env=home.environment()
+        ) as process,
+        fifo.open("w"),
+    ):  # opened once the command reads it
         process.send_signal(signal.SIGHUP)
         assert process.wait(60) == 128 + signal.SIGHUP
-        process.stderr.close()
-    other.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

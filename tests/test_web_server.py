@@ -23,13 +23,14 @@ from inboxd.attempts import Folders
 from inboxd.clock import stamp
 from inboxd.config import Settings, load_settings
 from inboxd.daemon import Daemon
+from inboxd.errors import EXIT_UNAVAILABLE, OperatorFault
 from inboxd.log import open_log
 from inboxd.model import Counts, Outcome, RunStart, Verdict
 from inboxd.presence import DaemonState, Published, Waiting
 from inboxd.service import folders_of
 from inboxd.store import open_store
 from inboxd.store.base import RunEnd
-from inboxd.web import live, protocol, reader, serve
+from inboxd.web import door, live, protocol, reader, serve
 from inboxd.web.address import Address, AddressError, host_of
 from inboxd.web.guard import Pace
 from inboxd.web.views import Overview, overview
@@ -120,13 +121,13 @@ def test_it_comes_and_goes_without_a_trace(settings: Settings) -> None:
 
 
 def test_the_log_says_where_it_is(settings: Settings) -> None:
-    """http_started has the address with the port that was free; a taken one gives http_failed and no exception."""
+    """http_started has the address with the port that was free; a taken one is refused, and may be free later (69)."""
     with served(settings) as one:
         line = json.loads(one.log.read_text())
         assert (line["event"], line["address"]) == ("http_started", f"http://127.0.0.1:{one.port}/")
-        with served(settings, f"127.0.0.1:{one.port}") as second:
-            failed = json.loads(second.log.read_text().splitlines()[-1])
-            assert (failed["event"], failed["level"]) == ("http_failed", "error")
+        with pytest.raises(OperatorFault, match="in use") as taken, served(settings, f"127.0.0.1:{one.port}"):
+            pass
+        assert taken.value.exit_code == EXIT_UNAVAILABLE
 
 
 def test_an_open_stream_does_not_hold_up_a_stop(settings: Settings) -> None:
@@ -273,13 +274,63 @@ def test_who_does_not_take_the_answer_is_let_go(page: Served, monkeypatch: pytes
     assert page.get("/")[0] == 200
 
 
-def test_connections_are_bounded(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More connections than there is room for are closed at once: the daemon's file descriptors are its own."""
-    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 5)
-    with ExitStack() as stack:
-        open_ones = [stack.enter_context(closing(page.connect())) for _ in range(20)]
+def test_connections_are_bounded(page: Served, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    """There are so many places and no more: who says nothing gives up his to the next one."""
+    monkeypatch.setattr(door, "places", lambda: 5)
+    with served(settings) as small, ExitStack() as stack:
+        open_ones = [stack.enter_context(closing(small.connect())) for _ in range(20)]
         eventually(lambda: sum(_is_closed(connection) for connection in open_ones) >= 15, "15 of 20 closed")
-    eventually(partial(_answers, page), "room again")
+        assert not any(_is_closed(connection) for connection in open_ones[-5:])
+        assert _answers(small)
+
+
+def test_probes_are_answered_whatever_else_is_asked(page: Served) -> None:
+    """Silent, half-spoken and busy connections, as many as there is room for and more, cost a probe nothing."""
+    with ExitStack() as stack:
+        streams = [stack.enter_context(closing(page.connect())) for _ in range(16)]
+        assert all(_hear(stream)() >= 0 for stream in streams)
+        for number in range(300):
+            connection = stack.enter_context(closing(page.connect()))
+            with suppress(OSError):  # let go of already
+                if number % 3 == 0:
+                    connection.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+                elif number % 3 == 1:
+                    connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        page.loop.published.state = _state()
+        for path in ("/healthz", "/readyz", "/metrics") * 5:
+            assert page.get(path)[0] == 200
+
+
+def test_probes_are_answered_while_the_database_is_asked_for_something_long(
+    page: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that takes its time does not make a ready daemon look as if it were not."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def long(*_: object, **__: object) -> None:
+        asked.set()
+        go_on.wait(60)
+
+    page.loop.published.state = _state()
+    monkeypatch.setattr("inboxd.web.app.runs_page", long)
+    with ExitStack() as stack:
+        stack.callback(go_on.set)
+        for number in range(4):
+            connection = stack.enter_context(closing(page.connect()))
+            connection.sendall(f"GET /runs?before={number + 1} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        asked.wait(60)
+        assert page.get("/readyz")[0] == 200
+        assert "inboxd_build_info" in page.get("/metrics")[1]
+
+
+def test_more_requests_than_are_worked_on_are_told_to_come_again(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that is busy says so at once."""
+    monkeypatch.setattr("inboxd.web.guard.MAX_REQUESTS", 1)
+    with closing(page.connect()) as stream:
+        eventually(lambda: _hear(stream)() or True)
+        eventually(lambda: page.get("/")[0] == 503, "the page is busy")
+        assert page.get("/healthz")[0] == 200
+    eventually(lambda: page.get("/")[0] == 200, "room again")
 
 
 def _answers(page: Served) -> bool:
@@ -329,6 +380,21 @@ def test_what_is_no_plain_request_is_refused(page: Served, request_bytes: bytes)
             pass
         assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
     assert page.get("/healthz")[0] == 200
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"], ids=["alone", "behind"])
+@pytest.mark.parametrize("size", [17_000, 100_000, 200_000])
+def test_a_large_head_is_refused_however_it_arrives(page: Served, before: bytes, size: int) -> None:
+    """The limit of 16 KiB holds for a head that is there as a whole, and for one behind another request."""
+    with closing(page.connect()) as connection:
+        answer = b""
+        with suppress(OSError):  # refused in the middle of it
+            connection.sendall(before + b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * size + b"\r\n\r\n")
+            connection.shutdown(socket.SHUT_WR)
+            while part := connection.recv(65_536):
+                answer += part
+    assert b"<html" not in answer
+    assert answer.count(b"HTTP/1.1 200") == bool(before) or not answer
 
 
 def test_a_daemon_that_makes_no_progress_is_not_alive(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,4 +495,16 @@ def _hear(connection: socket.socket) -> Callable[[], int]:
 
 def _state(deferred: list[Waiting] | None = None, unsettled: list[Waiting] | None = None) -> DaemonState:
     now = "2026-01-01T00:00:00.000000Z"
-    return DaemonState(1, "host", "1", now, now, "inbox", "db", deferred=deferred or [], unsettled=unsettled or [])
+    deferred = deferred or []
+    return DaemonState(
+        1,
+        "host",
+        "1",
+        now,
+        now,
+        "inbox",
+        "db",
+        files_deferred=len(deferred),
+        deferred=deferred,
+        unsettled=unsettled or [],
+    )

@@ -62,13 +62,17 @@ class Event(StrEnum):
     DATABASE_UPGRADED = "database_upgraded", "info", "the control tables were migrated to this version's schema"
     HTTP_STARTED = "http_started", "info", "the page is served at this address"
     HTTP_EXPOSED = "http_exposed", "warning", "the page listens beyond this machine; it has no password"
-    HTTP_FAILED = "http_failed", "error", "the page cannot be served; loading goes on"
     RETENTION_APPLIED = (
         "retention_applied",
         "info",
         "old files and rows were removed, as archive.keep and retention say",
     )
     RETENTION_FAILED = "retention_failed", "warning", "old files or rows could not be removed; tried again later"
+    LIBRARY_MESSAGE = (
+        "library_message",
+        "warning",
+        "what a library logged or warned of: library, message; at most 10 a minute, left_out counts the others",
+    )
     LOG_LINES_DROPPED = (
         "log_lines_dropped",
         "warning",

@@ -124,7 +124,7 @@ class _Tee:
 
     def __init__(self, outputs: Sequence[_Output]) -> None:
         self._outputs = outputs
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()  # a finalizer, run in the middle of a line, may have one to say, too
 
     def __call__(self, _logger: object, _method: str, event: _EventDict) -> _EventDict:
         with self._turn:

@@ -32,6 +32,7 @@ from inboxd.inbox.archive import Archive
 from inboxd.inbox.scan import Inbox
 from inboxd.inbox.settle import Kind
 from inboxd.inbox.watch import Watch
+from inboxd.libraries import listen_to_libraries
 from inboxd.log import Logger, emit, is_said, open_log
 from inboxd.model import Edge, Hook, Late, Step
 from inboxd.notify import Notifier
@@ -87,6 +88,7 @@ class Service:
         code = files = 0
         with ExitStack() as stack:
             stack.callback(signals.close)
+            stack.callback(listen_to_libraries(log, self.clock))
             _make_folders(settings)
             self._lock(stack)
             try:

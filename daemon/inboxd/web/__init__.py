@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from inboxd.config import Settings
+from inboxd.errors import EXIT_CONFIG, OperatorFault
 from inboxd.events import Event
 from inboxd.log import Logger, emit
 from inboxd.web.address import Address, AddressError
@@ -19,26 +20,26 @@ __all__ = ["serve"]
 
 @contextmanager
 def serve(listen: str, settings: Settings, daemon: Daemon, log: Logger) -> Iterator[str]:
-    """Serve the page at ``listen`` until the block ends; yields its URL, or "" if it cannot be served.
+    """Serve the page at ``listen`` until the block ends; yields its URL.
 
-    A page that cannot be served is said in the log and is no reason not to load files. The socket is bound before the
-    block begins, so port 0 is known by then.
+    Raises ``OperatorFault`` where it cannot be served: who asked for a page, and for probes, must not believe that they
+    are there. The socket is bound before the block begins, so port 0 is known by then.
     """
     try:
         address = Address.parse(listen)
         listener = address.bind()
     except AddressError as error:
-        emit(log, Event.HTTP_FAILED, address=listen, error=str(error), hint=error.hint)
-        yield ""
-        return
+        msg = f"the page cannot be served at {listen}: {error}"
+        raise OperatorFault("http_unavailable", msg, error.hint, exit_code=error.exit_code) from error
     try:
         from inboxd.web.server import PageServer  # noqa: PLC0415 - the extra "web" may not be installed
     except ModuleNotFoundError as error:
         listener.close()
-        hint = "pip install 'inboxd[web]'"
-        emit(log, Event.HTTP_FAILED, address=listen, error=f"{error.name} is not installed", hint=hint)
-        yield ""
-        return
+        msg = f"the page cannot be served: {error.name} is not installed"
+        hint = (
+            "in a checkout: pip install '.[web]'; make run and make install bring it; or do without --http and listen"
+        )
+        raise OperatorFault("http_unavailable", msg, hint, exit_code=EXIT_CONFIG) from error
     with PageServer(listener, address, settings, daemon, log) as server:
         emit(log, Event.HTTP_STARTED, address=server.url)
         if not address.is_loopback:

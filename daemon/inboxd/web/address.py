@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import re
@@ -9,18 +10,23 @@ import socket
 from dataclasses import dataclass
 from typing import Final, Self
 
+from inboxd.errors import EXIT_CONFIG, EXIT_UNAVAILABLE
+
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-BACKLOG: Final = 64
+BACKLOG: Final = 256
 """Connections the kernel keeps until they are taken; more are refused by it, at no cost to the daemon."""
+NEVER: Final = frozenset({errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT})
+"""Not permitted to this process, and not tomorrow either."""
 HIGHEST_PORT: Final = 65_535
 
 
 class AddressError(Exception):
     """The page cannot listen there."""
 
-    def __init__(self, message: str, hint: str) -> None:
+    def __init__(self, message: str, hint: str, exit_code: int = EXIT_CONFIG) -> None:
         super().__init__(message)
         self.hint = hint
+        self.exit_code = exit_code
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +48,18 @@ class Address:
         return cls(host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port))
 
     def bind(self) -> socket.socket:
-        """Return a listening socket; ``AddressError`` if the port is taken, or the address is not this machine's."""
+        """Return a listening socket; ``AddressError`` if it cannot be had: for now, or as long as nobody mends it."""
         try:
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             family, _, _, _, where = found[0]
             return socket.create_server((str(where[0]), self.port), family=family, backlog=BACKLOG)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise AddressError(reason, "is another inboxd serving there? choose another port") from error
+            if error.errno in NEVER:
+                hint = "choose a port above 1023; in the service, add the drop-in: make install DROPINS=page"
+                raise AddressError(reason, hint) from error
+            hint = "is another inboxd serving there? stop it, or choose another port"
+            raise AddressError(reason, hint, EXIT_UNAVAILABLE) from error
 
     @property
     def _ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -45,7 +45,9 @@ MOST_BUGS_SAID: Final = 20
 class Page:
     """The application. Made by the main thread; its answers are made on the page's thread."""
 
-    def __init__(self, settings: Settings, daemon: Daemon, reader: Reader, metrics: Metrics, log: Logger) -> None:
+    def __init__(
+        self, settings: Settings, daemon: Daemon, reader: Reader, prober: Reader, metrics: Metrics, log: Logger
+    ) -> None:
         self._daemon = daemon
         self._reader = reader
         self._metrics = metrics
@@ -53,6 +55,7 @@ class Page:
         self._clock = SystemClock()
         self._started = self._clock.monotonic()
         self._answers = Answers(reader)
+        self._probes = Answers(prober)  # a page that asks much of the database does not hold them up
         self._live = Live(self._answers, daemon.published, self._feeds)
         self._ending = False
         self._bugs = 0
@@ -197,7 +200,7 @@ class Page:
         published = self._daemon.published
         checks = {"inbox": "starting" if published.state is None else "lost" if published.inbox_lost else "ok"}
         try:
-            current = await self._answers.get(("ready",), lambda store: store.schema_current())
+            current = await self._probes.get(("ready",), lambda store: store.schema_current())
             checks["database"] = "ok" if current else "schema_behind"
         except Unanswered as reason:
             checks["database"] = reason.code
@@ -212,7 +215,7 @@ class Page:
         """Return the gauges; those of a database that does not answer are left out, as Prometheus wants it."""
         feeds = {feed.name: feed for feed in self._feeds()}
         try:
-            marks, successes, letters = await self._answers.get(
+            marks, successes, letters = await self._probes.get(
                 ("standing", *feeds),
                 lambda store: (store.watermarks(), last_successes(store, feeds), count_open(store)),
             )

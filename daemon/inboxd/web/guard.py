@@ -27,6 +27,11 @@ HEADERS: Final = (
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 )
 READING: Final = frozenset({"GET", "HEAD"})
+PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+MAX_REQUESTS: Final = 48
+"""Requests of pages that are worked on at a time, streams of events included; one more gets 503."""
+LARGEST_HEAD: Final = 16_384
+"""Bytes of a request's head."""
 LONGEST_TARGET: Final = 8_192
 """Bytes of path and query: a key is at most 1,024 bytes, three times that when percent-encoded."""
 
@@ -41,12 +46,14 @@ class Pace:
 
     per_second: float = 40.0
     burst: int = 80
+    longest_s: float = float("inf")
+    """Nobody waits longer than this."""
     _next: float = float("-inf")
 
     def delay(self, now: float) -> float:
         """Return how long a request that came at ``now`` (monotonic, s) has to wait (s)."""
         step = 1 / self.per_second
-        self._next = max(self._next, now - self.burst * step) + step
+        self._next = min(max(self._next, now - self.burst * step) + step, now + self.longest_s)
         return max(self._next - now, 0.0)
 
 
@@ -57,11 +64,27 @@ class Guard:
         self._app = app
         self._address = address
         self._pace = Pace()
+        self._probes = Pace(per_second=200.0, burst=200, longest_s=0.5)
+        self._looking = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request. Probes have a pace of their own, and there is always a place for them."""
+        if scope["path"] in PROBES:
+            await self._answer(self._refusal(scope), self._probes, scope, receive, send)
+            return
         refusal = self._refusal(scope)
-        if delay := self._pace.delay(asyncio.get_running_loop().time()):
+        if self._looking >= MAX_REQUESTS:
+            refusal = _refuse(503, "Too many requests at a time. Try again in a moment.", **{"retry-after": "1"})
+        self._looking += 1
+        try:
+            await self._answer(refusal, self._pace, scope, receive, send)
+        finally:
+            self._looking -= 1
+
+    async def _answer(
+        self, refusal: PlainTextResponse | None, pace: Pace, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if delay := pace.delay(asyncio.get_running_loop().time()):
             await asyncio.sleep(delay)
 
         async def send_with_headers(message: Message) -> None:
@@ -82,6 +105,8 @@ class Guard:
             return _refuse(413, "A request to this page has no body.")
         if len(scope["raw_path"]) + len(scope["query_string"]) > LONGEST_TARGET:
             return _refuse(414, "The address is too long.")
+        if sum(len(name) + len(value) for name, value in headers) > LARGEST_HEAD:  # h11 bounds only what is incomplete
+            return _refuse(431, "The request's head is too large.")
         return None
 
 

@@ -51,6 +51,7 @@ class Reader:
     """``ask`` is for the event loop; ``close`` ends the threads, and whatever they are still asking."""
 
     url: str
+    threads: int = THREADS
     _pool: ThreadPoolExecutor = field(init=False)
     _local: threading.local = field(default_factory=threading.local)
     _desks: list[_Desk] = field(default_factory=list)
@@ -58,7 +59,7 @@ class Reader:
     _closed: bool = False
 
     def __post_init__(self) -> None:
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="inboxd-web-reader")
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="inboxd-web-reader")
 
     async def ask(self, question: Question[Answer]) -> Answer:
         """Return the answer; ``Unanswered`` if the database cannot be read, is too slow, or is asked too much."""
@@ -78,7 +79,7 @@ class Reader:
             with turn:
                 return question(store)
 
-        return list(await asyncio.gather(*(self.ask(in_turn) for _ in range(THREADS))))
+        return list(await asyncio.gather(*(self.ask(in_turn) for _ in range(self.threads))))
 
     def _answer(self, question: Question[Answer]) -> Answer:
         desk = self._desk()

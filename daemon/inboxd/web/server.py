@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import uvicorn
 
@@ -19,21 +19,13 @@ from inboxd.metrics import Metrics
 from inboxd.model import Verdict
 from inboxd.web.address import Address
 from inboxd.web.app import Page
-from inboxd.web.guard import Guard
+from inboxd.web.door import Door
+from inboxd.web.guard import LARGEST_HEAD, Guard
 from inboxd.web.protocol import BoundedProtocol
 from inboxd.web.reader import Reader
 
 START_S: Final = 10.0
 """How long the event loop may take to come up; it takes milliseconds."""
-MAX_REQUESTS: Final = 48
-"""Requests worked on at a time, streams of events included; one more gets 503."""
-LARGEST_HEAD: Final = 16_384
-"""Bytes of a request's head."""
-ACCEPTED_S: Final = 0.02
-"""What the loop has just accepted becomes a connection a few of its rounds later: only then can it be ended.
-
-In Python 3.11 a connection whose server was closed in between is never told of, and its socket never closed.
-"""
 GRACE_S: Final = 2
 """How long answers may take to end when the daemon stops; a stop has ten seconds in all."""
 
@@ -41,8 +33,11 @@ GRACE_S: Final = 2
 class _Uvicorn(uvicorn.Server):
     """uvicorn without its ten wake-ups a second: it sleeps until there is a request, or ``stop``."""
 
-    def __init__(self, config: uvicorn.Config, beside: Callable[[], Coroutine[None, None, None]]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, listener: socket.socket, beside: Callable[[], Coroutine[None, None, None]]
+    ) -> None:
         super().__init__(config)
+        self._listener = listener
         self._beside = beside
         """Done once while requests are answered; given up when the server stops."""
         self.up = threading.Event()
@@ -50,16 +45,19 @@ class _Uvicorn(uvicorn.Server):
         self._ended = asyncio.Event()
 
     async def main_loop(self) -> None:
-        """Wait for ``stop``."""
+        """Let connections in until ``stop``."""
         self._loop = asyncio.get_running_loop()
+        visitors = cast("set[BoundedProtocol]", self.server_state.connections)
+        door = Door(self._listener, self._seat, visitors)
+        door.open()
         self.up.set()
         beside = self._loop.create_task(self._beside())
         await self._ended.wait()
         beside.cancel()
-        for server in self.servers:
-            for listener in server.sockets:
-                self._loop.remove_reader(listener.fileno())
-        await asyncio.sleep(ACCEPTED_S)
+        await door.close()
+
+    def _seat(self) -> BoundedProtocol:
+        return BoundedProtocol(self.config, self.server_state, self.lifespan.state, self._loop)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the connections in order, and then those that will not."""
@@ -87,7 +85,8 @@ class PageServer:
         self._daemon = daemon
         self._metrics = Metrics(feed.name for feed in settings.feeds)
         self._reader = Reader(settings.database.url)
-        self._page = Page(settings, daemon, self._reader, self._metrics, log)
+        self._prober = Reader(settings.database.url, threads=1)
+        self._page = Page(settings, daemon, self._reader, self._prober, self._metrics, log)
         for name in ("uvicorn.error", "uvicorn.access"):  # a hostile client must not be able to fill the journal
             logger = logging.getLogger(name)
             logger.propagate, logger.disabled = False, True
@@ -101,17 +100,16 @@ class PageServer:
             access_log=False,
             server_header=False,
             date_header=False,  # the guard sets it: uvicorn's would need a wake-up a second
-            limit_concurrency=MAX_REQUESTS,
             h11_max_incomplete_event_size=LARGEST_HEAD,
             timeout_keep_alive=5,
             timeout_graceful_shutdown=GRACE_S,
             proxy_headers=False,
         )
-        self._server = _Uvicorn(config, self._page.warm_up)
+        self._server = _Uvicorn(config, listener, self._page.warm_up)
         self._thread = threading.Thread(target=self._run, name="inboxd-web", daemon=True)
 
     def _run(self) -> None:
-        asyncio.run(self._server.serve(sockets=[self._listener]))
+        asyncio.run(self._server.serve(sockets=[]))
 
     def __enter__(self) -> Self:
         before = self._daemon.on_verdict
@@ -131,4 +129,5 @@ class PageServer:
         self._server.stop(before=self._page.end)
         self._thread.join(GRACE_S + START_S)
         self._reader.close()
+        self._prober.close()
         self._listener.close()
