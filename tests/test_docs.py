@@ -21,7 +21,7 @@ from inboxd.inbox.claim import CLAIMED
 from inboxd.metrics import Metrics, Standing
 from inboxd.presence import STATE_FILE, lock_file
 from inboxd.service import NEEDS_RESTART
-from inboxd.store import postgres_driver, sqlite_driver
+from inboxd.store import postgres_faults, sqlite_driver
 from inboxd.store.tables import metadata
 
 ROOT = Path(__file__).parents[1]
@@ -182,7 +182,7 @@ def test_the_events_of_the_documents_are_those_of_the_log() -> None:
 def test_the_codes_of_the_documents_are_those_that_files_wait_with() -> None:
     """Each fault of the world that may hold a file up is explained, with what to do, and no other is."""
     sorted_by_table = [*inbox_faults._KINDS.values(), *sqlite_driver.WORLD.values()]
-    sorted_by_table += [*postgres_driver.BY_CLASS.values(), *postgres_driver.BY_STATE.values()]
+    sorted_by_table += [*postgres_faults.BY_CLASS.values(), *postgres_faults.BY_STATE.values()]
     codes = {code for code, _ in sorted_by_table} | raised("WorldFault", "DatabaseFault")
     rows = table_rows("code")
     assert {row[0].strip("`") for row in rows} == codes

@@ -215,7 +215,7 @@ body = { type = "json", required = false }
     home.drop("deep/long.json", [{"key": "\u20ac" * 300 + "x" * 124, "at": 4}])
     home.drop("deep/good.json", [{"key": "c", "at": 5}])
     refused = home.verdict("deep/bad.json")
-    assert (refused["event"], refused["error_code"]) == ("file_failed", "internal_error")
+    assert (refused["event"], refused["error_code"]) == ("file_failed", "refused_by_database")
     for name in ("deep/nested.json", "deep/long.json", "deep/good.json"):
         assert home.verdict(name)["event"] == "file_loaded", home.verdict(name)
     assert home.stop() == 0

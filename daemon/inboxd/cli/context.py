@@ -7,9 +7,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 import msgspec
@@ -20,6 +21,9 @@ from inboxd.model import Feed, printable
 
 if TYPE_CHECKING:
     from inboxd.store.base import Store
+
+TURN_S: Final = 30.0
+"""How long a command that writes waits for what another program holds, before it gives up with exit code 69."""
 
 
 def settings_of(context: click.Context, *, database_url: str | None = None) -> Settings:
@@ -48,13 +52,24 @@ def feed_named(settings: Settings, name: str) -> Feed:
 
 @contextmanager
 def writing_store(settings: Settings) -> Iterator[Store]:
-    """Open the store for a command that writes, with its tables as the config wants them."""
-    from inboxd.store import open_store  # noqa: PLC0415 - commands that need no database start faster
+    """Open the store for a command that writes, with its tables as the config wants them.
 
-    with open_store(settings.database.url) as store:
+    While another program holds what it needs, such as the daemon that commits a large file, it says so and waits.
+    """
+    from inboxd.store import open_store  # noqa: PLC0415 - commands that need no database start faster
+    from inboxd.store.base import Turn  # noqa: PLC0415 - the same
+
+    with open_store(settings.database.url, turn=Turn(TURN_S, partial(_say_once, set()))) as store:
         store.upgrade()
         store.prepare(settings.feeds)
         yield store
+
+
+def _say_once(said: set[str]) -> None:
+    line = f"inboxd: the database is busy with another program; waiting for a turn, {TURN_S:.0f} s at most …"
+    if line not in said:
+        said.add(line)
+        click.echo(line, err=True)
 
 
 @contextmanager

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import click
 
 from inboxd.cli.context import print_json, settings_of, writing_store
-from inboxd.cli.opening import MISSING, store_or_reason, waiting_turn
+from inboxd.cli.opening import MISSING, store_or_reason
 from inboxd.cli.tables import STYLES, shown
 from inboxd.clock import SystemClock
 from inboxd.errors import EXIT_FAILED
@@ -33,8 +31,8 @@ def doctor(context: click.Context, *, deep: bool, mending: bool, as_json: bool) 
     settings = settings_of(context)
     now = SystemClock().now()
     if mending:
-        with waiting_turn(partial(writing_store, settings)) as (store, patiently):
-            mended = patiently(partial(mend, store, now=now))
+        with writing_store(settings) as store:
+            mended = mend(store, now=now)
         click.echo(f"{mended.killed} killed runs ended as interrupted, {mended.ahead} dated back to now", err=True)
     with store_or_reason(settings, without_tables=True) as (opened, fault):
         found = list(examine(Patient(settings.inbox, settings.archive, settings.database, opened, now, deep)))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -15,7 +15,7 @@ import click
 
 from inboxd.cli.arguments import Moment, Number, OneFile, Text
 from inboxd.cli.context import print_json, reading_store, settings_of, writing_store, written
-from inboxd.cli.opening import store_if_there, waiting_turn
+from inboxd.cli.opening import store_if_there
 from inboxd.cli.tables import Column, heading, print_table, short_time
 from inboxd.clock import SystemClock
 
@@ -163,14 +163,14 @@ def _replay(context: click.Context, feeds: Sequence[Feed], wanted: Filter) -> li
     clock, host = SystemClock(), os.uname().nodename
     known = {feed.name: feed for feed in feeds}
     done: list[Replay] = []
-    with waiting_turn(lambda: writing_store(settings_of(context))) as (store, patiently):
+    with writing_store(settings_of(context)) as store:
         for name in feeds_with_letters(store, wanted):
             feed = known.get(name)
             if feed is None:
                 click.echo(f"inboxd: feed {name!r} is not in the config: its letters stay", err=True)
                 continue
             limit = furthest_cursor(feed, clock.now())
-            done.append(patiently(partial(put_back, store, feed, wanted, clock=clock, host=host, limit=limit)))
+            done.append(put_back(store, feed, wanted, clock=clock, host=host, limit=limit))
     return done
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ import click
 
 from inboxd.cli.arguments import FileName
 from inboxd.cli.context import print_json, settings_of, writing_store
-from inboxd.cli.opening import waiting_turn
 from inboxd.cli.tables import Column, heading, print_table, shown
 from inboxd.clock import SystemClock
 from inboxd.config import Settings, match_feed
@@ -70,10 +68,10 @@ def retry(context: click.Context, names: tuple[str, ...], *, everything: bool, a
 
     settings = settings_of(context)
     chosen = all_failed(settings.archive) if everything else [find_archived(settings.archive, name) for name in names]
-    with waiting_turn(lambda: writing_store(settings)) as (store, patiently):
+    with writing_store(settings) as store:
         if everything:
             chosen += unknown_processed(store, settings.archive)
-        retrier = _Retrier.of(settings, store, patiently)
+        retrier = _Retrier.of(settings, store)
         done = [retrier.retry(one) for one in chosen]
     if as_json:
         print_json({"files": [_as_json(one) for one in done]})
@@ -94,10 +92,9 @@ class _Retrier:
     pipeline: Pipeline
     archive: Archive
     log: Logger
-    patiently: Callable[[Callable[[], Verdict]], Verdict]
 
     @classmethod
-    def of(cls, settings: Settings, store: Store, patiently: Callable[[Callable[[], Verdict]], Verdict]) -> _Retrier:
+    def of(cls, settings: Settings, store: Store) -> _Retrier:
         from inboxd.inbox.archive import Archive  # noqa: PLC0415 - `--help` needs none of it
         from inboxd.log import open_log  # noqa: PLC0415 - the same
         from inboxd.pipeline import Pipeline  # noqa: PLC0415 - the same
@@ -111,7 +108,6 @@ class _Retrier:
             pipeline=pipeline,
             archive=Archive(settings.archive.processed, settings.archive.failed),
             log=log,
-            patiently=patiently,
         )
 
     def retry(self, file: Archived) -> Retried:
@@ -127,7 +123,7 @@ class _Retrier:
         except InboxdError as fault:
             return Retried(file.path, name, fault=fault)
         try:
-            verdict = self.patiently(lambda: self.pipeline.process(self._job_of(claim, feed)))
+            verdict = self.pipeline.process(self._job_of(claim, feed))
         except WorldFault as fault:
             self._give_back(claim, file)
             return Retried(file.path, name, fault=fault)

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import partial
-from typing import TYPE_CHECKING
 
 import click
 
 from inboxd.cli.arguments import GivenFile, Number, Text
 from inboxd.cli.context import print_json, settings_of, writing_store
-from inboxd.cli.opening import store_if_there, waiting_turn
+from inboxd.cli.opening import store_if_there
 from inboxd.cli.tables import shown
 from inboxd.clock import SystemClock
 from inboxd.errors import EXIT_FAILED
 from inboxd.model import RunStatus, printable
-
-if TYPE_CHECKING:
-    from inboxd.operate.imports import Imported
 
 
 @click.group()
@@ -64,13 +59,8 @@ def import_runs(context: click.Context, name: str, *, as_json: bool) -> int:
     from inboxd.inbox.claim import Source  # noqa: PLC0415 - `--help` needs none of it
     from inboxd.operate.imports import import_runs as take_in  # noqa: PLC0415 - the same
 
-    with waiting_turn(partial(writing_store, settings_of(context))) as (store, patiently):
-
-        def once() -> Imported:
-            with Source(name, in_place=True) as source:
-                return take_in(store, source, now=SystemClock().now())
-
-        found = patiently(once)
+    with writing_store(settings_of(context)) as store, Source(name, in_place=True) as source:
+        found = take_in(store, source, now=SystemClock().now())
     if as_json:
         print_json({"file": printable(name), **asdict(found)})
     else:

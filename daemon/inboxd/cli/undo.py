@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from inboxd.cli.arguments import Number
 from inboxd.cli.context import print_json, reading_store, settings_of, writing_store
-from inboxd.cli.opening import waiting_turn
 from inboxd.cli.tables import Column, heading, print_table
 from inboxd.clock import SystemClock
 
@@ -44,8 +42,8 @@ def undo(context: click.Context, run_id: int, *, dry_run: bool, as_json: bool) -
             found = plan(store, settings.feeds, run_id)
     else:
         host = os.uname().nodename
-        with waiting_turn(partial(writing_store, settings)) as (store, patiently):
-            found = patiently(partial(take_back, store, settings.feeds, run_id, clock=SystemClock(), host=host))
+        with writing_store(settings) as store:
+            found = take_back(store, settings.feeds, run_id, clock=SystemClock(), host=host)
     if as_json:
         print_json(_as_json(settings, found, dry_run=dry_run))
     else:

@@ -25,8 +25,8 @@ from inboxd.store.tables import dead_letters
 
 LISTED: Final = 100
 """How many letters that failed again are named; the counts are exact."""
-DROP_TRIES: Final = 12
-"""Each waits some seconds for the database. A row that stays all the same is told by ``doctor``."""
+DROP_TRIES: Final = 2
+"""Each waits as long as a command does for the database. A row that stays all the same is told by ``doctor``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from inboxd.errors import EXIT_CONFIG, OperatorFault
-from inboxd.store.base import Store
+from inboxd.store.base import Store, Turn
 
 __all__ = ["open_store"]
 
@@ -27,23 +27,26 @@ def open_store(
     readonly: bool = False,
     tick: Callable[[], None] = _no_tick,
     silence: Callable[[float], object] = _no_silence,
+    turn: Turn | None = None,
 ) -> Store:
     """Open the database at ``url`` (``sqlite:///path`` or ``postgresql://…``).
 
     ``tick`` is called several times a second while a long statement runs; it may raise ``Interrupted`` (or
     anything else), which ends the statement, and rolls back the transaction that it belongs to. ``silence`` is told
     before the COMMIT of a large file on SQLite how many seconds may pass without a tick, and 0 after it.
+    ``turn`` is for commands: how long one waits for a lock. A daemon puts its file off after a few seconds on SQLite,
+    and on PostgreSQL waits as long as the server lets it.
     Raises ``WorldFault`` when the database cannot be reached, ``OperatorFault`` when it can never be used.
     """
     scheme = url.partition(":")[0].partition("+")[0]
     if scheme == "sqlite":
         from inboxd.store.sqlite import SqliteStore  # noqa: PLC0415 - the other database's driver stays unloaded
 
-        return SqliteStore(url, readonly=readonly, tick=tick, silence=silence)
+        return SqliteStore(url, readonly=readonly, tick=tick, silence=silence, turn=turn)
     if scheme in {"postgresql", "postgres"}:
         from inboxd.store.postgres import PostgresStore  # noqa: PLC0415 - the same
 
-        return PostgresStore(url, readonly=readonly, tick=tick)
+        return PostgresStore(url, readonly=readonly, tick=tick, turn=turn)
     message = f"database.url starts with {scheme!r}, but inboxd speaks sqlite and postgresql"
     hint = "write sqlite:///data/inboxd.db or postgresql://user@host/db"
     raise OperatorFault("invalid_database_url", message, hint, exit_code=EXIT_CONFIG)

@@ -1,17 +1,19 @@
 """What every store can do: the verbs of a file's transaction, in the order in which they are used, and the reads.
 
 Timestamps are canonical text (``2026-01-15T10:30:00.000000Z``) on both databases. All methods raise ``WorldFault``
-when the database is locked, gone, full or broken, and ``FileFault`` ``internal_error`` when it refuses the data.
+when the database is locked, gone, full or broken, and ``FileFault`` when it refuses the data: ``refused_by_database``
+where a rule of the user's own does, else ``internal_error``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
+from inboxd.errors import FileFault
 from inboxd.model import Batch, Counts, Cursor, Feed, Reject, RunStart, RunStatus, Verdict
 
 if TYPE_CHECKING:  # SQLAlchemy costs 0.1 s to import: only code that reads with it pays
@@ -20,6 +22,32 @@ if TYPE_CHECKING:  # SQLAlchemy costs 0.1 s to import: only code that reads with
 
 ANNOUNCED_LENGTH: Final = 56
 """Of a host's name as much is announced: PostgreSQL's names of sessions have 63 bytes, and ours begin with a word."""
+
+
+CONTROL_TABLES: Final = frozenset(
+    {"etl_runs", "dead_letters", "lineage_records", "watermarks", "before_images"}
+    | {"tombstones", "notices", "expectations"}
+)
+"""Inboxd's own tables: what refuses a row of theirs is a fault of inboxd's."""
+
+
+def refused(rule: str, told: str) -> FileFault:
+    """Return the fault of a file whose data a rule refused that inboxd did not make; ``told`` is the driver's word."""
+    message = f"the table's own rule refused a row: {rule} ({told.strip()})"
+    hint = (
+        "somebody added this constraint, index or trigger to your table: mend the records, or take the rule away, "
+        "then `inboxd retry`"
+    )
+    return FileFault("refused_by_database", message, hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How a command waits while another program holds what it needs: so many seconds, and whom it tells."""
+
+    wait_s: float
+    waiting: Callable[[], None]
+    """Called while it waits, perhaps several times."""
 
 
 @dataclass(frozen=True, slots=True)

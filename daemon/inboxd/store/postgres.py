@@ -17,11 +17,12 @@ import psycopg
 from inboxd.clock import SystemClock, stamp
 from inboxd.errors import RUN_TAKEN, DatabaseFault, InboxdError, WorldFault
 from inboxd.model import Cursor, Feed, RunStart
-from inboxd.store.base import ANNOUNCED_LENGTH, RunEnd, RunRow
+from inboxd.store.base import ANNOUNCED_LENGTH, RunEnd, RunRow, Turn
 from inboxd.store.feed_tables import TableShape, Wanted, missing, quoted, wanted_tables
 from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, run_row
 from inboxd.store.postgres_claims import CLAIM_LOCK, INTERRUPT, OF_CLAIM, OF_NOBODY, RUNNING, Claims
-from inboxd.store.postgres_driver import APPLICATION, PostgresFaults, TickingConnection, connect, translated
+from inboxd.store.postgres_driver import APPLICATION, TickingConnection, connect
+from inboxd.store.postgres_faults import PostgresFaults, translated
 from inboxd.store.postgres_file import PostgresFile
 from inboxd.store.postgres_import import PostgresImport
 from inboxd.store.postgres_sql import KEY_COLLATION, TYPES, FeedSql
@@ -33,14 +34,13 @@ if TYPE_CHECKING:
 SCHEMA_LOCK: Final = 0x696E626F7864
 """The advisory lock under which tables are made and changed: "inboxd" in ASCII."""
 
-BEGIN: Final = "BEGIN; SET LOCAL synchronous_commit TO DEFAULT"
-"""The session's own setting is off, for rows that need not be durable; what must be waits for the disk."""
 BEGIN_RUN: Final = (
     "INSERT INTO etl_runs (job_name, status, started_at, file_name, file_size, claim, host) "
     "SELECT %(job)s, 'running', %(started_at)s::timestamptz, %(file_name)s, %(file_size)s::bigint, %(claim)s, %(host)s "
-    "WHERE %(ours)s OR %(claim)s::text IS NULL OR pg_try_advisory_lock("
+    "WHERE set_config('synchronous_commit', 'off', TRUE) = 'off' "  # of this statement: its row need not be durable
+    "AND (%(ours)s OR %(claim)s::text IS NULL OR pg_try_advisory_lock("
     + CLAIM_LOCK.format(claim="%(claim)s::text")
-    + ") "
+    + ")) "
     "ON CONFLICT (claim) WHERE status = 'running' DO UPDATE SET host = EXCLUDED.host, job_name = EXCLUDED.job_name "
     "RETURNING id, " + CLAIM_LOCK.format(claim="claim")
 )
@@ -66,10 +66,11 @@ SHAPE: Final = (
 class PostgresStore(Ledger):
     """One PostgreSQL database. The writing connection is owned by one thread; ``reading`` may be called from any."""
 
-    def __init__(self, url: str, *, readonly: bool, tick: Callable[[], None]) -> None:
+    def __init__(self, url: str, *, readonly: bool, tick: Callable[[], None], turn: Turn | None) -> None:
         self._url = url
         self.readonly = readonly
         self._tick = tick
+        self._turn = turn
         self._faults = PostgresFaults(self._leave_standby)
         clock = SystemClock()
         self._now = lambda: stamp(clock.now())
@@ -105,13 +106,12 @@ class PostgresStore(Ledger):
         if self._open is None or self._open.closed:
             self._created.clear()
             try:
-                self._open = connect(self._url, readonly=self.readonly, tick=self._tick)
+                self._open = connect(self._url, readonly=self.readonly, tick=self._tick, turn=self._turn)
             except psycopg.OperationalError as error:
                 fault = translated(error)
                 code = "database_unavailable" if fault.code == "connection_lost" else fault.code
                 raise DatabaseFault(code, fault.message, fault.hint) from error
             if not self.readonly:
-                self._open.execute("SET synchronous_commit = off")
                 self._with_citus = self._open.execute(WITH_CITUS).fetchone() == (True,)
                 self._name_session(self._open)
                 self._claims.reconnected(self._open)
@@ -143,7 +143,7 @@ class PostgresStore(Ledger):
         """Run statements of the ledger in one durable transaction."""
         with self._faults:
             connection = self._connected()
-            connection.execute(self._claims.unlocking() + BEGIN)
+            connection.execute(self._claims.unlocking() + "BEGIN")
             try:
                 yield connection
                 connection.execute("COMMIT")
@@ -223,7 +223,7 @@ class PostgresStore(Ledger):
         with self._faults:
             connection = self._connected()
             sql = self._statements(connection, feed)
-            connection.execute(self._claims.unlocking() + BEGIN)
+            connection.execute(self._claims.unlocking() + "BEGIN")
         try:
             file = PostgresFile(connection, sql, run_id, now=self._now, force=force, counts_hold=not self._with_citus)
             yield file
@@ -239,7 +239,11 @@ class PostgresStore(Ledger):
             self._feeds_met += 1
             sql = self._slots[feed.name] = FeedSql(feed, self._feeds_met)
         if sql not in self._created:
-            connection.execute(sql.create_temporary())
+            try:
+                connection.execute(sql.create_temporary())
+            except psycopg.errors.InsufficientPrivilege as error:
+                hint = f"GRANT TEMPORARY ON DATABASE {quoted(connection.info.dbname)} TO {quoted(connection.info.user)}"
+                raise DatabaseFault("access_denied", f"PostgreSQL: {error}", hint) from error
             self._created.add(sql)
         return sql
 
@@ -304,7 +308,8 @@ class PostgresStore(Ledger):
 
         def session() -> psycopg.Connection[Any]:
             # Whoever only asks may bound the time; a repair is not to be ended in the middle.
-            connection = connect(self._url, readonly=self.readonly, tick=self._tick if self.readonly else None)
+            tick = self._tick if self.readonly else None
+            connection = connect(self._url, readonly=self.readonly, tick=tick, turn=self._turn)
             connection.autocommit = False
             return connection
 

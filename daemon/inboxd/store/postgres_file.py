@@ -10,7 +10,8 @@ from inboxd.store.base import Classified, RunEnd
 from inboxd.store.cursors import Extent, at_or_below, from_database, from_text
 from inboxd.store.feed_tables import quoted
 from inboxd.store.ledger import canonical, success_values
-from inboxd.store.postgres_driver import PostgresFaults, TickingConnection
+from inboxd.store.postgres_driver import TickingConnection
+from inboxd.store.postgres_faults import PostgresFaults
 from inboxd.store.postgres_sql import FeedSql
 
 OWN_RUN = "SELECT 1 FROM etl_runs WHERE id = %s AND status = 'running' FOR UPDATE SKIP LOCKED"

@@ -23,7 +23,7 @@ from inboxd.errors import (
     OperatorFault,
 )
 from inboxd.model import Cursor, Feed, RunStart
-from inboxd.store.base import RunEnd, RunRow
+from inboxd.store.base import RunEnd, RunRow, Turn
 from inboxd.store.feed_tables import TableShape, Wanted, missing, wanted_tables
 from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, run_row
 from inboxd.store.revision import HEAD, refuse_newer
@@ -67,6 +67,7 @@ FAIL_RUN: Final = (
     "UPDATE etl_runs SET status = 'failure', duration_ms = ?, finished_at = ?, file_size = COALESCE(?, file_size), "
     "content_sha256 = ?, error_code = ?, error = ? WHERE id = ? AND status = 'running'"
 )
+ANY_ABANDONED: Final = "SELECT 1 FROM etl_runs WHERE status = 'running' AND claim IS NOT NULL"
 INTERRUPT: Final = (
     f"UPDATE etl_runs SET status = 'failure', finished_at = ?, error_code = '{INTERRUPTED}', "
     f"error = '{INTERRUPTED_MESSAGE}' WHERE status = 'running' AND "
@@ -79,12 +80,19 @@ class SqliteStore(Ledger):
     """One SQLite database. The writing connection is owned by one thread; ``reading`` may be called from any."""
 
     def __init__(
-        self, url: str, *, readonly: bool, tick: Callable[[], None], silence: Callable[[float], object]
+        self,
+        url: str,
+        *,
+        readonly: bool,
+        tick: Callable[[], None],
+        silence: Callable[[float], object],
+        turn: Turn | None,
     ) -> None:
         self.path = _path_of(url)
         self._file = os.fspath(self.path)  # asked for twice a file, and `os` answers three times as fast as `pathlib`
         self.readonly = readonly
         self._tick = tick
+        self._turn = turn or Turn(PATIENCE_S, lambda: None)
         self._faults = SqliteFaults(tick, silence)
         clock = SystemClock()
         self._now = lambda: stamp(clock.now())
@@ -93,6 +101,7 @@ class SqliteStore(Ledger):
         self._identity: tuple[int, int] | None = None
         with self._faults:
             self._connection = self._connect_to_read() if readonly else self._connect_to_write()
+        self._faults.connection = self._connection
         self._scratch = Scratch(self._connection, self.path.parent if os.access(self.path.parent, os.W_OK) else None)
         self._synchronous = "FULL"
         self._closed = False
@@ -166,13 +175,14 @@ class SqliteStore(Ledger):
 
     def _patiently(self, work: Callable[[], Answer]) -> Answer:
         """Do what may meet another program's lock, again and again, ticking in between."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self._turn.wait_s
         while True:
             try:
                 return work()
             except driver.OperationalError as error:
                 if not is_busy(error) or time.monotonic() > deadline:
                     raise
+            self._turn.waiting()
             self._tick()
 
     def _refuse_another_file(self) -> None:
@@ -283,12 +293,7 @@ class SqliteStore(Ledger):
     def interrupt_abandoned(self, finished_at: str) -> list[RunRow]:
         """Turn every ``running`` row with a claim into an interrupted one: the caller holds the daemon's lock."""
         with self._faults:
-            if (
-                self._connection.execute(
-                    "SELECT 1 FROM etl_runs WHERE status = 'running' AND claim IS NOT NULL"
-                ).fetchone()
-                is None
-            ):
+            if self._connection.execute(ANY_ABANDONED).fetchone() is None:
                 return []
         with self._durably() as connection:
             rows = connection.execute(
@@ -317,7 +322,7 @@ class SqliteStore(Ledger):
 
         def connect() -> driver.Connection:
             if not self.readonly:
-                return _connect(str(self.path), uri=False, timeout=PATIENCE_S)
+                return _connect(str(self.path), uri=False)
             connection = _connect(self._reading_uri, uri=True, timeout=PATIENCE_S)
             connection.set_progress_handler(self._faults.on_progress, TICK_EVERY)  # whoever asks may bound the time
             return connection
@@ -326,8 +331,11 @@ class SqliteStore(Ledger):
 
         @sa.event.listens_for(engine, "begin")
         def begin(connection: sa.Connection) -> None:
-            write = connection.get_execution_options().get("inboxd_write", False)
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+            if not connection.get_execution_options().get("inboxd_write", False):
+                connection.exec_driver_sql("BEGIN")
+                return
+            with self._faults:
+                self._patiently(lambda: connection.connection.cursor().execute("BEGIN IMMEDIATE"))
 
         return engine
 
@@ -335,7 +343,7 @@ class SqliteStore(Ledger):
         return {"inboxd_write": write}
 
     def _translated(self, error: BaseException) -> InboxdError:
-        return translated(error)
+        return translated(error, self._connection)
 
     # Reads without SQLAlchemy: those that the daemon's start and `load` need
 

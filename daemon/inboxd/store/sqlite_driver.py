@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from inboxd.errors import EXIT_NOPERM, DatabaseFault, FileFault, InboxdError, OperatorFault
+from inboxd.store.base import CONTROL_TABLES, refused
 
 if TYPE_CHECKING:
     import sqlite3 as driver
@@ -35,8 +37,8 @@ OLDEST: Final = (3, 51, 3)
 PRIMARY_CODE: Final = 0xFF
 """An extended result code's low byte is the primary one (https://sqlite.org/rescode.html)."""
 WORLD: Final = {
-    5: ("database_locked", "another program holds the database; it is tried again"),
-    6: ("database_locked", "another program holds the database; it is tried again"),
+    5: ("database_locked", "another program holds the database: let it finish, or end it"),
+    6: ("database_locked", "another program holds the database: let it finish, or end it"),
     7: ("out_of_memory", "free memory"),
     8: ("read_only", "give inboxd write permission on the database, its -wal and -shm, and their folder"),
     3: ("read_only", "give inboxd permission on the database, its -wal and -shm, and their folder"),
@@ -48,6 +50,9 @@ WORLD: Final = {
 }
 REFUSED_DATA: Final = frozenset({18, 19, 20, 25})
 """SQLITE_TOOBIG, CONSTRAINT, MISMATCH, RANGE: the data's doing, and the same next time."""
+CONSTRAINT: Final = 19
+CONSTRAINED: Final = re.compile(r"(?P<kind>[A-Z ]+) constraint failed: (?P<what>.+)", re.DOTALL)
+"""SQLite's own words; others are a trigger's, from its RAISE. (The driver keeps the extended code to itself.)"""
 BUSY: Final = frozenset({5, 6})
 
 
@@ -88,15 +93,56 @@ def _code(error: BaseException) -> int:
     return code & PRIMARY_CODE
 
 
-def translated(error: BaseException) -> InboxdError:
-    """Return what a driver's error means for the file being worked on."""
+def translated(error: BaseException, connection: driver.Connection | None = None) -> InboxdError:
+    """Return what a driver's error means for the file being worked on; ``connection`` is asked for a rule's name."""
     code = _code(error)
     if code in WORLD:
         name, hint = WORLD[code]
         return DatabaseFault(name, f"SQLite: {error}", hint)
+    rule = _rule(error, connection) if code == CONSTRAINT else None
+    if rule is not None:
+        return refused(rule, str(error))
     if code in REFUSED_DATA or isinstance(error, driver.IntegrityError | driver.DataError | driver.InterfaceError):
         return FileFault("internal_error", f"the database refused the data: {error}", "please report this")
     return DatabaseFault("database_error", f"SQLite: {error}", "was the database changed by hand? see `inboxd doctor`")
+
+
+def _rule(error: BaseException, connection: driver.Connection | None) -> str | None:
+    """Return which rule of a table that inboxd did not make refused the data, ``None`` if it is one of inboxd's."""
+    told = CONSTRAINED.fullmatch(str(error))
+    if told is None:
+        return "a trigger"
+    kind, what = told["kind"], told["what"]
+    if kind == "CHECK":
+        return None if _is_ours(what, connection) else f"the check {what}"
+    columns = what.split(", ")
+    table = columns[0].rpartition(".")[0]
+    if table in CONTROL_TABLES:
+        return None
+    if kind == "UNIQUE" and not what.startswith("index "):
+        names = tuple(column.rpartition(".")[2] for column in columns)
+        index = None if connection is None else _index_over(connection, table, names)
+        return f"{index or 'UNIQUE'} of table {table}"
+    return f"NOT NULL of column {columns[0].rpartition('.')[2]} of table {table}" if kind == "NOT NULL" else what
+
+
+def _is_ours(check: str, connection: driver.Connection | None) -> bool:
+    if connection is None:
+        return False
+    query = "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND instr(sql, ?)"
+    return any(name in CONTROL_TABLES for (name,) in connection.execute(query, (check,)))
+
+
+def _index_over(connection: driver.Connection, table: str, columns: tuple[str, ...]) -> str | None:
+    """Return the unique index over these columns, in this order."""
+    query = (
+        "SELECT l.name, i.name FROM pragma_index_list(?, 'main') AS l, pragma_index_info(l.name, 'main') AS i "
+        'WHERE l."unique" ORDER BY l.name, i.seqno'
+    )
+    found: dict[str, list[str]] = {}
+    for index, column in connection.execute(query, (table,)):
+        found.setdefault(index, []).append(column)
+    return next((index for index, names in found.items() if tuple(names) == columns), None)
 
 
 class SqliteFaults:
@@ -106,12 +152,14 @@ class SqliteFaults:
     ``silence`` is to be told how many seconds there will be no tick.
     """
 
-    __slots__ = ("_interruption", "_tick", "silence")
+    __slots__ = ("_interruption", "_tick", "connection", "silence")
 
     def __init__(self, tick: Callable[[], None], silence: Callable[[float], object]) -> None:
         self._tick = tick
         self.silence = silence
         self._interruption: BaseException | None = None
+        self.connection: driver.Connection | None = None
+        """Whose errors these are, once it is open."""
 
     def on_progress(self) -> int:
         """Tick; a non-zero answer ends the statement."""
@@ -133,4 +181,4 @@ class SqliteFaults:
         if self._interruption is not None:
             interruption, self._interruption = self._interruption, None
             raise interruption
-        raise translated(error) from error
+        raise translated(error, self.connection) from error
