@@ -278,7 +278,7 @@ def test_list_export_and_replay_choose_the_same_letters_by_the_same_options(home
         (("--run", "1", "--code", "missing_name"), ["b"]),
         (("--code", "invalid_value", "--since", "1h"), ["a", "c"]),
         (("--until", "2001-01-01"), []),
-        (("--feed", "another"), []),
+        (("--feed", "events", "--code", "missing_key"), []),
     ):
         listed = home.json("dead-letters", "list", *chosen, "--json")["dead_letters"]
         assert [one["record_key"] for one in listed] == keys

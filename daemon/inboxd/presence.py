@@ -54,6 +54,8 @@ class DaemonState(msgspec.Struct, frozen=True):
     inbox: str
     database: str
     config: str | None = None
+    config_mtime_ns: int | None = None
+    """The config file's mtime when it was read: a file that has another one now is not in force yet."""
     files_waiting: int = 0
     oldest_waiting: str | None = None
     files_ignored: int = 0
@@ -130,9 +132,14 @@ def lock_file(database: Path) -> Path:
 
 
 def running_pid(database: Path) -> int | None:
-    """Return the pid of the daemon that holds the database's lock; ``None`` if nobody does, 0 if it cannot be told."""
+    """Return the pid of the daemon that holds the database's lock; ``None`` if nobody does, 0 if its pid is not known.
+
+    Raises ``PermissionError`` where the lock may not be read: then nothing can be told.
+    """
     try:
         fd = os.open(lock_file(database), os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        raise
     except OSError:
         return None
     try:

@@ -191,7 +191,8 @@ class Service:
             version=__version__,
             inbox=self.settings.inbox.path,
             database=self.settings.database.shown_url,
-            config=self.settings.source,
+            config=self.settings.source or "none: the defaults are in force",
+            reload="a new or changed config is in force after a reload (HUP)",
             files_waiting=daemon.survey.total,
         )
         collect_seldom()

@@ -40,6 +40,7 @@ def state_of(daemon: Daemon, settings: Settings, *, since: str, refused: Refused
         inbox=printable(str(settings.inbox.path)),
         database=printable(settings.database.shown_url),
         config=printable(str(settings.source)) if settings.source else None,
+        config_mtime_ns=settings.source_mtime_ns,
         files_waiting=survey.total + len(daemon.held),
         oldest_waiting=_oldest(survey.oldest_mtime, daemon),
         files_ignored=survey.ignored,

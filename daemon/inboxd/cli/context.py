@@ -17,7 +17,7 @@ import msgspec
 
 from inboxd.config import Settings, load_settings
 from inboxd.errors import EXIT_FAILED, EXIT_NOPERM, OperatorFault
-from inboxd.model import Feed, printable
+from inboxd.model import printable
 
 if TYPE_CHECKING:
     from inboxd.store.base import Store
@@ -39,15 +39,6 @@ def working_folder() -> Path | None:
         return Path.cwd()
     except FileNotFoundError:
         return None
-
-
-def feed_named(settings: Settings, name: str) -> Feed:
-    """Return the feed that an option or argument names; raises ``click.UsageError`` where the config has none."""
-    for feed in settings.feeds:
-        if feed.name == name:
-            return feed
-    msg = f"there is no feed {name!r}; the config has: {', '.join(feed.name for feed in settings.feeds)}"
-    raise click.UsageError(msg)
 
 
 @contextmanager

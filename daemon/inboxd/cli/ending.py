@@ -65,7 +65,7 @@ def exit_code_of(command: Callable[[], object]) -> int:  # noqa: PLR0911 - one r
         return EXIT_INTERRUPTED
     except InboxdError as error:
         _say(f"{error.message}{_place(error)}", error.hint)
-        return _code_of(error)
+        return code_of(error)
     except OSError as error:
         return _system_error(error)
     except Exception:  # noqa: BLE001 - the last line of defence: a bug has an exit code of its own
@@ -115,7 +115,8 @@ def _place(error: InboxdError) -> str:
     return f" (line {place.line}, column {place.column}, byte {place.byte})" if place else ""
 
 
-def _code_of(error: InboxdError) -> int:
+def code_of(error: InboxdError) -> int:
+    """Return the exit code that the contract gives to an error of ours."""
     if isinstance(error, OperatorFault):
         return error.exit_code
     return EXIT_UNAVAILABLE if isinstance(error, DatabaseFault) else EXIT_FAILED

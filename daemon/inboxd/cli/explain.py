@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from inboxd.cli.arguments import LedgerName, Number, Text
-from inboxd.cli.context import feed_named, print_json, reading_store, settings_of
+from inboxd.cli.context import print_json, reading_store, settings_of
+from inboxd.cli.names import feed_named
 from inboxd.cli.tables import Column, heading, print_pairs, print_table, short_time, shown
 from inboxd.errors import EXIT_FAILED
 

@@ -3,47 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import click
 
-from inboxd.cli.arguments import Hours, Number, OneFile, Text
+from inboxd.cli.arguments import Hours, Moment, Number, OneFile, Text
 from inboxd.cli.context import print_json, settings_of, write_json
+from inboxd.cli.names import known_job
 from inboxd.cli.opening import store_if_there
 from inboxd.cli.tables import Column, all_rejected_line, heading, print_pairs, print_table, short_time
-from inboxd.clock import SystemClock
+from inboxd.clock import SystemClock, moment
 
 
 @click.command()
-@click.option("--hours", type=Hours(), help="Only runs that began in the last so many hours.")
-@click.option("--job", type=Text(), help="Only runs of this job: a feed, or a job whose runs were imported.")
+@click.option("--since", type=Moment(), help="Only runs that began in the last 24h, 7d, …, or from this time on.")
+@click.option("--hours", type=Hours(), help="The same in hours: --hours 24 is --since 24h.")
+@click.option("--feed", "--job", "feed", type=Text(), help="Only runs of this feed, or of a job that was imported.")
 @click.option("--limit", type=Number(), default=10, show_default=True, help="How many recent runs to list.")
 @click.option("--output", type=OneFile(), help="Write the feed for a dashboard to this file as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def health(
-    context: click.Context, hours: float | None, job: str | None, limit: int, output: Path | None, *, as_json: bool
+    context: click.Context,
+    since: str | None,
+    hours: float | None,
+    feed: str | None,
+    limit: int,
+    output: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Show success rate, durations and rows: over all runs and by job, then the recent ones.
 
     Runs that are still running are counted, but enter no rate, average or sum.
 
     \b
-    Example:  inboxd health --hours 24
-              inboxd health --job orders --json
+    Example:  inboxd health --since 24h
+              inboxd health --feed orders --json
               inboxd health --output /var/www/health.json
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     from inboxd.operate import health as questions  # noqa: PLC0415 - `--help` needs no database
 
-    window = None if hours is None else int(hours) if hours.is_integer() else hours
     now = SystemClock().now()
+    window = _window(since, hours, now)
     rejected = 0
-    with store_if_there(settings_of(context)) as store:
+    settings = settings_of(context)
+    with store_if_there(settings) as store:
+        known_job(settings, store, feed)
         if store is None:
             found = questions.no_runs(window)
         else:
-            found = questions.health(store, now=now, hours=window, job=job, limit=limit)
-            rejected = questions.all_rejected(store, now=now, hours=window, job=job)
+            found = questions.health(store, now=now, hours=window, job=feed, limit=limit)
+            rejected = questions.all_rejected(store, now=now, hours=window, job=feed)
     if output is not None:
         write_json(output, questions.feed(found))
     if as_json:
@@ -52,18 +64,31 @@ def health(
         _print(found, rejected)
 
 
+def _window(since: str | None, hours: float | None, now: datetime) -> float | None:
+    """Return how many hours back is looked, whole where they are; ``None`` for all."""
+    if since is not None and hours is not None:
+        raise click.UsageError("--since and --hours say the same: give one of them")
+    if since is not None:
+        hours = round((now - moment(since)).total_seconds() / 3600, 3)
+        if hours <= 0:
+            raise click.UsageError("--since is in the future")
+    return None if hours is None else int(hours) if hours.is_integer() else hours
+
+
 def _print(found: Mapping[str, object], rejected: int) -> None:
     window = found["window_hours"]
     when = "all runs" if window is None else f"runs of the last {window} h"
+    ended = found["successes"] != 0 or found["failures"] != 0
+    duration = f"{found['avg_duration_ms']} ms on average, 95 % within {found['p95_duration_ms']} ms"
     click.secho(when, bold=True)
     print_pairs(
         (
             ("runs", f"{found['total_runs']} ({found['running']} running)"),
             ("succeeded", found["successes"]),
             ("failed", found["failures"]),
-            ("success rate", f"{found['success_rate']} %"),
-            ("duration", f"{found['avg_duration_ms']} ms on average, 95 % within {found['p95_duration_ms']} ms"),
-            ("rows", f"{found['total_rows_in']:,} in, {found['total_rows_out']:,} out"),
+            ("success rate", f"{found['success_rate']} %" if ended else "no run has ended"),
+            ("duration", duration if ended else None),
+            ("rows", f"{found['total_rows_in']} in, {found['total_rows_out']} out"),
         )
     )
     if rejected:

@@ -15,14 +15,16 @@ import click
 
 from inboxd.cli.arguments import Moment, Number, OneFile, Text
 from inboxd.cli.context import print_json, reading_store, settings_of, writing_store, written
+from inboxd.cli.names import known_code, known_job
 from inboxd.cli.opening import store_if_there
 from inboxd.cli.tables import Column, heading, print_table, short_time
 from inboxd.clock import SystemClock
 
 if TYPE_CHECKING:
-    from inboxd.model import Feed
-    from inboxd.operate.letters import Filter, Letter
+    from inboxd.config import Settings
+    from inboxd.operate.letters import CodeCount, Filter, Letter
     from inboxd.operate.replay import Replay
+    from inboxd.store.base import Store
 
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
@@ -45,6 +47,12 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
     ):
         choosing = option(choosing)
     return choosing
+
+
+def _hold(settings: Settings, store: Store | None, wanted: Filter) -> None:
+    """Refuse a filter that names no feed and no code that there is: it would match nothing, and seem to say so."""
+    known_job(settings, store, wanted.feed)
+    known_code(settings, store, wanted.code)
 
 
 @click.group("dead-letters")
@@ -71,7 +79,9 @@ def list_letters(
     from inboxd.operate.letters import letters as ask  # noqa: PLC0415 - `--help` needs no database
 
     wanted = replace(wanted, resolved=None if everything else resolved)
-    with store_if_there(settings_of(context)) as store:
+    settings = settings_of(context)
+    with store_if_there(settings) as store:
+        _hold(settings, store, wanted)
         found = [] if store is None else ask(store, wanted, limit=limit, after=after)
     if as_json:
         print_json({"dead_letters": found})
@@ -113,6 +123,7 @@ def export(context: click.Context, wanted: Filter, output: Path | None) -> None:
     feeds = {one.name: one for one in settings.feeds}
     count = 0
     with reading_store(settings) as store, _destination(output) as out:
+        _hold(settings, store, wanted)
         for page in all_letters(store, wanted):
             count += len(page)
             out.writelines(f"{export_line(letter, feeds.get(letter.feed))}\n" for letter in page)
@@ -138,40 +149,50 @@ def replay(context: click.Context, ids: tuple[int, ...], wanted: Filter, *, as_j
     Example:  inboxd dead-letters replay --feed orders --code unexpected_field
               inboxd dead-letters replay 17 18
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    done = _replay(context, settings_of(context).feeds, replace(wanted, ids=ids))
+    wanted = replace(wanted, ids=ids)
+    done, still_open = _replay(settings_of(context), wanted)
     if as_json:
-        print_json({"replays": done, **_sums(done)})
+        print_json({"replays": done, **_sums(done), "open": still_open})
         return
     for one in done:
         verb = f"run {one.run_id}" if one.run_id is not None else "no run written"
         click.echo(f"{one.feed}: {one.loaded} loaded, {one.stale} stale, {one.failed} failed again ({verb})")
-    if not done:
-        click.echo("no dead letters to replay")
+    if not done and not still_open:
+        click.echo("no open dead letters")
     failures = [(one.feed, failure) for one in done for failure in one.failures]
     if failures:
         heading("failed again")
         rows = [(failure.id, name, failure.record_key, failure.code, failure.detail) for name, failure in failures]
         columns = [Column("letter", number=True), Column("feed"), Column("key"), Column("code"), Column("detail")]
         print_table(columns, rows)
+    if still_open:
+        heading("still open")
+        known = {feed.name for feed in settings_of(context).feeds}
+        why = ("" if one.feed in known else "the feed is not in the config" for one in still_open)
+        columns = [Column("feed"), Column("code"), Column("dead letters", number=True), Column("why")]
+        print_table(
+            columns, [(one.feed, one.code, one.count, reason) for one, reason in zip(still_open, why, strict=True)]
+        )
 
 
-def _replay(context: click.Context, feeds: Sequence[Feed], wanted: Filter) -> list[Replay]:
-    from inboxd.operate.letters import feeds_with_letters  # noqa: PLC0415 - `--help` needs no database
+def _replay(settings: Settings, wanted: Filter) -> tuple[list[Replay], list[CodeCount]]:
+    """Replay what is wanted, feed by feed; return that, and what of it is open afterwards."""
+    from inboxd.operate.letters import count_open, feeds_with_letters  # noqa: PLC0415 - `--help` needs no database
     from inboxd.operate.replay import replay as put_back  # noqa: PLC0415 - the same
     from inboxd.pipeline import furthest_cursor  # noqa: PLC0415 - the same
 
     clock, host = SystemClock(), os.uname().nodename
-    known = {feed.name: feed for feed in feeds}
+    known = {feed.name: feed for feed in settings.feeds}
     done: list[Replay] = []
-    with writing_store(settings_of(context)) as store:
+    with writing_store(settings) as store:
+        _hold(settings, store, wanted)
         for name in feeds_with_letters(store, wanted):
             feed = known.get(name)
-            if feed is None:
-                click.echo(f"inboxd: feed {name!r} is not in the config: its letters stay", err=True)
+            if feed is None:  # said with what stays open
                 continue
             limit = furthest_cursor(feed, clock.now())
             done.append(put_back(store, feed, wanted, clock=clock, host=host, limit=limit))
-    return done
+        return done, count_open(store, wanted)
 
 
 def _sums(done: Sequence[Replay]) -> dict[str, int]:

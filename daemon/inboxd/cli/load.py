@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from inboxd.cli.arguments import GivenFile, OneFile, Text
-from inboxd.cli.context import checking_store, feed_named, print_json, settings_of, write_json, writing_store
+from inboxd.cli.context import checking_store, print_json, settings_of, write_json, writing_store
+from inboxd.cli.names import feed_named
 from inboxd.cli.progress import Progress, progress_over
 from inboxd.clock import SystemClock
 from inboxd.config import Settings, match_feed

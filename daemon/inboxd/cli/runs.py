@@ -8,6 +8,7 @@ import click
 
 from inboxd.cli.arguments import GivenFile, Number, Text
 from inboxd.cli.context import print_json, settings_of, writing_store
+from inboxd.cli.names import known_job
 from inboxd.cli.opening import store_if_there
 from inboxd.cli.tables import shown
 from inboxd.clock import SystemClock
@@ -32,7 +33,9 @@ def list_runs(context: click.Context, feed: str | None, status: str | None, limi
     \b
     Example:  inboxd runs list --status failure
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    with store_if_there(settings_of(context)) as store:
+    settings = settings_of(context)
+    with store_if_there(settings) as store:
+        known_job(settings, store, feed)
         found = [] if store is None else store.runs(job=feed, status=RunStatus(status) if status else None, limit=limit)
     if as_json:
         print_json({"runs": [asdict(run) for run in found]})

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from inboxd.cli.context import print_json, settings_of
+from inboxd.cli.ending import code_of
 from inboxd.cli.opening import store_or_reason
 from inboxd.cli.tables import Column, all_rejected_line, heading, print_pairs, print_table, shown, sparkline
 from inboxd.cli.tables import print_runs as print_run_table
 from inboxd.clock import SystemClock, moment
-from inboxd.errors import EXIT_UNAVAILABLE
+from inboxd.errors import EXIT_NOPERM
+from inboxd.model import printable
 from inboxd.words import lag, size, span
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def status(context: click.Context, *, as_json: bool) -> int:
     from inboxd.operate import status as questions  # noqa: PLC0415 - `--help` needs no database
 
     settings = settings_of(context)
-    source = str(settings.source) if settings.source else None
+    source = printable(str(settings.source)) if settings.source else None
     slices = questions.Slices(settings.inbox, settings.archive, settings.database, settings.feeds, source)
     with store_or_reason(settings) as (store, fault):
         found = questions.status(store, slices, now=SystemClock().now())
@@ -50,7 +52,9 @@ def status(context: click.Context, *, as_json: bool) -> int:
         print_json(questions.as_json(found))
     else:
         _print(found)
-    return EXIT_UNAVAILABLE if fault is not None and fault.code != "database_missing" else 0
+    if fault is not None and fault.code != "database_missing":
+        return code_of(fault)
+    return EXIT_NOPERM if found.daemon.unknown == questions.FORBIDDEN else 0
 
 
 def _print(found: Status) -> None:
@@ -58,7 +62,7 @@ def _print(found: Status) -> None:
     print_pairs(
         (
             ("daemon", _daemon(found, now)),
-            ("config", found.daemon.config or found.config or "the defaults"),
+            ("config", (found.daemon if found.daemon.running else found).config or "the defaults"),
             ("database", found.database),
             ("inbox", found.inbox),
             ("waiting", _waiting(found)),
@@ -100,7 +104,7 @@ def _ago(one: HostActivity, now: datetime) -> str:
 def _daemon(found: Status, now: datetime) -> str:
     daemon = found.daemon
     if daemon.running is None:
-        return "none has run on this host with this config"
+        return found.daemon.unknown or ""
     if not daemon.running:
         return "not running"
     since = f" for {span((now - moment(daemon.since)).total_seconds())}" if daemon.since else ""
@@ -123,7 +127,9 @@ def _last_day(found: Status) -> list[tuple[str, object]]:
     if found.totals is None:
         return []
     totals = found.totals
-    line = f"{totals['total_runs']} runs, {totals['success_rate']} % well, {totals['total_rows_out']:,} rows"
+    if totals["successes"] == totals["failures"] == 0:
+        return [("last 24 h", "no run has ended")]
+    line = f"{totals['total_runs']} runs, {totals['success_rate']} % succeeded, {totals['total_rows_out']} rows"
     return [("last 24 h", line), ("rows", f"▕{sparkline([bucket.rows_out for bucket in found.throughput])}▏")]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from inboxd.cli.arguments import Text
-from inboxd.cli.context import feed_named, print_json, settings_of, writing_store
+from inboxd.cli.context import print_json, settings_of, writing_store
+from inboxd.cli.names import feed_named
 from inboxd.cli.opening import store_if_there
 from inboxd.clock import SystemClock, stamp
 from inboxd.model import Cursor, Feed

@@ -17,6 +17,7 @@ from inboxd.config.settings import (
     RetentionSettings,
     Settings,
 )
+from inboxd.config.sources import mtime_of
 
 __all__ = [
     "ArchiveSettings",
@@ -39,6 +40,7 @@ __all__ = [
     "json_schema",
     "load_settings",
     "match_feed",
+    "mtime_of",
     "never_reached",
     "show",
     "shown_values",

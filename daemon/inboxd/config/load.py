@@ -153,6 +153,7 @@ class _Builder:
             http=HttpSettings(listen=config.http.listen),
             feeds=feeds,
             source=self._sources.file,
+            source_mtime_ns=self._sources.mtime_ns,
         )
         self._hold_apart(settings)
         return settings

@@ -126,7 +126,7 @@ class HttpSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything in force. ``source`` is the config file, ``None`` where there is none."""
+    """Everything in force. ``source`` is the config file, ``None`` where there is none; with its mtime when read."""
 
     inbox: InboxSettings
     archive: ArchiveSettings
@@ -136,3 +136,4 @@ class Settings:
     http: HttpSettings
     feeds: tuple[Feed, ...]
     source: Path | None = None
+    source_mtime_ns: int | None = None

@@ -37,6 +37,7 @@ class Sources:
     options: Table
     file: Path | None = None
     text: str = ""
+    mtime_ns: int | None = None
     variables: Mapping[tuple[str, ...], str] = field(default_factory=dict)
     """Which environment variable said which key."""
 
@@ -78,7 +79,7 @@ def read_sources(path: Path | None, env: Mapping[str, str], cwd: Path | None, op
     told: Table = {}
     for name, value in options.items():
         _put(told, tuple(name.split(".")), value)
-    return Sources(document, environment, told, file, text, variables)
+    return Sources(document, environment, told, file, text, mtime_of(file), variables)
 
 
 def with_events(document: Table, environment: Table) -> Table:
@@ -97,6 +98,14 @@ def with_events(document: Table, environment: Table) -> Table:
     if events.get("mode", Mode.UPSERT) != Mode.UPSERT:  # the others have no cursor
         del built_in["cursor"]
     return {**document, "feeds": {**feeds, EVENTS: {**built_in, **events}}}
+
+
+def mtime_of(file: Path | None) -> int | None:
+    """Return a config file's mtime; ``None`` where there is none to be seen."""
+    try:
+        return file.stat().st_mtime_ns if file is not None else None
+    except OSError:
+        return None
 
 
 def _find(path: Path | None, env: Mapping[str, str], cwd: Path | None) -> tuple[Path | None, str]:

@@ -92,7 +92,12 @@ def examine(patient: Patient) -> Iterator[Finding]:
 
 
 def _daemon(patient: Patient) -> Iterator[Finding]:
-    pid = _pid(patient)
+    try:
+        pid = _pid(patient)
+    except PermissionError:
+        message = "whether one runs cannot be told from here (permission)"
+        yield Finding("daemon", Health.WARNING, message, "run doctor as the user who runs the daemon")
+        return
     if patient.database.is_postgres:
         yield Finding("daemon", Health.OK, "any number may run on PostgreSQL; `inboxd status` tells of this host")
     elif pid is None:

@@ -48,6 +48,9 @@ class Filter:
     ids: tuple[int, ...] = ()
 
 
+ALL_OPEN: Final = Filter()
+
+
 @dataclass(frozen=True, slots=True)
 class CodeCount:
     """How many unresolved letters of a feed have a code."""
@@ -100,15 +103,10 @@ def letters_of_key(connection: sa.Connection, key: str, feed: str, limit: int) -
     return [Letter(**row) for row in found.mappings()][::-1]
 
 
-def count_open(store: Store) -> list[CodeCount]:
-    """Count the unresolved letters by feed and code, the most frequent first."""
+def count_open(store: Store, wanted: Filter = ALL_OPEN) -> list[CodeCount]:
+    """Count the open dead letters that are meant by feed and code, the most frequent first."""
     feed, code, count = dead_letters.c.feed, dead_letters.c.error, sa.func.count()
-    query = (
-        sa.select(feed, code, count)
-        .where(dead_letters.c.resolved_by.is_(None))
-        .group_by(feed, code)
-        .order_by(count.desc(), feed, code)
-    )
+    query = sa.select(feed, code, count).where(*_where(wanted)).group_by(feed, code).order_by(count.desc(), feed, code)
     with store.reading() as connection:
         return [CodeCount(str(name), str(error), int(number)) for name, error, number in connection.execute(query)]
 

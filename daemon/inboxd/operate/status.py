@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from inboxd.clock import stamp
-from inboxd.config import ArchiveSettings, DatabaseSettings, InboxSettings
+from inboxd.config import ArchiveSettings, DatabaseSettings, InboxSettings, mtime_of
 from inboxd.errors import InboxdError
 from inboxd.model import Feed
 from inboxd.operate.cursors import lag_s
@@ -27,6 +28,10 @@ LISTED: Final = 20
 """Names shown of each kind of file; the counts are exact."""
 RECENT_RUNS: Final = 10
 SPARK_HOURS: Final = 24.0
+CONFIG_NEWER: Final = "config_newer"
+RELOAD: Final = "reload it: systemctl reload inboxd, or kill -HUP with the daemon's pid"
+NONE_HERE: Final = "none has run on this host with this config"
+FORBIDDEN: Final = "cannot be told from here (permission)"
 SPARK_BUCKETS: Final = 48
 
 
@@ -43,7 +48,10 @@ class Slices:
 
 @dataclass(frozen=True, slots=True)
 class DaemonPresence:
-    """Whether a daemon runs on this host (``None``: it cannot be told), and what it last said of itself."""
+    """Whether a daemon runs on this host (``None``: it cannot be told), and what it last said of itself.
+
+    ``config`` is the file that the daemon itself uses; ``None`` where that is none, or it is not known to run.
+    """
 
     running: bool | None
     pid: int | None = None
@@ -52,6 +60,8 @@ class DaemonPresence:
     since: str | None = None
     updated: str | None = None
     config: str | None = None
+    unknown: str | None = None
+    """Why it cannot be told whether a daemon runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,8 @@ def status(store: Store | None, slices: Slices, *, now: datetime) -> Status:
         problems.append(Problem(fault.code, fault.message, fault.hint))
     daemon = _presence(slices, state)
     alive = state if daemon.running is not False else None
+    if daemon.running and state is not None:
+        problems.extend(_config_problems(state, slices.config))
     return Status(
         at=stamp(now),
         daemon=daemon,
@@ -130,11 +142,15 @@ def _presence(slices: Slices, state: DaemonState | None) -> DaemonPresence:
     if slices.database.is_postgres:
         here = state is not None and state.host == os.uname().nodename  # a shared archive may tell of another's
         running, pid = (_alive(state.pid), state.pid) if state and here else (None, None)
+        unknown = None if here else NONE_HERE
     else:
-        holder = running_pid(slices.database.sqlite_path)
-        running, pid = holder is not None, holder or None
+        try:
+            holder = running_pid(slices.database.sqlite_path)
+        except PermissionError:
+            return DaemonPresence(None, unknown=FORBIDDEN)
+        running, pid, unknown = holder is not None, holder or None, None
     if state is None or not running:
-        return DaemonPresence(running, pid)
+        return DaemonPresence(running, pid, unknown=unknown)
     return DaemonPresence(
         running=running,
         pid=pid or state.pid,
@@ -144,6 +160,25 @@ def _presence(slices: Slices, state: DaemonState | None) -> DaemonPresence:
         updated=state.updated,
         config=state.config,
     )
+
+
+def _config_problems(state: DaemonState, found: str | None) -> Iterator[Problem]:
+    """Tell what of the config on disk is not in force: the daemon reads it at its start and when it is told to reload.
+
+    ``found`` is the file that this command found itself, perhaps from another folder or environment.
+    """
+    if (refused := state.config_refused) is not None:
+        message = f"the config on disk is not in force, the daemon refused it at {refused.at}: {refused.message}"
+        yield Problem(refused.code, message, refused.hint)
+    elif state.config is None and found is not None:
+        message = f"the daemon uses the defaults, not {found}"
+        yield Problem(CONFIG_NEWER, message, f"if that file was made after the daemon's start: {RELOAD}")
+    elif state.config is not None and mtime_of(Path(state.config)) not in {None, state.config_mtime_ns}:
+        message = f"the file on disk is newer than the config that the daemon uses: {state.config}"
+        yield Problem(CONFIG_NEWER, message, RELOAD)
+    if state.config is not None and found not in {None, state.config}:
+        message = f"this command uses another config than the daemon: {found}"
+        yield Problem("config_differs", message, f"name the daemon's: --config {state.config}")
 
 
 def _alive(pid: int) -> bool:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from inboxd.errors import EXIT_CONFIG, OperatorFault
+from inboxd.errors import EXIT_CONFIG, EXIT_UNAVAILABLE, OperatorFault
+from inboxd.extras import how_to_install
 from inboxd.store.base import Store, Turn
 
 __all__ = ["open_store"]
@@ -44,8 +45,12 @@ def open_store(
 
         return SqliteStore(url, readonly=readonly, tick=tick, silence=silence, turn=turn)
     if scheme in {"postgresql", "postgres"}:
-        from inboxd.store.postgres import PostgresStore  # noqa: PLC0415 - the same
-
+        try:
+            from inboxd.store.postgres import PostgresStore  # noqa: PLC0415 - the same
+        except ModuleNotFoundError as error:
+            message = f"PostgreSQL needs the package {error.name}, which is not installed"
+            hint = how_to_install("postgres")
+            raise OperatorFault("driver_missing", message, hint, exit_code=EXIT_UNAVAILABLE) from error
         return PostgresStore(url, readonly=readonly, tick=tick, turn=turn)
     message = f"database.url starts with {scheme!r}, but inboxd speaks sqlite and postgresql"
     hint = "write sqlite:///data/inboxd.db or postgresql://user@host/db"

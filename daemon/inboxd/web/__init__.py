@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from inboxd.config import Settings
 from inboxd.errors import EXIT_CONFIG, OperatorFault
 from inboxd.events import Event
+from inboxd.extras import how_to_install
 from inboxd.log import Logger, emit
 from inboxd.web.address import Address, AddressError
 
@@ -35,10 +36,7 @@ def serve(listen: str, settings: Settings, daemon: Daemon, log: Logger) -> Itera
         from inboxd.web.server import PageServer  # noqa: PLC0415 - the extra "web" may not be installed
     except ModuleNotFoundError as error:
         listener.close()
-        msg = f"the page cannot be served: {error.name} is not installed"
-        hint = (
-            "in a checkout: pip install '.[web]'; make run and make install bring it; or do without --http and listen"
-        )
+        msg, hint = f"the page cannot be served: {error.name} is not installed", how_to_install("web")
         raise OperatorFault("http_unavailable", msg, hint, exit_code=EXIT_CONFIG) from error
     with PageServer(listener, address, settings, daemon, log) as server:
         emit(log, Event.HTTP_STARTED, address=server.url)

@@ -1,0 +1,67 @@
+"""Names that people type: the one that is meant, or a sentence with those that are near (exit code 2)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from inboxd.config import Settings
+from inboxd.model import Feed
+
+if TYPE_CHECKING:
+    from inboxd.store.base import Store
+
+LISTED: Final = 20
+"""Names that are listed where none is near; of more nobody reads the end."""
+PREFIXES: Final = ("missing", "invalid", "future")
+ALWAYS: Final = ("not_an_object", "unexpected_field")
+"""What a record of any feed may be refused with, beside the codes of its fields."""
+
+
+def feed_named(settings: Settings, name: str) -> Feed:
+    """Return the feed that an option or argument names; raises ``click.UsageError`` where the config has none."""
+    for feed in settings.feeds:
+        if feed.name == name:
+            return feed
+    names = [feed.name for feed in settings.feeds]
+    raise click.UsageError(f"there is no feed {name!r}; {near(name, names, 'the config has')}")
+
+
+def known_job(settings: Settings, store: Store | None, name: str | None) -> None:
+    """Hold a filter's feed or job against those of the config and of the ledger; ``None`` is no filter."""
+    names = {feed.name for feed in settings.feeds}
+    if name is None or name in names:
+        return
+    if store is not None:
+        from inboxd.operate.names import job_names  # noqa: PLC0415 - `--help` needs no database
+
+        names |= job_names(store)
+    if name not in names:
+        raise click.UsageError(f"there is no feed or job {name!r}; {near(name, names, 'there are')}")
+
+
+def known_code(settings: Settings, store: Store | None, code: str | None) -> None:
+    """Hold a filter's error code against those that the feeds can give and those that the ledger has."""
+    labels = {field.label for feed in settings.feeds for field in feed.fields}
+    codes = {f"{prefix}_{label}" for prefix in PREFIXES for label in labels} | {*ALWAYS}
+    if code is None or code in codes:
+        return
+    there: set[str] = set()
+    if store is not None:
+        from inboxd.operate.names import error_codes  # noqa: PLC0415 - `--help` needs no database
+
+        there = error_codes(store)
+    if code not in there:
+        raise click.UsageError(f"there is no error code {code!r}; {near(code, codes | there, 'there are')}")
+
+
+def near(name: str, names: Collection[str], otherwise: str) -> str:
+    """Return the rest of a sentence about a name that is none: what may have been meant, else what there is."""
+    close = difflib.get_close_matches(name, sorted(names), n=3)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    listed = sorted(names)
+    return f"{otherwise}: {', '.join(listed[:LISTED])}{' …' if len(listed) > LISTED else ''}"
