@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from psycopg.conninfo import conninfo_to_dict
 
 from inboxd.config import DatabaseSettings, InvalidConfig, Settings, load_settings, show
 from inboxd.config.database import check_url, masked, with_password
 
 SECRET = "hunter2"  # noqa: S105 - what the tests look for
 
-TWO = "h1:5432,h2:5433/d?target_session_attrs=read-write&options=-c%20lock_timeout=9s"
+TWO = "h1:5432,h2:5433/d?options=-c%20lock_timeout%3D9s&target_session_attrs=read-write"
 """Of a URL with two hosts what follows the user."""
 
 
@@ -70,11 +73,18 @@ def test_other_urls_are_refused(url: str) -> None:
     ("url", "shown"),
     [
         (f"postgresql://u:{SECRET}@h/d", "postgresql://u:***@h/d"),
-        (f"postgresql://:{SECRET}@h/d", "postgresql://:***@h/d"),
-        (f"postgresql://u:{SECRET}@{SECRET}/{SECRET}@h/d", "postgresql://u:***@h/d"),
-        (f"postgresql://u:a/b?c#{SECRET}@h/d", "postgresql://u:***@h/d"),
-        (f"postgresql://u@h/d?password={SECRET}&x=1", "postgresql://u@h/d?password=***&x=1"),
-        (f"postgresql://u@h/d?x=1&sslpassword={SECRET}", "postgresql://u@h/d?x=1&sslpassword=***"),
+        (f"postgresql://:{SECRET}@h/d", "postgresql://h/d?password=***"),
+        (f"postgresql://u:{SECRET}@{SECRET}/{SECRET}@h/d", "postgresql://***"),
+        (f"postgresql://u:a/b?c#{SECRET}@h/d", "postgresql://***"),
+        (f"postgresql://u@h/d?password={SECRET}&port=1", "postgresql://u:***@h:1/d"),
+        (f"postgresql://u@h/d?p%61ssword={SECRET}", "postgresql://u:***@h/d"),
+        (f"postgresql://h/d?port=1&sslpassword={SECRET}", "postgresql://h:1/d?sslpassword=***"),
+        (f"postgresql://u@h/d?password={SECRET}&x=1", "postgresql://***"),
+        ("postgresql://h/app?user=me@corp", "postgresql://me%40corp@h/app"),
+        (f"postgresql://?password={SECRET}&user=me@corp", "postgresql://***"),
+        ("postgresql://[::1]:5432,[fe80::1]/d", "postgresql://[::1]:5432,[fe80::1]/d"),
+        (f"mysql://u:{SECRET}@h/d", "mysql://***"),
+        (f"{SECRET}", "***"),
         ("postgresql://u@h:5432/d", "postgresql://u@h:5432/d"),
         (f"postgresql://u@{TWO}", f"postgresql://u@{TWO}"),
         (f"postgresql://u:{SECRET}@{TWO}", f"postgresql://u:***@{TWO}"),
@@ -86,21 +96,78 @@ def test_a_password_is_masked_wherever_it_stands(url: str, shown: str) -> None:
     assert masked(url) == shown
 
 
-@given(st.text(st.characters(codec="utf-8"), min_size=1))
+words = st.text("abcxyz0189.-_", min_size=1, max_size=8)
+odd = st.text("ab:@/?#&=%[],+ *\\'\"é", min_size=1, max_size=8)
+secrets = st.builds("{}{}{}".format, odd | st.just(""), st.just(SECRET), odd | st.just(""))
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="")
+
+
+@st.composite
+def urls(draw: st.DrawFn) -> str:
+    """Make a URL as somebody might write it: quoted or not, its secret in any of the places where one may stand."""
+    forms: list[Callable[[str], str]] = [_quoted, quote, str]
+    as_written = draw(st.sampled_from(forms))
+    secret = as_written(draw(secrets))
+    user = as_written(draw(words | odd | st.just("")))
+    hosts = ",".join(draw(st.lists(st.sampled_from(["h", "h:5432", "[::1]:1", "%2Frun%2Fpg", ""]), max_size=3)))
+    path = draw(st.sampled_from(["", "/", "/d", "/d%40e"]))
+    query = draw(
+        st.lists(st.sampled_from(["user=me@corp", "sslmode=require", "host=/run", "port=7", "application_name=a%26b"]))
+    )
+    place = draw(st.sampled_from(["user", "query", "ssl", "file"]))
+    if place != "user":
+        query.insert(draw(st.integers(0, len(query))), f"{'ssl' if place == 'ssl' else ''}password={secret}")
+    at = f"{user}:{secret}@" if place == "user" else f"{user}@" if user else ""
+    scheme = draw(st.sampled_from(["postgresql", "postgres", "postgresql+psycopg"]))
+    return f"{scheme}://{at}{hosts}{path}{'?' if query else ''}{'&'.join(query)}"
+
+
+@given(urls())
+@settings(max_examples=500)
+def test_no_form_of_url_ever_shows_the_secret(url: str) -> None:
+    """Whatever is written where: it is masked, or the URL is refused without a word of it."""
+    shown = masked(url)
+    assert SECRET not in shown
+    said = ""
+    try:
+        assert masked(check_url(url)) == shown
+    except ValueError as refused:
+        said = str(refused)
+    assert SECRET not in said
+    assert said or check_url(shown)
+
+
+@given(urls(), st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
+@settings(max_examples=500)
+def test_a_password_is_added_to_any_url_and_nothing_else_is_changed(url: str, password: str) -> None:
+    """Libpq finds the password in the URL, and everything that was there before."""
+    try:
+        before = conninfo_to_dict(check_url(url))
+    except ValueError:
+        return
+    with_it = with_password(url, password)
+    assert conninfo_to_dict(with_it) == {**before, "password": password}
+    assert masked(with_it) == masked(with_password(url, "another"))
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
 def test_any_password_fits_into_a_url_and_is_masked_in_it(password: str) -> None:
     """A password may hold any character."""
     assert masked(with_password("postgresql://u@h/d", password)) == "postgresql://u:***@h/d"
     assert masked(with_password(f"postgresql://u@{TWO}", password)) == f"postgresql://u:***@{TWO}"
     assert masked(with_password("postgresql:///d", password)) == "postgresql:///d?password=***"
-    assert masked(with_password("postgresql:///d?host=x", password)) == "postgresql:///d?host=x&password=***"
+    assert masked(with_password("postgresql:///d?host=x", password)) == "postgresql://x/d?password=***"
 
 
 def test_the_password_may_come_from_a_file(tmp_path: Path) -> None:
     """``password_file`` keeps the secret out of the config; the newline at its end is not part of it."""
     secret_file(tmp_path, "p@ss/w:rd \n")
-    settings = load(tmp_path, 'url = "postgresql://u@h/d"\npassword_file = "inboxd-database-password"')
-    assert settings.database.url == "postgresql://u:p%40ss%2Fw%3Ard%20@h/d"
-    assert settings.database.shown_url == "postgresql://u:***@h/d"
+    found = load(tmp_path, 'url = "postgresql://u@h/d"\npassword_file = "inboxd-database-password"')
+    assert found.database.url == "postgresql://u:p%40ss%2Fw%3Ard%20@h/d"
+    assert found.database.shown_url == "postgresql://u:***@h/d"
 
 
 def test_the_password_may_come_from_a_credential_of_systemd(tmp_path: Path) -> None:
@@ -139,11 +206,11 @@ def test_a_password_that_cannot_be_had_is_told(tmp_path: Path, database: str, to
 def test_the_password_is_in_nothing_that_is_shown(tmp_path: Path, url: str) -> None:
     """Neither ``config show``, nor an error, nor a settings object printed by mistake tells it."""
     try:
-        settings = load(tmp_path, f'url = "{url}"')
+        found = load(tmp_path, f'url = "{url}"')
     except InvalidConfig as fault:
         shown = f"{fault} {fault.message} {fault!r} {fault.faults} {fault.__cause__!r} {fault.__context__!r}"
     else:
-        shown = f"{settings!r} {settings.database} {show(settings)}"
+        shown = f"{found!r} {found.database} {show(found)}"
     assert SECRET not in shown
 
 

@@ -14,22 +14,116 @@ CREDENTIAL: Final = "inboxd-database-password"
 """The name of the systemd credential (``LoadCredential=``) that holds the password."""
 
 MASK: Final = "***"
+SHOWN: Final = frozenset(
+    [
+        "host",
+        "hostaddr",
+        "port",
+        "dbname",
+        "user",
+        "service",
+        "passfile",
+        "sslmode",
+        "sslrootcert",
+        "sslcert",
+        "sslkey",
+        "sslnegotiation",
+        "gssencmode",
+        "channel_binding",
+        "require_auth",
+        "application_name",
+        "connect_timeout",
+        "options",
+        "target_session_attrs",
+        "load_balance_hosts",
+        "client_encoding",
+        "tcp_user_timeout",
+        "keepalives",
+        "keepalives_idle",
+        "keepalives_interval",
+        "keepalives_count",
+    ]
+)
+"""What of a URL people may see. The rest is masked: a later libpq may know secrets that this list does not."""
 _SQLITE: Final = re.compile(r"sqlite(?:\+pysqlite)?:///(?P<path>.+)", re.DOTALL)
 _POSTGRES: Final = re.compile(r"(?:postgresql(?:\+psycopg)?|postgres)://(?P<rest>.*)", re.DOTALL)
-# Greedy to the last "@": a password with an unquoted "@", "/" or "?" in it must not leak in part.
-_USERINFO: Final = re.compile(r"(?P<before>://[^:/@]*):.*@", re.DOTALL)
-_SECRET_OPTION: Final = re.compile(r"(?P<name>[?&](?:password|sslpassword)=)[^&]*", re.IGNORECASE)
 _FORMS: Final = "sqlite:///data/inboxd.db or postgresql://user@host/db"
+_NOT_READABLE: Final = (
+    "cannot be read: write postgresql://user@host/db, and in a name or password"
+    " %40 for @, %2F for /, %3A for :, %3F for ?"
+)
 
 
 def masked(url: str) -> str:
-    """Return the URL with its password, if any, masked, wherever in it the password stands."""
-    return _SECRET_OPTION.sub(rf"\g<name>{MASK}", _USERINFO.sub(rf"\g<before>:{MASK}@", url))
+    """Return the URL with its secrets masked, wherever they stand; of one that cannot be read, the scheme alone."""
+    if _SQLITE.fullmatch(url):
+        return url
+    scheme, colon, _ = url.partition("://")
+    try:
+        options = _options(url)
+    except ValueError:
+        return f"{scheme}://{MASK}" if colon and scheme.isascii() and scheme.replace("+", "").isalnum() else MASK
+    return _url_of({name: value if name in SHOWN else MASK for name, value in options.items()})
+
+
+def _options(url: str) -> dict[str, str]:
+    """Take a PostgreSQL URL apart as libpq does; ``ValueError``, which never quotes it, where that is not possible.
+
+    libpq reads a password with an unquoted ``@``, ``/`` or ``:`` as parts of the host, the port or the database, which
+    are shown, here and in its own messages: what looks like that is refused.
+    """
+    try:
+        from psycopg import ProgrammingError  # noqa: PLC0415 - the extra "postgres" may not be installed
+        from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - the same
+    except ModuleNotFoundError:
+        raise ValueError("needs psycopg, which is not installed: pip install '.[postgres]' in a checkout") from None
+    postgres = _POSTGRES.fullmatch(url)
+    if postgres is None or "\0" in url:
+        raise ValueError(_NOT_READABLE)
+    try:
+        found = conninfo_to_dict(f"postgresql://{postgres['rest']}")
+    except (ProgrammingError, UnicodeError):
+        raise ValueError(_NOT_READABLE) from None
+    options = {name: str(value) for name, value in found.items() if value is not None}
+    head = postgres["rest"].partition("/")[0]
+    path = postgres["rest"].partition("?")[0].partition("/")[2]
+    hosts = options.get("host", "") + options.get("hostaddr", "")
+    ports = options.get("port", "").replace(",", "")
+    if "?" in head.rpartition("@")[0] or "@" in path + hosts or (ports and not (ports.isascii() and ports.isdecimal())):
+        raise ValueError(_NOT_READABLE)
+    return options
+
+
+def _url_of(options: Mapping[str, str]) -> str:
+    """Put a PostgreSQL URL together: user, hosts and database where people look for them, the rest behind."""
+    rest = dict(options)
+    user = _quoted(rest.pop("user", ""))
+    secret = f":{_quoted(rest.pop('password'))}" if user and "password" in rest else ""
+    hosts = rest.get("host", "").split(",")
+    ports = rest.get("port", "").split(",")
+    where = ""
+    if not any("/" in host for host in hosts) and len(ports) == len(hosts):  # a socket's folder has a / in it
+        rest.pop("host", None)
+        rest.pop("port", None)
+        pairs = zip(hosts, ports, strict=True)
+        where = ",".join(f"{_host(host)}{f':{port}' if port else ''}" for host, port in pairs)
+    database = _quoted(rest.pop("dbname", ""))
+    query = "&".join(f"{name}={quote(value, safe='/:,*')}" for name, value in rest.items())
+    return f"postgresql://{user}{secret}{'@' if user else ''}{where}/{database}{f'?{query}' if query else ''}"
+
+
+def _host(host: str) -> str:
+    return f"[{host}]" if ":" in host else quote(host, safe="")
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="*")
 
 
 def check_url(url: str) -> str:
     """Return the URL in one form per database; ``ValueError``, which never quotes it, if it is none that is taken."""
     if (postgres := _POSTGRES.fullmatch(url)) is not None:
+        _options(url)
         return f"postgresql://{postgres['rest']}"
     sqlite = _SQLITE.fullmatch(url)
     if sqlite is None:
@@ -64,17 +158,12 @@ def absolute_url(url: str, base: Path | None) -> str:
 
 def has_password(url: str) -> bool:
     """Tell whether the URL itself holds a password."""
-    return masked(url) != url
+    return "password" in _options(url)
 
 
 def with_password(url: str, password: str) -> str:
     """Return a PostgreSQL URL with the password in it."""
-    scheme, rest = url.split("://", 1)
-    user, at, server = rest.partition("@")
-    secret = quote(password, safe="")
-    if at:
-        return f"{scheme}://{user}:{secret}@{server}"
-    return f"{url}{'&' if '?' in url else '?'}password={secret}"
+    return _url_of({**_options(url), "password": password})
 
 
 def credential_file(env: Mapping[str, str]) -> Path | None:
@@ -94,7 +183,7 @@ def read_password(file: Path) -> str:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         msg = f"the password cannot be read from {file}: {reason}"
         raise ValueError(msg) from None
-    if not password:
-        msg = f"{file} is empty"
+    if not password or "\0" in password:
+        msg = f"{file} {'has a zero byte in it' if password else 'is empty'}"
         raise ValueError(msg)
     return password
