@@ -47,7 +47,7 @@ run: $(RUN_READY)  ## run the daemon on inbox/ and data/, with the page on HTTP=
 # --- the service ------------------------------------------------------------------------------------------------------
 
 # The service runs on the system's own Python unless another is named: one in a home folder is out of its sandbox's reach.
-install:  ## install the systemd service, or bring it up to this checkout, as root (DROPINS="postgresql page")
+install:  ## install the systemd service, or bring it up to this checkout, as root (DROPINS="postgresql page notify")
 	@$(if $(filter command environment,$(origin PYTHON)),PYTHON='$(PYTHON)') systemd/install.sh install $(DROPINS:%=--drop-in %)
 
 uninstall:  ## remove the service, but not its config and data, as root

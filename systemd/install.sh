@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs inboxd as a systemd service, brings an installed one up to this checkout, or removes it again.
 #
-#   install.sh install [--drop-in postgresql] [--drop-in page]
+#   install.sh install [--drop-in postgresql] [--drop-in page] [--drop-in notify]
 #   install.sh uninstall
 #
 # Run it as root. PYTHON names the interpreter (default /usr/bin/python3, 3.11 or later, with venv). What is yours is
@@ -109,9 +109,12 @@ put_manual() {
 enable_drop_in() {
     shipped="$root/share/$1.conf"
     [ -e "$shipped" ] || die "there is no drop-in $1; there are: $(cd "$root/share" && echo *.conf)"
-    if [ "$1" = postgresql ] && [ ! -e /etc/inboxd/database-password ]; then
-        install -m 600 /dev/null /etc/inboxd/database-password
-    fi
+    case $1 in  # what it loads must be there
+        postgresql) secret=/etc/inboxd/database-password ;;
+        notify) secret=/etc/inboxd/notify-headers ;;
+        *) secret='' ;;
+    esac
+    [ -z "$secret" ] || [ -e "$secret" ] || install -m 600 /dev/null "$secret"
     [ -e "$dropins/$1.conf" ] && return
     install -d "$dropins"
     ln -s "$shipped" "$dropins/$1.conf"

@@ -69,7 +69,7 @@ def test_every_shown_key_is_documented(tmp_path: Path) -> None:
     feed = shown.pop("feeds")["events"]
     fields = feed.pop("fields")
     assert {f"{section}.{key}" for section, table in shown.items() for key in table} == {
-        key for key in keys if not key.startswith("feeds.")
+        key for key in keys if not key.startswith(("feeds.", "notify."))
     }
     assert {f"feeds.NAME.{key}" for key in feed} <= keys
     assert {f"feeds.NAME.fields.FIELD.{key}" for field in fields.values() for key in field} <= keys
@@ -82,7 +82,7 @@ def test_the_documented_defaults_are_the_ones_in_force(tmp_path: Path) -> None:
     sections: dict[str, list[str]] = {}
     for key in documented_keys():
         section, _, name = key.key.partition(".")
-        if section != "feeds" and key.default is not None:
+        if section not in {"feeds", "notify"} and key.default is not None:
             sections.setdefault(section, []).append(f"{name} = {key.default}")
     text = "\n".join(f"[{section}]\n" + "\n".join(lines) for section, lines in sections.items())
     assert show(reload(tmp_path, text)) == show(load_settings(None, {}, tmp_path))
@@ -94,7 +94,29 @@ def test_the_schema_knows_every_key_and_refuses_others() -> None:
     definitions = schema["$defs"]
     named = {name: set(table["properties"]) for name, table in definitions.items() if "properties" in table}
     documented = {key.key.rpartition(".")[2] for key in documented_keys()} | {"fields"}
-    assert set(schema["properties"]) == {"inbox", "archive", "database", "retention", "log", "http", "feeds"}
+    assert set(schema["properties"]) == {
+        *("inbox", "archive", "database", "retention", "log", "http", "notify", "feeds")
+    }
     assert set().union(*named.values()) == documented
     assert not schema["additionalProperties"]
     assert not any(definitions[name]["additionalProperties"] for name in named)
+
+
+def test_who_is_told_is_shown_as_it_was_written_but_for_its_secret(tmp_path: Path) -> None:
+    """``[[notify]]`` comes back as it was; of an address only what is no secret is shown."""
+    text = """
+        [[notify]]
+        on = ["file_failed", "bug"]
+        exec = ["/usr/local/bin/tell", "it's \\"quoted\\""]
+        deferred_for = "10m"
+        [[notify]]
+        on = ["config_rejected"]
+        url = "https://hooks.example.com:8443/services/s3cret?key=s3cret"
+        headers_file = "headers"
+        """
+    loaded = reload(tmp_path, text)
+    assert reload(tmp_path, show(loaded)).notify[0] == loaded.notify[0]
+    assert loaded.notify[1].headers_file == tmp_path / "headers"
+    assert 'url = "https://hooks.example.com:8443/***"' in show(loaded)
+    assert "s3cret" not in show(loaded) + repr(loaded) + loaded.notify[1].name
+    assert tomllib.loads(show(loaded)) == msgspec.json.decode(msgspec.json.encode(shown_values(loaded)))

@@ -49,8 +49,8 @@ def test_the_tables_have_the_columns_that_users_scripts_rely_on(open_empty: Open
         "run_log": "id status staged loaded rejected duration_ms created",
         "before_images": "run_id table_name record_key image",
         "tombstones": "table_name record_key cursor run_id deleted_at",
-        "notices": "id event created run_id feed body delivered_at attempts",
-        "expectations": "feed setting since",
+        "notices": "number id target event created run_id feed body delivered_at attempts dropped_at",
+        "expectations": "feed setting since late_at",
         "events": "k0 value at run_id updated_at",
     }
     assert {name: " ".join(column_names(store, name)) for name in documented} == documented

@@ -29,11 +29,13 @@ def settings(unit: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("unit", UNITS)
-@pytest.mark.parametrize("drop_ins", [(), ("page",), ("postgresql",), ("page", "postgresql")], ids="+".join)
+@pytest.mark.parametrize(
+    "drop_ins", [(), ("page",), ("postgresql",), ("notify",), ("notify", "page", "postgresql")], ids="+".join
+)
 def test_every_unit_is_sandboxed_whatever_is_opened(
     unit: str, drop_ins: tuple[str, ...], tmp_path: Path, require_tool: Callable[[str, str], str]
 ) -> None:
-    """``systemd-analyze security`` finds an exposure of at most 1.5, for the plain unit and with either drop-in."""
+    """``systemd-analyze security`` finds an exposure of at most 1.5, for the plain unit and with any drop-in."""
     analyze = require_tool("systemd-analyze", "systemd")
     staged = tmp_path / unit
     shutil.copy(SHIPPED / unit, staged)

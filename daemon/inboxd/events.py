@@ -78,5 +78,11 @@ class Event(StrEnum):
         "warning",
         "so many lines are missing in this output: its reader, or its disk, took no more; the other one has them",
     )
+    NOTICE_DEFERRED = (
+        "notice_deferred",
+        "warning",
+        "a notice was not taken: to whom, why, and after retry_in_s seconds it is tried again",
+    )
+    NOTICE_DROPPED = "notice_dropped", "error", "a notice that nobody took for a day is given up"
     STEP_TIMED = "step_timed", "debug", "how long one step of a file took"
     BUG = "bug", "error", "a fault of inboxd itself, with its traceback; please report it"

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -39,15 +39,23 @@ def emit(log: Logger, event: Event, **values: object) -> None:
 
 
 STANDARD_OUTPUT: Final = 1
+NOTICED: Final = {"noticed": True}
+"""Marks a line of which the file's own transaction wrote the notices. It is not written out."""
 
 
 def open_log(
-    *, fmt: str, level: str, file: Path | None, out: int | None = STANDARD_OUTPUT, layout: str = "inboxd"
+    *,
+    fmt: str,
+    level: str,
+    file: Path | None,
+    out: int | None = STANDARD_OUTPUT,
+    layout: str = "inboxd",
+    noticing: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Logger:
     """Return a logger that writes to the descriptor ``out``, if one is given, and, as JSON, to ``file``.
 
     ``fmt`` is ``json``, ``console``, or ``auto``: console on a terminal, else JSON. ``layout`` says how the fields of
-    a JSON line are named.
+    a JSON line are named. ``noticing`` is given each line of which a notice may be due, on whatever thread wrote it.
     """
     line = _json_line(layout)
     outputs = [_Output("log.file", LogFile(file), line)] if file is not None else []
@@ -56,8 +64,10 @@ def open_log(
         outputs.append(_Output("standard output", stream, _renderer(fmt, out, line)))
     logger = structlog.wrap_logger(
         structlog.ReturnLogger(),  # never called: the last processor drops the event (`None` would be standard output)
-        processors=[_in_order, _Tee(outputs)],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        processors=[_in_order, _Tee(outputs, noticing, _LEVELS[level])],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            _LEVELS[level] if noticing is None else min(_LEVELS[level], logging.INFO)
+        ),
     )
     return cast("Logger", logger.bind())  # what it gives out is a proxy that would be asked for this at each line
 
@@ -122,14 +132,21 @@ class _Output:
 class _Tee:
     """The last processor: hands the finished line to every output, and stops there. Any thread may write a line."""
 
-    def __init__(self, outputs: Sequence[_Output]) -> None:
+    def __init__(
+        self, outputs: Sequence[_Output], noticing: Callable[[Mapping[str, Any]], None] | None, least: int
+    ) -> None:
         self._outputs = outputs
+        self._noticing = noticing
+        self._least = least
         self._turn = threading.RLock()  # a finalizer, run in the middle of a line, may have one to say, too
 
-    def __call__(self, _logger: object, _method: str, event: _EventDict) -> _EventDict:
+    def __call__(self, _logger: object, method: str, event: _EventDict) -> _EventDict:
+        noticed = event.pop("noticed", False)
         with self._turn:
-            for output in self._outputs:
+            for output in self._outputs if _LEVELS[method] >= self._least else ():
                 output.write(event)
+        if self._noticing is not None and not noticed:
+            self._noticing(event)
         raise structlog.DropEvent
 
 

@@ -12,7 +12,7 @@ from inboxd.clock import Clock, moment, stamp
 from inboxd.errors import FileFault, WorldFault
 from inboxd.model import Counts, Cursor, Edge, Feed, FieldType, Hook, Late, Outcome, Reject, RunStart, Step, Verdict
 from inboxd.records.decode import read_batches
-from inboxd.store.base import Classified, FileTransaction, RunEnd, Store
+from inboxd.store.base import Classified, FileTransaction, NoticeRow, RunEnd, Store
 
 LISTED_FAULTS = 100
 """How many rejected records a report or a command's output names; the counts are exact."""
@@ -70,6 +70,8 @@ class Pipeline:
     max_file_size: int
     hook: Hook = lambda _step, _edge: None
     progress: Callable[[], None] = lambda: None
+    notices: Callable[[Verdict, str], tuple[NoticeRow, ...]] = lambda _verdict, _at: ()
+    """What is told of a file that has ended at that moment."""
     _steps: Mapping[Step, _StepHook] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -248,7 +250,8 @@ class _Attempt:
         )
 
     def _end(self, verdict: Verdict) -> RunEnd:
-        return RunEnd(verdict, stamp(self.pipeline.clock.now()))
+        now = stamp(self.pipeline.clock.now())
+        return RunEnd(verdict, now, self.pipeline.notices(verdict, now))
 
 
 def furthest_cursor(feed: Feed, now: datetime) -> Cursor | None:

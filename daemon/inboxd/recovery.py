@@ -15,7 +15,7 @@ from inboxd.held import Held
 from inboxd.inbox.claim import CLAIMED, Claim, claims, unsaid
 from inboxd.log import Logger, emit
 from inboxd.model import Counts, Feed, Outcome, RunStart, RunStatus, Verdict, printable
-from inboxd.store.base import RunEnd, RunRow, Store
+from inboxd.store.base import NoticeRow, RunEnd, RunRow, Store
 from inboxd.store.cursors import from_run
 
 POISON: Final = "poison"
@@ -44,6 +44,8 @@ class Recovery:
     shared: bool = False
     said: Callable[[int], bool] = lambda _run_id: False
     """Whether a run's verdict is in the log: a crash may have come right after it, and it is said only once."""
+    notices: Callable[[Verdict, str], tuple[NoticeRow, ...]] = lambda _verdict, _at: ()
+    """What is told of a file that has ended at that moment."""
     waiting: bool = False
     """Whether the last look left a claim alone that may be nobody's, but is too young to tell."""
     _next_look: float = 0.0
@@ -165,7 +167,7 @@ class Recovery:
             error=fault.message,
             hint=fault.hint,
         )
-        self.store.fail(run_id, RunEnd(verdict, now))
+        self.store.fail(run_id, RunEnd(verdict, now, self.notices(verdict, now)))
         return verdict
 
     def _feed_of(self, claim: Claim) -> str:

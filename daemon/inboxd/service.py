@@ -37,6 +37,8 @@ from inboxd.log import Logger, emit, is_said, open_log
 from inboxd.model import Edge, Hook, Late, Step
 from inboxd.notify import Notifier
 from inboxd.operate.retention import Retention
+from inboxd.outbox.notices import Receivers
+from inboxd.outbox.outbox import Outbox
 from inboxd.pipeline import Pipeline
 from inboxd.presence import (
     STATE_FILE,
@@ -56,6 +58,8 @@ from inboxd.store.base import Store
 MIGRATION_S: Final = 3_600.0
 """How long the service manager is asked to wait for a start that has to migrate a large database first."""
 STATE_EVERY_S: Final = 1.0
+LAST_NOTICES_S: Final = 10.0
+"""How long ``--once`` waits for its last notices; what is undelivered then, the next start delivers."""
 NEEDS_RESTART: Final = ("inbox.path", "inbox.polling", "database.url", "http.listen", "log")
 """The settings that HUP cannot change: what they name is watched, locked, connected to or open by then."""
 
@@ -76,19 +80,27 @@ class Service:
     _published: Published = field(default_factory=Published)
     _serving: bool = False
     _refused: Refused | None = None
+    _outbox: Outbox = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make what tells others of events: it is there before the log is."""
+        url = self.settings.database.url
+        self._outbox = Outbox(Receivers(self.settings.notify), lambda tick: open_store(url, tick=tick), self.clock)
 
     def run(self, *, once: bool = False) -> int:
         """Run until a signal (or, with ``once``, until the inbox is empty); return the exit code."""
         settings, signals = self.settings, self.signals
         self._since = stamp(self.clock.now())
+        lines = settings.log
         log = open_log(
-            fmt=settings.log.format, level=settings.log.level, file=settings.log.file, layout=settings.log.layout
+            fmt=lines.format, level=lines.level, file=lines.file, layout=lines.layout, noticing=self._outbox.on_line
         )
         notifier = Notifier.from_environment(os.environ)
         code = files = 0
         with ExitStack() as stack:
             stack.callback(signals.close)
             stack.callback(listen_to_libraries(log, self.clock))
+            stack.callback(self._outbox.stop)
             _make_folders(settings)
             self._lock(stack)
             try:
@@ -97,6 +109,8 @@ class Service:
                 work = daemon.drain if once else daemon.run
                 work(ready)
                 files = daemon.tally.total
+                if once:
+                    self._outbox.settle(LAST_NOTICES_S)
                 code = _exit_code(daemon) if once else 0
                 self._write_state(daemon, gone=True)
             except (Interrupted, WorldFault):  # a stop may come into a wait for the database, also before the loop
@@ -126,6 +140,7 @@ class Service:
             notifier.watchdog(now)
 
         store = stack.enter_context(self._store(log, notifier, tick))
+        self._outbox.start(log)
         daemon = self._daemon(store, log, tick)
         daemon.on_pass = lambda daemon: self._after_pass(daemon, notifier)
         stack.callback(daemon.watch.stop)
@@ -147,7 +162,8 @@ class Service:
         folders = folders_of(self.settings, tick)
         host = os.uname().nodename
         hook = self.hook or (timed(log, self.clock) if self.settings.log.level == "debug" else _untimed)
-        pipeline = Pipeline(store, self.clock, host, self.settings.inbox.max_file_size, hook, tick)
+        limit = self.settings.inbox.max_file_size
+        pipeline = Pipeline(store, self.clock, host, limit, hook, tick, self._outbox.of_verdict)
         daemon: Daemon
 
         def hint(name: str, kind: Kind) -> bool:
@@ -167,6 +183,7 @@ class Service:
                 log,
                 shared=self.settings.database.is_postgres,
                 said=lambda run_id: is_said(self.settings.log.file, run_id),
+                notices=self._outbox.of_verdict,
             ),
             retention=Retention(store, self.settings.archive, self.settings.retention, self.clock),
             log=log,
@@ -175,6 +192,7 @@ class Service:
             hook=hook,
             stopping=signals.is_stopping,
             leaving=signals.leaving,
+            on_verdict=self._outbox.has_ended,
             published=self._published,
         )
         return daemon
@@ -208,13 +226,14 @@ class Service:
             notifier.ready(status_line(daemon, self._refused))
         if self._serving:
             self._publish(daemon)
+        patience = min(notifier.feed_every_s, self._outbox.look_at(daemon.held, daemon.folders.inbox.aside))
         if now - self._state_written < STATE_EVERY_S:
-            daemon.longest_wait_s = min(STATE_EVERY_S, notifier.feed_every_s)  # what was done since is not written yet
+            daemon.longest_wait_s = min(STATE_EVERY_S, patience)  # what was done since is not written yet
             return
         self._state_written = now
         self._write_state(daemon)
         notifier.status(status_line(daemon, self._refused))
-        daemon.longest_wait_s = min(LONGEST_WAIT_S, notifier.feed_every_s)
+        daemon.longest_wait_s = min(LONGEST_WAIT_S, patience)
 
     def _reload(self, daemon: Daemon) -> None:
         """Take over a changed config whole, or keep the old one whole."""
@@ -234,6 +253,7 @@ class Service:
         daemon.folders = folders_of(settings, daemon.pipeline.progress)
         daemon.pipeline = replace(daemon.pipeline, max_file_size=settings.inbox.max_file_size)
         daemon.retention = Retention(daemon.store, settings.archive, settings.retention, self.clock)
+        self._outbox.replace(settings.notify)
         emit(daemon.log, Event.CONFIG_RELOADED, config=settings.source, feeds=[feed.name for feed in settings.feeds])
 
     def _serve(self, stack: ExitStack, daemon: Daemon, log: Logger) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from inboxd.events import Event
-from inboxd.log import Logger, emit
+from inboxd.log import NOTICED, Logger, emit
 from inboxd.model import Counts, Outcome, Verdict
+
+Line = tuple[Event, dict[str, object]]
+"""A line of the log before it is written: the event, and its fields (``None`` where there is none)."""
 
 _EVENTS: Final = {
     Outcome.LOADED: Event.FILE_LOADED,
@@ -28,22 +32,26 @@ def counts_of(counts: Counts) -> dict[str, int]:
 
 def log_verdict(log: Logger, verdict: Verdict, *, archived: str | None, recovered: bool = False) -> None:
     """Write the one line a file gets, then the warnings its counts call for."""
+    for event, values in lines_of(verdict, archived=archived, recovered=recovered):
+        emit(log, event, **values, **({} if recovered else NOTICED))
+
+
+def lines_of(verdict: Verdict, *, archived: str | None, recovered: bool = False) -> Iterator[Line]:
+    """Yield what is said of a file that has ended: its one line, then the warnings its counts call for."""
     loaded = verdict.outcome is Outcome.LOADED
-    emit(
-        log,
-        Event.FILE_RECOVERED if recovered else _EVENTS[verdict.outcome],
-        run_id=verdict.run_id,
-        feed=verdict.feed,
-        file=verdict.file_name,
+    about = {"run_id": verdict.run_id, "feed": verdict.feed, "file": verdict.file_name}
+    line = {
+        **about,
         **counts_of(verdict.counts),
-        duration_ms=verdict.duration_ms,
-        size=verdict.size,
-        watermark=verdict.watermark,
+        "duration_ms": verdict.duration_ms,
+        "size": verdict.size,
+        "watermark": verdict.watermark,
         **({} if loaded else _why_not(verdict)),
-        archived=archived,
-    )
+        "archived": archived,
+    }
+    yield Event.FILE_RECOVERED if recovered else _EVENTS[verdict.outcome], line
     if loaded and not recovered:
-        _warn(log, verdict)
+        yield from _warnings(verdict, about)
 
 
 def _why_not(verdict: Verdict) -> dict[str, object]:
@@ -59,13 +67,13 @@ def _why_not(verdict: Verdict) -> dict[str, object]:
     }
 
 
-def _warn(log: Logger, verdict: Verdict) -> None:
+def _warnings(verdict: Verdict, about: Mapping[str, object]) -> Iterator[Line]:
     counts = verdict.counts
-    about = {"run_id": verdict.run_id, "feed": verdict.feed, "file": verdict.file_name}
     if counts.all_rejected:
-        emit(log, Event.ALL_REJECTED, **about, rows_rejected=counts.rows_rejected, first=list(verdict.errors[:3]))
+        rejected = {"rows_rejected": counts.rows_rejected, "first": list(verdict.errors[:3])}
+        yield Event.ALL_REJECTED, {**about, **rejected}
     if counts.rows_skipped:
-        emit(log, Event.RECORDS_SKIPPED, **about, rows_skipped=counts.rows_skipped)
+        yield Event.RECORDS_SKIPPED, {**about, "rows_skipped": counts.rows_skipped}
 
 
 def report_of(verdict: Verdict) -> dict[str, object]:

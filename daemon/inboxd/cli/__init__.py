@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "retry": "inboxd.cli.retry:retry",
     "undo": "inboxd.cli.undo:undo",
     "doctor": "inboxd.cli.doctor:doctor",
+    "notify": "inboxd.cli.notify:notify",
     "config": "inboxd.cli.config:config",
     "db": "inboxd.cli.db:db",
 }

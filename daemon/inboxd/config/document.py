@@ -10,9 +10,10 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from inboxd.config.moments import format_days
+from inboxd.config.notify import shown_url
 from inboxd.config.paths import path_text
-from inboxd.config.schema import INNER_TABLES, ConfigFile, FeedTable, FieldTable
-from inboxd.config.settings import Settings
+from inboxd.config.schema import INNER_TABLES, ConfigFile, FeedTable, FieldTable, NotifyTable
+from inboxd.config.settings import NotifySettings, Settings
 from inboxd.config.values import format_duration, format_limit, format_size
 from inboxd.model import Condition, Expect, Feed, Field, FieldType, Gone, Mode, printable
 
@@ -30,19 +31,19 @@ class DocumentedKey:
 
 def show(settings: Settings) -> str:
     """Return the effective settings as a config file that would give them; passwords are masked."""
-    tables = {f"[{section}]": table for section, table in _sections(settings).items()}
+    blocks = [_block(f"[{section}]", table) for section, table in _sections(settings).items()]
+    blocks += [_block("[[notify]]", _notify_table(one)) for one in settings.notify]
     for feed in settings.feeds:
         name = f"feeds.{_toml_key(feed.name)}"
-        tables[f"[{name}]"] = _feed_table(feed)
-        tables[f"[{name}.fields]"] = _fields_table(feed)
-    blocks = ("\n".join([header, *map(_toml_pair, table.items())]) for header, table in tables.items())
+        blocks += [_block(f"[{name}]", _feed_table(feed)), _block(f"[{name}.fields]", _fields_table(feed))]
     return "\n\n".join(blocks) + "\n"
 
 
 def shown_values(settings: Settings) -> dict[str, Plain]:
     """Return what ``show`` says as one value for JSON."""
     feeds = {feed.name: {**_feed_table(feed), "fields": _fields_table(feed)} for feed in settings.feeds}
-    return {**_sections(settings), "feeds": feeds}
+    told = {"notify": [_notify_table(one) for one in settings.notify]} if settings.notify else {}
+    return {**_sections(settings), **told, "feeds": feeds}
 
 
 def json_schema() -> dict[str, object]:
@@ -61,6 +62,7 @@ def documented_keys() -> tuple[DocumentedKey, ...]:
         model = info.annotation
         if isinstance(model, type) and issubclass(model, BaseModel):
             keys += _keys(section, model)
+    keys += _keys("notify", NotifyTable)
     keys += (key for key in _keys("feeds.NAME", FeedTable) if key.key != "feeds.NAME.fields")
     for key, inner in INNER_TABLES.items():
         keys += _keys(f"feeds.NAME.{key}", inner)
@@ -123,6 +125,16 @@ def _sections(settings: Settings) -> dict[str, dict[str, Plain]]:
         },
         "http": {"listen": settings.http.listen},
     }
+
+
+def _notify_table(one: NotifySettings) -> dict[str, Plain]:
+    table: dict[str, Plain] = {"on": sorted(one.on)}
+    table |= {"exec": list(one.exec)} if one.exec else {"url": shown_url(one.url)}
+    if one.headers_file is not None:
+        table["headers_file"] = str(one.headers_file)
+    if one.deferred_for is not None:
+        table["deferred_for"] = format_duration(one.deferred_for)
+    return table
 
 
 def _path(path: Path | None) -> str:
@@ -237,6 +249,10 @@ def _toml(value: Plain) -> str:
     if isinstance(value, Sequence):
         return "[" + ", ".join(_toml(inner) for inner in value) + "]"
     return repr(value)
+
+
+def _block(header: str, table: Mapping[str, Plain]) -> str:
+    return "\n".join([header, *map(_toml_pair, table.items())])
 
 
 def _toml_pair(pair: tuple[str, Plain]) -> str:

@@ -13,7 +13,8 @@ from inboxd.config.database import absolute_url, credential_file, has_password, 
 from inboxd.config.faults import Faults, InvalidConfig, Key
 from inboxd.config.feeds import build_feeds
 from inboxd.config.folders import absolute
-from inboxd.config.schema import ConfigFile, DatabaseTable, table_of_feed
+from inboxd.config.notify import build_notify
+from inboxd.config.schema import ConfigFile, DatabaseTable, NotifyTable, table_of_feed
 from inboxd.config.settings import (
     ArchiveSettings,
     DatabaseSettings,
@@ -90,7 +91,9 @@ def _message(kind: str, message: str, key: Key) -> str:
 def _names_beside(key: Key) -> list[str]:
     """Return the names that the table around a key knows."""
     model: type[BaseModel] = ConfigFile
-    if key[0] == "feeds":
+    if key[0] == "notify":
+        model = NotifyTable
+    elif key[0] == "feeds":
         model = table_of_feed(key)
     elif len(key) > 1:
         model = section_model(str(key[0])) or ConfigFile
@@ -152,6 +155,7 @@ class _Builder:
             ),
             http=HttpSettings(listen=config.http.listen),
             feeds=feeds,
+            notify=build_notify(config.notify, lambda key, value: self._path("notify", key, value), self._faults),
             source=self._sources.file,
             source_mtime_ns=self._sources.mtime_ns,
         )

@@ -153,6 +153,16 @@ class HttpTable(_Table):
     )
 
 
+class NotifyTable(_Table):
+    """Somebody who is told of events."""
+
+    on: tuple[Text, ...] = setting([], "The events that are told, such as file_failed.")
+    exec: tuple[Text, ...] = setting([], "A program and its arguments; it gets the notice as JSON on standard input.")
+    url: str = setting("", "An address that the notice is posted to as JSON, in place of exec.")
+    headers_file: str = setting("", 'A file with headers for url, "Name: value" a line, such as a secret token.')
+    deferred_for: Duration | None = setting(None, "Tell of files, too, that wait for longer than this.")
+
+
 class FieldTable(_Table):
     """One field of a feed's records."""
 
@@ -298,6 +308,7 @@ class ConfigFile(BaseSettings):
     retention: RetentionTable = RetentionTable()
     log: LogTable = LogTable()
     http: HttpTable = HttpTable()
+    notify: tuple[NotifyTable, ...] = setting([], "Those who are told of events.")
     feeds: dict[str, FeedTable] = setting({}, "The feeds; without any, the feed events.")
 
     @classmethod

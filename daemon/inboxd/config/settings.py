@@ -125,6 +125,20 @@ class HttpSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class NotifySettings:
+    """Somebody who is told of events: a program (``exec``), or an address that a notice is posted to (``url``)."""
+
+    name: str
+    """Who it is, in the ledger and in the log: the same as long as ``exec`` or ``url`` is, and without a secret."""
+    on: frozenset[str]
+    exec: tuple[str, ...] = ()
+    url: str = field(default="", repr=False)
+    headers_file: Path | None = None
+    deferred_for: float | None = None
+    """A file that waits longer than this (s) is told of, too."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything in force. ``source`` is the config file, ``None`` where there is none; with its mtime when read."""
 
@@ -135,5 +149,6 @@ class Settings:
     log: LogSettings
     http: HttpSettings
     feeds: tuple[Feed, ...]
+    notify: tuple[NotifySettings, ...] = ()
     source: Path | None = None
     source_mtime_ns: int | None = None

@@ -15,16 +15,13 @@ import sqlalchemy as sa
 from inboxd.model import LineageStep, RunStatus
 from inboxd.operate.explain import STEPS
 from inboxd.operate.letters import CodeCount, Letter, letter_query
-from inboxd.operate.periods import ALL_REJECTED, conditions
+from inboxd.operate.periods import FIRST_MOMENT, NOT_ALL_REJECTED, conditions
 from inboxd.store.base import RunRow, Store
 from inboxd.store.ledger import run_row
 from inboxd.store.tables import dead_letters, etl_runs, lineage_records
 
 RAW_SHOWN = 2_000
 """Characters of a record's text that a page shows; a record may have 16 MiB."""
-NOT_ALL_REJECTED = sa.func.coalesce(ALL_REJECTED, sa.false()).is_(sa.false())
-"""Of an imported run nobody knows how many records were rejected: it counts as it says itself."""
-FIRST_MOMENT = "0001-01-01T00:00:00.000000Z"
 
 
 @dataclass(frozen=True, slots=True)

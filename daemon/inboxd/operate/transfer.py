@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LEDGER: Final = tuple(table for table in metadata.sorted_tables if table.name != "lineage")
 """All but the view."""
-NUMBERED: Final = ("etl_runs", "dead_letters", "notices")
+NUMBERED: Final = {"etl_runs": "id", "dead_letters": "id", "notices": "number"}
 """Tables whose rows the database numbers. No number is given twice: it is in the names of archived files."""
 ROWS_AT_ONCE: Final = 5_000
 DIGEST_BYTES: Final = 16
@@ -194,11 +194,11 @@ def _refuse_rows(importing: PostgresImport, names: Sequence[str]) -> None:
 
 
 def _continue_ids(reading: sa.Connection, importing: PostgresImport) -> None:
-    for table in NUMBERED:
+    for table, column in NUMBERED.items():
         used = _number(reading, f"SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = '{table}'")  # noqa: S608
-        last = max(used, _number(reading, f"SELECT COALESCE(MAX(id), 0) FROM {quoted(table)}"))  # noqa: S608 - quoted
+        last = max(used, _number(reading, f"SELECT COALESCE(MAX({column}), 0) FROM {quoted(table)}"))  # noqa: S608 - quoted
         if last:
-            importing.continue_numbers(table, "id", last)
+            importing.continue_numbers(table, column, last)
     last = _number(reading, "SELECT COALESCE(MAX(commit_no), 0) FROM etl_runs")
     if last:
         importing.continue_numbers("etl_runs", "commit_no", last)

@@ -51,11 +51,25 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class NoticeRow:
+    """What one receiver is told of one event: a row of ``notices``. ``id`` is the event's, the same for all of them."""
+
+    id: str
+    target: str
+    event: str
+    created: str
+    run_id: int | None
+    feed: str | None
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnd:
-    """How a run ended, and when."""
+    """How a run ended, and when; the notices of it are written with it."""
 
     verdict: Verdict
     finished_at: str
+    notices: tuple[NoticeRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

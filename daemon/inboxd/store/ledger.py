@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import astuple, fields
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from inboxd.errors import InboxdError
 from inboxd.model import Feed, RunStatus
-from inboxd.store.base import RunEnd, RunRow, TableCounts, WatermarkRow
+from inboxd.store.base import NoticeRow, RunEnd, RunRow, TableCounts, WatermarkRow
 from inboxd.store.feed_tables import quoted
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 RUN_COLUMNS: Final = ", ".join(field.name for field in fields(RunRow))
 
+NOTICE_COLUMNS: Final = tuple(field.name for field in fields(NoticeRow))
 HAVE_ONE_LINE: Final = (
     "SELECT COUNT(*) FROM etl_runs r JOIN lineage_records l ON l.run_id = r.id "
     "WHERE r.rows_rejected + r.rows_skipped + r.rows_deleted > 0 AND l.outcome IN (2, 3, 5)"
@@ -59,6 +60,11 @@ def failure_values(end: RunEnd) -> tuple[object, ...]:
     verdict = end.verdict
     code, message = verdict.error_code or "internal_error", verdict.error or ""
     return (verdict.duration_ms, end.finished_at, verdict.size or None, verdict.sha256, code, message)
+
+
+def notice_values(end: RunEnd) -> list[tuple[object, ...]]:
+    """Return the notices of a run in the order of ``NOTICE_COLUMNS``."""
+    return [astuple(notice) for notice in end.notices]
 
 
 def run_row(values: Sequence[object]) -> RunRow:

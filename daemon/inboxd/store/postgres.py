@@ -19,11 +19,11 @@ from inboxd.errors import RUN_TAKEN, DatabaseFault, InboxdError, WorldFault
 from inboxd.model import Cursor, Feed, RunStart
 from inboxd.store.base import ANNOUNCED_LENGTH, RunEnd, RunRow, Turn
 from inboxd.store.feed_tables import TableShape, Wanted, missing, quoted, wanted_tables
-from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, run_row
+from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, notice_values, run_row
 from inboxd.store.postgres_claims import CLAIM_LOCK, INTERRUPT, OF_CLAIM, OF_NOBODY, RUNNING, Claims
 from inboxd.store.postgres_driver import APPLICATION, TickingConnection, connect
 from inboxd.store.postgres_faults import PostgresFaults, translated
-from inboxd.store.postgres_file import PostgresFile
+from inboxd.store.postgres_file import INSERT_NOTICE, PostgresFile
 from inboxd.store.postgres_import import PostgresImport
 from inboxd.store.postgres_sql import KEY_COLLATION, TYPES, FeedSql
 from inboxd.store.revision import HEAD, refuse_newer
@@ -252,6 +252,8 @@ class PostgresStore(Ledger):
         with self._durably() as connection:
             if connection.execute(FAIL_RUN, (*failure_values(end), run_id)).rowcount != 1:
                 raise _taken(f"run {run_id}")
+            for notice in notice_values(end):
+                connection.execute(INSERT_NOTICE, notice)
 
     def drop(self, run_id: int) -> None:
         """Delete a ``running`` row."""

@@ -9,7 +9,7 @@ from inboxd.model import Batch, Counts, Cursor, Feed, Late, Outcome, Reject
 from inboxd.store.base import Classified, RunEnd
 from inboxd.store.cursors import Extent, at_or_below, from_database, from_text
 from inboxd.store.feed_tables import quoted
-from inboxd.store.ledger import canonical, success_values
+from inboxd.store.ledger import NOTICE_COLUMNS, canonical, notice_values, success_values
 from inboxd.store.postgres_driver import TickingConnection
 from inboxd.store.postgres_faults import PostgresFaults
 from inboxd.store.postgres_sql import FeedSql
@@ -27,6 +27,8 @@ LAST_FINISHED = (
 WATERMARK = "SELECT value FROM watermarks WHERE name = %s"
 TABLE_IS_THERE = "SELECT 1 WHERE to_regclass(%s) IS NOT NULL"
 RESOLVE = "UPDATE dead_letters SET resolved_by = %s WHERE id = ANY(%s) AND resolved_by IS NULL"
+_NOTICE_VALUES = ("%s::timestamptz" if name == "created" else "%s" for name in NOTICE_COLUMNS)
+INSERT_NOTICE = f"INSERT INTO notices ({', '.join(NOTICE_COLUMNS)}) VALUES ({', '.join(_NOTICE_VALUES)})"
 SUPERSEDE = (
     "UPDATE etl_runs SET superseded_by = %s WHERE job_name = %s AND content_sha256 = %s AND status = 'success' "
     "AND duplicate_of IS NULL AND superseded_by IS NULL"
@@ -247,6 +249,8 @@ class PostgresFile:
             if self._force and verdict.outcome is Outcome.LOADED and verdict.sha256 is not None:
                 self._connection.execute(SUPERSEDE, (self._run_id, self._feed.name, verdict.sha256))
             updated = self._connection.execute(SUCCEED, (*success_values(end), self._run_id)).rowcount
+            for notice in notice_values(end):
+                self._connection.execute(INSERT_NOTICE, notice)
         if updated != 1:
             raise WorldFault(RUN_TAKEN, f"run {self._run_id} is no longer ours", "another daemon works on this file")
 

@@ -25,7 +25,7 @@ from inboxd.errors import (
 from inboxd.model import Cursor, Feed, RunStart
 from inboxd.store.base import RunEnd, RunRow, Turn
 from inboxd.store.feed_tables import TableShape, Wanted, missing, wanted_tables
-from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, run_row
+from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, notice_values, run_row
 from inboxd.store.revision import HEAD, refuse_newer
 from inboxd.store.sqlite_driver import (
     SqliteFaults,
@@ -36,7 +36,7 @@ from inboxd.store.sqlite_driver import (
     refuse_utf16,
     translated,
 )
-from inboxd.store.sqlite_file import SqliteFile
+from inboxd.store.sqlite_file import INSERT_NOTICE, SqliteFile
 from inboxd.store.sqlite_new import HAS_REVISION, make_tables
 from inboxd.store.sqlite_scratch import Scratch
 from inboxd.store.sqlite_sql import TYPES
@@ -277,6 +277,8 @@ class SqliteStore(Ledger):
         """Turn the run's row from running to failure, durably: its file is moved next."""
         with self._durably() as connection:
             connection.execute(FAIL_RUN, (*failure_values(end), run_id))
+            if end.notices:
+                connection.executemany(INSERT_NOTICE, notice_values(end))
 
     def drop(self, run_id: int) -> None:
         """Delete a ``running`` row."""

@@ -12,7 +12,7 @@ from inboxd.errors import RUN_TAKEN, InboxdError, WorldFault
 from inboxd.model import Batch, Counts, Cursor, Feed, Outcome, Reject, Scalar
 from inboxd.store.base import Classified, RunEnd
 from inboxd.store.cursors import Extent, at_or_below, from_text
-from inboxd.store.ledger import success_values
+from inboxd.store.ledger import NOTICE_COLUMNS, notice_values, success_values
 from inboxd.store.sqlite_driver import SqliteFaults, driver
 from inboxd.store.sqlite_scratch import Scratch
 from inboxd.store.sqlite_sql import Part
@@ -50,6 +50,9 @@ LAST_FINISHED: Final = (
 WATERMARK: Final = "SELECT value FROM main.watermarks WHERE name = ?"
 TABLE_IS_THERE: Final = "SELECT 1 FROM main.sqlite_schema WHERE name = ?"
 RESOLVE: Final = "UPDATE main.dead_letters SET resolved_by = ? WHERE id = ? AND resolved_by IS NULL"
+INSERT_NOTICE: Final = (
+    f"INSERT INTO main.notices ({', '.join(NOTICE_COLUMNS)}) VALUES ({', '.join('?' for _ in NOTICE_COLUMNS)})"
+)
 SUPERSEDE: Final = (
     "UPDATE main.etl_runs SET superseded_by = ? WHERE job_name = ? AND content_sha256 = ? AND status = 'success' "
     "AND duplicate_of IS NULL AND superseded_by IS NULL"
@@ -362,6 +365,8 @@ class SqliteFile:
             if self._force and verdict.outcome is Outcome.LOADED and verdict.sha256 is not None:
                 self._connection.execute(SUPERSEDE, (self._run_id, self._feed.name, verdict.sha256))
             updated = self._connection.execute(SUCCEED, (*success_values(end), self._run_id)).rowcount
+            if end.notices:
+                self._connection.executemany(INSERT_NOTICE, notice_values(end))
         if updated != 1:
             raise WorldFault(RUN_TAKEN, f"run {self._run_id} is no longer ours", "another program works on this file")
 

@@ -153,7 +153,9 @@ tombstones = sa.Table(
 notices = sa.Table(
     "notices",
     metadata,
-    sa.Column("id", sa.BigInteger, primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True),
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
     sa.Column("event", sa.Text, nullable=False),
     sa.Column("created", Stamp, nullable=False),
     sa.Column("run_id", sa.BigInteger),
@@ -161,7 +163,9 @@ notices = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("delivered_at", Stamp),
     sa.Column("attempts", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("dropped_at", Stamp),
 )
+"""A row for each receiver (``target``) of a notice, in the order of ``number``; ``id`` is that of the event."""
 
 expectations = sa.Table(
     "expectations",
@@ -169,4 +173,5 @@ expectations = sa.Table(
     sa.Column("feed", sa.Text, primary_key=True),
     sa.Column("setting", sa.Text, primary_key=True),
     sa.Column("since", Stamp, nullable=False),
+    sa.Column("late_at", Stamp),
 )

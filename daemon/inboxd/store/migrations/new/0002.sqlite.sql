@@ -143,22 +143,27 @@ CREATE TABLE tombstones (
  WITHOUT ROWID;
 
 CREATE TABLE notices (
-	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+	id TEXT NOT NULL,
+	target TEXT NOT NULL,
 	event TEXT NOT NULL,
 	created TEXT NOT NULL,
 	run_id BIGINT,
 	feed TEXT,
 	body TEXT NOT NULL,
 	delivered_at TEXT,
-	attempts BIGINT DEFAULT '0' NOT NULL
+	attempts BIGINT DEFAULT '0' NOT NULL,
+	dropped_at TEXT,
+	CONSTRAINT notice_once UNIQUE (id, target)
 );
 
-CREATE INDEX notices_open ON notices (id) WHERE delivered_at IS NULL;
+CREATE INDEX notices_open ON notices (target, number) WHERE delivered_at IS NULL AND dropped_at IS NULL;
 
 CREATE TABLE expectations (
 	feed TEXT NOT NULL,
 	setting TEXT NOT NULL,
 	since TEXT NOT NULL,
+	late_at TEXT,
 	PRIMARY KEY (feed, setting)
 )
  WITHOUT ROWID;

@@ -165,7 +165,9 @@ def _new_tables(*, postgres: bool) -> None:
     )
     op.create_table(
         "notices",
-        sa.Column("id", identity, sa.Identity(always=False), primary_key=True),
+        sa.Column("number", identity, sa.Identity(always=False), primary_key=True),
+        sa.Column("id", sa.Text, nullable=False),  # the event's: each receiver has a row of its own
+        sa.Column("target", sa.Text, nullable=False),
         sa.Column("event", sa.Text, nullable=False),
         sa.Column("created", stamp, nullable=False),
         sa.Column("run_id", sa.BigInteger),
@@ -173,15 +175,19 @@ def _new_tables(*, postgres: bool) -> None:
         sa.Column("body", sa.Text, nullable=False),
         sa.Column("delivered_at", stamp),
         sa.Column("attempts", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("dropped_at", stamp),
+        sa.UniqueConstraint("id", "target", name="notice_once"),
         sqlite_autoincrement=True,
     )
-    open_only = sa.text("delivered_at IS NULL")
-    op.create_index("notices_open", "notices", ["id"], sqlite_where=open_only, postgresql_where=open_only)
+    waiting = sa.text("delivered_at IS NULL AND dropped_at IS NULL")
+    in_order = ["target", "number"]
+    op.create_index("notices_open", "notices", in_order, sqlite_where=waiting, postgresql_where=waiting)
     op.create_table(
         "expectations",
         sa.Column("feed", sa.Text, nullable=False),
         sa.Column("setting", sa.Text, nullable=False),
         sa.Column("since", stamp, nullable=False),
+        sa.Column("late_at", stamp),
         sa.PrimaryKeyConstraint("feed", "setting"),
         sqlite_with_rowid=False,
     )

@@ -1,0 +1,52 @@
+"""``inboxd notify``: whether those who are to be told of events can be reached."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from inboxd.cli.context import print_json, settings_of
+from inboxd.cli.tables import shown
+from inboxd.clock import SystemClock, stamp
+from inboxd.errors import EXIT_FAILED
+
+
+@click.group()
+def notify() -> None:
+    """Look after notices: who is told of which event."""
+
+
+@notify.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def test(context: click.Context, *, as_json: bool) -> int:
+    """Hand a notice, with the event "test", to each receiver of the config, and tell who took it.
+
+    It is sent from here, at once: try it as the user that the daemon runs as. The service has a sandbox of its own.
+
+    \b
+    Example:  inboxd notify test
+              sudo -u inboxd inboxd --config /etc/inboxd/inboxd.toml notify test
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    from inboxd.outbox.delivery import Delivery, Undelivered  # noqa: PLC0415 - `--help` needs none of it
+    from inboxd.outbox.notices import rows  # noqa: PLC0415 - the same
+
+    receivers = settings_of(context).notify
+    values = {"level": "info", "host": os.uname().nodename, "text": "a test: nothing happened"}
+    told = rows("test", stamp(SystemClock().now()), values, [one.name for one in receivers])
+    found: list[dict[str, str | None]] = []
+    for receiver, row in zip(receivers, told, strict=True):
+        fault = None
+        try:
+            Delivery().deliver(receiver, row.body)
+        except Undelivered as reason:
+            fault = str(reason)
+        found.append({"to": receiver.name, "error": fault})
+    if as_json:
+        print_json({"receivers": found})
+    elif not found:
+        click.echo("nobody is told of anything: the config has no [[notify]]")
+    for one in () if as_json else found:
+        click.echo(f"{shown(one['to'])}: {shown(one['error'] or 'taken')}")
+    return EXIT_FAILED if any(one["error"] for one in found) else 0
