@@ -13,28 +13,30 @@ from typing import Final
 import click
 
 from inboxd import __version__
-from inboxd.cli.arguments import OneFile
+from inboxd.cli.arguments import OneFile, quoted
 from inboxd.cli.ending import exit_code_of, open_standard_streams
+from inboxd.cli.nearby import near
+from inboxd.cli.tables import colour_wanted
 
 COMMANDS: Final = {
-    "run": "inboxd.cli.run:run",
-    "load": "inboxd.cli.load:load",
-    "check": "inboxd.cli.load:check",
-    "init": "inboxd.cli.init:init",
-    "status": "inboxd.cli.status:status",
-    "health": "inboxd.cli.health:health",
-    "runs": "inboxd.cli.runs:runs",
-    "dead-letters": "inboxd.cli.letters:letters",
-    "explain": "inboxd.cli.explain:explain",
-    "watermark": "inboxd.cli.watermark:watermark",
-    "retry": "inboxd.cli.retry:retry",
-    "undo": "inboxd.cli.undo:undo",
-    "doctor": "inboxd.cli.doctor:doctor",
-    "notify": "inboxd.cli.notify:notify",
-    "config": "inboxd.cli.config:config",
-    "db": "inboxd.cli.db:db",
+    "run": ("inboxd.cli.run:run", "Watch the inbox and load what arrives."),
+    "load": ("inboxd.cli.load:load", "Load files once, and leave them where they are."),
+    "check": ("inboxd.cli.load:check", "Tell what files would do, and change nothing."),
+    "init": ("inboxd.cli.init:init", "Infer a feed's config from sample files."),
+    "status": ("inboxd.cli.status:status", "Show what runs, what waits, what failed."),
+    "health": ("inboxd.cli.health:health", "Show success rate, durations and rows."),
+    "runs": ("inboxd.cli.runs:runs", "List the runs, or import those of other jobs."),
+    "dead-letters": ("inboxd.cli.letters:letters", "List refused records, export or replay them."),
+    "explain": ("inboxd.cli.explain:explain", "Tell where a row, a run or a file comes from."),
+    "watermark": ("inboxd.cli.watermark:watermark", "Show, set or reset a feed's watermark."),
+    "retry": ("inboxd.cli.retry:retry", "Load files of failed/ or processed/ again."),
+    "undo": ("inboxd.cli.undo:undo", "Take back what a run did to its table."),
+    "doctor": ("inboxd.cli.doctor:doctor", "Look for what is wrong, and how to mend it."),
+    "notify": ("inboxd.cli.notify:notify", "Send a notice on trial."),
+    "config": ("inboxd.cli.config:config", "Check, show or describe the config."),
+    "db": ("inboxd.cli.db:db", "Upgrade the database's tables, or copy them."),
 }
-"""Each command and where it is, in the order in which ``--help`` lists them."""
+"""Each command, where it is, and what it does in a line that no terminal cuts; in the order of ``--help``."""
 
 COMPLETE: Final = "_INBOXD_COMPLETE"
 """The variable by which a shell asks for completion."""
@@ -49,9 +51,9 @@ class LazyGroup(click.Group):
 
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
         """Import and return one command."""
-        target = COMMANDS.get(name)
-        if target is None:
+        if name not in COMMANDS:
             return None
+        target, _ = COMMANDS[name]
         if name != "run" and signal.getsignal(signal.SIGHUP) is _nothing_yet:
             signal.signal(signal.SIGHUP, _end)
         module, _, attribute = target.partition(":")
@@ -60,6 +62,19 @@ class LazyGroup(click.Group):
             msg = f"{target} is no command"
             raise TypeError(msg)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that was named; one that is none is answered with the near ones."""
+        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"there is no command {quoted(args[0])}; {near(args[0], COMMANDS, 'there are')}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands and their lines, without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -80,6 +95,7 @@ def cli(context: click.Context, config_file: Path | None) -> None:
           inboxd check orders.json      see what a file would do
           inboxd status                 what waits, what failed, what was loaded
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    context.color = colour_wanted()
     context.obj = config_file
 
 

@@ -80,7 +80,7 @@ def copy(context: click.Context, source_url: str, target_url: str, *, as_json: b
         print_json({**shown, "tables": tables, "duration_ms": round(seconds * 1000)})
         return
     for one in copied:
-        click.echo(f"{one.rows:>14,}  {one.table}")
+        click.echo(f"{one.rows:>14}  {one.table}")
     click.echo(f"copied and compared in {seconds:.1f} s; now set database.url to {target.database.shown_url}")
 
 

@@ -6,7 +6,7 @@ import click
 
 from inboxd.cli.context import print_json, settings_of, writing_store
 from inboxd.cli.opening import MISSING, store_or_reason
-from inboxd.cli.tables import STYLES, shown
+from inboxd.cli.tables import STYLES, print_text
 from inboxd.clock import SystemClock
 from inboxd.errors import EXIT_FAILED
 
@@ -43,12 +43,8 @@ def doctor(context: click.Context, *, deep: bool, mending: bool, as_json: bool) 
         print_json({"ok": ok, "checks": found})
         return 0 if ok else EXIT_FAILED
     for one in found:
-        status = click.style(f"{one.status.value:<8}", fg=_colour(one.status.value))
-        click.echo(f"{status} {one.check}: {shown(one.message)}")
+        click.secho(f"{one.status.value:<8} ", nl=False, **STYLES[one.status.value])
+        print_text(f"{one.check}: {one.message}", indent=9, hanging=True)
         if one.remedy and one.status is not Health.OK:
-            click.echo(f"         → {shown(one.remedy)}")
+            print_text(f"→ {one.remedy}", indent=9)
     return 0 if ok else EXIT_FAILED
-
-
-def _colour(status: str) -> str:
-    return STYLES[status].split()[-1]

@@ -10,7 +10,7 @@ import click
 from inboxd.cli.arguments import LedgerName, Number, Text
 from inboxd.cli.context import print_json, reading_store, settings_of
 from inboxd.cli.names import feed_named
-from inboxd.cli.tables import Column, heading, print_pairs, print_table, short_time, shown
+from inboxd.cli.tables import DETAIL, Column, heading, print_pairs, print_table, short_time, shown
 from inboxd.errors import EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -120,14 +120,14 @@ def _print_key(found: Explanation) -> None:
 
 
 def _print_touches(touches: Sequence[Touch], *, with_file: bool) -> None:
-    columns = [Column("record", number=True), Column("step"), Column("why")]
+    columns = [Column("record", number=True), Column("step"), Column("why", cut="end", below=True)]
     rows: list[tuple[object, ...]] = [(touch.record_no, touch.outcome.value, _why(touch)) for touch in touches]
     if with_file:
-        columns = [Column("run", number=True), Column("file"), *columns, Column("when")]
+        columns = [Column("run", number=True), Column("file", cut="middle"), *columns, Column("when", goes=1)]
         about = ((touch.run_id, touch.file_name or touch.kind) for touch in touches)
         rows = [(*one, *row, short_time(touch.at)) for one, row, touch in zip(about, rows, touches, strict=True)]
     else:
-        columns = [Column("key"), *columns]
+        columns = [Column("key", cut="middle"), *columns]
         rows = [(touch.record_key, *row) for touch, row in zip(touches, rows, strict=True)]
     print_table(columns, rows)
 
@@ -149,12 +149,12 @@ def _winner(winner: Winner) -> str:
 
 
 def _print_letters(letters: Sequence[Letter]) -> None:
-    columns = (Column("letter", number=True), Column("run", number=True), Column("record", number=True))
+    columns = [Column("id", number=True), Column("run", number=True), Column("record", number=True), Column("code")]
     rows = [
         (one.id, one.run_id, one.record_no, one.code, one.detail, f"run {one.resolved_by}" if one.resolved_by else "")
         for one in letters
     ]
-    print_table((*columns, Column("code"), Column("detail"), Column("resolved by")), rows)
+    print_table((*columns, DETAIL, Column("resolved by")), rows)
 
 
 def _print_runs(runs: Sequence[Mapping[str, object]], records: Sequence[Touch]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -14,6 +15,17 @@ from inboxd.cli.names import known_job
 from inboxd.cli.opening import store_if_there
 from inboxd.cli.tables import Column, all_rejected_line, heading, print_pairs, print_table, short_time
 from inboxd.clock import SystemClock, moment
+
+SHORT: Final = {
+    "success_rate": "rate %",
+    "avg_duration_ms": "avg ms",
+    "duration_ms": "ms",
+    "rows_in": "rows in",
+    "rows_out": "rows out",
+}
+"""How the columns of numbers are called in a table."""
+GOES: Final = {"duration_ms": 1, "avg_duration_ms": 1, "rows_in": 3}
+"""Which of them are left out first where there is no room."""
 
 
 @click.command()
@@ -97,14 +109,16 @@ def _print(found: Mapping[str, object], rejected: int) -> None:
     if jobs:
         heading("by job")
         names = ["runs", "successes", "failures", "success_rate", "avg_duration_ms", "rows_in", "rows_out"]
-        columns = [Column("job"), *(Column(name.replace("_", " "), number=True) for name in names)]
+        columns = [Column("job", cut="middle")]
+        columns += [Column(SHORT.get(name, name), number=True, goes=GOES.get(name, 0)) for name in names]
         print_table(columns, [(job["job"], *(job[name] for name in names)) for job in jobs])
     recent = _lines(found, "recent_runs")
     if recent:
         heading("recent runs")
         names = ["rows_in", "rows_out", "duration_ms"]
-        columns = [Column("run", number=True), Column("job"), Column("status")]
-        columns += [*(Column(name.replace("_", " "), number=True) for name in names), Column("started")]
+        columns = [Column("run", number=True), Column("job", cut="middle"), Column("status")]
+        columns += [Column(SHORT.get(name, name), number=True, goes=GOES.get(name, 0)) for name in names]
+        columns.append(Column("started", goes=2))
         print_table(
             columns,
             [

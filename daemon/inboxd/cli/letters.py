@@ -17,7 +17,7 @@ from inboxd.cli.arguments import Moment, Number, OneFile, Text
 from inboxd.cli.context import print_json, reading_store, settings_of, writing_store, written
 from inboxd.cli.names import known_code, known_job
 from inboxd.cli.opening import store_if_there
-from inboxd.cli.tables import Column, heading, print_table, short_time
+from inboxd.cli.tables import DETAIL, Column, heading, print_table, short_time
 from inboxd.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -94,8 +94,9 @@ def list_letters(
 
 
 def _print_letters(found: Sequence[Letter], *, with_resolver: bool) -> None:
-    numbers = [Column(name, number=True) for name in ("letter", "run", "record")]
-    columns = [*numbers, Column("feed"), Column("key"), Column("code"), Column("detail"), Column("created")]
+    columns = [Column("id", number=True), Column("run", number=True, goes=3), Column("record", number=True, goes=2)]
+    columns += [Column("feed", cut="middle", goes=4), Column("key", cut="middle"), Column("code"), DETAIL]
+    columns.append(Column("created", goes=1))
     rows: list[tuple[object, ...]] = [
         (one.id, one.run_id, one.record_no, one.feed, one.record_key, one.code, one.detail, short_time(one.created))
         for one in found
@@ -163,16 +164,16 @@ def replay(context: click.Context, ids: tuple[int, ...], wanted: Filter, *, as_j
     if failures:
         heading("failed again")
         rows = [(failure.id, name, failure.record_key, failure.code, failure.detail) for name, failure in failures]
-        columns = [Column("letter", number=True), Column("feed"), Column("key"), Column("code"), Column("detail")]
+        columns = [Column("id", number=True), Column("feed", cut="middle", goes=1), Column("key", cut="middle")]
+        columns += [Column("code"), DETAIL]
         print_table(columns, rows)
     if still_open:
         heading("still open")
         known = {feed.name for feed in settings_of(context).feeds}
-        why = ("" if one.feed in known else "the feed is not in the config" for one in still_open)
-        columns = [Column("feed"), Column("code"), Column("dead letters", number=True), Column("why")]
-        print_table(
-            columns, [(one.feed, one.code, one.count, reason) for one, reason in zip(still_open, why, strict=True)]
-        )
+        columns = [Column("feed", cut="middle"), Column("code"), Column("dead letters", number=True)]
+        columns.append(Column("why", below=True))
+        why = {one.feed: "" if one.feed in known else "the feed is not in the config" for one in still_open}
+        print_table(columns, [(one.feed, one.code, one.count, why[one.feed]) for one in still_open])
 
 
 def _replay(settings: Settings, wanted: Filter) -> tuple[list[Replay], list[CodeCount]]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from inboxd.cli.nearby import near
 from inboxd.config import Settings
 from inboxd.model import Feed
 
 if TYPE_CHECKING:
     from inboxd.store.base import Store
 
-LISTED: Final = 20
-"""Names that are listed where none is near; of more nobody reads the end."""
 PREFIXES: Final = ("missing", "invalid", "future")
 ALWAYS: Final = ("not_an_object", "unexpected_field")
 """What a record of any feed may be refused with, beside the codes of its fields."""
@@ -56,12 +53,3 @@ def known_code(settings: Settings, store: Store | None, code: str | None) -> Non
         there = error_codes(store)
     if code not in there:
         raise click.UsageError(f"there is no error code {code!r}; {near(code, codes | there, 'there are')}")
-
-
-def near(name: str, names: Collection[str], otherwise: str) -> str:
-    """Return the rest of a sentence about a name that is none: what may have been meant, else what there is."""
-    close = difflib.get_close_matches(name, sorted(names), n=3)
-    if close:
-        return f"did you mean {' or '.join(close)}?"
-    listed = sorted(names)
-    return f"{otherwise}: {', '.join(listed[:LISTED])}{' …' if len(listed) > LISTED else ''}"

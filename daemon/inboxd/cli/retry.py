@@ -212,9 +212,10 @@ def _print(done: list[Retried]) -> None:
     if not done:
         click.echo("nothing to retry: failed/ is empty, and what is in processed/ is loaded")
         return
-    columns = [Column("file"), Column("outcome"), Column("run", number=True), Column("loaded", number=True)]
+    columns = [Column("file", cut="middle"), Column("outcome"), Column("run", number=True)]
+    columns.append(Column("loaded", number=True))
     columns += [Column(name, number=True) for name in ("rejected", "stale")]
-    print_table([*columns, Column("now in")], [_line(one) for one in done])
+    print_table([*columns, Column("now in", cut="middle", below=True)], [_line(one) for one in done])
     for one in done:
         verdict = one.verdict
         if one.fault is not None:

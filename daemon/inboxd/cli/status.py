@@ -9,7 +9,7 @@ import click
 from inboxd.cli.context import print_json, settings_of
 from inboxd.cli.ending import code_of
 from inboxd.cli.opening import store_or_reason
-from inboxd.cli.tables import Column, all_rejected_line, heading, print_pairs, print_table, shown, sparkline
+from inboxd.cli.tables import Column, all_rejected_line, heading, print_pairs, print_table, print_text, shown, sparkline
 from inboxd.cli.tables import print_runs as print_run_table
 from inboxd.clock import SystemClock, moment
 from inboxd.errors import EXIT_NOPERM
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 5
 """Names listed of each kind; ``--json`` has more."""
+MARGIN: Final = 14
+"""Columns that stand beside the sparkline."""
 UP: Final = {True: "up", False: "down", None: ""}
 
 
@@ -67,31 +69,32 @@ def _print(found: Status) -> None:
             ("inbox", found.inbox),
             ("waiting", _waiting(found)),
             ("claimed", found.content.claimed if found.content and found.content.claimed else None),
-            ("ignored", f"{found.content.ignored} names" if found.content and found.content.ignored else None),
+            ("ignored", _ignored(found)),
             *_last_day(found),
         )
     )
     if found.totals is not None and found.totals["all_rejected"]:
         click.secho(f"\n{all_rejected_line(found.totals['all_rejected'])}", fg="yellow")
     for problem in found.problems:
-        click.secho(f"\n{shown(problem.message)}", fg="red")
+        heading(shown(problem.message), fg="red")
         if problem.hint:
-            click.echo(f"  {shown(problem.hint)}")
+            print_text(problem.hint, indent=2)
     _print_waiting(found, now)
     if found.watermarks:
         heading("watermarks")
-        columns = [Column("feed"), Column("up to"), Column("behind by"), Column("run", number=True)]
+        columns = [Column("feed", cut="middle"), Column("up to"), Column("behind by")]
+        columns.append(Column("run", number=True, goes=1))
         lags = ((mark, "" if mark.lag_s is None else lag(mark.lag_s)) for mark in found.watermarks)
         print_table(columns, [(mark.feed, mark.value or "none yet", behind, mark.run_id) for mark, behind in lags])
     if found.dead_letters:
-        heading("dead letters, not resolved")
-        columns = [Column("feed"), Column("code"), Column("letters", number=True)]
+        heading("open dead letters")
+        columns = [Column("feed", cut="middle"), Column("code"), Column("dead letters", number=True)]
         print_table(columns, [(one.feed, one.code, one.count) for one in found.dead_letters])
     if len(found.hosts) > 1:
         heading("hosts, in the last 24 h")
-        counted = [Column(name, number=True) for name in ("running", "well", "failed")]
+        counted = [Column(name, number=True) for name in ("running", "succeeded", "failed")]
         rows = [(one.host, UP[one.up], one.running, one.successes, one.failures, _ago(one, now)) for one in found.hosts]
-        print_table([Column("host"), Column("daemon"), *counted, Column("last run")], rows)
+        print_table([Column("host", cut="middle"), Column("daemon"), *counted, Column("last run", goes=1)], rows)
     if found.last_runs:
         heading("last runs")
         print_run_table(found.last_runs[:SHOWN])
@@ -120,7 +123,12 @@ def _waiting(found: Status) -> str:
         return "nothing"
     oldest = span(content.oldest_age_s or 0.0)
     files = "file" if content.waiting == 1 else "files"
-    return f"{content.waiting:,} {files}, {size(content.size)}, the oldest {oldest} old"
+    return f"{content.waiting} {files}, {size(content.size)}, the oldest {oldest} old"
+
+
+def _ignored(found: Status) -> str | None:
+    count = found.content.ignored if found.content else 0
+    return f"{count} name{'' if count == 1 else 's'}" if count else None
 
 
 def _last_day(found: Status) -> list[tuple[str, object]]:
@@ -130,21 +138,24 @@ def _last_day(found: Status) -> list[tuple[str, object]]:
     if totals["successes"] == totals["failures"] == 0:
         return [("last 24 h", "no run has ended")]
     line = f"{totals['total_runs']} runs, {totals['success_rate']} % succeeded, {totals['total_rows_out']} rows"
-    return [("last 24 h", line), ("rows", f"▕{sparkline([bucket.rows_out for bucket in found.throughput])}▏")]
+    return [("last 24 h", line), ("rows", f"▕{sparkline([bucket.rows_out for bucket in found.throughput], MARGIN)}▏")]
 
 
 def _print_waiting(found: Status, now: datetime) -> None:
     held = [*found.deferred, *found.unsettled]
     if held:
         heading("deferred")
-        columns = [Column("file"), Column("for"), Column("tries", number=True), Column("code"), Column("why")]
+        columns = [Column("file", cut="middle"), Column("for"), Column("tries", number=True, goes=1), Column("code")]
+        columns.append(Column("why", cut="end", below=True))
         ages = ((one, span((now - moment(one.since)).total_seconds())) for one in held)
         print_table(columns, [(one.file, age, one.attempts, one.code, one.message) for one, age in ages][: 2 * SHOWN])
     content = found.content
     if content is not None and content.files:
         heading("waiting in the inbox, oldest first")
-        columns = [Column("file"), Column("feed"), Column("size", number=True), Column("age", number=True)]
+        columns = [Column("file", cut="middle"), Column("feed", cut="middle", goes=1)]
+        columns += [Column("size", number=True), Column("age", number=True)]
         print_table(columns, [(one.file, one.feed, size(one.size), span(one.age_s)) for one in content.files[:SHOWN]])
     if content is not None and content.ignored_names:
         heading("ignored")
-        print_table((Column("name"), Column("why")), [(one.file, one.reason) for one in content.ignored_names[:SHOWN]])
+        columns = [Column("name", cut="middle"), Column("why", cut="end", below=True)]
+        print_table(columns, [(one.file, one.reason) for one in content.ignored_names[:SHOWN]])

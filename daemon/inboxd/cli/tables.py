@@ -1,53 +1,75 @@
-"""Tables for people: drawn with rich on a terminal, plain aligned text elsewhere.
+"""Tables for people: aligned text, made to fit a terminal, with a little colour where that is wanted.
 
 Everything shown goes through ``shown``: a file name or a record may hold escape sequences meant for the terminal.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from inboxd.cli.context import on_terminal
+from inboxd.cli.layout import Column, lay_out, wrapped
+from inboxd.clock import SystemClock, stamp
+from inboxd.model import printable
 
 if TYPE_CHECKING:
     from inboxd.store.base import RunRow
 
+__all__ = ["Column"]
+
+DETAIL: Final = Column("detail", cut="end", below=True)
+
 WIDEST: Final = 200
 """Characters of one cell; what is longer ends in an ellipsis."""
+NARROWEST: Final = 40
+"""Columns below which no table is made to fit."""
 SPARKS: Final = " ▁▂▃▄▅▆▇█"
-STYLES: Final = {
-    "success": "green",
-    "load": "green",
-    "ok": "green",
-    "failure": "bold red",
-    "reject": "red",
-    "wrong": "bold red",
-    "running": "yellow",
-    "stale": "yellow",
-    "skip": "yellow",
-    "warning": "yellow",
-    "all rejected": "bold yellow",
+STYLES: Final[dict[str, dict[str, Any]]] = {  # Any: what click.style takes
+    "success": {"fg": "green"},
+    "loaded": {"fg": "green"},
+    "load": {"fg": "green"},
+    "ok": {"fg": "green"},
+    "failure": {"fg": "red", "bold": True},
+    "failed": {"fg": "red", "bold": True},
+    "reject": {"fg": "red"},
+    "wrong": {"fg": "red", "bold": True},
+    "running": {"fg": "yellow"},
+    "stale": {"fg": "yellow"},
+    "skip": {"fg": "yellow"},
+    "warning": {"fg": "yellow"},
+    "all rejected": {"fg": "yellow", "bold": True},
 }
-"""How rich colours a cell that says one of these."""
+"""How a cell that says one of these is coloured."""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column's title, and whether its cells are numbers (set to the right)."""
+def colour_wanted() -> bool:
+    """Tell whether to colour what is printed: NO_COLOR, then CLICOLOR_FORCE and FORCE_COLOR, then the terminal say."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if any(os.environ.get(name, "") not in {"", "0"} for name in ("CLICOLOR_FORCE", "FORCE_COLOR")):
+        return True
+    return on_terminal() and os.environ.get("TERM") != "dumb" and os.environ.get("CLICOLOR") != "0"
 
-    title: str
-    number: bool = False
+
+def width_of_output() -> int | None:
+    """Return how many columns there are: as COLUMNS says, or the terminal has; ``None`` for a pipe or a file."""
+    told = os.environ.get("COLUMNS", "")
+    if told.isdecimal() and int(told) > 0:
+        return max(NARROWEST, int(told))
+    return max(NARROWEST, shutil.get_terminal_size().columns) if on_terminal() else None
 
 
 def shown(value: object) -> str:
     """Return a value as text for a terminal: control characters escaped, nothing for ``None``."""
     if value is None:
         return ""
-    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    text = printable(str(value))
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
@@ -63,43 +85,43 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> 
     cells = [[cut(shown(cell)) for cell in row] for row in rows]
     if not cells:
         return
-    if on_terminal():
-        _draw(columns, cells)
-        return
-    widths = [max(len(column.title), *(len(row[place]) for row in cells)) for place, column in enumerate(columns)]
-    for line in ([column.title for column in columns], *cells):
-        aligned = (
-            cell.rjust(width) if column.number else cell.ljust(width)
-            for cell, width, column in zip(line, widths, columns, strict=True)
-        )
-        click.echo("  ".join(aligned).rstrip())
+    title, *lines = lay_out(columns, cells, width_of_output())
+    click.echo("".join(click.style(before + text, dim=True) for before, text in title).rstrip())
+    for line in lines:
+        click.echo("".join(f"{before}{_coloured(text)}" for before, text in line))
 
 
-def _draw(columns: Sequence[Column], cells: list[list[str]]) -> None:
-    import rich.box  # noqa: PLC0415 - only on a terminal
-    import rich.console  # noqa: PLC0415 - the same
-    import rich.table  # noqa: PLC0415 - the same
-    import rich.text  # noqa: PLC0415 - the same
-
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column.title, justify="right" if column.number else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*(rich.text.Text(cell, style=STYLES.get(cell, "")) for cell in row))
-    rich.console.Console().print(table)
+def _coloured(cell: str) -> str:
+    style = STYLES.get(cell)
+    return click.style(cell, **style) if style else cell
 
 
-def heading(text: str) -> None:
+def heading(text: str, *, fg: str | None = None) -> None:
     """Print a line above a group of lines."""
-    click.secho(f"\n{text}", bold=True)
+    click.echo()
+    room = width_of_output()
+    for line in [text] if room is None else wrapped(text, room):
+        click.secho(line, bold=True, fg=fg)
 
 
 def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     """Print names and values, the values in line; a value of ``None`` is left out."""
     kept = [(name, shown(value)) for name, value in pairs if value is not None]
     width = max((len(name) for name, _ in kept), default=0)
+    room = width_of_output()
     for name, value in kept:
-        click.echo(f"{click.style(name.ljust(width), dim=True)}  {value}")
+        fits = room is None or len(value) + width + 2 <= room
+        lines = [value] if room is None or fits else wrapped(value, room - width - 2)
+        click.echo(f"{click.style(name.ljust(width), dim=True)}  {lines[0] if lines else ''}".rstrip())
+        for line in lines[1:]:
+            click.echo(f"{' ' * width}  {line}")
+
+
+def print_text(text: str, *, indent: int = 0, hanging: bool = False) -> None:
+    """Print a sentence, broken between words where the terminal ends; ``hanging``: something stands before it."""
+    room = width_of_output()
+    for number, line in enumerate([shown(text)] if room is None else wrapped(shown(text), room - indent)):
+        click.echo(line if hanging and not number else f"{' ' * indent}{line}")
 
 
 def print_runs(runs: Sequence[RunRow]) -> None:
@@ -109,16 +131,16 @@ def print_runs(runs: Sequence[RunRow]) -> None:
         return
     columns = (
         Column("run", number=True),
-        Column("feed"),
+        Column("feed", cut="middle"),
         Column("status"),
         Column("in", number=True),
         Column("out", number=True),
-        Column("rejected", number=True),
-        Column("skipped", number=True),
-        Column("stale", number=True),
-        Column("ms", number=True),
-        Column("started"),
-        Column("what"),
+        Column("rejected", number=True, goes=5),
+        Column("skipped", number=True, goes=3),
+        Column("stale", number=True, goes=4),
+        Column("ms", number=True, goes=1),
+        Column("started", goes=2),
+        Column("what", cut="middle", below=True),
     )
     print_table(columns, [_run_line(run) for run in runs])
 
@@ -152,18 +174,23 @@ def what_ran(run: RunRow) -> str:
 def print_checks(found: Sequence[Mapping[str, object]]) -> None:
     """Print what ``check`` found: a line per file, then the first faults."""
     counts = ("inserted", "changed", "stale", "skipped", "rejected")
-    columns = (Column("file"), Column("feed"), *(Column(name, number=True) for name in counts), Column("verdict"))
+    columns = (
+        Column("file", cut="middle"),
+        Column("feed", cut="middle", goes=1),
+        *(Column(name, number=True) for name in counts),
+        Column("verdict"),
+    )
     print_table(columns, [(one["file"], one["feed"], *(one[name] for name in counts), _verdict(one)) for one in found])
     for one in found:
         faults = one.get("faults")
         if isinstance(faults, Sequence) and faults:
             heading(f"{shown(one['file'])}: the first records that would be rejected")
-            named = [Column("record", number=True), Column("key"), Column("code"), Column("detail")]
+            named = [Column("record", number=True), Column("key", cut="middle"), Column("code"), DETAIL]
             print_table(named, [[fault[key] for key in ("record_no", "key", "code", "detail")] for fault in faults])
         if one.get("error"):
             heading(f"{shown(one['file'])}: {shown(one['error'])}")
             if one.get("hint"):
-                click.echo(f"  {shown(one['hint'])}")
+                print_text(f"{one['hint']}", indent=2)
 
 
 def _verdict(one: Mapping[str, object]) -> str:
@@ -174,8 +201,14 @@ def _verdict(one: Mapping[str, object]) -> str:
     return "wrong" if one["rejected"] else "ok"
 
 
-def sparkline(values: Sequence[float]) -> str:
-    """Return one block a value, the largest a full one; a value above zero is never shown as none."""
+def sparkline(values: Sequence[float], taken: int = 0) -> str:
+    """Return one block a value, the largest a full one; a value above zero is never shown as none.
+
+    Where the terminal has no room for so many beside the ``taken`` columns, two neighbours become one.
+    """
+    room = width_of_output()
+    while room is not None and len(values) > room - taken:
+        values = [sum(values[at : at + 2]) for at in range(0, len(values), 2)]
     top = max(values, default=0)
     if top <= 0:
         return " " * len(values)
@@ -183,5 +216,14 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def short_time(stamped: str | None) -> str:
-    """Return canonical text of a moment to the second."""
-    return "" if stamped is None else f"{stamped[:10]} {stamped[11:19]}"
+    """Return canonical text of a moment to the second, in UTC; on a terminal today's without its date."""
+    if stamped is None:
+        return ""
+    if width_of_output() is not None and stamped[:10] == stamp(now())[:10]:
+        return stamped[11:19]
+    return f"{stamped[:10]} {stamped[11:19]}"
+
+
+def now() -> datetime:
+    """Return the time."""
+    return SystemClock().now()

@@ -87,13 +87,13 @@ def _print(settings: Settings, found: Undo, *, dry_run: bool) -> None:
         click.echo(f"the watermark {goes} from {found.watermark_before} back to {found.watermark_after or 'none'}")
     if found.left:
         heading(f"left, because a later run has changed them: {found.left}")
-        columns = (Column("key"), Column("changed by run", number=True))
+        columns = (Column("key", cut="middle"), Column("changed by run", number=True))
         print_table(columns, [(one.record_key, one.run_id) for one in found.left_keys])
     if found.reload:
         heading("records of these files lost to this run; the command loads them again")
         columns_of_files = (Column("run", number=True), Column("stale", number=True), Column("skipped", number=True))
         rows = [(one.run_id, one.stale, one.skipped, _reload(settings, found, one)) for one in found.reload]
-        print_table((*columns_of_files, Column("command")), rows)
+        print_table((*columns_of_files, Column("command", below=True)), rows)
     again = _again(settings, found)
     if again is not None:
         heading("the content is released" if not dry_run else "the content would be released")
