@@ -26,8 +26,8 @@ from inboxd.model import Edge, Feed, Outcome, Step
 from inboxd.pipeline import Job, Pipeline
 from inboxd.store import open_store
 from inboxd.store.base import Store
-from inboxd.store.sqlite_file import SqliteFile
 from inboxd.store.sqlite_sql import Part
+from inboxd.store.sqlite_staging import Staging
 
 LARGEST_FILE = 1 << 40
 TOP = 25
@@ -82,21 +82,21 @@ def inside(watch: Stopwatch) -> Iterator[None]:
             yield batch
 
     timed = {
-        "stage": lambda *_: "  stage: collect, sort, insert into scratch",
+        "take": lambda *_: "  stage: collect, sort, insert into scratch",
         "_insert": lambda *_: "    of that: put into key's order, insert",
-        "_change": lambda _self, statement: f"  upsert: {' '.join(statement.split()[:3])} …",
-        "_change_slices": lambda _self, statement: f"  upsert: {' '.join(statement(ANY_PART).split()[:3])} …",
+        "change": lambda _self, statement: f"  upsert: {' '.join(statement.split()[:3])} …",
+        "change_slices": lambda _self, statement: f"  upsert: {' '.join(statement(ANY_PART).split()[:3])} …",
     }
-    before = {name: getattr(SqliteFile, name) for name in timed}
+    before = {name: getattr(Staging, name) for name in timed}
     pipeline_module.read_batches = decoded  # type: ignore[assignment]  # the same, timed
     for name, label in timed.items():
-        setattr(SqliteFile, name, watch.wrapped(before[name], label))
+        setattr(Staging, name, watch.wrapped(before[name], label))
     try:
         yield
     finally:
         pipeline_module.read_batches = batches
         for name, method in before.items():
-            setattr(SqliteFile, name, method)
+            setattr(Staging, name, method)
 
 
 def load(files: list[Path], store: Store, feed: Feed, watch: Stopwatch) -> None:

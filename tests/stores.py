@@ -40,7 +40,7 @@ from inboxd.model import (
 )
 from inboxd.store import open_store
 from inboxd.store.base import FileTransaction, RunEnd, Store
-from inboxd.store.sqlite_file import CHUNK_BYTES
+from inboxd.store.sqlite_staging import CHUNK_BYTES
 
 if TYPE_CHECKING:
     from _pytest.mark import ParameterSet

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inboxd.model import UNREADABLE_KEY, Batch, Counts, Cursor, Feed, FieldType, Late, Reject, Row, Scalar
-from inboxd.store import sqlite_file
+from inboxd.store import sqlite_staging
 from inboxd.store.base import Classified, Store
 from inboxd.store.ledger import canonical
-from inboxd.store.sqlite_file import SAMPLE_RECORDS
+from inboxd.store.sqlite_staging import SAMPLE_RECORDS
 from stores import OpenEmpty, batches, load, make_feed, query, record_key, row
 
 pytestmark = pytest.mark.every_version
@@ -155,9 +155,9 @@ def test_files_end_as_if_their_records_were_applied_one_by_one(
 ) -> None:
     """Table, counts, lineage, dead letters and watermark are what applying the records one by one gives."""
     if sample_records != SAMPLE_RECORDS:  # go the way of a file of millions of records
-        monkeypatch.setattr(sqlite_file, "SAMPLE_RECORDS", sample_records)
-        monkeypatch.setattr(sqlite_file, "SAMPLES", 1)
-        monkeypatch.setattr(sqlite_file, "READ_AT_ONCE", 2)
+        monkeypatch.setattr(sqlite_staging, "SAMPLE_RECORDS", sample_records)
+        monkeypatch.setattr(sqlite_staging, "SAMPLES", 1)
+        monkeypatch.setattr(sqlite_staging, "READ_AT_ONCE", 2)
     feed = data.draw(feeds())
     store = open_empty(feed)
     model = Model(feed.late)

@@ -16,7 +16,7 @@ from inboxd.model import Feed, Late, Row, RunStatus
 from inboxd.store import open_store
 from inboxd.store.base import Store
 from inboxd.store.postgres import PostgresStore
-from inboxd.store.postgres_sql import FeedSql
+from inboxd.store.postgres_newest import NewestSql
 from stores import MakeUrl, batches, load, make_feed, query, row, sha256, start, work
 
 pytestmark = [pytest.mark.postgres, pytest.mark.xdist_group("postgres")]
@@ -368,7 +368,7 @@ def test_citus_can_distribute_target_and_lineage(url: str) -> None:
 @pytest.mark.parametrize("force", [False, True])
 def test_a_files_statements_join_the_target_from_within_only(force: bool) -> None:  # noqa: FBT001 - a parameter
     """A distributed target is met by inner joins and by its upsert: for others Citus would fetch all of it."""
-    sql = FeedSql(make_feed("distributed", undo=True), 1)
+    sql = NewestSql(make_feed("distributed", undo=True), 1)
     statements = [
         sql.upsert(skipping=True, force=force),
         sql.find_winners(skipping=True),

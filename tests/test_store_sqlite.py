@@ -17,7 +17,7 @@ import pytest
 
 from inboxd.errors import EXIT_CONFIG, Interrupted, OperatorFault, WorldFault
 from inboxd.model import Batch, Feed, FieldType, Late, Reject, Row
-from inboxd.store import open_store, sqlite, sqlite_file
+from inboxd.store import open_store, sqlite, sqlite_staging
 from inboxd.store.base import TableCounts
 from inboxd.store.sqlite import SqliteStore
 from inboxd.store.sqlite_driver import driver, refuse_old_sqlite
@@ -346,20 +346,20 @@ def test_memory_stays_flat(path: Path, size: int, keys: str) -> None:
 
 def test_slices_stay_small_however_many_chunks_a_file_has(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is sorted at once is a part of the file that does not grow with it, though chunks are all alike."""
-    monkeypatch.setattr(sqlite_file, "SAMPLE_RECORDS", 4)
+    monkeypatch.setattr(sqlite_staging, "SAMPLE_RECORDS", 4)
     keys = [f"{number * 7919 % 40_000:05}" for number in range(40_000)]
     records = [row(MERGED, number + 1, (key,), (1,), MOMENT) for number, key in enumerate(keys)]
     with opened(path) as store, store.transaction(store.begin(start(MERGED)), MERGED) as tx:
         for batch in batches(records, chunks=100):
             tx.stage(batch)
-        ends, numbered = tx._slice_ends()
+        ends, numbered = tx._staging._slice_ends()
         number = Counter(bisect_left(ends, (key,)) for key in keys)
     assert not numbered
     assert len(number) > 40_000 / 100 / 2
     assert max(number.values()) < 4 * 100
 
 
-@pytest.mark.parametrize(("pages", "size"), [(0, 20), (1_000, sqlite_file.SAMPLES)])
+@pytest.mark.parametrize(("pages", "size"), [(0, 20), (1_000, sqlite_staging.SAMPLES)])
 def test_many_chunks_are_read_in_larger_slices_unless_the_target_is_larger_still(
     path: Path, pages: int, size: int
 ) -> None:
@@ -371,7 +371,7 @@ def test_many_chunks_are_read_in_larger_slices_unless_the_target_is_larger_still
         with store.transaction(store.begin(start(MERGED)), MERGED) as tx:
             for batch in batches(records, chunks=100):
                 tx.stage(batch)
-            ends, _numbered = tx._slice_ends()
+            ends, _numbered = tx._staging._slice_ends()
             assert len(ends) == 100 // size
 
 

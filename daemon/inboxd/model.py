@@ -105,6 +105,7 @@ class LineageStep(StrEnum):
     STALE = "stale"
     SKIP = "skip"
     REJECT = "reject"
+    DELETE = "delete"
 
 
 class Step(StrEnum):
@@ -451,13 +452,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What became of a file's records: ``rows_in`` is the sum of the four others."""
+    """What became of a file's records: ``rows_in`` is the sum of all others but ``rows_deleted``, which is of rows."""
 
     rows_in: int = 0
     rows_out: int = 0
     rows_rejected: int = 0
     rows_skipped: int = 0
     rows_stale: int = 0
+    rows_filtered: int = 0
+    rows_deleted: int = 0
 
     @property
     def all_rejected(self) -> bool:
@@ -475,6 +478,10 @@ class RunStart:
     file_name: str | None = None
     file_size: int | None = None
     claim: str | None = None
+    file_mtime: str | None = None
+    """Canonical text."""
+    variant: str = ""
+    """What of the file's name and path makes its content another one: a JSON object, ``""`` if nothing does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ from inboxd.presence import (
     read_state,
     write_state,
 )
+from inboxd.records.unfinished import refuse_unfinished
 from inboxd.recovery import Recovery
 from inboxd.signals import Signals
 from inboxd.standing import state_of, status_line
@@ -153,6 +154,7 @@ class Service:
             notifier.need_time(MIGRATION_S)
         if store.upgrade():
             emit(log, Event.DATABASE_UPGRADED, version=__version__)
+        refuse_unfinished(self.settings.feeds)
         store.prepare(self.settings.feeds)
         store.announce(os.uname().nodename)
         return store
@@ -241,6 +243,7 @@ class Service:
             settings = self.load_settings()
             _refuse_what_needs_a_restart(self.settings, settings)
             _make_folders(settings)
+            refuse_unfinished(settings.feeds)
             daemon.store.prepare(settings.feeds)
         except InboxdError as fault:
             emit(daemon.log, Event.CONFIG_REJECTED, error_code=fault.code, error=fault.message, hint=fault.hint)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import sqlalchemy as sa
 
 from inboxd.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_SOFTWARE, FileFault, OperatorFault
-from inboxd.model import EXTRA_COLUMN, Feed, FieldType
-from inboxd.store.feed_tables import OWN_COLUMNS, quoted
+from inboxd.model import Feed, FieldType, own_columns
+from inboxd.store.feed_tables import own_types, quoted
 from inboxd.store.ledger import canonical
 from inboxd.store.tables import metadata
 
@@ -158,10 +158,9 @@ def _feed_tables(reading: sa.Connection, feeds: Sequence[Feed]) -> list[_Table]:
     wanted: dict[str, set[str]] = {}
     json_columns: dict[str, set[str]] = {}
     for feed in feeds:
-        wanted.setdefault(feed.table, set(OWN_COLUMNS)).update(feed.columns)
+        wanted.setdefault(feed.table, set()).update(feed.columns, own_types(feed))
         found = {field.name for field in feed.fields if field.type is FieldType.JSON}
-        extra = {EXTRA_COLUMN} - {field.name for field in feed.fields}
-        json_columns.setdefault(feed.table, set()).update(found | extra)
+        json_columns.setdefault(feed.table, set()).update(found | {feed.own_columns.extra})
     shapes = _shapes(reading)
     problems = [f"no feed of the config fills table {name!r}" for name in shapes.keys() - wanted.keys()]
     for name, columns in shapes.items():
@@ -177,10 +176,15 @@ def _shapes(reading: sa.Connection) -> Mapping[str, tuple[str, ...]]:
     """Return the columns of the tables that feeds fill: those with the two columns that inboxd adds."""
     inspector = sa.inspect(reading)
     ours = {table.name for table in LEDGER}
+    own, aside = own_columns(()), own_columns(("run_id", "updated_at"))
     shapes: dict[str, tuple[str, ...]] = {}
     for name in inspector.get_table_names():
         columns = tuple(str(column["name"]) for column in inspector.get_columns(name))
-        if name not in ours and set(OWN_COLUMNS) <= set(columns):
+        if (
+            name not in ours
+            and {*columns} & {own.run_id, aside.run_id}
+            and {*columns} & {own.updated_at, aside.updated_at}
+        ):
             shapes[str(name)] = columns
     return shapes
 

@@ -51,6 +51,16 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """What a file's transaction is for; the arguments of ``Store.transaction``."""
+
+    run_id: int
+    feed: Feed
+    force: bool = False
+    variant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NoticeRow:
     """What one receiver is told of one event: a row of ``notices``. ``id`` is the event's, the same for all of them."""
 
@@ -74,13 +84,38 @@ class RunEnd:
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """What would become of a file's records: ``check``'s answer, from reading only."""
+    """What would become of a file's records: ``check``'s answer, from reading only.
+
+    Each record is in one of the counts but ``deleted``, which is of rows.
+    """
 
     inserted: int = 0
     changed: int = 0
     stale: int = 0
     skipped: int = 0
     rejected: int = 0
+    filtered: int = 0
+    deletions: int = 0
+    deleted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a file's valid records did: how many applied, how many rows went, and the largest cursor that applied."""
+
+    records: int
+    deleted: int
+    largest: Cursor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """The same told beforehand: new rows, changed ones, records that delete, rows that would go."""
+
+    inserted: int = 0
+    changed: int = 0
+    deletions: int = 0
+    deleted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +179,22 @@ class WatermarkRow:
     updated_at: str
 
 
+class Way(Protocol):
+    """How the staged records of one kind of feed become rows."""
+
+    def count_skipped(self) -> int:
+        """Count the staged records at or below the watermark."""
+        ...
+
+    def apply(self, skipped: int) -> Applied:
+        """Apply what was staged, and write its lineage; ``skipped`` of the records are left out."""
+        ...
+
+    def foresee(self, skipped: int, *, table: bool) -> Foreseen:
+        """Tell what ``apply`` would do, writing to no real table; ``table``: whether there is one to look at."""
+        ...
+
+
 class FileTransaction(Protocol):
     """One file's one transaction. Leaving its block without ``commit`` rolls everything back."""
 
@@ -159,6 +210,10 @@ class FileTransaction(Protocol):
         """Return the run that loaded this content for this feed and still stands."""
         ...
 
+    def followed(self, run_id: int) -> bool:
+        """Tell whether other content of this feed was loaded after a run, and still stands."""
+        ...
+
     def last_finished_at(self) -> str | None:
         """Return when the last of inboxd's own runs ended."""
         ...
@@ -170,7 +225,8 @@ class FileTransaction(Protocol):
     def upsert(self, watermark: Cursor | None) -> Counts:
         """Skip, reject and apply what was staged, and write the dead letters and the lineage.
 
-        A record at or below ``watermark`` is skipped; with ``None`` none is.
+        A record at or below ``watermark`` is skipped; with ``None`` none is. Raises ``FileFault``
+        ``too_many_deleted`` where more rows would go than the feed's ``max_deleted`` allows.
         """
         ...
 
@@ -253,8 +309,13 @@ class Store(Protocol):
         """Commit the ``running`` row, not durably, and return its id; a claim's own running row is used again."""
         ...
 
-    def transaction(self, run_id: int, feed: Feed, *, force: bool = False) -> AbstractContextManager[FileTransaction]:
-        """Open a file's transaction. ``force``: an equal cursor is applied too, and the content's run is superseded."""
+    def transaction(
+        self, run_id: int, feed: Feed, *, force: bool = False, variant: str = ""
+    ) -> AbstractContextManager[FileTransaction]:
+        """Open a file's transaction. ``force``: an equal cursor is applied too, and the content's run is superseded.
+
+        ``variant`` is what of the file's name and path makes its content another one, as in ``RunStart``.
+        """
         ...
 
     def fail(self, run_id: int, end: RunEnd) -> None:

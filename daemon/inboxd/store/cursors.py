@@ -42,12 +42,14 @@ class Extent:
     __slots__ = ("_place", "highest", "lowest")
 
     def __init__(self, feed: Feed) -> None:
-        self._place = feed.row_columns.index(feed.cursor)
+        self._place = None if feed.cursor is None else feed.row_columns.index(feed.cursor)
         self.lowest: Cursor | None = None
         self.highest: Cursor | None = None
 
     def add(self, columns: Sequence[Sequence[Scalar]]) -> None:
         """Take more records into account, at least one; given as ``Batch`` has them."""
+        if self._place is None:
+            return
         cursors: Sequence[Any] = columns[self._place]
         lowest, highest = min(cursors), max(cursors)
         self.lowest = lowest if self.lowest is None else min(self.lowest, lowest)

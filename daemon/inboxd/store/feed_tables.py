@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 from inboxd.errors import EXIT_CONFIG, OperatorFault
-from inboxd.model import Feed, Field, FieldType, names_of
+from inboxd.model import Feed, FieldType, Gone, Mode, OwnColumns
 
-OWN_COLUMNS = ("run_id", "updated_at")
-"""The columns that inboxd adds to a feed's table: the run that last wrote the row, and when."""
+LONGEST_STEM: Final = 50
+"""Of a table's name so much is in that of its index: PostgreSQL's names have 63 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +19,37 @@ class TableShape:
 
     columns: Mapping[str, str]
     key: tuple[str, ...]
+    required: frozenset[str] = frozenset()
+    """Columns that take no NULL."""
 
 
 Wanted: TypeAlias = tuple[TableShape, Feed]
 """What a table must look like, and the first of the feeds that fill it."""
+
+
+def own_types(feed: Feed) -> dict[str, FieldType]:
+    """Return the columns that inboxd adds to a feed's table: the run that last wrote the row, and when.
+
+    Where rows are marked also since when they are, in an append feed the record's number, which is of its key.
+    """
+    own = feed.own_columns
+    columns = {own.run_id: FieldType.INTEGER, own.updated_at: FieldType.TIMESTAMP}
+    if marks(feed):
+        columns[own.deleted_at] = FieldType.TIMESTAMP
+    if feed.mode is Mode.APPEND:
+        columns[own.record_no] = FieldType.INTEGER
+    return columns
+
+
+def marks(feed: Feed) -> bool:
+    """Tell whether the rows of deleted or absent records stay, marked."""
+    return Gone.MARK in {feed.absent, feed.deletes.then if feed.deletes else None}
+
+
+def table_key(feed: Feed) -> tuple[str, ...]:
+    """Return the primary key of a feed's table."""
+    own = feed.own_columns
+    return (own.run_id, own.record_no) if feed.mode is Mode.APPEND else feed.key
 
 
 def quoted(name: str) -> str:
@@ -41,24 +68,25 @@ def wanted_tables(feeds: Sequence[Feed], types: Mapping[FieldType, str]) -> dict
 def missing(
     tables: Mapping[str, Wanted],
     shape_of: Callable[[str], TableShape | None],
+    any_row: Callable[[str], bool],
     *,
     key_suffix: str = "",
     table_suffix: str = "",
 ) -> list[str]:
     """Return the statements that make the tables and add the columns that are not there yet.
 
-    ``shape_of`` tells what a table looks like now, ``None`` if there is none. Raises ``OperatorFault`` with every
-    difference when adding is not enough. ``key_suffix`` follows the type of a text key's column, ``table_suffix`` a new
-    table's closing bracket.
+    ``shape_of`` tells what a table looks like now, ``None`` if there is none; ``any_row`` whether a query finds one.
+    Raises ``OperatorFault`` with every difference when adding is not enough. ``key_suffix`` follows the type of a text
+    key's column, ``table_suffix`` a new table's closing bracket.
     """
     statements: list[str] = []
     problems: list[str] = []
     for table, (wanted, feed) in tables.items():
         found = shape_of(table)
         if found is None:
-            statements.append(_create_table(table, wanted, feed, key_suffix=key_suffix, table_suffix=table_suffix))
+            statements += _create_table(table, wanted, feed, key_suffix=key_suffix, table_suffix=table_suffix)
             continue
-        problems += _differences(table, wanted, found)
+        problems += _differences(table, wanted, found, feed, any_row)
         statements += [
             f"ALTER TABLE {quoted(table)} ADD COLUMN {quoted(name)} {kind}"
             for name, kind in wanted.columns.items()
@@ -72,51 +100,31 @@ def missing(
 def _wanted_shape(feeds: Sequence[Feed], types: Mapping[FieldType, str]) -> TableShape:
     """Return the table that these feeds (all of one table) share; raises ``OperatorFault`` if they cannot."""
     first = feeds[0]
-    _refuse_what_is_to_come(feeds)
     columns: dict[str, str] = {}
     for feed in feeds:
-        if feed.key != first.key or feed.cursor != first.cursor:
-            _refuse([f"feeds {first.name!r} and {feed.name!r} share table {feed.table!r}, but not key and cursor"])
-        for name, kind in _feed_columns(feed):
+        _refuse_sharing(first, feed)
+        for name, kind in (*_feed_columns(feed), *own_types(feed).items()):
             if columns.setdefault(name, types[kind]) != types[kind]:
                 _refuse([f"feeds of table {feed.table!r} disagree about {name!r}: {columns[name]} or {types[kind]}"])
-    return TableShape(
-        {**columns, "run_id": types[FieldType.INTEGER], "updated_at": types[FieldType.TIMESTAMP]}, first.key
-    )
+    return TableShape(columns, table_key(first))
 
 
-def _refuse_what_is_to_come(feeds: Sequence[Feed]) -> None:
-    """Refuse what the config can already say and the rest cannot do yet, before it could do it wrongly."""
-    for feed in feeds:
-        plain = Feed(
-            feed.name, feed.match, feed.table, feed.key, feed.cursor, feed.fields, late=feed.late, expect=feed.expect
+def _refuse_sharing(one: Feed, other: Feed) -> None:
+    """Refuse two feeds of one table of which one would not see what the other does to it."""
+    if one is other:
+        return
+    both = f"feeds {one.name!r} and {other.name!r} share table {one.table!r}, but "
+    alone = next((feed for feed in (one, other) if feed.mode is not Mode.UPSERT), None)
+    if alone is not None:
+        _refuse([f'{both}that of a feed with mode = "{alone.mode}" has no other; give one of them a table of its own'])
+    if (one.key, one.cursor) != (other.key, other.cursor):
+        _refuse([f"{both}not key and cursor"])
+    if one.deletes != other.deletes:
+        _refuse([f"{both}not deletes: a deletion that only one of them knows of would be undone by the other"])
+    if one.own_columns != other.own_columns:
+        _refuse(
+            [f"{both}not the names of inboxd's own columns: both must have the field that one of them gives way to"]
         )
-        same = replace(
-            plain,
-            records=feed.records,
-            max_future_s=feed.max_future_s,
-            max_rejected=feed.max_rejected,
-            extra=feed.extra,
-            undo=feed.undo,
-        )
-        own = {"run_id", "record_no", "record_key", "updated_at", "extra"}
-        if (
-            feed != same
-            or feed.cursor is None
-            or any(field != _plain_field(field) or field.name.lower() in own for field in feed.fields)
-        ):
-            hint = "leave them out until the next version"
-            message = f"feed {feed.name!r} uses settings that this version knows but cannot follow yet"
-            raise OperatorFault("unsupported_feed", message, hint, exit_code=EXIT_CONFIG)
-
-
-def _plain_field(field: Field) -> Field:
-    unit = field.unit if field.unit != "ns" else None
-    kind = FieldType.TEXT if field.type is FieldType.DECIMAL else field.type
-    path = names_of(field.path)
-    return replace(
-        field, path=path, unit=unit, type=kind, coalesce=(), formats=(), timezone=None, null=(), coerce=False
-    )
 
 
 def _feed_columns(feed: Feed) -> list[tuple[str, FieldType]]:
@@ -125,29 +133,69 @@ def _feed_columns(feed: Feed) -> list[tuple[str, FieldType]]:
     return [(name, types.get(name, FieldType.JSON)) for name in feed.columns]
 
 
-def _create_table(table: str, wanted: TableShape, feed: Feed, *, key_suffix: str, table_suffix: str) -> str:
-    not_null = {*feed.key, feed.cursor}
+def _create_table(table: str, wanted: TableShape, feed: Feed, *, key_suffix: str, table_suffix: str) -> list[str]:
+    not_null = {*wanted.key, feed.cursor, *(feed.key if feed.mode is not Mode.APPEND else ())}
+    texts = {name for name in feed.key if feed.field(name).type is FieldType.TEXT}
     lines = [
-        f"{quoted(name)} {kind}"
-        + (key_suffix if name in feed.key and feed.field(name).type is FieldType.TEXT else "")
-        + (" NOT NULL" if name in not_null else "")
+        f"{quoted(name)} {kind}" + (key_suffix if name in texts else "") + (" NOT NULL" if name in not_null else "")
         for name, kind in wanted.columns.items()
     ]
-    key = ", ".join(map(quoted, feed.key))
-    return f"CREATE TABLE {quoted(table)} ({', '.join(lines)}, PRIMARY KEY ({key})){table_suffix}"
+    key = ", ".join(map(quoted, wanted.key))
+    create = f"CREATE TABLE {quoted(table)} ({', '.join(lines)}, PRIMARY KEY ({key})){table_suffix}"
+    if feed.mode is not Mode.APPEND or not feed.key:
+        return [create]
+    index = f"{table[:LONGEST_STEM]}_inboxd_key"
+    return [create, f"CREATE INDEX {quoted(index)} ON {quoted(table)} ({', '.join(map(quoted, feed.key))})"]
 
 
-def _differences(table: str, wanted: TableShape, found: TableShape) -> list[str]:
+def _differences(
+    table: str, wanted: TableShape, found: TableShape, feed: Feed, any_row: Callable[[str], bool]
+) -> list[str]:
     """Say what keeps ``found`` from becoming ``wanted`` by adding columns alone."""
     lines = []
     if found.key != wanted.key:
-        lines.append(f"table {table!r} has the key ({', '.join(found.key)}), the feed wants ({', '.join(wanted.key)})")
+        line = f"table {table!r} has the key ({', '.join(found.key)}), the feed wants ({', '.join(wanted.key)})"
+        if feed.mode is Mode.APPEND or found.key == ("run_id", "record_no"):
+            line += ": what is appended and what is upserted never share a table, so give the feed a new one"
+        lines.append(line)
+    deleted_at = feed.own_columns.deleted_at
     for name, kind in found.columns.items():
-        if name not in wanted.columns:
+        if name not in wanted.columns and name == deleted_at:
+            if any_row(f"SELECT 1 FROM {quoted(table)} WHERE {quoted(name)} IS NOT NULL LIMIT 1"):
+                lines.append(
+                    f"table {table!r} has rows that are marked as deleted, which the feed would not know of: "
+                    f"delete those where {name} is set"
+                )
+        elif name not in wanted.columns:
             lines.append(f"table {table!r} has the column {name!r} ({kind}), which the feed no longer names")
         elif wanted.columns[name].lower() != kind.lower():
             lines.append(f"table {table!r}: column {name!r} is {kind}, the feed wants {wanted.columns[name]}")
+    lines += [
+        f"table {table!r} was made when {plain!r} was inboxd's own column: it has no {own!r}, so the feed's field "
+        f"{plain!r} needs another name"
+        for own, plain in _stepped_aside(feed).items()
+        if own not in found.columns and plain in found.columns
+    ]
+    if feed.cursor is not None and _lacks(table, feed.cursor, found, any_row):
+        lines.append(
+            f"table {table!r} has rows without {feed.cursor!r}, which is to be the cursor: fill them in, or delete them"
+        )
     return lines
+
+
+def _stepped_aside(feed: Feed) -> dict[str, str]:
+    """Return the columns of ours that have another name because of a field, each with its usual name."""
+    plain = OwnColumns()
+    names = {getattr(feed.own_columns, each): getattr(plain, each) for each in OwnColumns.__slots__}
+    return {own: usual for own, usual in names.items() if own in own_types(feed) and own != usual}
+
+
+def _lacks(table: str, column: str, found: TableShape, any_row: Callable[[str], bool]) -> bool:
+    """Tell whether a row has nothing in a column, which may be still to be added."""
+    condition = f" WHERE {quoted(column)} IS NULL" if column in found.columns else ""
+    if column in found.required:
+        return False
+    return any_row(f"SELECT 1 FROM {quoted(table)}{condition} LIMIT 1")
 
 
 def _refuse(lines: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import astuple, fields
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from inboxd.errors import InboxdError
+from inboxd.errors import FileFault, InboxdError
 from inboxd.model import Feed, RunStatus
 from inboxd.store.base import NoticeRow, RunEnd, RunRow, TableCounts, WatermarkRow
 from inboxd.store.feed_tables import quoted
@@ -46,6 +46,8 @@ def success_values(end: RunEnd) -> tuple[object, ...]:
         counts.rows_rejected,
         counts.rows_skipped,
         counts.rows_stale,
+        counts.rows_filtered,
+        counts.rows_deleted,
         verdict.duration_ms,
         end.finished_at,
         verdict.size,
@@ -53,6 +55,13 @@ def success_values(end: RunEnd) -> tuple[object, ...]:
         watermark,
         verdict.duplicate_of,
     )
+
+
+def refuse_replayed(run_id: int, replay: int | None) -> None:
+    """Refuse to take a run's rows away while a replay of its dead letters stands: they would be there twice."""
+    if replay is not None:
+        message = f"dead letters of run {run_id} were replayed by run {replay}, whose rows stand beside its own"
+        raise FileFault("replay_stands", message, f"undo the replay first: inboxd undo {replay}")
 
 
 def failure_values(end: RunEnd) -> tuple[object, ...]:

@@ -17,13 +17,13 @@ import psycopg
 from inboxd.clock import SystemClock, stamp
 from inboxd.errors import RUN_TAKEN, DatabaseFault, InboxdError, WorldFault
 from inboxd.model import Cursor, Feed, RunStart
-from inboxd.store.base import ANNOUNCED_LENGTH, RunEnd, RunRow, Turn
+from inboxd.store.base import ANNOUNCED_LENGTH, RunEnd, RunRow, Turn, Work
 from inboxd.store.feed_tables import TableShape, Wanted, missing, quoted, wanted_tables
 from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, notice_values, run_row
 from inboxd.store.postgres_claims import CLAIM_LOCK, INTERRUPT, OF_CLAIM, OF_NOBODY, RUNNING, Claims
 from inboxd.store.postgres_driver import APPLICATION, TickingConnection, connect
 from inboxd.store.postgres_faults import PostgresFaults, translated
-from inboxd.store.postgres_file import INSERT_NOTICE, PostgresFile
+from inboxd.store.postgres_file import INSERT_NOTICE, PostgresFile, feed_sql
 from inboxd.store.postgres_import import PostgresImport
 from inboxd.store.postgres_sql import KEY_COLLATION, TYPES, FeedSql
 from inboxd.store.revision import HEAD, refuse_newer
@@ -35,14 +35,15 @@ SCHEMA_LOCK: Final = 0x696E626F7864
 """The advisory lock under which tables are made and changed: "inboxd" in ASCII."""
 
 BEGIN_RUN: Final = (
-    "INSERT INTO etl_runs (job_name, status, started_at, file_name, file_size, claim, host) "
-    "SELECT %(job)s, 'running', %(started_at)s::timestamptz, %(file_name)s, %(file_size)s::bigint, %(claim)s, %(host)s "
+    "INSERT INTO etl_runs (job_name, status, started_at, file_name, file_size, claim, host, file_mtime, variant) "
+    "SELECT %(job)s, 'running', %(started_at)s::timestamptz, %(file_name)s, %(file_size)s::bigint, "
+    "%(claim)s, %(host)s, %(file_mtime)s::timestamptz, %(variant)s "
     "WHERE set_config('synchronous_commit', 'off', TRUE) = 'off' "  # of this statement: its row need not be durable
     "AND (%(ours)s OR %(claim)s::text IS NULL OR pg_try_advisory_lock("
     + CLAIM_LOCK.format(claim="%(claim)s::text")
     + ")) "
-    "ON CONFLICT (claim) WHERE status = 'running' DO UPDATE SET host = EXCLUDED.host, job_name = EXCLUDED.job_name "
-    "RETURNING id, " + CLAIM_LOCK.format(claim="claim")
+    "ON CONFLICT (claim) WHERE status = 'running' DO UPDATE SET host = EXCLUDED.host, job_name = EXCLUDED.job_name, "
+    "variant = EXCLUDED.variant RETURNING id, " + CLAIM_LOCK.format(claim="claim")
 )
 FAIL_RUN: Final = (
     "UPDATE etl_runs SET status = 'failure', duration_ms = %s, finished_at = %s::timestamptz, "
@@ -57,7 +58,8 @@ ANNOUNCED: Final = (
 )
 WITH_CITUS: Final = "SELECT to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL"
 SHAPE: Final = (
-    "SELECT a.attname, format_type(a.atttypid, a.atttypmod), array_position(i.indkey::int2[], a.attnum) "
+    "SELECT a.attname, format_type(a.atttypid, a.atttypmod), array_position(i.indkey::int2[], a.attnum), "
+    "a.attnotnull "
     "FROM pg_attribute a LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary "
     "WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
 )
@@ -184,15 +186,16 @@ class PostgresStore(Ledger):
                 connection.execute(statement.encode())
 
     def _missing(self, tables: Mapping[str, Wanted]) -> list[str]:
-        return missing(tables, self._shape, key_suffix=KEY_COLLATION)
+        return missing(tables, self._shape, lambda query: bool(self._rows(query)), key_suffix=KEY_COLLATION)
 
     def _shape(self, table: str) -> TableShape | None:
         with self._faults:
             rows = self._connected().execute(SHAPE, (quoted(table),)).fetchall()
         if not rows:
             return None
-        key = sorted((place, name) for name, _, place in rows if place is not None)
-        return TableShape({name: kind for name, kind, _ in rows}, tuple(name for _, name in key))
+        key = sorted((place, name) for name, _, place, _ in rows if place is not None)
+        required = frozenset(name for name, _, _, not_null in rows if not_null)
+        return TableShape({name: kind for name, kind, _, _ in rows}, tuple(name for _, name in key), required)
 
     # A file's way
 
@@ -205,6 +208,8 @@ class PostgresStore(Ledger):
             "file_size": start.file_size,
             "claim": start.claim,
             "host": start.host,
+            "file_mtime": start.file_mtime,
+            "variant": start.variant,
             "ours": False,
         }
         with self._faults:
@@ -218,14 +223,15 @@ class PostgresStore(Ledger):
         return int(row[0])
 
     @contextmanager
-    def transaction(self, run_id: int, feed: Feed, *, force: bool = False) -> Iterator[PostgresFile]:
+    def transaction(self, run_id: int, feed: Feed, *, force: bool = False, variant: str = "") -> Iterator[PostgresFile]:
         """Open a file's transaction; whatever ends the block but ``commit`` rolls it back."""
         with self._faults:
             connection = self._connected()
             sql = self._statements(connection, feed)
             connection.execute(self._claims.unlocking() + "BEGIN")
         try:
-            file = PostgresFile(connection, sql, run_id, now=self._now, force=force, counts_hold=not self._with_citus)
+            work = Work(run_id, feed, force, variant)
+            file = PostgresFile(connection, sql, work, now=self._now, counts_hold=not self._with_citus)
             yield file
         except BaseException:
             _roll_back(connection)
@@ -237,7 +243,7 @@ class PostgresStore(Ledger):
         sql = self._slots.get(feed.name)
         if sql is None or sql.feed != feed:  # a changed config: a changed feed gets tables of its own
             self._feeds_met += 1
-            sql = self._slots[feed.name] = FeedSql(feed, self._feeds_met)
+            sql = self._slots[feed.name] = feed_sql(feed, self._feeds_met)
         if sql not in self._created:
             try:
                 connection.execute(sql.create_temporary())

@@ -23,7 +23,7 @@ from inboxd.errors import (
     OperatorFault,
 )
 from inboxd.model import Cursor, Feed, RunStart
-from inboxd.store.base import RunEnd, RunRow, Turn
+from inboxd.store.base import RunEnd, RunRow, Turn, Work
 from inboxd.store.feed_tables import TableShape, Wanted, missing, wanted_tables
 from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, notice_values, run_row
 from inboxd.store.revision import HEAD, refuse_newer
@@ -58,10 +58,11 @@ TICK_EVERY: Final = 100_000
 """Virtual machine instructions between two ticks of a long statement: some 5 ms."""
 STATEMENTS_KEPT: Final = 256
 
+SHAPE: Final = 'SELECT name, type, pk, "notnull" FROM pragma_table_info(?)'
 BEGIN_RUN: Final = (
-    "INSERT INTO etl_runs (job_name, status, started_at, file_name, file_size, claim, host) "
-    "VALUES (?, 'running', ?, ?, ?, ?, ?) ON CONFLICT (claim) WHERE status = 'running' "
-    "DO UPDATE SET host = excluded.host, job_name = excluded.job_name RETURNING id"
+    "INSERT INTO etl_runs (job_name, status, started_at, file_name, file_size, claim, host, file_mtime, variant) "
+    "VALUES (?, 'running', ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (claim) WHERE status = 'running' "
+    "DO UPDATE SET host = excluded.host, job_name = excluded.job_name, variant = excluded.variant RETURNING id"
 )
 FAIL_RUN: Final = (
     "UPDATE etl_runs SET status = 'failure', duration_ms = ?, finished_at = ?, file_size = COALESCE(?, file_size), "
@@ -246,32 +247,35 @@ class SqliteStore(Ledger):
                 connection.execute(statement)
 
     def _missing(self, tables: Mapping[str, Wanted]) -> list[str]:
-        return missing(tables, self._shape, table_suffix=" WITHOUT ROWID")
+        return missing(tables, self._shape, lambda query: bool(self._rows(query)), table_suffix=" WITHOUT ROWID")
 
     def _shape(self, table: str) -> TableShape | None:
         with self._faults:
-            rows = self._connection.execute("SELECT name, type, pk FROM pragma_table_info(?)", (table,)).fetchall()
+            rows = self._connection.execute(SHAPE, (table,)).fetchall()
         if not rows:
             return None
-        key = sorted((place, name) for name, _, place in rows if place)
-        return TableShape({name: kind for name, kind, _ in rows}, tuple(name for _, name in key))
+        key = sorted((place, name) for name, _, place, _ in rows if place)
+        required = frozenset(name for name, _, _, not_null in rows if not_null)
+        return TableShape({name: kind for name, kind, _, _ in rows}, tuple(name for _, name in key), required)
 
     # A file's way
 
     def begin(self, start: RunStart) -> int:
         """Commit the ``running`` row, not durably; a claim's own running row is used again."""
-        row = (start.feed, start.started_at, start.file_name, start.file_size, start.claim, start.host)
+        row = (
+            *(start.feed, start.started_at, start.file_name, start.file_size, start.claim, start.host),
+            *(start.file_mtime, start.variant),
+        )
         self._refuse_another_file()
         with self._faults:
             self._set_synchronous("NORMAL")
             answer = self._patiently(lambda: self._connection.execute(BEGIN_RUN, row).fetchall())
         return int(answer[0][0])
 
-    def transaction(self, run_id: int, feed: Feed, *, force: bool = False) -> SqliteFile:
+    def transaction(self, run_id: int, feed: Feed, *, force: bool = False, variant: str = "") -> SqliteFile:
         """Open a file's transaction; whatever ends its block but ``commit`` rolls it back."""
-        return SqliteFile(
-            self._connection, self._scratch, self._faults, self._begin_writing, run_id, feed, now=self._now, force=force
-        )
+        work = Work(run_id, feed, force, variant)
+        return SqliteFile(self._connection, self._scratch, self._faults, self._begin_writing, work, now=self._now)
 
     def fail(self, run_id: int, end: RunEnd) -> None:
         """Turn the run's row from running to failure, durably: its file is moved next."""

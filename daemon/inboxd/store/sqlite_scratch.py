@@ -10,14 +10,25 @@ from pathlib import Path
 from typing import Final
 
 from inboxd.errors import DatabaseFault
-from inboxd.model import Feed
+from inboxd.model import Feed, Mode
+from inboxd.store.changes import finds_changes
+from inboxd.store.sqlite_append import AppendSql
+from inboxd.store.sqlite_changes_sql import ChangesSql
 from inboxd.store.sqlite_driver import driver
+from inboxd.store.sqlite_newest import NewestSql
 from inboxd.store.sqlite_sql import FeedSql
 
 PAGE_BYTES: Final = 8_192
 """Twice SQLite's own: staging is read and written from one end to the other, half as many calls then do."""
 CACHE_KIB: Final = 8_192
 """Enough to insert sorted chunks, and for a page or two of each of some hundred while slices are read from all."""
+
+
+def feed_sql(feed: Feed, slot: int) -> FeedSql:
+    """Return the statements of a feed, as its kind wants them."""
+    if feed.mode is Mode.APPEND:
+        return AppendSql(feed, slot)
+    return ChangesSql(feed, slot) if finds_changes(feed) else NewestSql(feed, slot)
 
 
 class Scratch:
@@ -51,9 +62,9 @@ class Scratch:
         sql = self._slots.get(feed.name)
         if sql is None or sql.feed != feed:  # a changed config: a changed feed gets tables of its own
             self._feeds_met += 1
-            sql = self._slots[feed.name] = FeedSql(feed, self._feeds_met)
+            sql = self._slots[feed.name] = feed_sql(feed, self._feeds_met)
         if sql not in self._created:
-            for statement in (sql.create_run(1), sql.create_rejects(), sql.create_winners()):
+            for statement in sql.create_tables():
                 self._connection.execute(statement)
             self._created.add(sql)
         return sql

@@ -1,0 +1,62 @@
+"""What both databases need to know of feeds whose changes are found out before they are made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from inboxd.errors import FileFault
+from inboxd.model import Feed, Mode, Origin, origin_of
+
+LISTED_KEYS: Final = 100
+"""Keys of rows that would go that a report names; their number is exact."""
+_UNCOMPARED: Final = {(Origin.RECORD, "no")}
+
+
+def finds_changes(feed: Feed) -> bool:
+    """Tell whether it must be found out which records change something, before anything is changed.
+
+    Those of all other feeds with a cursor are applied straight away, and looked at again only where some did not.
+    """
+    if feed.mode is Mode.APPEND:
+        return False
+    return feed.ordered or feed.deletes is not None or feed.cursor_field.is_of_file
+
+
+def last_wins(feed: Feed) -> bool:
+    """Tell whether of a key's records that the cursor does not tell apart the last one of the file stands."""
+    return feed.cursor is None or feed.cursor_field.is_of_file
+
+
+def compared(feed: Feed) -> tuple[str, ...]:
+    """Return the columns by which a record is found equal to the row it meets: not those that differ by the file."""
+    told = {
+        field.name
+        for field in feed.fields
+        if any(origin_of(path) is Origin.FILE or path in _UNCOMPARED for path in field.paths)
+    }
+    return tuple(name for name in feed.columns if name not in told and name not in feed.key)
+
+
+def enough_live(feed: Feed, deleted: int) -> int:
+    """Return from how many live rows on so many may be deleted; ``-1`` where all must be counted."""
+    share = feed.max_deleted.share
+    if not share:
+        return -1
+    return max(deleted, math.floor((deleted - 1) / share) + 1)
+
+
+def refuse_deletions(feed: Feed, deleted: int, live: int, keys: Sequence[str]) -> None:
+    """Refuse a file that would delete more rows than ``max_deleted`` allows."""
+    most = feed.max_deleted.most(live)
+    if deleted <= most:
+        return
+    what = "a scope of" if feed.scope else ""
+    message = f"{deleted} rows of {what} table {feed.table!r} would be deleted; max_deleted allows {most}".replace(
+        "  ", " "
+    )
+    hint = (
+        "look at the file; if it is right, let it pass once: `inboxd retry NAME --max-deleted 100%`, or `load` with it"
+    )
+    raise FileFault("too_many_deleted", message, hint, details={"rows_deleted": deleted, "keys": list(keys)})

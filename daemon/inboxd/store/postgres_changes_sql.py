@@ -1,0 +1,264 @@
+"""The statements of feeds on PostgreSQL of which what is to be changed is found out first; see ``postgres_changes``.
+
+``winners`` and ``changes`` are as on SQLite. ``met`` has what the winners meet in the target: an inner join, for which
+Citus sends them to the target's nodes; all that is decided from it is between tables of the coordinator.
+"""
+
+from __future__ import annotations
+
+from inboxd.model import FieldType
+from inboxd.store.changes import compared, last_wins
+from inboxd.store.feed_tables import marks
+from inboxd.store.postgres_sql import KEY_COLLATION, TYPES, FeedSql, moment, quoted
+
+
+class ChangesSql(FeedSql):
+    """One feed's statements."""
+
+    @property
+    def changes(self) -> str:
+        """The table of what is to be changed."""
+        return f"changes_{self.slot}"
+
+    @property
+    def met(self) -> str:
+        """The table of the rows that the winners meet."""
+        return f"met_{self.slot}"
+
+    @property
+    def present(self) -> str:
+        """The table into which a distributed target's keys are gathered."""
+        return f"present_{self.slot}"
+
+    @property
+    def two_winners(self) -> bool:
+        """Whether a key's upsert and its deletion may both apply: a marked row keeps the values of its upsert."""
+        return self.feed.cursor is not None and self.feed.deletes is not None and marks(self.feed)
+
+    def temporary(self) -> list[tuple[str, str]]:
+        """Return the temporary tables with their columns."""
+        keys = ", ".join(
+            f"k{i} {self.types[name]}{KEY_COLLATION if self.types[name] == 'text' else ''}"
+            for i, name in enumerate(self.feed.key)
+        )
+        winners = f'{keys}, deletion boolean, cursor {self.cursor_type}, record_key text COLLATE "C", record_no bigint'
+        return [
+            *super().temporary(),
+            (self.winners, winners),
+            (self.met, f"record_no bigint, cursor {self.cursor_type}, same boolean, marked boolean"),
+            (self.changes, f"{winners}, met integer"),
+            *([(self.present, keys)] if self.feed.absent else []),
+        ]
+
+    def _keys(self, alias: str) -> str:
+        return ", ".join(f"{alias}.{quoted(name)}" for name in self.feed.key)
+
+    def _key_is(self, one: str, other: str) -> str:
+        """Join a table with columns ``k0 …`` to one with the feed's columns."""
+        return " AND ".join(f"{one}.k{i} = {other}.{quoted(name)}" for i, name in enumerate(self.feed.key))
+
+    def key_columns(self) -> str:
+        """Return the columns ``k0 …``."""
+        return ", ".join(f"k{i}" for i in range(len(self.feed.key)))
+
+    def _deletion(self) -> str:
+        return f"s.{quoted(self.own.deletion)}" if self.feed.deletes else "FALSE"
+
+    def find_winners(self) -> str:
+        """Keep the record of each key that stands."""
+        deletion = self._deletion()
+        cursor = f"s.{self.cursor}" if self.feed.cursor is not None else f"NULL::{self.cursor_type}"
+        distinct = f"{self._keys('s')}, {deletion}" if self.two_winners else self._keys("s")
+        ranked = [f"{cursor} DESC"] if self.feed.cursor is not None else []
+        if self.feed.cursor is not None and self.feed.deletes:
+            ranked.append(f"{deletion} DESC")
+        number = f"s.{self.number} DESC" if last_wins(self.feed) else f"s.{self.number}"
+        return (
+            f"INSERT INTO {self.winners} SELECT DISTINCT ON ({distinct}) {self._keys('s')}, {deletion}, {cursor}, "
+            f"s.{self.record_key}, s.{self.number} FROM {self.staging} s "
+            f"ORDER BY {', '.join([distinct, *ranked, number])}"
+        )
+
+    def meet(self) -> str:
+        """Find the rows that the winners meet, and whether they say the same."""
+        same = "FALSE"
+        source, joined = f"{self.winners} s", self._key_is("s", "t")
+        number = "s.record_no"
+        if self.feed.ordered:
+            chosen = f"SELECT s.* FROM {self.staging} s JOIN {self.winners} w ON w.record_no = s.{self.number}"
+            source, joined, number = f"({chosen}) s", self.same_key, f"s.{self.number}"
+            differs = " OR ".join(
+                f"t.{self._comparable(name)} IS DISTINCT FROM s.{self._comparable(name)}"
+                for name in compared(self.feed)
+            )
+            same = f"NOT ({differs})" if differs else "TRUE"
+        cursor = f"t.{self.cursor}" if self.feed.cursor is not None else "NULL"
+        marked = f"t.{quoted(self.own.deleted_at)} IS NOT NULL" if marks(self.feed) else "FALSE"
+        return (
+            f"INSERT INTO {self.met} SELECT {number}, {cursor}, {same}, {marked} "
+            f"FROM {source} JOIN {self.target} t ON {joined}"
+        )
+
+    def _comparable(self, name: str) -> str:
+        """Return a column as it is compared: 1.0 and 1.00 are two decimals."""
+        return f"{quoted(name)}::text" if self.kinds[name] is FieldType.DECIMAL else quoted(name)
+
+    def decide(self, *, force: bool) -> str:
+        """Find the winners that change something."""
+        join, applies = self._rule(force=force)
+        return (
+            f"INSERT INTO {self.changes} "
+            "SELECT w.*, CASE WHEN m.record_no IS NULL THEN 0 WHEN m.marked THEN 2 ELSE 1 END "
+            f"FROM {self.winners} w LEFT JOIN {self.met} m ON m.record_no = w.record_no{join} WHERE {applies}"
+        )
+
+    def _rule(self, *, force: bool) -> tuple[str, str]:
+        """Return the joins and the condition that tell whether a winner applies."""
+        if self.feed.cursor is None:
+            upsert = "m.record_no IS NULL OR m.marked OR NOT m.same"
+            return "", self._either("m.record_no IS NOT NULL AND NOT m.marked", upsert)
+        above = ">=" if force else ">"
+        newer = f"(m.record_no IS NULL OR w.cursor {above} m.cursor)"
+        if self.feed.deletes is None:
+            return "", newer
+        join = " LEFT JOIN tombstones d ON d.table_name = %(table)s::text AND d.record_key = w.record_key"
+        over = f"(d.cursor IS NULL OR w.cursor {{above}} d.cursor::{self.cursor_type})"
+        deletion = f"(m.record_no IS NULL OR w.cursor >= m.cursor) AND {over.format(above=above)}"
+        if self.two_winners:
+            same = " AND ".join(f"u.k{i} = w.k{i}" for i in range(len(self.feed.key)))
+            newest = f"SELECT 1 FROM {self.winners} u WHERE {same} AND NOT u.deletion AND u.cursor > w.cursor"
+            return join, self._either(f"{deletion} AND NOT EXISTS ({newest})", newer)
+        return join, self._either(deletion, f"{newer} AND {over.format(above='>')}")
+
+    def _either(self, deletion: str, upsert: str) -> str:
+        if not self.feed.deletes:
+            return upsert
+        return f"(w.deletion AND {deletion} OR NOT w.deletion AND ({upsert}))"
+
+    # What a snapshot has not
+
+    def _live(self) -> str:
+        """Return the condition of the rows that live, in the scope if there is one."""
+        alive = f" AND t.{quoted(self.own.deleted_at)} IS NULL" if marks(self.feed) else ""
+        scope = "".join(
+            f" AND t.{quoted(name)} = %(scope{i})s::{self.types[name]}" for i, name in enumerate(self.feed.scope)
+        )
+        return f"TRUE{alive}{scope}"
+
+    def gather_present(self) -> str:
+        """Bring the keys of a distributed target to the coordinator."""
+        return f"INSERT INTO {self.present} SELECT {self._keys('t')} FROM {self.target} t WHERE {self._live()}"
+
+    def absent_keys(self, *, gathered: bool) -> str:
+        """Return the keys of the rows that live in the scope, and that no record has; in key order."""
+        if gathered:
+            same = " AND ".join(f"w.k{i} = t.k{i}" for i in range(len(self.feed.key)))
+            keys, source, live = self.key_columns(), self.present, "TRUE"
+        else:
+            same = self._key_is("w", "t")
+            keys, source, live = self._keys("t"), self.target, self._live()
+        absent = f"NOT EXISTS (SELECT 1 FROM {self.winners} w WHERE {same})"
+        return f"SELECT {keys} FROM {source} t WHERE {live} AND {absent} ORDER BY {keys}"
+
+    def copy_absent(self) -> str:
+        """Take absent keys among the changes."""
+        return f"COPY {self.changes} ({self.key_columns()}, deletion, record_key, record_no, met) FROM STDIN"
+
+    def lineage_of_absent(self) -> str:
+        """Write the lineage of the absent."""
+        return (
+            "INSERT INTO lineage_records (run_id, record_key, record_no, outcome) "
+            f"SELECT %(run)s::bigint, record_key, record_no, 5 FROM {self.changes} WHERE record_no > %(last)s "
+            "ORDER BY record_key, record_no"
+        )
+
+    def count_live(self, enough: int) -> str:
+        """Count the rows that live, but no further than asked for."""
+        limit = f" LIMIT {enough}" if enough >= 0 else ""
+        return f"SELECT COUNT(*) FROM (SELECT 1 FROM {self.target} t WHERE {self._live()}{limit}) AS live"
+
+    # Counting and applying
+
+    def count_changes(self) -> str:
+        """Count the records that apply, the rows that go, the deletions and the new rows; and the largest cursor."""
+        of_file = "record_no <= %(last)s"
+        return (
+            f"SELECT COUNT(*) FILTER (WHERE {of_file}), COUNT(*) FILTER (WHERE deletion AND met = 1), "
+            f"COUNT(*) FILTER (WHERE deletion AND {of_file}), COUNT(*) FILTER (WHERE NOT deletion AND met = 0), "
+            f"MAX(cursor) FROM {self.changes}"
+        )
+
+    def deleted_keys(self) -> str:
+        """Return the first keys whose rows go."""
+        return f"SELECT record_key FROM {self.changes} WHERE deletion AND met = 1 ORDER BY 1 LIMIT %(limit)s"
+
+    def save_images(self) -> str:
+        """Keep the rows that are about to change."""
+        return (
+            "INSERT INTO before_images (run_id, table_name, record_key, image) "
+            f"SELECT %(run)s::bigint, %(table)s::text, c.record_key, {self.image()} "
+            f"FROM {self.changes} c JOIN {self.target} t ON {self._key_is('c', 't')} ON CONFLICT DO NOTHING"
+        )
+
+    def save_absences(self) -> str:
+        """Note the keys that have no row yet: those that have no image by now."""
+        return (
+            "INSERT INTO before_images (run_id, table_name, record_key) "
+            f"SELECT %(run)s::bigint, %(table)s::text, record_key FROM {self.changes} WHERE TRUE ON CONFLICT DO NOTHING"
+        )
+
+    def save_tombstones(self) -> str:
+        """Keep the tombstones that are about to change, as images of that table's rows."""
+        pairs = f"'cursor', d.cursor, 'run_id', d.run_id, 'deleted_at', {moment('d.deleted_at')}"
+        return (
+            "INSERT INTO before_images (run_id, table_name, record_key, image) "
+            "SELECT %(run)s::bigint, 'tombstones', c.record_key, "
+            f"CASE WHEN d.cursor IS NOT NULL THEN json_build_object({pairs})::text END "
+            f"FROM {self.changes} c LEFT JOIN tombstones d "
+            "ON d.table_name = %(table)s::text AND d.record_key = c.record_key WHERE c.deletion"
+        )
+
+    def bury(self) -> str:
+        """Write the tombstones of the deletions."""
+        text = "cursor::text"
+        if self.cursor_type == TYPES[FieldType.TIMESTAMP]:
+            text = moment("cursor")
+        return (
+            "INSERT INTO tombstones (table_name, record_key, cursor, run_id, deleted_at) "
+            f"SELECT %(table)s::text, record_key, {text}, %(run)s::bigint, %(now)s::timestamptz FROM {self.changes} "
+            "WHERE deletion ORDER BY record_key ON CONFLICT (table_name, record_key) DO UPDATE "
+            "SET cursor = EXCLUDED.cursor, run_id = EXCLUDED.run_id, deleted_at = EXCLUDED.deleted_at"
+        )
+
+    def delete(self) -> str:
+        """Take the rows of deletions out, or mark them."""
+        where = f"c.deletion AND {self._key_is('c', 't')}"
+        if not marks(self.feed):
+            return f"DELETE FROM {self.target} t USING {self.changes} c WHERE {where}"
+        own = (
+            (self.own.deleted_at, "%(now)s::timestamptz"),
+            (self.own.updated_at, "%(now)s::timestamptz"),
+            (self.own.run_id, "%(run)s::bigint"),
+        )
+        assignments = ", ".join(f"{quoted(name)} = {value}" for name, value in own)
+        return f"UPDATE {self.target} t SET {assignments} FROM {self.changes} c WHERE {where}"
+
+    def upsert(self) -> str:
+        """Write the rows of upserts. With ``mark`` a row below its tombstone is marked from the start."""
+        more: tuple[str, ...] = ()
+        join = ""
+        if self.two_winners:
+            more = (f"CASE WHEN d.cursor::{self.cursor_type} >= s.{self.cursor} THEN d.deleted_at END",)
+            join = f" LEFT JOIN tombstones d ON d.table_name = %(table)s::text AND d.record_key = s.{self.record_key}"
+        elif marks(self.feed):
+            more = ("NULL::timestamptz",)
+        return (
+            f"{self.insert_into_target(more)} FROM {self.staging} s "
+            f"JOIN {self.changes} c ON c.record_no = s.{self.number} AND NOT c.deletion{join} "
+            f"ORDER BY {self._keys('s')} {self.on_conflict()}"
+        )
+
+    def lineage(self) -> str:
+        """Write what became of the staged records."""
+        outcome = "CASE WHEN c.record_no IS NULL THEN 1 WHEN c.deletion THEN 4 ELSE 0 END"
+        return self.insert_lineage(outcome, f"LEFT JOIN {self.changes} c ON c.record_no = s.{self.number}")
