@@ -8,15 +8,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from inboxd.inbox.claim import Claim, Source, new_claim_id, take
+from inboxd.inbox.claim import Claim, new_claim_id, take
 from inboxd.inbox.scan import Inbox, Survey
 from inboxd.inbox.settle import Kind
+from inboxd.inbox.tree import identities_of
 from inboxd.inbox.watch import Watch
 
 NOBODY = 65534
@@ -63,6 +64,9 @@ class Bench:
     clock: SkewedClock = field(default_factory=SkewedClock)
     limit: int = 10_000
     remote: bool | None = None
+    foreign: Sequence[Path] = ()
+    suffixes: Sequence[str] = (".json", ".ndjson", ".jsonl")
+    settle_moved: float = 0.0
 
     def __post_init__(self) -> None:
         self.root.mkdir()
@@ -77,6 +81,9 @@ class Bench:
             ignore=["*.tmp", "*~", "*.part"],
             settle=0.1,
             settle_unproven=5.0,
+            settle_moved=self.settle_moved,
+            suffixes=self.suffixes,
+            foreign=identities_of(*self.foreign),
             limit=self.limit,
             remote=self.remote,
             clock=self.clock,
@@ -121,7 +128,7 @@ class Bench:
 
 def read_all(claim: Claim) -> str:
     """Read a claimed file as the daemon does; return its SHA-256."""
-    with Source(claim.path) as source:
+    with claim.source() as source:
         while source.read(1 << 20):
             pass
         return source.seal()

@@ -78,6 +78,8 @@ def test_without_a_config_file_everything_has_the_documented_value(tmp_path: Pat
         ignore=(".*", "*.tmp", "*.part", "*.partial", "*.filepart", "*.crdownload", "*~"),
         settle=0.1,
         settle_unproven=5.0,
+        settle_moved=0.0,
+        suffixes=(".json", ".ndjson", ".jsonl"),
         rescan=30.0,
         polling=Polling.AUTO,
         max_file_size=16 * 2**30,
@@ -101,12 +103,15 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         ignore = ["*.bak"]
         settle = "1s"
         settle_unproven = "1m"
+        settle_moved = "2s"
+        suffixes = [".log", ""]
         rescan = "5m"
         polling = "always"
         max_file_size = "1MiB"
         [archive]
         processed = "done"
         failed = "/srv/bad"
+        copy = true
         keep = "30d"
         [database]
         url = "postgresql://loader@db.example:5433/warehouse?sslmode=require"
@@ -123,8 +128,10 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         listen = "[::1]:9000"
         """,
     )
-    assert settings.inbox == InboxSettings(Path("/srv/in"), ("*.bak",), 1.0, 60.0, 300.0, Polling.ALWAYS, 2**20)
-    assert settings.archive == ArchiveSettings(tmp_path / "done", Path("/srv/bad"), 30 * 86_400.0)
+    assert settings.inbox == InboxSettings(
+        Path("/srv/in"), ("*.bak",), 1.0, 60.0, 2.0, (".log", ""), 300.0, Polling.ALWAYS, 2**20
+    )
+    assert settings.archive == ArchiveSettings(tmp_path / "done", Path("/srv/bad"), 30 * 86_400.0, copy=True)
     assert settings.database.url == "postgresql://loader@db.example:5433/warehouse?sslmode=require"
     assert settings.database.is_postgres
     assert settings.retention == RetentionSettings(90 * 86_400.0, 7 * 86_400.0, 43_200.0)

@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faults import mount, small_disk
-from folders import Bench, public_folder, without_privilege
+from folders import NOBODY, Bench, public_folder, without_privilege
 from inboxd.errors import Interrupted, WorldFault
-from inboxd.inbox.archive import Archive
+from inboxd.inbox.archive import Archive, Place
 from inboxd.inbox.claim import Claim, claims, forget, new_claim_id, release, unsaid
-from inboxd.inbox.names import NAME_MAX, SUFFIXES, marked, report_name
+from inboxd.inbox.names import NAME_MAX, marked, report_name, suffixes_of
+from inboxd.inbox.reports import remove_report, write_report
 from inboxd.model import Counts
 from requirements import missing
 
@@ -54,6 +55,16 @@ def far_archive(tmp_path: Path) -> Iterator[Archive]:
         yield Archive(Path(folder) / "processed", Path(folder) / "failed")
 
 
+def put(archive: Archive, claim: Claim, folder: Path, run_id: int) -> Path:
+    """Archive a file, and return where it is."""
+    return Path(archive.put(claim, folder, run_id).path)
+
+
+def report_on(archive: Archive, path: Path, report: dict[str, object]) -> Path:
+    """Write the report of a file of `failed/`, and return where that is."""
+    return Path(write_report(Place(str(archive.failed), str(path.relative_to(archive.failed))), report).path)
+
+
 def files(folder: Path) -> dict[str, bytes]:
     """Return all files of a folder, hidden ones too."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -70,7 +81,7 @@ def test_a_file_is_archived_under_its_path_in_the_inbox_with_its_time(bench: Ben
     bench.drop("2026/01/a.json", b"[1]", mtime=1_000_000)
     claim = bench.claim("2026/01/a.json", b"[1]")
     os.utime(claim.path, (1_000_000, 1_000_000))
-    path = archive.put(claim, archive.processed, 812)
+    path = put(archive, claim, archive.processed, 812)
     assert path == archive.processed / "2026" / "01" / "a.json"
     assert (path.read_bytes(), path.stat().st_mtime) == (b"[1]", 1_000_000)
     assert nothing_is_claimed(bench, claim)
@@ -78,12 +89,16 @@ def test_a_file_is_archived_under_its_path_in_the_inbox_with_its_time(bench: Ben
 
 def test_an_archived_file_never_overwrites_another(bench: Bench, archive: Archive) -> None:
     """The same name again gets the run's number before its suffixes, and further ones are counted."""
-    names = [archive.put(bench.claim("a.json.gz", str(n).encode()), archive.processed, 812).name for n in range(4)]
+    names = [put(archive, bench.claim("a.json.gz", str(n).encode()), archive.processed, 812).name for n in range(4)]
     assert names == ["a.json.gz", "a.run-812.json.gz", "a.run-812-2.json.gz", "a.run-812-3.json.gz"]
     assert sorted(files(archive.processed).values()) == [b"0", b"1", b"2", b"3"]
 
 
-@given(stem=st.text(min_size=1, max_size=120), suffix=st.sampled_from(SUFFIXES), run_id=st.integers(1, 10**12))
+@given(
+    stem=st.text(min_size=1, max_size=120),
+    suffix=st.sampled_from(suffixes_of([".json", ".ndjson", ".jsonl"])),
+    run_id=st.integers(1, 10**12),
+)
 def test_a_marked_name_keeps_its_suffixes_and_its_limit(stem: str, suffix: str, run_id: int) -> None:
     """A stem is cut where 255 bytes would be passed, and never in the middle of a character."""
     stem = stem.encode("utf-8", "replace").decode()
@@ -105,62 +120,67 @@ def test_names_that_are_no_utf8_are_cut_to_the_limit_too(name: bytes) -> None:
 
 def test_a_file_in_the_place_of_a_folder_and_a_folder_in_the_place_of_a_file(bench: Bench, archive: Archive) -> None:
     """Neither is overwritten, and neither is waited for."""
-    archive.put(bench.claim("x.json", b"file"), archive.processed, 1)
-    assert archive.put(bench.claim("x.json/y.json", b"below"), archive.processed, 2).relative_to(
+    put(archive, bench.claim("x.json", b"file"), archive.processed, 1)
+    assert put(archive, bench.claim("x.json/y.json", b"below"), archive.processed, 2).relative_to(
         archive.processed
     ) == Path("x.run-2.json/y.json")
     (archive.processed / "z.json").mkdir()
-    assert archive.put(bench.claim("z.json", b"z"), archive.processed, 3).name == "z.run-3.json"
+    assert put(archive, bench.claim("z.json", b"z"), archive.processed, 3).name == "z.run-3.json"
 
 
 def test_names_of_255_bytes_are_archived_and_reported_on(bench: Bench, archive: Archive) -> None:
     """The longest name there is collides, fails and is reported on like any other."""
     name = "ä" * 125 + ".json"
     assert len(name.encode()) == 255
-    first = archive.put(bench.claim(name, b"1"), archive.failed, 1)
-    second = archive.put(bench.claim(name, b"2"), archive.failed, 2)
+    first = put(archive, bench.claim(name, b"1"), archive.failed, 1)
+    second = put(archive, bench.claim(name, b"2"), archive.failed, 2)
     assert second.name.endswith(".run-2.json")
     assert first.name == name
-    reports = {archive.report(path, {"run_id": n}) for n, path in enumerate((first, second))}
+    reports = {report_on(archive, path, {"run_id": n}) for n, path in enumerate((first, second))}
     assert len(reports) == 2
     assert len(files(archive.failed)) == 4
 
 
 def test_a_report_is_beside_the_failed_file_and_readable(bench: Bench, archive: Archive) -> None:
     """`NAME.error.json` is plain JSON, also where a value is no plain text; a newer one replaces it."""
-    path = archive.put(bench.claim(), archive.failed, 5)
-    report = archive.report(path, {"error": "\udcff", "counts": Counts(rows_in=3), "at": Path("x")})
+    path = put(archive, bench.claim(), archive.failed, 5)
+    said = {"file": "a.json", "run_id": 5, "error": "\udcff", "counts": Counts(rows_in=3), "at": Path("x")}
+    report = report_on(archive, path, said)
     assert report == archive.failed / "a.json.error.json"
     assert json.loads(report.read_text(encoding="utf-8"))["counts"]["rows_in"] == 3
-    archive.report(path, {"error": "newer"})
-    assert json.loads(report.read_text(encoding="utf-8")) == {"error": "newer"}
+    report_on(archive, path, {"file": "a.json", "run_id": 6})
+    assert json.loads(report.read_text(encoding="utf-8")) == {"file": "a.json", "run_id": 6}
     assert sorted(files(archive.failed)) == ["a.json", "a.json.error.json"]
-    archive.remove_report(path)
-    archive.remove_report(path)
+    place = Place(str(archive.failed), path.name)
+    remove_report(place)
+    remove_report(place)
     assert sorted(files(archive.failed)) == ["a.json"]
 
 
 def test_a_senders_file_that_is_called_like_a_report_is_not_overwritten_by_one(bench: Bench, archive: Archive) -> None:
     """`a.json.error.json` may be a file somebody dropped."""
-    theirs = archive.put(bench.claim("a.json.error.json", b"theirs"), archive.failed, 1)
-    ours = archive.put(bench.claim("a.json", b"bad"), archive.failed, 2)
-    archive.report(ours, {"error": "bad"})
+    theirs = put(archive, bench.claim("a.json.error.json", b"theirs"), archive.failed, 1)
+    ours = put(archive, bench.claim("a.json", b"bad"), archive.failed, 2)
+    report_on(archive, ours, {"error": "bad"})
     assert theirs.read_bytes() == b"theirs"
 
 
-def test_a_move_may_be_asked_for_again(bench: Bench, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If making the folder durable fails after the rename, the next call finds the file and goes on from there."""
+def test_a_moves_durability_may_be_asked_for_again(
+    bench: Bench, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If making the folders durable fails after the rename, that alone is done again."""
     claim = bench.claim()
+    place = archive.move(claim, archive.processed, 1)
 
     def no_sync(_: int) -> None:
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("inboxd.inbox.moves.os.fsync", no_sync)
+        patch.setattr("inboxd.inbox.tree.os.fsync", no_sync)
         with pytest.raises(WorldFault) as caught:
-            archive.put(claim, archive.processed, 1)
+            archive.make_durable(claim, place)
     assert caught.value.code == "io_error"
-    assert archive.put(claim, archive.processed, 1) == archive.processed / "a.json"
+    archive.make_durable(claim, place)
     assert files(archive.processed) == {"a.json": b'{"key":"a"}\n'}
     assert nothing_is_claimed(bench, claim)
 
@@ -170,7 +190,7 @@ def test_a_claimed_file_that_somebody_removed_is_said_to_be_gone(bench: Bench, a
     claim = bench.claim()
     Path(claim.path).unlink()
     with pytest.raises(WorldFault) as caught:
-        archive.put(claim, archive.processed, 1)
+        put(archive, claim, archive.processed, 1)
     assert caught.value.code == "gone"
 
 
@@ -180,7 +200,7 @@ def test_across_filesystems_a_file_is_copied_whole_and_only_then_removed(bench: 
     claim = bench.claim("a/b.json", content)
     Path(claim.path).chmod(0o640)
     os.utime(claim.path, ns=(1, 1_234_567_891_234_567_891))
-    path = far_archive.put(claim, far_archive.processed, 1)
+    path = put(far_archive, claim, far_archive.processed, 1)
     assert files(far_archive.processed) == {"a/b.json": content}
     assert (path.stat().st_mode & 0o777, path.stat().st_mtime_ns) == (0o640, 1_234_567_891_234_567_891)
     assert nothing_is_claimed(bench, claim)
@@ -189,7 +209,7 @@ def test_across_filesystems_a_file_is_copied_whole_and_only_then_removed(bench: 
 def test_across_filesystems_nothing_is_overwritten_either(bench: Bench, far_archive: Archive) -> None:
     """The same name again, also with the same content, is another file."""
     for number in range(3):
-        far_archive.put(bench.claim("a.json", b"same"), far_archive.processed, number)
+        put(far_archive, bench.claim("a.json", b"same"), far_archive.processed, number)
     assert sorted(files(far_archive.processed)) == ["a.json", "a.run-1.json", "a.run-2.json"]
 
 
@@ -199,13 +219,13 @@ def test_a_copy_that_differs_is_never_believed(
     """A disk that gives back other bytes than it took does not cost the original."""
     claim = bench.claim()
     with monkeypatch.context() as patch:
-        patch.setattr("inboxd.inbox.archive._hash", lambda _fd, _tick: b"other")
+        patch.setattr("inboxd.inbox.carry._hash", lambda _fd, _tick: b"other")
         with pytest.raises(WorldFault) as caught:
-            far_archive.put(claim, far_archive.processed, 1)
+            put(far_archive, claim, far_archive.processed, 1)
     assert caught.value.code == "io_error"
     assert Path(claim.path).exists()
     assert [name for name in files(far_archive.processed) if not name.startswith(".")] == []
-    far_archive.put(claim, far_archive.processed, 1)
+    put(far_archive, claim, far_archive.processed, 1)
     assert list(files(far_archive.processed)) == ["a.json"]
 
 
@@ -214,8 +234,8 @@ KILLED = 99
 DYING = """
 import os, sys
 from pathlib import Path
-from inboxd.inbox import archive, moves
-from inboxd.inbox.archive import Archive
+from inboxd.inbox import tree
+from inboxd.inbox.archive import Archive, Place
 from inboxd.inbox.claim import claims
 left = int(sys.argv[1])
 def dying(call):
@@ -228,7 +248,7 @@ def dying(call):
     return wrapped
 for name in ("rename", "link", "unlink", "mkdir", "rmdir", "open", "write", "fsync", "utime"):
     setattr(os, name, dying(getattr(os, name)))
-moves._renameat2 = dying(moves._renameat2)
+tree._renameat2 = dying(tree._renameat2)
 (claim,) = claims(sys.argv[2])
 Archive(sys.argv[3], sys.argv[4]).put(claim, Path(sys.argv[3]), 812)
 """
@@ -254,7 +274,7 @@ def test_a_move_killed_before_any_of_its_calls_is_finished_by_the_next_start(
             if not list(claims(str(bench.root))):
                 break
         for claim in claims(str(bench.root)):
-            archive.put(claim, archive.processed, 812)
+            put(archive, claim, archive.processed, 812)
         assert list(claims(str(bench.root))) == []
         assert len(list(unsaid(str(bench.root)))) == 1
         assert list((bench.root / ".claimed").iterdir()) == []
@@ -291,16 +311,16 @@ def test_a_full_disk_is_the_worlds_fault_and_costs_nothing(
         content = os.urandom(100_000)
         claim = bench.claim("a.json", content)
         with pytest.raises(WorldFault) as caught:
-            archive.put(claim, archive.processed, 1)
+            put(archive, claim, archive.processed, 1)
         assert caught.value.code == "disk_full"
         assert str(archive.processed) in caught.value.hint
         assert Path(claim.path).read_bytes() == content
         mount("-o", "remount,size=1m", small)
-        archive.put(claim, archive.processed, 1)
+        put(archive, claim, archive.processed, 1)
         assert files(archive.processed) == {"a.json": content}
         mount("-o", "remount,ro", small)
         with pytest.raises(WorldFault) as caught:
-            archive.put(bench.claim("b.json"), archive.processed, 1)
+            put(archive, bench.claim("b.json"), archive.processed, 1)
         assert caught.value.code == "read_only"
 
 
@@ -310,13 +330,12 @@ def test_an_archive_that_is_not_ours_to_write_is_the_worlds_fault(public_bench: 
     archive = Archive(public_bench.folder / "processed", public_bench.folder / "failed")
     archive.processed.mkdir(parents=True)
     claim = public_bench.claim()
-    public_bench.root.chmod(0o777)
-    for folder in (Path(claim.folder), Path(claim.folder).parent):
-        folder.chmod(0o777)
+    for folder in (public_bench.root, *(public_bench.root / ".claimed").rglob("*"), public_bench.root / ".claimed"):
+        os.chown(folder, NOBODY, NOBODY)
     with without_privilege(), pytest.raises(WorldFault) as caught:
-        archive.put(claim, archive.processed, 1)
+        put(archive, claim, archive.processed, 1)
     assert caught.value.code == "permission"
-    assert archive.put(claim, archive.processed, 1).exists()
+    assert put(archive, claim, archive.processed, 1).exists()
 
 
 @pytest.mark.parametrize("far", [False, True])
@@ -328,16 +347,17 @@ def test_an_archived_file_can_be_claimed_again(
     if far:
         archive = request.getfixturevalue("far_archive")
     failed = bench.claim("a/b.json", b"[1]")
-    path = archive.put(failed, archive.failed, 1)
+    place = archive.put(failed, archive.failed, 1)
+    path = Path(place.path)
     forget(failed)
     claim_id = new_claim_id(retry=True)
-    claim = archive.take_back(str(bench.root), path, "a/b.json", claim_id)
+    claim = archive.take_back(str(bench.root), place, "a/b.json", claim_id)
     assert not path.exists()
     assert list(claims(str(bench.root))) == [claim]
     assert (claim.name, claim.retry, Path(claim.path).read_bytes()) == ("a/b.json", True, b"[1]")
     assert release(str(bench.root), claim)
     with pytest.raises(WorldFault) as caught:
-        archive.take_back(str(bench.root), path, "a/b.json", claim_id)
+        archive.take_back(str(bench.root), place, "a/b.json", claim_id)
     assert caught.value.code == "gone"
     assert nothing_is_claimed(bench, claim)
 
@@ -347,15 +367,15 @@ def test_without_the_kernels_exclusive_rename_nothing_is_overwritten_either(
     bench: Bench, archive: Archive, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     """NFS knows no exclusive rename, and some filesystems no hard links: the promise is the same there."""
-    monkeypatch.setattr("inboxd.inbox.moves._renameat2", lambda _source, _target: False)
+    monkeypatch.setattr("inboxd.inbox.tree._renameat2", lambda *_: False)
     if missing == "link":
 
         def no_links(*_: object, **__: object) -> None:
             raise PermissionError(1, "Operation not permitted")
 
-        monkeypatch.setattr("inboxd.inbox.moves.os.link", no_links)
+        monkeypatch.setattr("inboxd.inbox.tree.os.link", no_links)
     for number in range(3):
-        archive.put(bench.claim("a.json", str(number).encode()), archive.processed, number)
+        put(archive, bench.claim("a.json", str(number).encode()), archive.processed, number)
     assert files(archive.processed) == {"a.json": b"0", "a.run-1.json": b"1", "a.run-2.json": b"2"}
 
 
@@ -372,8 +392,8 @@ def test_a_long_copy_shows_its_progress_and_can_be_interrupted(bench: Bench, far
     claim = bench.claim("a.json", content)
     archive = Archive(far_archive.processed, far_archive.failed, tick)
     with pytest.raises(Interrupted):
-        archive.put(claim, archive.processed, 1)
+        put(archive, claim, archive.processed, 1)
     assert Path(claim.path).read_bytes() == content
-    archive.put(claim, archive.processed, 1)
+    put(archive, claim, archive.processed, 1)
     assert files(archive.processed) == {"a.json": content}
     assert len(ticks) == 2 + 2 * 3

@@ -14,6 +14,7 @@ import pytest
 from folders import Bench, SkewedClock, other_process, public_folder, without_privilege
 from inboxd.inbox.lease import Lease, lease_at
 from inboxd.inbox.settle import Kind
+from inboxd.inbox.tree import Folder
 
 
 @pytest.fixture
@@ -235,11 +236,12 @@ def test_asking_for_a_lease_never_kills_the_process_and_never_stops_a_writer(tmp
     path = tmp_path / "a.json"
     path.write_bytes(b"[]")
     script = f"for _ in range(3000): open({str(path)!r}, 'ab').close()"
-    assert lease_at(str(path)) is Lease.GRANTED
+    folder = Folder.root(tmp_path)
+    assert lease_at(folder, "a.json") is Lease.GRANTED
     writer = subprocess.Popen([sys.executable, "-c", script])
     answers = set()
     while writer.poll() is None:
-        answers.add(lease_at(str(path)))
+        answers.add(lease_at(folder, "a.json"))
     assert writer.returncode == 0
     assert answers <= {Lease.GRANTED, Lease.OPEN}
     assert Lease.GRANTED in answers
@@ -253,3 +255,23 @@ def test_a_writer_of_another_name_of_the_file_is_seen_too(bench: Bench, tmp_path
     with (tmp_path / "other-name").open("ab"):
         assert bench.ready(after=60) == []
     assert bench.ready(after=60) == ["a.json"]
+
+
+def test_a_file_that_was_moved_in_waits_for_settle_moved(tmp_path: Path) -> None:
+    """A sender who renames first and sets time and mode then (sftp, rclone) finds his file still there."""
+    bench = Bench(tmp_path, settle_moved=1.0)
+    path = bench.drop("a.json")
+    bench.inbox.hint("a.json", Kind.MOVED)
+    assert bench.ready(after=0.3) == []
+    os.utime(path, (1_000, 1_000))
+    path.chmod(0o600)
+    assert bench.ready(after=0.5) == []
+    assert bench.ready(after=0.6) == []  # it was touched less than a second ago
+    assert bench.ready(after=0.6) == ["a.json"]
+
+
+def test_without_settle_moved_a_file_that_was_moved_in_is_taken_at_once(bench: Bench) -> None:
+    """The default costs a careful producer nothing."""
+    bench.drop("a.json")
+    bench.inbox.hint("a.json", Kind.MOVED)
+    assert bench.ready() == ["a.json"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from inboxd.config import load_settings
 from inboxd.errors import FileFault, WorldFault
-from inboxd.inbox.claim import Source
+from inboxd.inbox.source import Source
 from inboxd.model import Counts, Feed, Late, Limit, Outcome, Verdict
 from inboxd.pipeline import Job, Pipeline
 from inboxd.store import open_store
@@ -57,7 +57,7 @@ class Loader:
         self.files += 1
         path = self.folder / f"{self.files}.json"
         path.write_text(json.dumps(records), encoding="utf-8")
-        job = Job(self.feed, path.name, path.stat().st_size, lambda: Source(path, in_place=True), force=force)
+        job = Job(self.feed, path.name, path.stat().st_size, lambda: Source(path), force=force)
         return self.pipeline.process(job)
 
     def table(self, columns: str = "key, name, value, ts") -> list[tuple[Any, ...]]:
@@ -271,7 +271,7 @@ def test_nothing_is_an_empty_file_and_an_empty_array_is_a_success(loader: Loader
     with loader.store:
         path = loader.folder / "blank.json"
         path.write_text(content, encoding="utf-8")
-        verdict = loader.pipeline.process(Job(EVENTS, "blank.json", 0, lambda: Source(path, in_place=True)))
+        verdict = loader.pipeline.process(Job(EVENTS, "blank.json", 0, lambda: Source(path)))
         assert (verdict.outcome, verdict.error_code) == (Outcome.FAILED, "empty_file")
         assert loader.load([]).counts == Counts()
 
@@ -291,7 +291,7 @@ def test_check_tells_what_load_then_does_and_leaves_no_trace(loader: Loader) -> 
         ]
         path = loader.folder / "check.json"
         path.write_text(json.dumps(records), encoding="utf-8")
-        forecast = loader.pipeline.classify(Job(EVENTS, "c", 1, lambda: Source(path, in_place=True)))
+        forecast = loader.pipeline.classify(Job(EVENTS, "c", 1, lambda: Source(path)))
         found = forecast.found
         assert (found.inserted, found.changed, found.stale, found.skipped, found.rejected) == (1, 1, 1, 1, 1)
         assert loader.query("SELECT COUNT(*), MAX(id) FROM etl_runs") == before

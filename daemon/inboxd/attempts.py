@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,9 +12,10 @@ from inboxd.clock import Clock
 from inboxd.errors import RUN_TAKEN, DatabaseFault, FileFault, Interrupted, WorldFault
 from inboxd.events import Event
 from inboxd.held import Held, HeldFiles, pause_after
-from inboxd.inbox.archive import Archive
-from inboxd.inbox.claim import CLAIMED, Claim, Source, forget, release
+from inboxd.inbox.archive import Archive, Place
+from inboxd.inbox.claim import forget, is_kept, release
 from inboxd.inbox.faults import CHANGED_WHILE_READING, GONE, world_fault
+from inboxd.inbox.reports import complete_report, remove_orphans, write_report
 from inboxd.inbox.scan import Inbox
 from inboxd.log import Logger, emit
 from inboxd.model import Edge, Feed, Hook, Outcome, Step, Verdict, printable
@@ -136,7 +136,7 @@ class Attempts:
             feed=feed,
             file_name=printable(claim.name),
             size=claim.size,
-            open=lambda: Source(claim.path, max_size=limit, tick=self.pipeline.progress, name=claim.name),
+            open=lambda: claim.source(max_size=limit, tick=self.pipeline.progress),
             claim=claim.id,
             ignore_watermark=held.retry,
         )
@@ -147,7 +147,7 @@ class Attempts:
         if found is None:
             return False
         self._database_is_well()
-        if self.recovery.shared and not self.lost and not os.path.lexists(held.claim.path):
+        if self.recovery.shared and not self.lost and not held.claim.there():
             self._yield(held)  # another daemon asked the ledger first, and has moved the file
             return True
         self.finish(held, found)
@@ -160,12 +160,12 @@ class Attempts:
         It goes at once, because where there is no log file nothing else tells.
         """
         held.verdict = verdict
-        archived: str | None = None
+        archived: Place | None = None
         gone = False
         try:
             self.hook(Step.ARCHIVE, Edge.BEFORE)
             self.put_away()
-            archived = self._archive(held.claim, verdict)
+            archived = self._archive(held, verdict)
             self.hook(Step.ARCHIVE, Edge.AFTER)
         except Interrupted:
             self.held.add(held)  # a stop does not wait for a long copy; the next start makes it anew
@@ -195,27 +195,34 @@ class Attempts:
             if not self._is_gone(last.held, fault):  # whoever reads the log may have moved it on, folder and all
                 self._hold(last.held, fault)
 
-    def _say(self, held: Held, verdict: Verdict, archived: str | None) -> None:
+    def _say(self, held: Held, verdict: Verdict, archived: Place | None) -> None:
         if held.said:
             return
-        log_verdict(self.log, verdict, archived=archived, recovered=held.recovered)
+        log_verdict(self.log, verdict, archived=archived.path if archived else None, recovered=held.recovered)
         held.said = True
         self.tally.count(verdict.outcome)
         self.on_verdict(verdict)
 
-    def _archive(self, claim: Claim, verdict: Verdict) -> str:
+    def _archive(self, held: Held, verdict: Verdict) -> Place:
+        """Move a file, unless an earlier call has, and write the report of a failed one."""
         archive = self.folders.archive
-        if verdict.outcome is not Outcome.FAILED:
-            return archive.move(claim, archive.processed, verdict.run_id)
-        path = archive.move(claim, archive.failed, verdict.run_id)
-        archive.report(path, report_of(verdict))
-        return path
+        failed = verdict.outcome is Outcome.FAILED
+        if held.archived is None:
+            folder = archive.failed if failed else archive.processed
+            held.archived = archive.move(held.claim, folder, verdict.run_id)
+        if failed:
+            write_report(held.archived, report_of(verdict))
+        if held.retry:  # the command that took it out of failed/ was killed, and left its report there
+            remove_orphans(archive.failed, verdict.file_name)
+        return held.archived
 
     def report_again(self, verdict: Verdict) -> None:
-        """Write the report that a crash, between the move to ``failed/`` and it, left out or unfinished."""
-        path = self.folders.archive.find(verdict.file_name, verdict.run_id)
-        if path is not None:
-            self.folders.archive.complete_report(path, report_of(verdict))
+        """See to the reports that a crash, between a move and its verdict, left out, unfinished or behind."""
+        if verdict.outcome is Outcome.FAILED:
+            place = self.folders.archive.find(verdict.file_name, verdict.run_id)
+            if place is not None:
+                complete_report(place, report_of(verdict))
+        remove_orphans(self.folders.archive.failed, verdict.file_name)
 
     def _defer(self, held: Held, fault: WorldFault) -> None:
         """Let the file wait for the world, and everything else too where the database is at fault."""
@@ -297,8 +304,7 @@ class Attempts:
 
     def _is_gone(self, held: Held, fault: WorldFault) -> bool:
         """Tell whether somebody took a claimed file, and not the whole inbox, away: it is in vain to try again."""
-        there = os.path.lexists(f"{self.folders.inbox.root}/{CLAIMED}") and not self.lost
-        return fault.code == GONE and there and not os.path.lexists(held.claim.path)
+        return fault.code == GONE and not self.lost and is_kept(self.folders.inbox.root) and not held.claim.there()
 
     def _forget(self, held: Held) -> bool:
         """Let go of a claim whose file is gone; tell whether the database let us."""

@@ -103,8 +103,7 @@ class Daemon(Attempts):
 
     def _say_unsaid(self) -> None:
         for verdict in self.recovery.unsaid(self.held):
-            if verdict.outcome is Outcome.FAILED:
-                self.report_again(verdict)
+            self.report_again(verdict)
             if not self.recovery.said(verdict.run_id):
                 log_verdict(self.log, verdict, archived=None, recovered=verdict.outcome is not Outcome.FAILED)
 

@@ -34,7 +34,11 @@ class Event(StrEnum):
         "warning",
         "the world's fault: the file waits retry_in_s seconds, then is tried again",
     )
-    FILE_IGNORED = "file_ignored", "warning", "left alone: no suffix of ours, no feed for it, or no regular file"
+    FILE_IGNORED = (
+        "file_ignored",
+        "warning",
+        "left alone: none of `inbox.suffixes`, no feed for it, no regular file, or a folder of the archive",
+    )
     FILE_RECOVERED = "file_recovered", "info", "a crash had come between this file's COMMIT and its verdict: its counts"
     FILE_RETRIED = "file_retried", "info", "a crash had interrupted this file: it is tried again"
     FILE_UNSETTLED = "file_unsettled", "warning", "a file has not become complete for a long time; it keeps its place"
@@ -65,7 +69,7 @@ class Event(StrEnum):
     RETENTION_APPLIED = (
         "retention_applied",
         "info",
-        "old files and rows were removed, as archive.keep and retention say",
+        "old files and rows were removed, as archive.keep and retention say; up to 100 files are named",
     )
     RETENTION_FAILED = "retention_failed", "warning", "old files or rows could not be removed; tried again later"
     LIBRARY_MESSAGE = (

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from inboxd.errors import DatabaseFault, WorldFault
+from inboxd.inbox.archive import Place
 from inboxd.inbox.claim import Claim
 from inboxd.model import Verdict
 
@@ -39,7 +40,8 @@ class Held:
     said: bool = False
     """Its verdict is in the log."""
     verdict: Verdict | None = None
-    run_id: int | None = None
+    archived: Place | None = None
+    """Where it was moved to already; that may still have to be made durable."""
     fault: WorldFault | None = None
     attempts: int = 0
     due: float = 0.0
@@ -68,6 +70,7 @@ class HeldFiles:
 
     def add(self, held: Held) -> None:
         """Keep a file, in the order of arrival."""
+        held.claim.rest()
         self._held.setdefault(held.claim.id, held)
 
     def remove(self, held: Held) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from inboxd.clock import Clock, stamp
 from inboxd.errors import INTERRUPTED, FileFault
 from inboxd.events import Event
 from inboxd.held import Held
-from inboxd.inbox.claim import CLAIMED, Claim, claims, unsaid
+from inboxd.inbox.claim import Claim, claims, looked_at, unsaid
 from inboxd.log import Logger, emit
 from inboxd.model import Counts, Feed, Outcome, RunStart, RunStatus, Verdict, printable
 from inboxd.store.base import NoticeRow, RunEnd, RunRow, Store
@@ -79,15 +77,16 @@ class Recovery:
         """Tell whether an empty claim is a dead daemon's. One without a run is old: else another is just making it."""
         if not self.shared:
             return True
-        folder = Path(self.root(), CLAIMED, claim_id)
         if not self.store.runs_of_claim(claim_id):
-            return self.clock.now().timestamp() - folder.stat().st_mtime > SHARED_GRACE_S
+            return self.clock.now().timestamp() - looked_at(self.root(), claim_id).st_mtime > SHARED_GRACE_S
         if not self.store.take_over(claim_id, stamp(self.clock.now())):
             return False
-        if folder.exists():
-            return True
-        self.store.let_go(claim_id)  # its daemon has just said the verdict, and removed the folder
-        return False
+        try:
+            looked_at(self.root(), claim_id)
+        except FileNotFoundError:
+            self.store.let_go(claim_id)  # its daemon has just said the verdict, and removed the folder
+            return False
+        return True
 
     @property
     def due(self) -> float | None:
@@ -130,7 +129,7 @@ class Recovery:
             return False
         if not self.store.take_over(claim.id, stamp(self.clock.now())):
             return False
-        if os.path.lexists(claim.path):
+        if claim.there():
             return True
         self.store.let_go(claim.id)  # its daemon was just done with it
         return False
@@ -140,7 +139,7 @@ class Recovery:
         now = self.clock.monotonic()
         seen = self._unbegun.setdefault(claim.id, now)
         try:
-            age_s = self.clock.now().timestamp() - Path(claim.folder).stat().st_ctime
+            age_s = self.clock.now().timestamp() - looked_at(self.root(), claim.id).st_ctime
         except FileNotFoundError:
             return True
         return now - seen < UNBEGUN_GRACE_S and age_s < UNBEGUN_GRACE_S

@@ -19,7 +19,6 @@ from inboxd.daemon import LONGEST_WAIT_S, Daemon
 from inboxd.errors import (
     EXIT_CONFIG,
     EXIT_FAILED,
-    EXIT_NOPERM,
     EXIT_UNAVAILABLE,
     InboxdError,
     Interrupted,
@@ -31,6 +30,7 @@ from inboxd.garbage import collect_seldom
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.scan import Inbox
 from inboxd.inbox.settle import Kind
+from inboxd.inbox.tree import identities_of
 from inboxd.inbox.watch import Watch
 from inboxd.libraries import listen_to_libraries
 from inboxd.log import Logger, emit, is_said, open_log
@@ -40,6 +40,7 @@ from inboxd.operate.retention import Retention
 from inboxd.outbox.notices import Receivers
 from inboxd.outbox.outbox import Outbox
 from inboxd.pipeline import Pipeline
+from inboxd.premises import hold_apart, make_folders
 from inboxd.presence import (
     STATE_FILE,
     DaemonLock,
@@ -102,7 +103,7 @@ class Service:
             stack.callback(signals.close)
             stack.callback(listen_to_libraries(log, self.clock))
             stack.callback(self._outbox.stop)
-            _make_folders(settings)
+            make_folders(settings)
             self._lock(stack)
             try:
                 daemon = self._build(stack, log, notifier)
@@ -128,6 +129,7 @@ class Service:
         if not self.settings.database.is_postgres:
             lock.acquire_database(self.settings.database.sqlite_path)
             lock.acquire_inbox(self.settings.inbox.path)
+        hold_apart(self.settings)
 
     def _build(self, stack: ExitStack, log: Logger, notifier: Notifier) -> Daemon:
         """Open the database and put the daemon together, and the page if there is to be one."""
@@ -242,7 +244,8 @@ class Service:
         try:
             settings = self.load_settings()
             _refuse_what_needs_a_restart(self.settings, settings)
-            _make_folders(settings)
+            make_folders(settings)
+            hold_apart(settings)
             refuse_unfinished(settings.feeds)
             daemon.store.prepare(settings.feeds)
         except InboxdError as fault:
@@ -253,7 +256,7 @@ class Service:
         if state_file(settings) != state_file(self.settings):
             self._write_state(daemon, gone=True)  # nothing would ever correct the old one
         self.settings = settings
-        daemon.folders = folders_of(settings, daemon.pipeline.progress)
+        daemon.folders = folders_of(settings, daemon.pipeline.progress, daemon.folders)
         daemon.pipeline = replace(daemon.pipeline, max_file_size=settings.inbox.max_file_size)
         daemon.retention = Retention(daemon.store, settings.archive, settings.retention, self.clock)
         self._outbox.replace(settings.notify)
@@ -293,8 +296,8 @@ def _exit_code(daemon: Daemon) -> int:
     return EXIT_UNAVAILABLE if daemon.database_attempts else failed
 
 
-def folders_of(settings: Settings, tick: Callable[[], None]) -> Folders:
-    """Build the loop's hands on the filesystem from the settings."""
+def folders_of(settings: Settings, tick: Callable[[], None], old: Folders | None = None) -> Folders:
+    """Build the loop's hands on the filesystem from the settings; what the ``old`` ones know of the files is kept."""
     feeds = settings.feeds
 
     def feed_name(name: str) -> str | None:
@@ -307,12 +310,17 @@ def folders_of(settings: Settings, tick: Callable[[], None]) -> Folders:
         ignore=settings.inbox.ignore,
         settle=settings.inbox.settle,
         settle_unproven=settings.inbox.settle_unproven,
+        settle_moved=settings.inbox.settle_moved,
+        suffixes=settings.inbox.suffixes,
+        foreign=identities_of(settings.archive.processed, settings.archive.failed),
         match=feed_name,
         ordered=ordered.__contains__,
     )
+    if old is not None:
+        inbox.take_over(old.inbox)
     return Folders(
         inbox=inbox,
-        archive=Archive(settings.archive.processed, settings.archive.failed, tick),
+        archive=Archive(settings.archive.processed, settings.archive.failed, tick, copy=settings.archive.copy),
         feeds=feeds,
         match=lambda name: match_feed(feeds, name),
         rescan_s=settings.inbox.rescan,
@@ -322,16 +330,6 @@ def folders_of(settings: Settings, tick: Callable[[], None]) -> Folders:
 def state_file(settings: Settings) -> Path:
     """Return where the daemon says what it is doing: beside the folder of processed files."""
     return settings.archive.processed.parent / STATE_FILE
-
-
-def _make_folders(settings: Settings) -> None:
-    for folder in (settings.inbox.path, settings.archive.processed, settings.archive.failed):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            msg = f"cannot make the folder {folder}: {error.strerror}"
-            hint = "make it, and give it to the user that inboxd runs as"
-            raise OperatorFault("permission_denied", msg, hint, exit_code=EXIT_NOPERM) from error
 
 
 def _refuse_what_needs_a_restart(old: Settings, new: Settings) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Final
 
 from inboxd import __version__
 from inboxd.clock import Clock, stamp
@@ -13,9 +12,6 @@ from inboxd.config import Settings
 from inboxd.daemon import Daemon
 from inboxd.model import printable
 from inboxd.presence import MAX_LISTED, DaemonState, Refused, Waiting
-
-LAST_MOMENT_S: Final = 253_402_300_799.0
-"""The last second of the year 9999: a file's mtime may be beyond it, a timestamp may not."""
 
 
 def status_line(daemon: Daemon, refused: Refused | None) -> str:
@@ -42,7 +38,7 @@ def state_of(daemon: Daemon, settings: Settings, *, since: str, refused: Refused
         config=printable(str(settings.source)) if settings.source else None,
         config_mtime_ns=settings.source_mtime_ns,
         files_waiting=survey.total + len(daemon.held),
-        oldest_waiting=_oldest(survey.oldest_mtime, daemon),
+        oldest_waiting=_oldest(survey.oldest_arrival, daemon),
         files_ignored=survey.ignored,
         files_deferred=sum(held.fault is not None for held in daemon.held) + len(daemon.folders.inbox.aside),
         config_refused=refused,
@@ -90,11 +86,11 @@ def _aside(daemon: Daemon) -> list[Waiting]:
     ]
 
 
-def _oldest(mtime: float | None, daemon: Daemon) -> str | None:
-    """Return since when the oldest file waits: by its mtime in the inbox, by its arrival once it is claimed."""
+def _oldest(arrival: float | None, daemon: Daemon) -> str | None:
+    """Return since when the oldest file waits: by its arrival in the inbox, or by when it was claimed."""
     found = [held.since for held in daemon.held]
-    if mtime is not None:
-        found.append(stamp(datetime.fromtimestamp(min(max(mtime, 0.0), LAST_MOMENT_S), UTC)))
+    if arrival is not None:  # another host's clock, or a jump of ours, may have it in the future
+        found.append(stamp(min(datetime.fromtimestamp(max(arrival, 0.0), UTC), daemon.clock.now())))
     return min(found, default=None)
 
 

@@ -6,14 +6,19 @@ import click
 
 from inboxd.cli.context import print_json, settings_of, writing_store
 from inboxd.cli.opening import MISSING, store_or_reason
-from inboxd.cli.tables import STYLES, print_text
+from inboxd.cli.tables import STYLES, print_text, shown
 from inboxd.clock import SystemClock
 from inboxd.errors import EXIT_FAILED
 
 
 @click.command()
 @click.option("--deep", is_flag=True, help="Read every processed file, and all of a large database: takes its time.")
-@click.option("--mend", "mending", is_flag=True, help="End killed one-shot runs; date back what a clock ran ahead of.")
+@click.option(
+    "--mend",
+    "mending",
+    is_flag=True,
+    help="End killed one-shot runs, date back what a clock ran ahead of, take note of files that were removed.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def doctor(context: click.Context, *, deep: bool, mending: bool, as_json: bool) -> int:
@@ -26,14 +31,20 @@ def doctor(context: click.Context, *, deep: bool, mending: bool, as_json: bool) 
     Example:  inboxd doctor
               sudo -u inboxd inboxd --config /etc/inboxd/inboxd.toml doctor --json
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate.doctor import Finding, Health, Patient, examine, mend  # noqa: PLC0415 - `--help` needs none
+    from inboxd.operate.disk_ledger import note_removed  # noqa: PLC0415 - `--help` needs none of it
+    from inboxd.operate.doctor import examine, mend  # noqa: PLC0415 - `--help` needs none of it
+    from inboxd.operate.findings import Finding, Health, Patient  # noqa: PLC0415 - the same
 
     settings = settings_of(context)
     now = SystemClock().now()
     if mending:
         with writing_store(settings) as store:
             mended = mend(store, now=now)
+            gone = note_removed(store, settings.inbox, settings.archive, now=now)
         click.echo(f"{mended.killed} killed runs ended as interrupted, {mended.ahead} dated back to now", err=True)
+        if gone.count:
+            listed = ", ".join(gone.first) + (", …" if gone.count > len(gone.first) else "")
+            click.echo(f"noted as removed on purpose: {gone.count} files: {shown(listed)}", err=True)
     with store_or_reason(settings, without_tables=True) as (opened, fault):
         found = list(examine(Patient(settings.inbox, settings.archive, settings.database, opened, now, deep)))
     if fault is not None and fault.code != MISSING:

@@ -133,7 +133,7 @@ def _feed_for(settings: Settings, name: str, feed_name: str | None) -> Feed:
 
 
 def _job(settings: Settings, name: str, feed: Feed, progress: Progress, *, force: bool = False) -> Job:
-    from inboxd.inbox.claim import Source  # noqa: PLC0415 - `--help` needs none of it
+    from inboxd.inbox.source import Source  # noqa: PLC0415 - `--help` needs none of it
     from inboxd.pipeline import Job  # noqa: PLC0415 - `--help` needs none of it
 
     limit = settings.inbox.max_file_size
@@ -141,7 +141,7 @@ def _job(settings: Settings, name: str, feed: Feed, progress: Progress, *, force
         feed=feed,
         file_name=printable(name),
         size=Path(name).stat().st_size,
-        open=lambda: progress.watching(Source(name, max_size=limit, in_place=True)),
+        open=lambda: progress.watching(Source(name, max_size=limit)),
         force=force,
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -19,11 +18,10 @@ from inboxd.errors import EXIT_FAILED, InboxdError, OperatorFault, WorldFault
 from inboxd.model import Outcome, RunStatus, Verdict, printable
 
 if TYPE_CHECKING:
-    from inboxd.inbox.archive import Archive
+    from inboxd.inbox.archive import Archive, Place
     from inboxd.inbox.claim import Claim
     from inboxd.log import Logger
     from inboxd.model import Feed
-    from inboxd.operate.archived import Archived
     from inboxd.pipeline import Job, Pipeline
     from inboxd.store.base import Store
 
@@ -35,10 +33,10 @@ ALREADY_LOADED: Final = "already loaded: undo that run first, or use `inboxd loa
 class Retried:
     """How one file went: a verdict, or the fault for which it is back where it was."""
 
-    source: Path
+    source: Place
     name: str
     verdict: Verdict | None = None
-    archived: str | None = None
+    archived: Place | None = None
     fault: InboxdError | None = None
 
 
@@ -70,7 +68,7 @@ def retry(context: click.Context, names: tuple[str, ...], *, everything: bool, a
     chosen = all_failed(settings.archive) if everything else [find_archived(settings.archive, name) for name in names]
     with writing_store(settings) as store:
         if everything:
-            chosen += unknown_processed(store, settings.archive)
+            chosen += unknown_processed(store, settings.inbox, settings.archive)
         retrier = _Retrier.of(settings, store)
         done = [retrier.retry(one) for one in chosen]
     if as_json:
@@ -110,7 +108,7 @@ class _Retrier:
             log=log,
         )
 
-    def retry(self, file: Archived) -> Retried:
+    def retry(self, file: Place) -> Retried:
         """Take one file back, process it, put it where it now belongs."""
         from inboxd.inbox.claim import new_claim_id  # noqa: PLC0415 - `--help` needs none of it
         from inboxd.operate.archived import files_of_runs, name_in_inbox  # noqa: PLC0415 - the same
@@ -119,21 +117,20 @@ class _Retrier:
         try:
             feed = self._feed_of(name)
             root = os.fspath(self.settings.inbox.path)
-            claim = self.archive.take_back(root, file.path, name, new_claim_id(retry=True))
+            claim = self.archive.take_back(root, file, name, new_claim_id(retry=True))
         except InboxdError as fault:
-            return Retried(file.path, name, fault=fault)
+            return Retried(file, name, fault=fault)
         try:
             verdict = self.pipeline.process(self._job_of(claim, feed))
         except WorldFault as fault:
             self._give_back(claim, file)
-            return Retried(file.path, name, fault=fault)
+            return Retried(file, name, fault=fault)
         except BaseException:
             self._give_back(claim, file)
             raise
         return self._put_away(file, name, claim, verdict)
 
     def _job_of(self, claim: Claim, feed: Feed) -> Job:
-        from inboxd.inbox.claim import Source  # noqa: PLC0415 - `--help` needs none of it
         from inboxd.pipeline import Job  # noqa: PLC0415 - the same
 
         limit = self.settings.inbox.max_file_size
@@ -141,7 +138,7 @@ class _Retrier:
             feed=feed,
             file_name=printable(claim.name),
             size=claim.size,
-            open=lambda: Source(claim.path, max_size=limit, name=claim.name),
+            open=lambda: claim.source(max_size=limit),
             claim=claim.id,
             ignore_watermark=True,
         )
@@ -153,33 +150,33 @@ class _Retrier:
             raise OperatorFault(NO_FEED, f"no feed matches {printable(name)!r}", hint, exit_code=EXIT_FAILED)
         return feed
 
-    def _give_back(self, claim: Claim, file: Archived) -> None:
+    def _give_back(self, claim: Claim, file: Place) -> None:
         """Put a file that could not be processed back where it was; failing that, the daemon's next start does."""
         from inboxd.inbox.claim import forget  # noqa: PLC0415 - `--help` needs none of it
-        from inboxd.inbox.moves import rename_exclusively  # noqa: PLC0415 - the same
 
-        with suppress(OSError, WorldFault):
-            rename_exclusively(claim.path, os.fspath(file.path))
+        with suppress(WorldFault):
+            self.archive.give_back(claim, file)
             forget(claim)
             self.store.drop_claim(claim.id)
 
-    def _put_away(self, file: Archived, name: str, claim: Claim, verdict: Verdict) -> Retried:
+    def _put_away(self, file: Place, name: str, claim: Claim, verdict: Verdict) -> Retried:
         """Archive a file whose verdict is committed, and say the verdict in the log."""
         from inboxd.inbox.claim import forget  # noqa: PLC0415 - `--help` needs none of it
+        from inboxd.inbox.reports import remove_report, write_report  # noqa: PLC0415 - the same
         from inboxd.verdicts import log_verdict, report_of  # noqa: PLC0415 - the same
 
         failed = verdict.outcome is Outcome.FAILED
         try:
             place = self.archive.put(claim, self.archive.failed if failed else self.archive.processed, verdict.run_id)
             if failed:
-                self.archive.report(place, report_of(verdict))
-            if place != file.path or not failed:
-                self.archive.remove_report(file.path)
+                write_report(place, report_of(verdict))
+            if file.folder == os.fspath(self.archive.failed) and place != file:
+                remove_report(file)
         except WorldFault as fault:
-            return Retried(file.path, name, verdict=verdict, fault=fault)
-        log_verdict(self.log, verdict, archived=os.fspath(place))
+            return Retried(file, name, verdict=verdict, fault=fault)
+        log_verdict(self.log, verdict, archived=place.path)
         forget(claim)
-        return Retried(file.path, name, verdict=verdict, archived=os.fspath(place))
+        return Retried(file, name, verdict=verdict, archived=place)
 
 
 def _as_json(one: Retried) -> dict[str, object]:
@@ -194,8 +191,8 @@ def _as_json(one: Retried) -> dict[str, object]:
         counts = counts_of(verdict.counts)
     return {
         "file": printable(one.name),
-        "from": printable(os.fspath(one.source)),
-        "archived": None if one.archived is None else printable(one.archived),
+        "from": printable(one.source.path),
+        "archived": None if one.archived is None else printable(one.archived.path),
         "outcome": outcome,
         "status": status,
         "run_id": verdict.run_id if verdict else None,
@@ -229,10 +226,16 @@ def _print(done: list[Retried]) -> None:
 def _line(one: Retried) -> tuple[object, ...]:
     verdict = one.verdict
     if verdict is None:
-        return (printable(one.name), "not tried", None, None, None, None, printable(os.fspath(one.source)))
+        return (printable(one.name), "not tried", None, None, None, None, printable(one.source.path))
     counts = verdict.counts
     about = (printable(one.name), verdict.outcome.value, verdict.run_id)
-    return (*about, counts.rows_out, counts.rows_rejected, counts.rows_stale, one.archived and printable(one.archived))
+    return (
+        *about,
+        counts.rows_out,
+        counts.rows_rejected,
+        counts.rows_stale,
+        one.archived and printable(one.archived.path),
+    )
 
 
 def _explain(name: str, what: str | None, remedy: str) -> None:

@@ -59,10 +59,10 @@ def import_runs(context: click.Context, name: str, *, as_json: bool) -> int:
     \b
     Example:  inboxd runs import nightly.json
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.inbox.claim import Source  # noqa: PLC0415 - `--help` needs none of it
+    from inboxd.inbox.source import Source  # noqa: PLC0415 - `--help` needs none of it
     from inboxd.operate.imports import import_runs as take_in  # noqa: PLC0415 - the same
 
-    with writing_store(settings_of(context)) as store, Source(name, in_place=True) as source:
+    with writing_store(settings_of(context)) as store, Source(name) as source:
         found = take_in(store, source, now=SystemClock().now())
     if as_json:
         print_json({"file": printable(name), **asdict(found)})

@@ -131,6 +131,8 @@ class _Builder:
                 ignore=inbox.ignore,
                 settle=inbox.settle,
                 settle_unproven=inbox.settle_unproven,
+                settle_moved=inbox.settle_moved,
+                suffixes=inbox.suffixes,
                 rescan=inbox.rescan,
                 polling=inbox.polling,
                 max_file_size=inbox.max_file_size,
@@ -139,6 +141,7 @@ class _Builder:
                 processed=self._path("archive", "processed", config.archive.processed),
                 failed=self._path("archive", "failed", config.archive.failed),
                 keep=config.archive.keep,
+                copy=config.archive.copy_files,
             ),
             database=self._database(config.database, env),
             retention=RetentionSettings(

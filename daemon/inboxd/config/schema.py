@@ -28,6 +28,8 @@ from inboxd.config.values import parse_duration, parse_keep, parse_limit, parse_
 from inboxd.model import Extra, FieldType, Gone, Late, Limit, Mode, Path, Shape
 
 EVENTS: Final = "events"
+LONGEST_SUFFIX: Final = 64
+"""Bytes in one of ``inbox.suffixes``."""
 EVENTS_FEED: Final[Mapping[str, Any]] = {  # Any: the values of a TOML table
     "match": ["**"],
     "records": "",
@@ -65,6 +67,17 @@ def _listen(value: str) -> str:
     return value
 
 
+def _suffix(value: str) -> str:
+    """Return the end of a name unchanged if it is one, or empty."""
+    if value and not value.startswith("."):
+        msg = f'must begin with a dot, such as ".{value}"; "" takes any name'
+        raise ValueError(msg)
+    if "/" in value or "\0" in value or len(value.encode()) > LONGEST_SUFFIX:
+        msg = f"must be the end of a file's name, of at most {LONGEST_SUFFIX} bytes"
+        raise ValueError(msg)
+    return value
+
+
 _DURATION_SCHEMA: Final = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d|w)$"}
 _KEEP_SCHEMA: Final = {"type": "string", "pattern": r"^(forever|[0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d|w))$"}
 _SIZE_SCHEMA: Final = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*([KMGT]iB|[kMGT]?B)$"}
@@ -82,6 +95,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(parse_names), WithJsonSchema(
 From = Annotated[Path, BeforeValidator(parse_path), WithJsonSchema(_PATH_SCHEMA)]
 Text = Annotated[str, AfterValidator(_not_empty)]
 Formats = Annotated[tuple[Text, ...], BeforeValidator(_one_or_more), WithJsonSchema(_PATH_SCHEMA)]
+Suffix = Annotated[str, AfterValidator(_suffix)]
 
 
 def setting(default: object, description: str, **constraints: Any) -> Any:  # noqa: ANN401 - becomes the key's type
@@ -103,6 +117,14 @@ class InboxTable(_Table):
     )
     settle: Duration = setting("100ms", "How long size and mtime must be still before a file is taken.")
     settle_unproven: Duration = setting("5s", "The same, where the kernel cannot tell whether a writer is left.")
+    settle_moved: Duration = setting(
+        "0s", "The same for files that were moved in; for senders that change times after."
+    )
+    suffixes: tuple[Suffix, ...] = setting(
+        [".json", ".ndjson", ".jsonl"],
+        'Names that are taken, each also with .gz or .zst, in any letter case; "" is any name.',
+        min_length=1,
+    )
     rescan: Duration = setting("30s", "How often the inbox is listed, whatever events came.")
     polling: Polling = setting(Polling.AUTO, "Poll in place of watching: auto is on filesystems without events.")
     max_file_size: Size = setting("16GiB", "Larger files fail, as dropped and as unpacked.")
@@ -114,6 +136,9 @@ class ArchiveTable(_Table):
     processed: Text = setting("data/processed", "Where loaded files go.")
     failed: Text = setting("data/failed", "Where failed files go, each with its report.")
     keep: Keep = setting("forever", "Processed files are removed that long after their run ended.")
+    copy_files: StrictBool = setting(
+        False, "Archive a copy, which no sender who has the file open can change.", alias="copy"
+    )
 
 
 class DatabaseTable(_Table):

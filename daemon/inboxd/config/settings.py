@@ -57,6 +57,8 @@ class InboxSettings:
     ignore: tuple[str, ...]
     settle: float
     settle_unproven: float
+    settle_moved: float
+    suffixes: tuple[str, ...]
     rescan: float
     polling: Polling
     max_file_size: int
@@ -69,6 +71,7 @@ class ArchiveSettings:
     processed: Path
     failed: Path
     keep: float | None
+    copy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,7 +202,8 @@ def _meant(variable: str) -> str | None:
     """Return the variable that was meant by ``INBOXD_DATABASE_URL``; ``None`` if it is none of ours."""
     section, _, key = variable[len(PREFIX) :].partition("_")
     model = section_model(section.lower())
-    return f"{PREFIX}{section}{SEPARATOR}{key}" if model and key.lower() in model.model_fields else None
+    known = {info.alias or name for name, info in model.model_fields.items()} if model else set()
+    return f"{PREFIX}{section}{SEPARATOR}{key}" if key.lower() in known else None
 
 
 def _put(table: Table, key: Sequence[str], value: str) -> None:

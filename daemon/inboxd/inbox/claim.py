@@ -1,44 +1,49 @@
-"""Taking a file out of the inbox, and reading it: the bytes hashed are the bytes parsed."""
+"""Taking a file out of the inbox: into a folder of its own in ``.claimed``, where nobody but inboxd gets."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final, Self
+from typing import Final
 
-from inboxd.errors import FileFault, WorldFault
-from inboxd.inbox.faults import CHANGED_WHILE_READING, GONE, NOT_MOVABLE, world_fault
-from inboxd.inbox.lease import Lease, lease_of
-from inboxd.inbox.moves import remove_empty, rename_exclusively, sync
+from inboxd.errors import WorldFault
+from inboxd.inbox.faults import NOT_MOVABLE, world_fault
 from inboxd.inbox.scan import Candidate
+from inboxd.inbox.source import Source
+from inboxd.inbox.tree import Folder, is_no_folder, is_regular, walk
 from inboxd.model import printable
 
 CLAIMED: Final = ".claimed"
 """The one thing of inboxd's own in the inbox. Hidden, so the scan never enters it."""
+CLAIMED_REFUSED: Final = "claimed_refused"
+_PRIVATE: Final = 0o700
 _RETRY: Final = "-retry"
-_CHUNK: Final = 1 << 20
 _MISPLACED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV, errno.ENAMETOOLONG, errno.EBUSY})
 """Errors of a rename that say: this file, or this folder, is not inboxd's to move."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Claim:
-    """A file that is ours. ``name`` is its path relative to the inbox, ``path`` where it is now."""
+    """A file that is ours. ``name`` is its path relative to the inbox ``root``; ``path`` is for people to read.
+
+    Keeps the folders on its way open from its first use until ``rest``. Owned by one thread.
+    """
 
     id: str
+    root: str
     name: str
-    path: str
-    size: int
-    mtime_ns: int
-    dev: int
-    ino: int
+    size: int = 0
+    mtime_ns: int = 0
+    dev: int = 0
+    ino: int = 0
+    _claimed: Folder | None = field(default=None, compare=False, repr=False)
+    _folder: Folder | None = field(default=None, compare=False, repr=False)
 
     @property
     def retry(self) -> bool:
@@ -46,9 +51,62 @@ class Claim:
         return self.id.endswith(_RETRY)
 
     @property
-    def folder(self) -> str:
-        """The claim's own folder, ``<inbox>/.claimed/<id>``."""
-        return self.path[: -len(self.name) - 1]
+    def path(self) -> str:
+        """Where the file is now, to be shown."""
+        return f"{self.root}/{CLAIMED}/{self.id}/{self.name}"
+
+    @property
+    def file(self) -> str:
+        """The file's own name."""
+        return self.name.rpartition("/")[2]
+
+    @property
+    def claimed(self) -> Folder:
+        """The open folder of all claims; raises ``OSError``, or ``WorldFault`` if it is not ours."""
+        if self._claimed is None:
+            with Folder.root(self.root) as inbox:
+                self._claimed = open_claimed(inbox)
+        return self._claimed
+
+    @property
+    def folder(self) -> Folder:
+        """The open folder that the file is in; raises ``OSError``, or ``WorldFault`` if it is not ours."""
+        if self._folder is None:
+            self._folder = self.claimed.reach(_below(self.id, self.name))
+        return self._folder
+
+    def make(self, inbox: Folder) -> None:
+        """Make ``.claimed/<id>`` and what is below it, and leave it open."""
+        self.rest()
+        self._claimed = open_claimed(inbox, make=True)
+        self._folder = self._claimed.reach(_below(self.id, self.name), _made)
+
+    def source(self, *, max_size: int | None = None, tick: Callable[[], None] | None = None) -> Source:
+        """Return the file, to be opened for one attempt."""
+        return Source(self.file, max_size=max_size, tick=tick, folder=lambda: self.folder, name=self.name)
+
+    def found(self, found: os.stat_result) -> Claim:
+        """Take over what a look at the file says."""
+        self.size, self.mtime_ns, self.dev, self.ino = found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino
+        return self
+
+    def there(self) -> bool:
+        """Tell whether the file is still where it was claimed to."""
+        try:
+            return self.folder.has(self.file)
+        except (OSError, WorldFault):
+            return False
+
+    def rest(self) -> None:
+        """Close what it keeps open; it is opened again when it is needed."""
+        for folder in (self._folder, self._claimed):
+            if folder is not None:
+                folder.close()
+        self._folder = self._claimed = None
+
+
+def _below(claim_id: str, name: str) -> str:
+    return f"{claim_id}/{name}".rpartition("/")[0]
 
 
 def new_claim_id(*, retry: bool = False) -> str:
@@ -63,91 +121,113 @@ def _second(seconds: int) -> str:
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
 
 
+def open_claimed(inbox: Folder, *, make: bool = False) -> Folder:
+    """Open ``.claimed``; with ``make`` it is made where there is none.
+
+    It is a folder of the daemon's own user (who may be asked by root) and shut to all others, or it is not entered:
+    whoever may write to the inbox can put something of that name there. Raises ``WorldFault`` ``claimed_refused``,
+    or ``OSError``.
+    """
+    try:
+        claimed = inbox.made(CLAIMED, _PRIVATE, durable=False) if make else inbox.into(CLAIMED)
+    except OSError as error:
+        if error.errno in {errno.ENOTDIR, errno.ELOOP}:
+            raise _refused(inbox, "it is no folder", "rm") from error
+        raise
+    found, user = claimed.itself(), os.geteuid()
+    mode = stat.S_IMODE(found.st_mode)
+    if found.st_uid != user and (user != 0 or found.st_uid != inbox.itself().st_uid):
+        raise _refused(inbox, f"it belongs to uid {found.st_uid}, and inboxd runs as uid {user}", "rm -r")
+    if mode & 0o777 != _PRIVATE:
+        raise _refused(inbox, f"its mode is {mode:04o}", "chmod 0700")
+    return claimed
+
+
+def _refused(inbox: Folder, why: str, remedy: str) -> WorldFault:
+    place = printable(f"{inbox.path}/{CLAIMED}")
+    hint = f"look what is in it, then `{remedy} {place}`: it must be a folder of inboxd's user with mode 0700"
+    return WorldFault(CLAIMED_REFUSED, f"{place} is not inboxd's own, and is not entered: {why}", hint)
+
+
+def prepare(root: str) -> None:
+    """Make ``.claimed``, or prove that it is ours. Raises ``WorldFault``."""
+    try:
+        with Folder.root(root) as inbox:
+            open_claimed(inbox, make=True).close()
+    except OSError as error:
+        raise world_fault(error, "making .claimed", root) from error
+
+
 def take(root: str, candidate: Candidate, claim_id: str) -> Claim | None:
     """Rename a file into its claim's folder; ``None`` when somebody else was quicker, or it is not what it was.
 
     What is not the regular file that was judged complete is put back. Raises ``WorldFault``: ``not_movable`` if the
     file is not ours to move (it has not been read then), else what the disk says.
     """
-    folder = f"{root}/{CLAIMED}/{claim_id}"
-    path = f"{folder}/{candidate.name}"
+    claim = Claim(claim_id, root, candidate.name, candidate.size, candidate.mtime_ns, candidate.dev, candidate.ino)
     try:
-        if not _move_in(candidate.path, path, root):
-            remove_empty(os.path.dirname(path), folder)
-            return None
-        claim = _claim(claim_id, candidate.name, path, os.lstat(path))
+        with Folder.root(root) as inbox, inbox.reach(candidate.name.rpartition("/")[0]) as source:
+            taken = _take(claim, inbox, source)
     except OSError as error:
-        remove_empty(os.path.dirname(path), folder)
+        _leave(claim)
+        if is_no_folder(error):
+            return None  # a folder on its way, or the inbox, is another one by now
         raise _not_taken(error, candidate, root) from error
-    if claim is not None and _is(claim, candidate):
-        return claim
-    if _put_back(path, candidate.path):
-        remove_empty(os.path.dirname(path), folder)
+    if taken is None:
+        _leave(claim)
+    return taken
+
+
+def _take(claim: Claim, inbox: Folder, source: Folder) -> Claim | None:
+    if not _move_in(claim, inbox, source):
         return None
-    return claim  # its place is taken by a newer file; the reader proves that this one is whole
+    found = claim.folder.look(claim.file)
+    if is_regular(found) and _is(claim, found):
+        return claim
+    try:
+        claim.folder.move(claim.file, source, claim.file)
+    except OSError:  # its place is taken by a newer file; the reader proves that this one is whole
+        return claim.found(found) if is_regular(found) else None
+    return None
 
 
-def _move_in(source: str, target: str, root: str) -> bool:
+def _move_in(claim: Claim, inbox: Folder, source: Folder) -> bool:
     """Rename into a folder that is made for it; tell whether the file was still there."""
     for _ in range(3):
         try:
-            make_claim_folder(os.path.dirname(target), root)
-            os.rename(source, target)
+            claim.make(inbox)
+            source.replace(claim.file, claim.folder, claim.file)
         except FileNotFoundError:
-            if os.path.lexists(target):
+            if claim.there():
                 return True  # NFS: the first answer was lost, and the second try found it done (RFC 1813, 4.4)
-            if not os.path.lexists(source):
+            if not source.has(claim.file):
                 return False
-            # a neighbour that is recovering removed our folder while it was empty
+            claim.rest()  # a neighbour that is recovering removed our folder while it was empty
         else:
             return True
     return False
 
 
-def make_claim_folder(folder: str, root: str) -> None:
-    """Make ``.claimed/<id>`` and what is below it; nothing above: an inbox that is gone stays gone."""
-    try:
-        os.mkdir(folder, 0o700)
-    except FileExistsError:
-        pass
-    except FileNotFoundError:
-        parent = os.path.dirname(folder)
-        if len(parent) <= len(root):
-            raise
-        make_claim_folder(parent, root)
-        make_claim_folder(folder, folder)
+def _made(folder: Folder, name: str) -> Folder:
+    """Step into a folder that is made where there is none; it need not be durable: the file's move is not either."""
+    return folder.made(name, _PRIVATE, durable=False)
 
 
-def _claim(claim_id: str, name: str, path: str, found: os.stat_result) -> Claim | None:
-    if not stat.S_ISREG(found.st_mode):
-        return None
-    return Claim(claim_id, name, path, found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino)
+def _leave(claim: Claim) -> None:
+    """Remove the folder of a claim that came to nothing, unless something is in it."""
+    with contextlib.suppress(OSError, WorldFault):
+        forget(claim)
+    claim.rest()
 
 
-def claim_at(claim_id: str, name: str, path: str) -> Claim:
-    """Return the claim of the regular file at ``path``; raises ``OSError``, also if it is no regular file."""
-    claim = _claim(claim_id, name, path, os.lstat(path))
-    if claim is None:
-        raise OSError(errno.EINVAL, "it is no regular file", path)
-    return claim
-
-
-def _is(claim: Claim, candidate: Candidate) -> bool:
-    return (claim.ino, claim.size, claim.mtime_ns) == (candidate.ino, candidate.size, candidate.mtime_ns)
-
-
-def _put_back(path: str, place: str) -> bool:
-    try:
-        rename_exclusively(path, place)
-    except OSError:
-        return False
-    return True
+def _is(claim: Claim, found: os.stat_result) -> bool:
+    return (claim.ino, claim.size, claim.mtime_ns) == (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _not_taken(error: OSError, candidate: Candidate, root: str) -> WorldFault:
     if error.errno not in _MISPLACED:
         return world_fault(error, f"taking {printable(candidate.name)} out of the inbox", root)
-    place = printable(os.path.dirname(candidate.path))
+    place = printable(os.path.dirname(f"{root}/{candidate.name}"))
     message = f"{printable(candidate.name)} cannot be renamed out of the inbox: {os.strerror(error.errno or 0)}"
     if error.errno == errno.EXDEV:
         hint = f"{place} is another filesystem than the inbox {printable(root)}; give it an inbox of its own"
@@ -158,7 +238,56 @@ def _not_taken(error: OSError, candidate: Candidate, root: str) -> WorldFault:
 
 def forget(claim: Claim) -> None:
     """Remove the claim's empty folder: its file is archived and its verdict said."""
-    remove_empty(os.path.dirname(claim.path), claim.folder)
+    with contextlib.suppress(OSError, WorldFault):  # not empty, or gone, or not ours: the next start looks again
+        claim.claimed.remove_empty(_below(claim.id, claim.name))
+    claim.rest()
+
+
+def release(root: str, claim: Claim) -> bool:
+    """Put a claimed file back where it was; tell whether it could be. Never overwrites, never raises.
+
+    A file that cannot be put back stays claimed, where the next start finds it.
+    """
+    try:
+        with Folder.root(root) as inbox, inbox.reach(claim.name.rpartition("/")[0], Folder.made) as place:
+            claim.folder.move(claim.file, place, claim.file)
+    except (OSError, WorldFault):
+        claim.rest()
+        return False
+    forget(claim)
+    return True
+
+
+def claims(root: str) -> Iterator[Claim]:
+    """Yield the files that ``.claimed`` holds, in the order in which they were claimed.
+
+    Raises ``WorldFault`` if it cannot be listed, or is not ours.
+    """
+    try:
+        with Folder.root(root) as inbox, open_claimed(inbox) as claimed:
+            for claim_id in claimed.names():
+                for path, entry in walk(claimed, start=claim_id, skip=_is_hidden):
+                    claim = _claim_of(root, claim_id, path, entry)
+                    if claim is not None:
+                        yield claim
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _not_listed(error, root) from error
+
+
+def _is_hidden(name: str) -> bool:
+    """Tell whether a name in a claim's folder is none of a sender's: a copy that a crash left unfinished."""
+    return name.startswith(".")
+
+
+def _claim_of(root: str, claim_id: str, path: str, entry: os.DirEntry[str]) -> Claim | None:
+    name = path[len(claim_id) + 1 :]
+    try:
+        found = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None  # its daemon is alive and done with it
+    return Claim(claim_id, root, name).found(found) if name and is_regular(found) else None
 
 
 def unsaid(root: str, *, ours: Callable[[str], bool] = lambda _id: True) -> Iterator[str]:
@@ -167,192 +296,66 @@ def unsaid(root: str, *, ours: Callable[[str], bool] = lambda _id: True) -> Iter
     A crash came after the move and before the verdict was said. On a shared inbox another daemon may be just there:
     ``ours`` leaves its folders alone, and raises ``FileNotFoundError`` for one that is gone by now.
     """
-    folder = f"{root}/{CLAIMED}"
     try:
-        ids = sorted(os.listdir(folder))
+        with Folder.root(root) as inbox, open_claimed(inbox) as claimed:
+            for claim_id in claimed.names():
+                with contextlib.suppress(FileNotFoundError):
+                    folders = _empty(claimed, claim_id)
+                    if folders and ours(claim_id):
+                        yield claim_id
+                        _clear(claimed, folders)
     except FileNotFoundError:
         return
     except OSError as error:
-        raise world_fault(error, "listing what is claimed", folder) from error
-    for claim_id in ids:
-        place = f"{folder}/{claim_id}"
-        with contextlib.suppress(FileNotFoundError):
-            if not any(names for _, _, names in os.walk(place)) and ours(claim_id):
-                yield claim_id
-                for below, _, _ in os.walk(place, topdown=False):
-                    remove_empty(below, below)
+        raise _not_listed(error, root) from error
 
 
-def claims(root: str) -> Iterator[Claim]:
-    """Yield the files that ``.claimed`` holds, in the order in which they were claimed.
+def _empty(claimed: Folder, claim_id: str) -> list[str]:
+    """Return a claim's folders, outer ones first, if there is nothing else in it."""
+    folders: list[str] = []
+    shut: list[str] = []
 
-    Raises ``WorldFault`` if it cannot be listed.
-    """
+    def enter(path: str, _folder: Folder) -> bool:
+        folders.append(path)
+        return True
+
+    def closed(path: str, _error: OSError) -> None:
+        shut.append(path)
+
+    holds = any(True for _ in walk(claimed, start=claim_id, enter=enter, skip=_is_hidden, closed=closed))
+    return [] if holds or shut else folders
+
+
+def _clear(claimed: Folder, folders: list[str]) -> None:
+    """Remove a claim's folders, and what a crash left in them of a copy."""
+    for below in reversed(folders):
+        with claimed.reach(below) as folder:
+            for name in filter(_is_hidden, folder.names()):
+                with contextlib.suppress(OSError):
+                    folder.unlink(name)
+        claimed.remove_empty(below)
+
+
+def looked_at(root: str, claim_id: str) -> os.stat_result:
+    """Look at a claim's folder; raises ``OSError``, or ``WorldFault`` if ``.claimed`` is not ours."""
+    with Folder.root(root) as inbox, open_claimed(inbox) as claimed, claimed.into(claim_id) as folder:
+        return folder.itself()
+
+
+def is_kept(root: str) -> bool:
+    """Tell whether the inbox, and ``.claimed`` in it, is there."""
     try:
-        ids = sorted(os.listdir(f"{root}/{CLAIMED}"))
-        for claim_id in ids:
-            yield from _claims_in(f"{root}/{CLAIMED}/{claim_id}", claim_id)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise world_fault(error, "listing what is claimed", f"{root}/{CLAIMED}") from error
+        with Folder.root(root) as inbox:
+            return inbox.has(CLAIMED)
+    except OSError:
+        return False
 
 
-def _claims_in(folder: str, claim_id: str) -> Iterator[Claim]:
-    for place, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            path = f"{place}/{name}"
-            try:
-                claim = _claim(claim_id, path[len(folder) + 1 :], path, os.lstat(path))
-            except FileNotFoundError:
-                continue  # its daemon is alive and done with it
-            if claim is not None:
-                yield claim
+def sync_claims(root: str) -> None:
+    """Make durable what left ``.claimed``, if it is there; raises ``OSError``."""
+    with contextlib.suppress(FileNotFoundError), Folder.root(root) as inbox, inbox.into(CLAIMED) as claimed:
+        claimed.sync()
 
 
-def release(root: str, claim: Claim) -> bool:
-    """Put a claimed file back where it was; tell whether it could be. Never overwrites, never raises.
-
-    A file that cannot be put back stays claimed, where the next start finds it.
-    """
-    place = f"{root}/{claim.name}"
-    back = _put_back(claim.path, place)
-    if not back and not os.path.lexists(os.path.dirname(place)):
-        try:
-            os.makedirs(os.path.dirname(place))
-        except OSError:
-            return False
-        back = _put_back(claim.path, place)
-    if back:
-        remove_empty(os.path.dirname(claim.path), claim.folder)
-    return back
-
-
-class Source:
-    """One file opened for one attempt. Everything that ``read`` gives is hashed, and nothing else is.
-
-    A context manager. ``in_place`` is for files that stay where they are (``load``): a symlink is followed, and a
-    writer that has the file open does no harm unless it writes. ``tick`` is called whenever bytes were read. ``name``
-    is what people call the file, where it is not ``path``.
-    """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        max_size: int | None = None,
-        tick: Callable[[], None] | None = None,
-        in_place: bool = False,
-        name: str | None = None,
-    ) -> None:
-        self.path = os.fspath(path)
-        self._name = name
-        self.size = 0
-        self._max_size = max_size
-        self._tick = tick
-        self._in_place = in_place
-        self._fd = -1
-        self._opened: os.stat_result | None = None
-        self._offset = 0
-        self._hash = hashlib.sha256()
-
-    def __enter__(self) -> Self:
-        """Open the file; raises ``FileFault`` (``unreadable``, ``file_too_large``) or ``WorldFault``."""
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if self._in_place else os.O_NOFOLLOW)
-        try:
-            self._fd = os.open(self.path, flags)
-        except OSError as error:
-            raise self._not_opened(error) from error
-        try:
-            self._opened = found = os.fstat(self._fd)
-            self.size = found.st_size
-            self._refuse(found)
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def _shown(self) -> str:
-        return printable(self.path if self._name is None else self._name)
-
-    def close(self) -> None:
-        """Close the file; may be called twice."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def read(self, size: int, /) -> bytes:
-        """Return up to ``size`` bytes, ``b""`` at the end the file had when it was opened."""
-        wanted = min(size, self.size - self._offset)
-        if wanted <= 0:
-            return b""
-        try:
-            data = os.read(self._fd, wanted)
-        except OSError as error:
-            raise world_fault(error, f"reading {self._shown}", self.path) from error
-        self._hash.update(data)
-        self._offset += len(data)
-        if self._tick is not None:
-            self._tick()
-        return data
-
-    def seal(self) -> str:
-        """Prove that nobody changed the file since it was opened, make it durable, and return its SHA-256 (hex).
-
-        Raises ``WorldFault`` ``changed_while_reading`` when somebody did, or has it open for writing.
-        """
-        try:
-            sync(self._fd)  # a producer that renames without fsync leaves an empty file after a power cut
-        except OSError as error:
-            raise world_fault(error, f"making {self._shown} durable", self.path) from error
-        self._verify()  # last: making a large file durable takes its time
-        if self._offset != self.size:
-            msg = f"{self.path}: sealed after {self._offset} of {self.size} bytes; all must be parsed that is hashed"
-            raise RuntimeError(msg)
-        return self._hash.hexdigest()
-
-    def drain(self) -> str:
-        """Read what is left, then as ``seal``: a fault found in a file that changed meanwhile says nothing about it."""
-        while self.read(_CHUNK):
-            pass
-        return self.seal()
-
-    def _refuse(self, found: os.stat_result) -> None:
-        if not stat.S_ISREG(found.st_mode):
-            raise FileFault("unreadable", f"{self._shown} is no regular file", "only regular files are read")
-        if self._max_size is not None and found.st_size > self._max_size:
-            message = f"{self._shown} has {found.st_size:,} bytes, more than inbox.max_file_size ({self._max_size:,})"
-            raise FileFault("file_too_large", message, "raise inbox.max_file_size, or split the file, and retry it")
-
-    def _not_opened(self, error: OSError) -> FileFault | WorldFault:
-        reason = os.strerror(error.errno or 0)
-        if error.errno in {errno.EACCES, errno.EPERM}:
-            hint = "give inboxd's user read permission on the file, then retry it"
-            return FileFault("unreadable", f"{self._shown} cannot be read: {reason}", hint)
-        if error.errno in {errno.ELOOP, errno.ENXIO}:
-            return FileFault("unreadable", f"{self._shown} is no regular file", "only regular files are read")
-        return world_fault(error, f"opening {self._shown}", self.path)
-
-    def _verify(self) -> None:
-        """Compare what the file is with what it was; a read lease tells whether a writer has it open."""
-        try:
-            now, there = os.fstat(self._fd), os.stat(self.path)
-            lease = Lease.FORBIDDEN if self._in_place else lease_of(self._fd)
-        except FileNotFoundError as error:
-            message = f"{self._shown} was moved or removed while it was read"
-            raise WorldFault(GONE, message, "leave what is in .claimed to inboxd") from error
-        except OSError as error:
-            raise world_fault(error, f"reading {self._shown}", self.path) from error
-        same = self._opened is not None and _same(self._opened, now) and os.path.samestat(now, there)
-        if not same or lease is Lease.OPEN:
-            what = "changed while it was read" if not same else "is still open for writing"
-            hint = "write under another name and rename when it is complete"
-            raise WorldFault(CHANGED_WHILE_READING, f"{self._shown} {what}", hint)
-
-
-def _same(one: os.stat_result, other: os.stat_result) -> bool:
-    return (one.st_size, one.st_mtime_ns, one.st_ino) == (other.st_size, other.st_mtime_ns, other.st_ino)
+def _not_listed(error: OSError, root: str) -> WorldFault:
+    return world_fault(error, "listing what is claimed", f"{root}/{CLAIMED}")

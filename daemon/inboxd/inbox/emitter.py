@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -23,7 +24,7 @@ from watchdog.observers.inotify_c import (
 from watchdog.observers.inotify_move_event_grouper import GroupedInotifyEvent
 
 from inboxd.inbox.settle import Kind
-from inboxd.inbox.walk import DEEPEST
+from inboxd.inbox.tree import Folder, walk
 
 logging.getLogger("watchdog").addHandler(logging.NullHandler())  # what it warns of, we notice; stderr is for our lines
 
@@ -86,7 +87,10 @@ class InboxFD(InotifyFD):
 
     def handle_event(self, event: InotifyEvent) -> None:
         """Pass an event on; say when some were lost, and when the inbox itself is not watched any more."""
-        super().handle_event(event)
+        try:
+            super().handle_event(event)
+        except Exception:  # noqa: BLE001 - the library's books are wrong: they are begun anew, as after an overflow
+            self._listener.overflowed()
         if event.is_queue_overflow:
             self._listener.overflowed()
         elif event.is_ignored and event.wd == self._root_wd:  # deleted or unmounted
@@ -118,26 +122,30 @@ class _InboxWatchGroup(InotifyWatchGroup):
         The original goes into hidden ones as well, and down a thousand nested ones until its stack, and with it the
         thread, is at its end.
         """
+        if b"/." in path[len(self.path) :]:
+            return
         self._add_callback(path)
-        waiting = [path]
-        while waiting:
-            try:
-                with os.scandir(waiting.pop()) as entries:
-                    folders = [entry.path for entry in entries if _is_entered(entry)]
-            except OSError:
-                continue  # it is gone, or shut: the scan says so
-            for folder in folders:
-                if folder.count(b"/", len(self.path)) <= DEEPEST:
-                    self._add_callback(folder)
-                    waiting.append(folder)
+        start = os.fsdecode(path[len(self.path) + 1 :])
+
+        def enter(name: str, _folder: Folder) -> bool:
+            if name != start:
+                self._add_callback(self.path + b"/" + os.fsencode(name))
+            return True
+
+        with suppress(OSError), Folder.root(os.fsdecode(self.path)) as inbox:  # gone, or shut: the scan says so
+            for _ in walk(inbox, start=start, enter=enter, skip=_is_hidden):
+                pass
+
+    def on_queue_overflow(self) -> None:
+        """Leave it to ``Watch.check``, which watches anew: the original's books may be at odds with the folders."""
 
     def _recursive_simulate(self, src_path: bytes) -> list[InotifyEvent]:  # noqa: ARG002 - as inherited
         """Report nothing for what is in a new folder: the folder's own event makes the scan look into it."""
         return []
 
 
-def _is_entered(entry: os.DirEntry[bytes]) -> bool:
-    return not entry.name.startswith(b".") and entry.is_dir(follow_symlinks=False)
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
 def _kind(mask: int) -> Kind | None:

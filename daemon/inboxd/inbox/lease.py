@@ -9,6 +9,8 @@ import signal
 from enum import StrEnum
 from typing import Final
 
+from inboxd.inbox.tree import Folder
+
 
 class Lease(StrEnum):
     """What the kernel said."""
@@ -50,10 +52,10 @@ def lease_of(fd: int) -> Lease:
     return Lease.GRANTED
 
 
-def lease_at(path: str) -> Lease:
-    """Ask about the file at ``path``; raises ``FileNotFoundError`` if it is gone, ``OSError`` on a symlink."""
+def lease_at(folder: Folder, name: str) -> Lease:
+    """Ask about a file in a folder; raises ``FileNotFoundError`` if it is gone, ``OSError`` on a symlink."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = folder.open(name, os.O_RDONLY | os.O_NONBLOCK)
     except PermissionError:
         return Lease.FORBIDDEN
     except BlockingIOError:  # somebody (a file server) holds a lease of its own for writing

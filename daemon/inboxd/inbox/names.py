@@ -7,13 +7,51 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 NAME_MAX: Final = 255
 """Bytes in one name, on every Linux filesystem in common use (``NAME_MAX`` of limits.h)."""
-SUFFIXES: Final = tuple(form + packing for form in (".json", ".ndjson", ".jsonl") for packing in ("", ".gz", ".zst"))
-"""What a file must be called to be taken (section "Formats" of the manual)."""
+PACKINGS: Final = (".gz", ".zst")
+"""What may follow each suffix of ``inbox.suffixes``."""
+LONGEST_SUFFIX: Final = 64
+"""Bytes; what is longer is part of the name."""
+_ESCAPED: Final = re.compile(r"\\x([89a-f][0-9a-f])")
 REPORT_SUFFIX: Final = ".error.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names a file may get: its own (unless reserved for reports), then with the run's number, then a counter."""
+
+    name: str
+    run_id: int
+    reserved: bool = False
+
+    def __iter__(self) -> Iterator[str]:
+        if not self.reserved:
+            yield self.name
+        yield marked(self.name, f"run-{self.run_id}")
+        for number in range(2, 10_000):
+            yield marked(self.name, f"run-{self.run_id}-{number}")
+
+
+def suffixes_of(suffixes: Iterable[str]) -> tuple[str, ...]:
+    """Return the endings of the names that are taken: each of ``inbox.suffixes``, and each of its packings."""
+    return tuple(suffix.lower() + packing for suffix in suffixes for packing in ("", *PACKINGS))
+
+
+def is_taken(name: str, endings: tuple[str, ...]) -> bool:
+    """Tell whether a name has one of the endings; letter case does not matter."""
+    return name.endswith(endings) or name.lower().endswith(endings)
+
+
+def spellings(shown: str) -> tuple[str, ...]:
+    """Return the names that ``model.printable`` shows so: bytes that are no UTF-8 are escaped in what is shown."""
+    plain = _ESCAPED.sub(lambda found: os.fsdecode(bytes([int(found[1], 16)])), shown)
+    return (shown,) if plain == shown else (shown, plain)
 
 
 def marked(name: str, mark: str) -> str:
@@ -27,11 +65,13 @@ def marked(name: str, mark: str) -> str:
 
 
 def split(name: str) -> tuple[str, str]:
-    """Return a name's stem and its suffixes: one of ours as a whole, else what follows the last dot."""
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        if name.endswith(suffix) and name != suffix:
-            return name[: -len(suffix)], suffix
-    return os.path.splitext(name)
+    """Return a name's stem and its suffixes: how it is packed, if it is, and what its last dot but that begins."""
+    packed = next((len(packing) for packing in PACKINGS if name.lower().endswith(packing) and name != packing), 0)
+    whole, packing = name[: len(name) - packed], name[len(name) - packed :]
+    dot = whole.rfind(".")
+    if dot <= 0 or len(os.fsencode(whole[dot:])) > LONGEST_SUFFIX:
+        return whole, packing
+    return whole[:dot], whole[dot:] + packing
 
 
 def report_name(name: str) -> str:
@@ -46,7 +86,7 @@ def report_name(name: str) -> str:
 
 def looks_like_report(name: str) -> bool:
     """Tell whether a sender's file is called as a report of ours would be, which we may overwrite."""
-    return name.endswith(tuple(suffix + REPORT_SUFFIX for suffix in SUFFIXES))
+    return name.lower().endswith(REPORT_SUFFIX)
 
 
 def _cut(name: bytes, length: int) -> bytes:

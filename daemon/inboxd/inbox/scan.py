@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,9 +12,9 @@ from inboxd.clock import Clock, SystemClock
 from inboxd.errors import WorldFault
 from inboxd.inbox.faults import NOT_MOVABLE, world_fault
 from inboxd.inbox.mounts import is_remote
-from inboxd.inbox.names import SUFFIXES
 from inboxd.inbox.notices import FILE_UNSETTLED, SETTLE_UNPROVEN, Notice, Once
 from inboxd.inbox.settle import Found, Kind, Settling
+from inboxd.inbox.tree import Folder
 from inboxd.inbox.walk import Match, Sieve, Walk
 
 LIMIT: Final = 10_000
@@ -41,7 +41,6 @@ class Candidate:
     """A complete file that may be claimed. ``name`` is relative to the inbox."""
 
     name: str
-    path: str
     size: int
     mtime_ns: int
     dev: int
@@ -71,8 +70,9 @@ class Survey:
     """The first of those that are settling."""
     next_due: float | None = None
     """When (monotonic seconds) another survey may find more, without any event."""
-    oldest_mtime: float | None = None
-    """Wall clock seconds."""
+    oldest_arrival: float | None = None
+    """When (wall clock seconds) the file that waits longest arrived, or was changed since: by its ctime, which a rename
+    sets and no sender can."""
     notices: tuple[Notice, ...] = ()
     ignored: int = 0
     more: bool = False
@@ -103,7 +103,11 @@ class _Pass:
     kinds: dict[str, Kind] = field(default_factory=dict)
     """What was hinted of the files in ``found``."""
     blockers: dict[str, Found] = field(default_factory=dict)
-    """For each ordered feed, the oldest file that newer ones have to wait for."""
+    """For each ordered feed, the oldest file that newer ones have to wait for: the disk refused to give it out."""
+    settling_first: dict[str, Found] = field(default_factory=dict)
+    """For each ordered feed, the oldest file that is settling; newer ones wait for it for a while."""
+    arrivals: dict[str, float] = field(default_factory=dict)
+    """When (monotonic seconds) the first of those that are settling was seen."""
     counted: int = 0
     settling: int = 0
     unsettled: list[str] = field(default_factory=list)
@@ -115,8 +119,8 @@ class _Pass:
     def count(self, found: Found) -> None:
         """Count a file that waits."""
         self.counted += 1
-        if self.oldest_ns is None or found.mtime_ns < self.oldest_ns:
-            self.oldest_ns = found.mtime_ns
+        if self.oldest_ns is None or found.ctime_ns < self.oldest_ns:
+            self.oldest_ns = found.ctime_ns
 
     def offer(self, found: Found, kind: Kind | None) -> None:
         """Keep a file if it is among the oldest: sorted now and then, so that not all of them are held."""
@@ -135,10 +139,13 @@ class _Pass:
 
     def block(self, found: Found, until: float) -> None:
         """Let newer files of an ordered feed wait for this one."""
-        known = self.blockers.get(found.feed)
-        if known is None or found < known:
-            self.blockers[found.feed] = found
+        self.blockers[found.feed] = min(found, self.blockers.get(found.feed, found))
         self.wait(until)
+
+    def settles(self, found: Found, since: float) -> None:
+        """Note a file of an ordered feed that is settling, and since when."""
+        self.settling_first[found.feed] = min(found, self.settling_first.get(found.feed, found))
+        self.arrivals[found.feed] = min(since, self.arrivals.get(found.feed, since))
 
     def oldest(self) -> list[Found]:
         """Return the files kept, oldest first."""
@@ -169,9 +176,11 @@ class Inbox:
         match: Match,
         ordered: Callable[[str], bool],
         ignore: Iterable[str] = (),
-        suffixes: Iterable[str] = SUFFIXES,
+        suffixes: Sequence[str] = (".json", ".ndjson", ".jsonl"),
+        foreign: Iterable[tuple[int, int]] = (),
         settle: float = 0.1,
         settle_unproven: float = 5.0,
+        settle_moved: float = 0.0,
         remote: bool | None = None,
         limit: int = LIMIT,
         clock: Clock | None = None,
@@ -182,8 +191,8 @@ class Inbox:
         self._limit = limit
         self._once = Once()
         self._sieve = Sieve.of(match, ignore, suffixes)
-        self._walk = Walk(self.root, self._sieve, self._once)
-        self._settling = Settling(settle, settle_unproven, self._clock)
+        self._walk = Walk(self._sieve, self._once, frozenset(foreign))
+        self._settling = Settling(settle, settle_unproven, self._clock, moved=settle_moved)
         self._remote = remote
         self._device: int | None = None
         self._aside: dict[str, Aside] = {}
@@ -193,12 +202,27 @@ class Inbox:
         self._more = False
         self._stuck: set[str] = set()  # feeds that filled the last survey, and had to wait for an older file
         self._again: dict[str, Kind | None] = {}  # what the last survey gave out or held back, to be looked at again
+        self._waiting_since: dict[str, float] = {}  # of ordered feeds whose newer files wait for older ones
         self._said_unproven = False
         self._left = 0  # files that waited when everything was looked at, less those given out since
         self._oldest_ns: int | None = None
         self._lock = threading.Lock()  # guards the two below
         self._hints: dict[str, Kind] = {}
         self._rescan = True
+
+    def take_over(self, old: Inbox) -> None:
+        """Know what another one knew of the same folder, under settings that were in force before.
+
+        What was said is not said again, what settles goes on settling, what was hinted at is looked at.
+        """
+        self._once = self._walk.once = old._once
+        self._settling.take_over(old._settling)
+        self._aside = old._aside
+        self._said_unproven = old._said_unproven
+        self._look = old._look
+        with old._lock:
+            again = {name: kind for name, kind in old._again.items() if kind is not None}
+            self._hints = {**again, **old._hints}
 
     def hint(self, name: str, kind: Kind) -> bool:
         """Take a hint from the watcher's thread; tell whether it is worth waking the loop for."""
@@ -250,12 +274,13 @@ class Inbox:
         try:
             everything = rescan or self._more or len(self._settling) > FOLLOWED or self._full_is_due()
             look = self._look_at_everything if everything else self._look_at_some
-            look(gathered, hints, without)
+            with Folder.root(self.root) as inbox:
+                look(inbox, gathered, hints, without)
+                return self._conclude(inbox, gathered, full=everything)
         except OSError as error:
             with self._lock:
                 self._rescan = True
             raise world_fault(error, "listing the inbox", self.root) from error
-        return self._conclude(gathered, full=everything)
 
     def _full_is_due(self) -> bool:
         return self._last_cost <= CHEAP_S or self._clock.monotonic() >= self._next_full()
@@ -263,16 +288,18 @@ class Inbox:
     def _next_full(self) -> float:
         return self._last_full + SCAN_SHARE * self._last_cost
 
-    def _look_at_everything(self, gathered: _Pass, hints: dict[str, Kind | None], without: Collection[str]) -> None:
+    def _look_at_everything(
+        self, inbox: Folder, gathered: _Pass, hints: dict[str, Kind | None], without: Collection[str]
+    ) -> None:
         started = self._clock.monotonic()
-        self._find_out_about_the_filesystem()
+        self._find_out_about_the_filesystem(inbox)
         self._once.begin()
         self._walk.left_alone = 0
-        for found in self._walk.below(""):
+        for found in self._walk.below(inbox):
             self._judge(gathered, found, hints.pop(found.name, None), without)
         for name, kind in hints.items():  # it came while the folder was being listed, or is gone
             if kind is not Kind.FOLDER:
-                self._judge(gathered, self._walk.one(name), kind, without)
+                self._judge(gathered, self._walk.one(inbox, name), kind, without)
         self._once.end()
         self._settling.forget_unseen()
         for name in [name for name, aside in self._aside.items() if aside.look != self._look]:
@@ -281,19 +308,21 @@ class Inbox:
         self._last_cost = self._last_full - started
         self._left, self._oldest_ns = gathered.counted, gathered.oldest_ns
 
-    def _look_at_some(self, gathered: _Pass, hints: dict[str, Kind | None], without: Collection[str]) -> None:
+    def _look_at_some(
+        self, inbox: Folder, gathered: _Pass, hints: dict[str, Kind | None], without: Collection[str]
+    ) -> None:
         now = self._settling.now
         looked_at: set[str] = set()
         for folder in [name for name, kind in hints.items() if kind is Kind.FOLDER]:
-            if not self._sieve.hides_path(folder) and os.path.isdir(f"{self.root}/{folder}"):
-                for found in self._walk.below(folder):
+            if not self._sieve.hides_path(folder):
+                for found in self._walk.below(inbox, folder):
                     looked_at.add(found.name)
                     self._judge(gathered, found, hints.get(found.name), without)
         names = dict.fromkeys(hints)
         names.update(dict.fromkeys(self._settling.names()))
         names.update(dict.fromkeys(name for name, aside in self._aside.items() if aside.until <= now))
         for name in names.keys() - looked_at:
-            one = self._walk.one(name)
+            one = self._walk.one(inbox, name)
             if one is None:
                 self._settling.forget(name)
                 self._aside.pop(name, None)
@@ -325,37 +354,55 @@ class Inbox:
         if len(gathered.unsettled) < LISTED:
             gathered.unsettled.append(found.name)
         if self._ordered(found.feed):
-            until = self._settling.blocks_until(found)
-            if until > self._settling.now:
-                gathered.block(found, until)
+            gathered.settles(found, self._settling.reason(found.name)[0])
         if self._settling.never_settles(found.name):
             since, reason = self._settling.reason(found.name)
             self._once.say(FILE_UNSETTLED, found.name, f"{reason}, for {self._settling.now - since:.0f} s now")
 
-    def _choose(self, gathered: _Pass) -> list[Candidate]:
+    def _choose(self, inbox: Folder, gathered: _Pass) -> list[Candidate]:
         """Ask for the proof of the oldest files; those of an ordered feed wait for an older one that is settling."""
         ready: list[Candidate] = []
         self._again = {}
+        waiting: dict[str, float] = {}
         for found in gathered.oldest():
             self._again[found.name] = gathered.kinds.get(found.name)
             blocker = gathered.blockers.get(found.feed)
             if blocker is not None and blocker < found:
                 continue
-            path = f"{self.root}/{found.name}"
+            if self._waits(gathered, found, waiting):
+                continue
             try:
-                due = self._settling.complete(found, path, gathered.kinds.get(found.name))
+                due = self._settling.complete(found, inbox, gathered.kinds.get(found.name))
             except (FileNotFoundError, NotADirectoryError):
                 continue
             if due is None:
-                ready.append(Candidate(found.name, path, found.size, found.mtime_ns, found.dev, found.ino, found.feed))
+                ready.append(Candidate(found.name, found.size, found.mtime_ns, found.dev, found.ino, found.feed))
             else:
                 self._unsettled(gathered, found, due)
+        self._waiting_since = waiting
         return ready
 
-    def _conclude(self, gathered: _Pass, *, full: bool) -> Survey:
-        ready = self._choose(gathered)
+    def _waits(self, gathered: _Pass, found: Found, waiting: dict[str, float]) -> bool:
+        """Tell whether a complete file waits for an older one of its feed that is settling; note it in ``waiting``.
+
+        All that waiting together is bounded for the feed, from the first arrival that it waits for: however many files
+        a sender begins and does not end, and whatever times he gives them, the feed is held up no longer.
+        """
+        older = gathered.settling_first.get(found.feed)
+        if older is None or older > found:
+            return False
+        since = waiting[found.feed] = self._waiting_since.get(found.feed, gathered.arrivals[found.feed])
+        until = since + self._settling.longest_wait()
+        if until <= self._settling.now:
+            return False
+        gathered.wait(until)
+        return True
+
+    def _conclude(self, inbox: Folder, gathered: _Pass, *, full: bool) -> Survey:
+        ready = self._choose(inbox, gathered)
         self._more = gathered.more
-        self._stuck = set(gathered.blockers) if gathered.more and not ready else set()
+        held_up = {*gathered.blockers, *gathered.settling_first}
+        self._stuck = held_up if gathered.more and not ready else set()
         if gathered.more and not ready:
             gathered.wait(self._settling.now + max(self._last_cost, CHEAP_S))
         if self._settling.unproven and not self._said_unproven:
@@ -372,16 +419,16 @@ class Inbox:
             settling=gathered.settling,
             unsettled=tuple(Waiting(name, *self._settling.reason(name)) for name in gathered.unsettled),
             next_due=None if gathered.due == float("inf") else gathered.due,
-            oldest_mtime=None if oldest is None else oldest / 1e9,
+            oldest_arrival=None if oldest is None else oldest / 1e9,
             notices=self._once.take(),
             ignored=self._walk.left_alone,
             more=gathered.more,
             full=full,
         )
 
-    def _find_out_about_the_filesystem(self) -> None:
+    def _find_out_about_the_filesystem(self, inbox: Folder) -> None:
         """Look at the filesystem's kind whenever another one is mounted there."""
-        device = os.stat(self.root).st_dev
+        device, _ = inbox.identity()
         if device != self._device:
             self._device = device
             self._settling.remote = is_remote(self.root) if self._remote is None else self._remote

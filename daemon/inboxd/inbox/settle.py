@@ -9,9 +9,12 @@ from typing import Final, NamedTuple
 
 from inboxd.clock import Clock
 from inboxd.inbox.lease import Lease, lease_at
+from inboxd.inbox.tree import Folder
 
 EMPTY_TIMES: Final = 10
 """A file of zero bytes waits so many times longer: most are about to be filled."""
+WAIT_TIMES: Final = 10
+"""A feed that takes its files in order waits so many settle times for older ones."""
 TRACKED: Final = 50_000
 """So many unsettled files are followed at once (about 20 MB); others are counted, and followed when there is room."""
 SHORTEST_RECHECK_S: Final = 0.02
@@ -75,6 +78,8 @@ class Settling:
     settle: float
     settle_unproven: float
     clock: Clock
+    moved: float = 0.0
+    """``inbox.settle_moved``: how long a file that was moved in must have been still."""
     remote: bool = False
     """The filesystem may change without this kernel knowing: neither leases nor events nor its clock prove anything."""
     unproven: bool = False
@@ -85,6 +90,10 @@ class Settling:
     _jumped: float = float("-inf")
     _look: int = 0
     _seen: dict[str, _Seen] = field(default_factory=dict)
+
+    def take_over(self, old: Settling) -> None:
+        """Go on with the files that another one followed."""
+        self._seen = old._seen
 
     def begin(self) -> None:
         """Begin a look. All files of one look are judged at one moment, so that they settle together."""
@@ -104,16 +113,17 @@ class Settling:
             return self._first_sight(found, kind)
         seen.look = self._look
         if (seen.size, seen.mtime_ns, seen.ino) != (found.size, found.mtime_ns, found.ino):
+            only_touched = self.moved > 0 and (seen.size, seen.ino) == (found.size, found.ino)
             seen.size, seen.mtime_ns, seen.ino = found.size, found.mtime_ns, found.ino
             seen.changed, seen.reason = self.now, "still changing"
-            if seen.kind is Kind.MOVED:
+            if seen.kind is Kind.MOVED and not only_touched:
                 seen.kind = None
         if kind is not None:
             seen.kind, seen.again = kind, 0.0
         due = max(seen.changed + self._needs(seen.size, seen.kind, doubted=seen.doubted), seen.again)
         return due if due > self.now else None
 
-    def complete(self, found: Found, path: str, kind: Kind | None) -> float | None:
+    def complete(self, found: Found, inbox: Folder, kind: Kind | None) -> float | None:
         """Ask for the proof that a still file is complete: return when to ask again, or ``None`` if it is.
 
         Raises ``FileNotFoundError`` or ``NotADirectoryError`` when the file is gone.
@@ -124,8 +134,11 @@ class Settling:
         seen = self._seen.get(found.name)
         if seen is not None:
             kind = None if seen.doubted and seen.kind is Kind.MOVED else seen.kind
+        below, _, base = found.name.rpartition("/")
         try:
-            lease = lease_at(path)
+            with inbox.reach(below) as folder:
+                lease = lease_at(folder, base)
+                links = folder.look(base).st_nlink if lease is Lease.FORBIDDEN else 0
         except (FileNotFoundError, NotADirectoryError):
             raise
         except OSError as error:  # a disk or a table of files in trouble, or no file any more
@@ -134,7 +147,7 @@ class Settling:
             return self._later(found, kind, "open for writing")
         if lease is Lease.GRANTED or kind in {Kind.MOVED, Kind.CLOSED}:
             return None
-        if kind is Kind.CREATED and os.lstat(path).st_nlink == 1:
+        if kind is Kind.CREATED and links == 1:
             return self._later(found, kind, "its writer has not closed it yet, as far as the kernel tells")
         return self._unproven(found, kind)
 
@@ -149,12 +162,9 @@ class Settling:
         seen = self._seen.get(name)
         return (seen.since, seen.reason) if seen else (self.now, "just arrived")
 
-    def blocks_until(self, found: Found) -> float:
-        """Return until when newer files of the same ordered feed wait for this one: 10 times its settle time."""
-        needed = self.settle_unproven if self.remote else self.settle
-        if found.size == 0:
-            needed = max(EMPTY_TIMES * self.settle, needed)
-        return self.reason(found.name)[0] + 10 * needed
+    def longest_wait(self) -> float:
+        """Return how long an ordered feed is held up by older files that are settling: 10 times the settle time."""
+        return WAIT_TIMES * (self.settle_unproven if self.remote else self.settle)
 
     def never_settles(self, name: str) -> bool:
         """Tell, once for each file, that it has been unsettled for longer than a user would expect."""
@@ -193,7 +203,7 @@ class Settling:
         needed = self.settle_unproven if self.remote else self.settle
         if size == 0:
             return max(EMPTY_TIMES * self.settle, needed)
-        return 0.0 if kind is Kind.MOVED and not doubted and not self.remote else needed
+        return self.moved if kind is Kind.MOVED and not doubted and not self.remote else needed
 
     def _old_enough(self, found: Found, needed: float) -> bool:
         """Tell whether a file's last change (ctime, which nobody can set back) is long enough ago.

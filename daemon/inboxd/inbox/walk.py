@@ -6,20 +6,22 @@ import fnmatch
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from inboxd.inbox.names import SUFFIXES
+from inboxd.inbox.names import is_taken, suffixes_of
 from inboxd.inbox.notices import FILE_IGNORED, FOLDER_UNREADABLE, Once
 from inboxd.inbox.settle import Found
+from inboxd.inbox.tree import DEEPEST, Folder, walk
 
 Match = Callable[[str], str | None]
 """Which feed, if any, takes a file of this name (relative to the inbox)."""
 
 
-DEEPEST: Final = 200
-"""Folders on a file's way from the inbox. A path of 4,096 bytes could have 2,000, and exhaust a follower's stack."""
+LONGEST: Final = 3_800
+"""Bytes in a path relative to the inbox. With descriptors any length could be taken, but no other program could name
+where it is claimed and archived: a path has 4,096 bytes at most (``PATH_MAX`` of limits.h)."""
 
 
 def _nothing() -> re.Pattern[str]:
@@ -31,14 +33,21 @@ class Sieve:
     """Which names are admitted. The pure half of admission; safe to use from any thread."""
 
     match: Match
-    suffixes: tuple[str, ...] = SUFFIXES
+    endings: tuple[str, ...] = ()
+    reason: str = ""
+    """Why a name with none of them is left alone."""
     _ignored: re.Pattern[str] = field(default_factory=_nothing)
 
     @classmethod
-    def of(cls, match: Match, ignore: Iterable[str], suffixes: Iterable[str]) -> Sieve:
-        """Compile ``inbox.ignore``: globs that are held against a file's or folder's own name."""
+    def of(cls, match: Match, ignore: Iterable[str], suffixes: Sequence[str]) -> Sieve:
+        """Compile ``inbox.ignore`` (globs for a file's or folder's own name) and ``inbox.suffixes``."""
         globs = "|".join(fnmatch.translate(glob) for glob in ignore)
-        return cls(match, tuple(suffixes), re.compile(globs) if globs else _nothing())
+        reason = f"its name ends in none of {', '.join(suffixes)}, nor one of these with .gz or .zst (inbox.suffixes)"
+        return cls(match, suffixes_of(suffixes), reason, re.compile(globs) if globs else _nothing())
+
+    def takes(self, name: str) -> bool:
+        """Tell whether a name has one of the suffixes."""
+        return is_taken(name, self.endings)
 
     def hides(self, name: str) -> bool:
         """Tell whether a single name, of a file or folder, is left alone without a word. ``.claimed`` is."""
@@ -55,65 +64,87 @@ class Sieve:
 
 @dataclass(slots=True)
 class Walk:
-    """Looks at files and folders, and says once why something is left alone. Owned by the loop's thread."""
+    """Looks at files and folders, and says once why something is left alone. Owned by the loop's thread.
 
-    root: str
+    ``foreign`` are folders, by device and inode, that are not entered: the archive's, should they be met in the inbox.
+    """
+
     sieve: Sieve
     once: Once
+    foreign: frozenset[tuple[int, int]] = frozenset()
     left_alone: int = 0
 
-    def below(self, start: str) -> Iterator[Found]:
+    def below(self, inbox: Folder, start: str = "") -> Iterator[Found]:
         """Yield every file of ours in the folder ``start`` (relative; ``""`` is the inbox) and below.
 
         Raises ``OSError`` if the inbox itself cannot be listed; a folder in it that cannot is only noticed. A
         stream: no list of a folder's entries is ever held. Symlinks are never followed.
         """
-        waiting = [start]
-        while waiting:
-            folder = waiting.pop()
-            try:
-                with os.scandir(f"{self.root}/{folder}" if folder else self.root) as entries:
-                    for entry in entries:
-                        name = f"{folder}/{entry.name}" if folder else entry.name
-                        if self.sieve.hides(entry.name):
-                            continue
-                        found = self._entry(name, entry, waiting)
-                        if found is not None:
-                            yield found
-            except (FileNotFoundError, NotADirectoryError):
-                if not folder:
-                    raise
-            except OSError as error:
-                if not folder:
-                    raise
-                self.once.tell(FOLDER_UNREADABLE, folder, os.strerror(error.errno or 0))
+        if start and not self._leads(inbox, start):
+            return
+        hides = self.sieve.hides
+        for name, entry in walk(inbox, start=start, enter=self._enter, skip=hides, closed=self._closed):
+            found = self._entry(name, entry)
+            if found is not None:
+                yield found
 
-    def one(self, name: str) -> Found | None:
+    def one(self, inbox: Folder, name: str) -> Found | None:
         """Look at a single name; ``None`` if it is gone, or not ours."""
-        if self.sieve.hides_path(name):
+        if self.sieve.hides_path(name) or name.count("/") > DEEPEST:
             return None
         try:
-            found = os.lstat(f"{self.root}/{name}")
+            found = self._look(inbox, name)
         except OSError:
             return None
-        if stat.S_ISDIR(found.st_mode):
+        if found is None or stat.S_ISDIR(found.st_mode):
             return None
         if not stat.S_ISREG(found.st_mode):
             self._leave(name, _what(found.st_mode))
             return None
         return self._admit(name, found)
 
-    def _entry(self, name: str, entry: os.DirEntry[str], folders: list[str]) -> Found | None:
+    def _look(self, inbox: Folder, name: str) -> os.stat_result | None:
+        """Look at a name, unless a folder on its way is not to be entered."""
+        below, _, base = name.rpartition("/")
+        if not below:
+            return inbox.look(base)
+        if self.foreign and not self._leads(inbox, below):
+            return None
+        with inbox.reach(below) as folder:
+            return folder.look(base)
+
+    def _leads(self, inbox: Folder, below: str) -> bool:
+        """Tell whether the way to a folder leads through folders that may be entered."""
+        met: set[tuple[int, int]] = set()
+
+        def step(here: Folder, part: str) -> Folder:
+            there = here.into(part)
+            met.add(there.identity())
+            return there
+
+        try:
+            inbox.reach(below, step).close()
+        except OSError:
+            return False
+        return met.isdisjoint(self.foreign)
+
+    def _enter(self, name: str, folder: Folder) -> bool:
+        if not self.foreign or folder.identity() not in self.foreign:
+            return True
+        self._leave(name, "it is a folder of the archive: what is in it was loaded before")
+        return False
+
+    def _closed(self, name: str, error: OSError) -> None:
+        self.once.tell(FOLDER_UNREADABLE, name, os.strerror(error.errno or 0))
+
+    def _entry(self, name: str, entry: os.DirEntry[str]) -> Found | None:
         """Sort one entry. One that cannot be looked at (a stale handle, a bad inode) must not hold up the others."""
         try:
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(name)
-                return None
             if not entry.is_file(follow_symlinks=False):
                 self._leave(name, _what(entry.stat(follow_symlinks=False).st_mode))
                 return None
-            if not name.endswith(self.sieve.suffixes):
-                self._leave(name, _NO_SUFFIX)
+            if not self.sieve.takes(name):
+                self._leave(name, self.sieve.reason)
                 return None
             return self._admit(name, entry.stat(follow_symlinks=False))
         except FileNotFoundError:
@@ -123,11 +154,11 @@ class Walk:
             return None
 
     def _admit(self, name: str, found: os.stat_result) -> Found | None:
-        if not name.endswith(self.sieve.suffixes):
-            self._leave(name, _NO_SUFFIX)
+        if not self.sieve.takes(name):
+            self._leave(name, self.sieve.reason)
             return None
-        if name.count("/") > DEEPEST:
-            self._leave(name, f"it is more than {DEEPEST} folders deep")
+        if len(name) > LONGEST // 4 and len(os.fsencode(name)) > LONGEST:
+            self._leave(name, f"its path has more than {LONGEST:,} bytes")
             return None
         feed = self.sieve.match(name)
         if feed is None:
@@ -140,7 +171,6 @@ class Walk:
         self.once.tell(FILE_IGNORED, name, reason)
 
 
-_NO_SUFFIX = "its name ends in none of .json, .ndjson, .jsonl, nor one of these with .gz or .zst"
 _KINDS = {
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFIFO: "a FIFO",

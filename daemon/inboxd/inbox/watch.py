@@ -15,6 +15,7 @@ from inboxd.inbox.emitter import InboxObserver, PollObserver
 from inboxd.inbox.mounts import filesystem_of, is_remote
 from inboxd.inbox.notices import INBOX_LOST, INBOX_OVERFLOW, INBOX_POLLED, INBOX_RESTORED, Notice
 from inboxd.inbox.settle import Kind
+from inboxd.inbox.tree import Folder
 
 POLL_S: Final = 1.0
 """How often a polled inbox is looked at; a look that is dear is taken less often (see ``Inbox.survey``)."""
@@ -77,15 +78,13 @@ class Watch:
         if not self._started:
             return []
         notices: list[Notice] = []
-        if self._overflowed.is_set():
-            self._overflowed.clear()
-            self._hint("", Kind.RESCAN)
-            notices.append(Notice(INBOX_OVERFLOW, "", "events were lost; the whole inbox is scanned"))
         if self._identity is not None:
             lost = self._why_lost()
             if lost:
                 self._end()
                 notices.append(Notice(INBOX_LOST, "", lost))
+            elif self._overflowed.is_set():
+                notices += self._anew()
             else:
                 notices += self._check_limit()
         if self._identity is None:
@@ -94,6 +93,15 @@ class Watch:
                 notices += [*begun, Notice(INBOX_RESTORED, "", "it is watched again, and scanned")]
                 self._hint("", Kind.RESCAN)
         return notices
+
+    def _anew(self) -> list[Notice]:
+        """Watch anew after events were lost: folders may have come and gone with them."""
+        self._overflowed.clear()
+        self._end()
+        reason, notices = self._begin()
+        self._hint("", Kind.RESCAN)
+        lost = [Notice(INBOX_LOST, "", reason)] if reason else []
+        return [Notice(INBOX_OVERFLOW, "", "events were lost; the whole inbox is scanned"), *notices, *lost]
 
     def _why_lost(self) -> str:
         """Tell why the inbox is not what is being watched, or ``""``."""
@@ -119,6 +127,7 @@ class Watch:
     def _begin(self) -> tuple[str, list[Notice]]:
         """Watch what is there now; return why that is not possible, or ``""``, and what else is to be said."""
         self._gone.clear()
+        self._overflowed.clear()
         try:
             identity = _identity(self._root)
         except OSError as error:
@@ -201,13 +210,9 @@ class _Clockwork(FileSystemEventHandler):
 
 
 def _identity(path: str) -> tuple[int, int]:
-    """Return what tells one folder from another; raises ``OSError`` if it is gone or cannot be listed."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        found = os.fstat(fd)
-    finally:
-        os.close(fd)
-    return found.st_dev, found.st_ino
+    """Return what tells one folder from another; raises ``OSError`` if it is gone, or cannot be listed and searched."""
+    with Folder.root(path) as folder, folder.entries():
+        return folder.identity()
 
 
 def _alive(observer: BaseObserver) -> bool:

@@ -5,30 +5,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from inboxd.config import ArchiveSettings
 from inboxd.errors import EXIT_USAGE, OperatorFault
-from inboxd.inbox.names import NAME_MAX, REPORT_SUFFIX, looks_like_report, marked, split
+from inboxd.inbox.archive import Place
+from inboxd.inbox.names import looks_like_report, marked, split
+from inboxd.inbox.tree import Folder, is_regular, walk
 from inboxd.model import printable
 from inboxd.store.base import Store
 
 _MARK: Final = re.compile(r"(?P<stem>.*)\.(?P<mark>run-(?P<run>[0-9]{1,18})(?:-[0-9]+)?)", re.DOTALL)
-_CUT_REPORT: Final = re.compile(r".*~[0-9a-f]{8}" + re.escape(REPORT_SUFFIX), re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Archived:
-    """A file in one of the two folders. ``name`` is its path relative to the folder."""
-
-    path: Path
-    folder: Path
-    name: str
-
-
-def find_archived(settings: ArchiveSettings, name: str) -> Archived:
+def find_archived(settings: ArchiveSettings, name: str) -> Place:
     """Return the file that is meant by a path, or by a path relative to ``failed/`` or ``processed/``.
 
     ``failed/`` is looked into first. Raises ``OperatorFault`` ``no_such_file``.
@@ -36,38 +28,53 @@ def find_archived(settings: ArchiveSettings, name: str) -> Archived:
     folders = (settings.failed, settings.processed)
     given = Path(os.path.abspath(name))  # noqa: PTH100 - Path.resolve would follow symlinks
     for folder in folders:
-        if given.is_relative_to(folder) and _is_file(given):
-            return Archived(given, folder, os.fspath(given.relative_to(folder)))
-    for folder in folders:
-        path = Path(os.path.normpath(folder / name))
-        if path.is_relative_to(folder) and _is_file(path):
-            return Archived(path, folder, os.fspath(path.relative_to(folder)))
+        for path in (given, folder / name):
+            place = _place(folder, Path(os.path.normpath(path)))
+            if place is not None:
+                return place
     msg = f"there is no file {printable(name)!r} in {settings.failed} or {settings.processed}"
     hint = "name it as it is called there; `inboxd runs list --status failure` tells what failed"
     raise OperatorFault("no_such_file", msg, hint, exit_code=EXIT_USAGE)
 
 
-def all_failed(settings: ArchiveSettings) -> list[Archived]:
+def _place(folder: Path, path: Path) -> Place | None:
+    """Return the place of a regular file below a folder of the archive, however its folder is spelled."""
+    whole = Path(os.path.realpath(path.parent), path.name)
+    for top, file in ((folder, path), (Path(os.path.realpath(folder)), whole)):
+        if file.is_relative_to(top):
+            place = Place(os.fspath(folder), os.fspath(file.relative_to(top)))
+            with suppress(OSError), place.opened() as opened:
+                if is_regular(opened.look(place.file)):
+                    return place
+    return None
+
+
+def all_failed(settings: ArchiveSettings) -> list[Place]:
     """Return every file in ``failed/``, the oldest first; reports are none."""
-    found = [(os.lstat(path), path) for path in files_below(settings.failed)]
-    ordered = sorted(found, key=lambda one: (one[0].st_mtime_ns, one[1]))
-    return [Archived(path, settings.failed, os.fspath(path.relative_to(settings.failed))) for _, path in ordered]
+    found = sorted((look.st_mtime_ns, place.name, place) for place, look in files_below(settings.failed, reports=True))
+    return [place for _, _, place in found]
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Yield the senders' files below a folder of the archive: no reports, nothing hidden."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = Path(place, name)
-            if not name.startswith(".") and not is_report(name) and _is_file(path):
-                yield path
+def files_below(folder: Path, *, reports: bool) -> Iterator[tuple[Place, os.stat_result]]:
+    """Yield the senders' files below a folder of the archive, each with a look at it: nothing hidden, no links.
 
-
-def is_report(name: str) -> bool:
-    """Tell whether a file of ``failed/`` is the report of another one."""
-    whole = len(os.fsencode(name))
-    return looks_like_report(name) or (whole > NAME_MAX - 4 and _CUT_REPORT.fullmatch(name) is not None)
+    ``reports``: the folder is one that has reports among them, which are no senders' files. A folder that is not there
+    has none; raises ``OSError`` if it cannot be listed.
+    """
+    try:
+        top = Folder.root(folder)
+    except FileNotFoundError:
+        return
+    with top:
+        for name, entry in walk(top, skip=lambda name: name.startswith(".")):
+            if reports and looks_like_report(entry.name):
+                continue
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            if is_regular(found):
+                yield Place(os.fspath(folder), name), found
 
 
 def name_in_inbox(file_of_run: Callable[[int], str | None], name: str) -> str:
@@ -93,7 +100,3 @@ def files_of_runs(store: Store) -> Callable[[int], str | None]:
         return None if run is None else run.file_name
 
     return file_of_run
-
-
-def _is_file(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from inboxd.clock import Clock, stamp
 from inboxd.config import ArchiveSettings, RetentionSettings
-from inboxd.inbox.faults import world_fault
+from inboxd.operate.old_files import OldFiles
 from inboxd.store.base import Store
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-FILES_AT_ONCE: Final = 500
-"""Files looked at in one slice: some 5 ms."""
+NAMED: Final = 100
+"""Files that a round names; the count is exact."""
 ROWS_AT_ONCE: Final = 5_000
 """Rows deleted in one transaction: some 20 ms, so that no file waits for more."""
 SELDOM_S: Final = 3_600.0
@@ -29,27 +27,30 @@ SHARE: Final = 10
 
 @dataclass(slots=True)
 class Removed:
-    """What one round has removed: processed files, and rows."""
+    """What one round has removed: processed files (the first of them by name), and rows."""
 
     files: int = 0
+    names: list[str] = field(default_factory=list)
     lineage: int = 0
     resolved: int = 0
     images: int = 0
+
+    def file(self, name: str) -> None:
+        """Count a file, and name it if it is one of the first."""
+        self.files += 1
+        if len(self.names) < NAMED:
+            self.names.append(name)
 
     def __bool__(self) -> bool:
         return any((self.files, self.lineage, self.resolved, self.images))
 
 
 class Retention:
-    """One round after another, in slices that the loop calls for when it has nothing else to do.
-
-    The age of a processed file is the time since it was renamed into the folder: its ctime, which nobody can set. One
-    that was touched later than its run ended is kept the longer.
-    """
+    """One round after another, in slices that the loop calls for when it has nothing else to do."""
 
     def __init__(self, store: Store, archive: ArchiveSettings, retention: RetentionSettings, clock: Clock) -> None:
         self._store = store
-        self._archive = archive
+        self._files = None if archive.keep is None else OldFiles(store, archive.processed, archive.keep, clock)
         self._retention = retention
         self._clock = clock
         self._slices: Iterator[None] | None = None
@@ -88,10 +89,8 @@ class Retention:
         self.due = self._clock.monotonic() + min(max(pause, OFTEN_S), SELDOM_S)
 
     def _round(self) -> Iterator[None]:
-        if self._archive.keep is not None:
-            yield from self._files(
-                os.fspath(self._archive.processed), self._clock.now().timestamp() - self._archive.keep
-            )
+        if self._files is not None:
+            yield from self._files.round(self._removed.file)
         if self._retention.lineage is not None:
             yield from self._lineage(self._cutoff(self._retention.lineage))
         if self._retention.resolved is not None:
@@ -101,24 +100,6 @@ class Retention:
 
     def _cutoff(self, kept_s: float) -> str:
         return stamp(self._clock.now() - timedelta(seconds=kept_s))
-
-    def _files(self, folder: str, before: float) -> Iterator[None]:
-        """Remove the files below ``folder`` that came there before a moment, and the subfolders that this empties."""
-        try:
-            with os.scandir(folder) as entries:
-                for number, entry in enumerate(entries, 1):
-                    if entry.is_dir(follow_symlinks=False):
-                        yield from self._files(entry.path, before)
-                        _remove_if_empty(entry.path)
-                    elif entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_ctime < before:
-                        Path(entry.path).unlink()
-                        self._removed.files += 1
-                    if number % FILES_AT_ONCE == 0:
-                        yield
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise world_fault(error, "removing old processed files", folder) from error
 
     def _lineage(self, before: str) -> Iterator[None]:
         from inboxd.store.tables import lineage_records  # noqa: PLC0415 - SQLAlchemy: only where something is to go
@@ -172,10 +153,3 @@ class Retention:
                 count = connection.execute(sa.delete(dead_letters).where(dead_letters.c.id.in_(some))).rowcount
             self._removed.resolved += count
             yield
-
-
-def _remove_if_empty(folder: str) -> None:
-    try:
-        Path(folder).rmdir()
-    except OSError:
-        return  # something is in it

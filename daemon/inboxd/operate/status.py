@@ -111,7 +111,7 @@ def status(store: Store | None, slices: Slices, *, now: datetime) -> Status:
     problems: list[Problem] = []
     content: InboxContent | None = None
     try:
-        content = inbox_content(slices.inbox, slices.feeds, LISTED)
+        content = inbox_content(slices.inbox, slices.archive, slices.feeds, LISTED)
     except InboxdError as fault:
         problems.append(Problem(fault.code, fault.message, fault.hint))
     daemon = _presence(slices, state)

@@ -7,18 +7,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from inboxd.config import InboxSettings, match_feed
-from inboxd.inbox.claim import CLAIMED
+from inboxd.config import ArchiveSettings, InboxSettings, match_feed
+from inboxd.errors import WorldFault
+from inboxd.inbox.claim import claims
 from inboxd.inbox.faults import world_fault
-from inboxd.inbox.names import SUFFIXES
 from inboxd.inbox.notices import Once
+from inboxd.inbox.tree import Folder, identities_of
 from inboxd.inbox.walk import Sieve, Walk
 from inboxd.model import Feed, printable
 
 
 @dataclass(frozen=True, slots=True)
 class WaitingFile:
-    """A file in the inbox. ``age_s`` is the time since its last change, in seconds."""
+    """A file in the inbox. ``age_s`` is the time (seconds) since it arrived there, or was changed since."""
 
     file: str
     feed: str
@@ -47,7 +48,7 @@ class InboxContent:
     ignored_names: list[LeftAlone]
 
 
-def inbox_content(settings: InboxSettings, feeds: Sequence[Feed], limit: int) -> InboxContent:
+def inbox_content(settings: InboxSettings, archive: ArchiveSettings, feeds: Sequence[Feed], limit: int) -> InboxContent:
     """Walk the inbox; raises ``WorldFault`` if it cannot be listed."""
 
     def feed_name(name: str) -> str | None:
@@ -55,18 +56,20 @@ def inbox_content(settings: InboxSettings, feeds: Sequence[Feed], limit: int) ->
         return feed.name if feed else None
 
     once = Once()
-    walk = Walk(os.fspath(settings.path), Sieve.of(feed_name, settings.ignore, SUFFIXES), once)
+    foreign = identities_of(archive.processed, archive.failed)
+    walk = Walk(Sieve.of(feed_name, settings.ignore, settings.suffixes), once, foreign)
     now = time.time()
     count = size = 0
     files: list[WaitingFile] = []
     try:
-        for found in walk.below(""):
-            count += 1
-            size += found.size
-            age_s = round(now - found.mtime_ns / 1e9, 3)
-            files.append(WaitingFile(printable(found.name), found.feed, found.size, age_s))
-            if len(files) > 4 * limit:
-                files = _oldest(files, limit)
+        with Folder.root(settings.path) as inbox:
+            for found in walk.below(inbox):
+                count += 1
+                size += found.size
+                age_s = round(max(now - found.ctime_ns / 1e9, 0.0), 3)
+                files.append(WaitingFile(printable(found.name), found.feed, found.size, age_s))
+                if len(files) > 4 * limit:
+                    files = _oldest(files, limit)
     except OSError as error:
         raise world_fault(error, f"listing the inbox {settings.path}", settings.path) from error
     files = _oldest(files, limit)
@@ -88,4 +91,7 @@ def _oldest(files: list[WaitingFile], limit: int) -> list[WaitingFile]:
 
 def _claimed(settings: InboxSettings) -> int:
     """Count the files that are claimed: being loaded, deferred, or left by a crash."""
-    return sum(len(names) for _, _, names in os.walk(settings.path / CLAIMED))
+    try:
+        return sum(1 for _ in claims(os.fspath(settings.path)))
+    except WorldFault:
+        return 0  # it is not inboxd's own: `doctor` says so

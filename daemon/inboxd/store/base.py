@@ -153,6 +153,8 @@ class RunRow:
     """What of the file's name and path makes its content another one: a JSON object, ``""`` if nothing does."""
     report: str | None
     """What a failed file's report holds beyond this row, as JSON."""
+    file_removed: str | None
+    """When it became known that the archived file was removed: by retention, or by an operator on purpose."""
 
     @property
     def all_rejected(self) -> bool:

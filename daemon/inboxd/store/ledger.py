@@ -79,7 +79,7 @@ def notice_values(end: RunEnd) -> list[tuple[object, ...]]:
 def run_row(values: Sequence[object]) -> RunRow:
     """Return a row of ``RUN_COLUMNS`` as what it is."""
     named = dict(zip(RunRow.__slots__, values, strict=True))
-    named |= {name: canonical(named[name]) for name in ("started_at", "finished_at", "file_mtime")}
+    named |= {name: canonical(named[name]) for name in ("started_at", "finished_at", "file_mtime", "file_removed")}
     named["status"] = RunStatus(str(named["status"]))
     return RunRow(**named)  # type: ignore[arg-type]  # the columns are declared as RunRow's fields say
 

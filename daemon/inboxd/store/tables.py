@@ -79,6 +79,7 @@ etl_runs = sa.Table(
     sa.Column("file_mtime", Stamp),
     sa.Column("variant", sa.Text, nullable=False, server_default=""),
     sa.Column("report", sa.Text),
+    sa.Column("file_removed", Stamp),
 )
 
 dead_letters = sa.Table(

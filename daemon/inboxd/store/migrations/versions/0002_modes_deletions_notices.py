@@ -18,6 +18,7 @@ COLUMNS = {
     "file_mtime": "{stamp}",
     "variant": "TEXT DEFAULT '' NOT NULL",
     "report": "TEXT",
+    "file_removed": "{stamp}",
 }
 OLD_SUM = "rows_in = rows_out + rows_rejected + rows_skipped + rows_stale"
 OLD_TOGETHER = "(rows_rejected IS NULL) = (rows_skipped IS NULL) AND (rows_rejected IS NULL) = (rows_stale IS NULL)"

@@ -1,0 +1,158 @@
+"""What ``inboxd doctor`` finds in the folders: rights, a real rename, room, claims, and the disk against the ledger."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy as sa
+
+from inboxd.errors import WorldFault
+from inboxd.inbox.archive import probe
+from inboxd.inbox.claim import CLAIMED, claims
+from inboxd.model import printable
+from inboxd.operate.disk_ledger import Names, compare
+from inboxd.operate.findings import Finding, Health, Patient
+from inboxd.store.tables import etl_runs
+
+LITTLE_SPACE: Final = 256 << 20
+"""Bytes free on a filesystem, below which it is worth a word."""
+
+
+def folders(patient: Patient) -> Iterator[Finding]:
+    """Look at what this user may do with the folders. Run it as the daemon's user to hear of the daemon's rights."""
+    places = [
+        ("inbox", patient.inbox.path),
+        ("processed", patient.archive.processed),
+        ("failed", patient.archive.failed),
+    ]
+    if not patient.database.is_postgres:
+        places.append(("database", patient.database.sqlite_path.parent))
+    used = _has_claimed(patient)
+    for name, folder in places:
+        yield _folder(name, folder, used=used)
+
+
+def _has_claimed(patient: Patient) -> bool:
+    """Tell whether a daemon was ever at work here: then its folders were made."""
+    if patient.store is None or not patient.store.schema_current():
+        return False
+    with patient.store.reading() as connection:
+        query = sa.select(etl_runs.c.id).where(etl_runs.c.claim.is_not(None)).limit(1)
+        return connection.execute(query).first() is not None
+
+
+def _folder(name: str, folder: Path, *, used: bool) -> Finding:
+    if not folder.is_dir():
+        if used:
+            return Finding(name, Health.WRONG, f"{folder} is gone", f"mkdir -p {folder}, or mount it again")
+        return Finding(name, Health.WARNING, f"{folder} is not there yet", "inboxd run makes it")
+    found = folder.stat()
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        remedy = f"run inboxd as its owner (uid {found.st_uid}), or give the user who runs it rwx on {folder}"
+        return Finding(name, Health.WRONG, f"uid {os.geteuid()} may not read, write and search {folder}", remedy)
+    sticky = found.st_mode & stat.S_ISVTX and os.geteuid() not in {0, found.st_uid}
+    if name == "inbox" and sticky:
+        remedy = f"chown it to the user who runs inboxd, or chmod -t {folder}"
+        return Finding(name, Health.WRONG, f"{folder} is sticky and another's: files of others cannot be taken", remedy)
+    return Finding(name, Health.OK, f"{folder} can be read and written")
+
+
+def renames(patient: Patient) -> Iterator[Finding]:
+    """Rename a file for real, from ``.claimed`` to both archive folders: only the kernel knows where mounts end."""
+    if not patient.inbox.path.is_dir():
+        return
+    for folder in (patient.archive.processed, patient.archive.failed):
+        if folder.is_dir():
+            yield _rename(patient.inbox.path / CLAIMED, folder)
+
+
+def _rename(source: Path, target: Path) -> Finding:
+    try:
+        if not probe(os.fspath(source.parent), target):
+            return Finding("rename", Health.OK, f"{source} is not there yet: inboxd run makes it")
+    except WorldFault as fault:
+        return Finding("rename", Health.WRONG, fault.message, fault.hint)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            remedy = "put both on one filesystem (and in systemd under one ReadWritePaths=): a rename is safer"
+            message = f"{source} and {target} are different mounts: files are copied"
+            return Finding("rename", Health.WARNING, message, remedy)
+        remedy = f"give inboxd's user write permission on {source} and {target}"
+        return Finding("rename", Health.WRONG, f"from {source} to {target}: {error.strerror}", remedy)
+    return Finding("rename", Health.OK, f"{source} → {target} works")
+
+
+def space(patient: Patient) -> Iterator[Finding]:
+    """Look how much room is left where files and rows go."""
+    roots = [patient.inbox.path, patient.archive.processed, patient.archive.failed]
+    if not patient.database.is_postgres:
+        roots.append(patient.database.sqlite_path.parent)
+    devices = {place.stat().st_dev: place for place in roots if place.is_dir()}
+    for place in devices.values():
+        free = shutil.disk_usage(place).free
+        if free < LITTLE_SPACE:
+            message = f"{free >> 20} MiB left on the filesystem of {place}"
+            yield Finding("disk space", Health.WARNING, message, "make room: files wait while a disk is full")
+        else:
+            yield Finding("disk space", Health.OK, f"{free >> 20:,} MiB free at {place}")
+
+
+def claimed(patient: Patient) -> Iterator[Finding]:
+    """Look for files that were claimed by a daemon that is gone."""
+    try:
+        files = sorted(printable(claim.name) for claim in claims(os.fspath(patient.inbox.path)))
+    except WorldFault as fault:
+        yield Finding("claims", Health.WRONG, fault.message, fault.hint)
+        return
+    if not files or patient.database.is_postgres or patient.pid is not None:
+        yield Finding("claims", Health.OK, f"{len(files)} files claimed" if files else "nothing is claimed")
+    else:
+        message = f"{len(files)} files are still claimed by a daemon that is gone: {', '.join(files[:5])}"
+        yield Finding("claims", Health.WRONG, message, "inboxd run (or run --once): the start sees to them")
+
+
+def ledger(patient: Patient) -> Iterator[Finding]:
+    """Hold the folders against the runs."""
+    if patient.store is None or not patient.store.schema_current():
+        return
+    found = compare(patient.store, patient.inbox, patient.archive, now=patient.now, deep=patient.deep)
+    processed, failed = patient.archive.processed, patient.archive.failed
+    if found.processed_unknown.count:
+        what = f"in {processed}, but not in the ledger (an older database was restored?)"
+        yield _unknown(found.processed_unknown, what)
+    if found.failed_unknown.count:
+        yield _unknown(found.failed_unknown, f"in {failed}, but no run of theirs failed")
+    if found.missing.count:
+        message = f"{_names(found.missing)}: in the ledger, but in neither folder"
+        remedy = "put them back from a backup; if they were removed on purpose, inboxd doctor --mend takes note of it"
+        yield Finding("ledger", Health.WRONG, message, remedy)
+    if not (found.processed_unknown.count or found.failed_unknown.count or found.missing.count):
+        yield Finding("ledger", Health.OK, "every archived file has its run, and every run its file")
+    if found.strangers.count:
+        what = f"in {processed}, where inboxd did not put them; it leaves them alone"
+        yield Finding(
+            "strangers", Health.WARNING, f"{_names(found.strangers)}: {what}", f"move them out of {processed}"
+        )
+    if found.reports.count:
+        what = f"in {failed}, each the report of a file that is not there"
+        remedy = f"rm them: {shlex.join(str(failed / name) for name in found.reports.first[:5])}"
+        yield Finding("reports", Health.WARNING, f"{_names(found.reports)}: {what}", remedy)
+
+
+def _unknown(names: Names, what: str) -> Finding:
+    first = names.first[0]
+    return Finding(
+        "ledger", Health.WRONG, f"{_names(names)}: {what}", f"inboxd retry {first}" + (" …" if names.count > 1 else "")
+    )
+
+
+def _names(names: Names) -> str:
+    shown = ", ".join(names.first[:5])
+    return f"{names.count} files: {shown}" + (", …" if names.count > 5 else "")  # noqa: PLR2004 - a glance

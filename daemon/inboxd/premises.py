@@ -1,0 +1,51 @@
+"""The folders that a daemon works in: made, and held apart from each other."""
+
+from __future__ import annotations
+
+import os
+
+from inboxd.config import Settings
+from inboxd.errors import EXIT_CONFIG, EXIT_NOPERM, OperatorFault, WorldFault
+from inboxd.inbox.claim import CLAIMED_REFUSED
+from inboxd.inbox.claim import prepare as prepare_claimed
+from inboxd.inbox.tree import is_within
+
+
+def make_folders(settings: Settings) -> None:
+    """Make the inbox and the folders of the archive where there are none; raises ``OperatorFault`` (77)."""
+    for folder in (settings.inbox.path, settings.archive.processed, settings.archive.failed):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            msg = f"cannot make the folder {folder}: {error.strerror}"
+            hint = "make it, and give it to the user that inboxd runs as"
+            raise OperatorFault("permission_denied", msg, hint, exit_code=EXIT_NOPERM) from error
+
+
+def hold_apart(settings: Settings) -> None:
+    """Refuse folders that are one, or lie in each other, whatever their paths say; and a ``.claimed`` not ours."""
+    inbox, archive = settings.inbox.path, settings.archive
+    folders = {"archive.processed": archive.processed, "archive.failed": archive.failed}
+    places = dict(folders)
+    if settings.log.file is not None:
+        places["log.file"] = settings.log.file.parent
+    if not settings.database.is_postgres:
+        places["database.url"] = settings.database.sqlite_path.parent
+    pairs = [(name, place, "inbox.path", inbox) for name, place in places.items()]
+    pairs += [("inbox.path", inbox, name, folder) for name, folder in folders.items()]
+    pairs += [("archive.failed", archive.failed, "archive.processed", archive.processed)]
+    try:
+        found = next((pair for pair in pairs if pair[1].is_dir() and is_within(pair[1], pair[3])), None)
+        prepare_claimed(os.fspath(inbox))
+    except OSError as error:
+        hint = "let inboxd's user search it and what leads to it"
+        raise OperatorFault(
+            "permission_denied", f"cannot look at the folders: {error}", hint, exit_code=EXIT_NOPERM
+        ) from error
+    except WorldFault as fault:
+        if fault.code == CLAIMED_REFUSED:
+            raise OperatorFault(fault.code, fault.message, fault.hint, exit_code=EXIT_NOPERM) from fault
+        found = None  # a full disk, say: files wait for it
+    if found is not None:
+        msg = f"{found[0]} ({found[1]}) is in {found[2]} ({found[3]}), or is the same folder, whatever their paths say"
+        raise OperatorFault("folders_overlap", msg, "give each a folder of its own", exit_code=EXIT_CONFIG)
