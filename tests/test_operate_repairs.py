@@ -12,7 +12,7 @@ from inboxd.model import Late
 from inboxd.operate.doctor import Mended, mend
 from inboxd.operate.explain import Look, explain, history_pages
 from inboxd.store.tables import etl_runs
-from stores import OpenEmpty, batches, load, make_feed, query, row, start
+from stores import OpenEmpty, batches, load, make_feed, query, row, sha256, start, work
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -24,12 +24,12 @@ def test_a_history_in_parts_tells_every_run_once_though_they_ended_out_of_order(
     """A run that had to wait, or another host's, ends after runs that began later: the parts lose and double none."""
     feed = make_feed(late=Late.MERGE)
     store = open_empty(feed)
-    for number in range(1, 8):
-        load(store, feed, batches([row(feed, 1, ("x",), (number,), f"2026-01-15T10:{number:02}:00.000000Z")]))
-    with store.writing() as connection:
-        for run, minute in {1: 1, 2: 2, 3: 7, 4: 4, 5: 5, 6: 6, 7: 8}.items():
-            ended = stamp(NOW + timedelta(minutes=minute))
-            connection.execute(sa.update(etl_runs).where(etl_runs.c.id == run).values(finished_at=ended))
+    begun = [store.begin(start(feed, claim=f"claim-{number}")) for number in range(1, 8)]
+    for run in (1, 2, 4, 5, 6, 3, 7):
+        rows = [row(feed, 1, ("x",), (run,), f"2026-01-15T10:{run:02}:00.000000Z")]
+        with store.transaction(begun[run - 1], feed) as tx:
+            work(tx, run, feed, batches(rows), sha256(run), watermark=None)
+            tx.commit()
     [whole] = explain(store, [feed], "x").feeds
     assert [touch.run_id for touch in whole.touches] == [1, 2, 4, 5, 6, 3, 7]
     met: list[int] = []

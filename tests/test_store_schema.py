@@ -42,7 +42,7 @@ def test_the_tables_have_the_columns_that_users_scripts_rely_on(open_empty: Open
     documented = {
         "etl_runs": "id job_name status rows_in rows_out rows_rejected rows_skipped rows_stale duration_ms started_at "
         "finished_at file_name file_size content_sha256 watermark error_code error duplicate_of superseded_by undo_of "
-        "claim host rows_filtered rows_deleted commit_no file_mtime variant report file_removed",
+        "claim host rows_filtered rows_deleted commit_no file_mtime variant report file_removed table_name",
         "dead_letters": "id raw error created run_id feed record_no record_key detail resolved_by context",
         "lineage": "id record_key step detail created run_id record_no",
         "watermarks": "name value run_id updated_at",

@@ -45,6 +45,8 @@ class Touch:
     record_key: str
     steps: tuple[LineageStep, ...]
     at: str | None
+    commit_no: int
+    """The place of its run in the order of commits; 0 for one that has none."""
     detail: str | None = None
     lost_to: Winner | None = None
     undo_of: int | None = None
@@ -72,7 +74,7 @@ def touches_of_key(
 
 def in_order(touches: Iterable[Touch]) -> list[Touch]:
     """Return records in the order in which they were committed; those of one run in file order."""
-    return sorted(touches, key=lambda touch: (touch.at or "", touch.run_id, touch.record_no))
+    return sorted(touches, key=lambda touch: (touch.commit_no, touch.run_id, touch.record_no))
 
 
 def touches_where(
@@ -90,6 +92,7 @@ def touches_where(
             runs.file_name,
             runs.content_sha256,
             runs.finished_at,
+            runs.commit_no,
             runs.undo_of,
             undo.c.id.label("undone_by"),
             records.record_no,
@@ -118,6 +121,7 @@ def _touch(row: sa.RowMapping) -> Touch:
         record_key=row["record_key"],
         steps=STEPS[row["outcome"]],
         at=row["finished_at"],
+        commit_no=row["commit_no"] or 0,
         detail=row["detail"],
         undo_of=row["undo_of"],
         undone_by=row["undone_by"],

@@ -19,7 +19,16 @@ from inboxd.operate.target import target_of
 from inboxd.operate.undo_plan import Scene, Undo, undoable
 from inboxd.operate.undo_sql import dialect_of, writer_of
 from inboxd.store.base import Store
-from inboxd.store.tables import LOADED, STALE, before_images, dead_letters, etl_runs, lineage_records, watermarks
+from inboxd.store.tables import (
+    LOADED,
+    STALE,
+    before_images,
+    dead_letters,
+    etl_runs,
+    lineage_records,
+    next_commit,
+    watermarks,
+)
 
 CACHE_KIB: Final = 65_536
 """SQLite's own 2 MiB would read the table's pages again and again."""
@@ -82,6 +91,7 @@ class _Work:
             "started_at": stamp(started),
             "finished_at": stamp(started),
             "undo_of": self.scene.run["id"],
+            "table_name": self.scene.feed.table,
             "host": host,
         }
         statement = sa.insert(etl_runs).values(values).returning(etl_runs.c.id)
@@ -184,7 +194,8 @@ class _Work:
     def end(self, own_id: int, found: Undo, now: datetime, duration_ms: int) -> None:
         """Write the counts, and release the content."""
         counts = {"rows_in": found.considered, "rows_out": found.restored, "rows_stale": found.left}
-        values = {**counts, "duration_ms": duration_ms, "finished_at": stamp(now)}
+        number = next_commit(self.scene.connection)
+        values = {**counts, "duration_ms": duration_ms, "finished_at": stamp(now), "commit_no": number}
         self.scene.connection.execute(sa.update(etl_runs).where(etl_runs.c.id == own_id).values(values))
         released = sa.update(etl_runs).where(etl_runs.c.id == self.scene.run["id"]).values(superseded_by=own_id)
         self.scene.connection.execute(released)

@@ -183,14 +183,12 @@ class Scene:
                 runs.id != self.run["id"],
                 undoing.c.undo_of.is_distinct_from(runs.id),
             )
-            .order_by(runs.finished_at, runs.id)
+            .order_by(runs.commit_no)
         )
 
     def is_later(self) -> sa.ColumnElement[bool]:
         """Tell the runs that were committed after the one to be undone."""
-        runs = etl_runs.c
-        same = sa.and_(runs.finished_at == self.run["finished_at"], runs.id > self.run["id"])
-        return sa.or_(runs.finished_at > self.run["finished_at"], same)
+        return etl_runs.c.commit_no > int(self.run["commit_no"])
 
     def _watermarks(self) -> tuple[str | None, str | None]:
         """Return the watermark as it is, and as the remaining runs leave it. One set by hand stays; none is raised."""

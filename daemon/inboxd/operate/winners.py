@@ -68,7 +68,7 @@ def told_of_run(connection: sa.Connection, feed: Feed, page: Sequence[Touch]) ->
     run = page[0]
     skips = any(touch.outcome is LineageStep.SKIP for touch in page)
     marks = watermarks_met(connection, feed, {run.run_id}) if skips else {}
-    keys = sorted({touch.record_key for touch in page if _is_stale(touch)}) if run.at is not None else []
+    keys = sorted({touch.record_key for touch in page if _is_stale(touch)}) if run.commit_no else []
     loaded: dict[str, list[Touch]] = {}
     for start in range(0, len(keys), KEYS):
         loaded |= _loaded_until(connection, feed, run, keys[start : start + KEYS])
@@ -88,12 +88,12 @@ def _loaded_until(connection: sa.Connection, feed: Feed, run: Touch, keys: Seque
     """Return what was loaded of each key by a run's end, as far back as it takes to tell which row the run met.
 
     Runs are walked downwards by number, but what counts is the order of commit: a run that waited, or another host's,
-    has a lower number than some that were committed before it. So a key is done with when it has a row that no run
+    has a lower id than some that were committed before it. So a key is done with when it has a row that no run
     further down was committed after. All keys are sought in one walk: 100 of them take as long as a few, one by one.
     """
     runs, records = etl_runs.c, lineage_records.c
     of_feed = sa.and_(runs.job_name == feed.name, runs.rows_in > 0)
-    by_then = sa.or_(runs.finished_at < run.at, sa.and_(runs.finished_at == run.at, runs.id <= run.run_id))
+    by_then = runs.commit_no <= run.commit_no
     loaded: dict[str, list[Touch]] = {key: [] for key in keys}
     sought = set(keys)
     first = connection.execute(sa.select(sa.func.min(records.run_id))).scalar_one()
@@ -106,17 +106,17 @@ def _loaded_until(connection: sa.Connection, feed: Feed, run: Touch, keys: Seque
             loaded[touch.record_key].append(touch)
         last, size = last - size, min(2 * size, BLOCK)
         if any(loaded[key] for key in sought):
-            newest = sa.select(sa.func.max(runs.finished_at)).where(of_feed, by_then, runs.id <= last)
-            below = connection.execute(newest).scalar() or ""
+            newest = sa.select(sa.func.max(runs.commit_no)).where(of_feed, by_then, runs.id <= last)
+            below = int(connection.execute(newest).scalar() or 0)
             sought = {key for key in sought if not _is_settled(loaded[key], run.run_id, below)}
         numbered = sa.and_(*(number.between(last - size + 1, last) for number in (runs.id, records.run_id)))
     return loaded
 
 
-def _is_settled(loaded: Iterable[Touch], run_id: int, below: str) -> bool:
+def _is_settled(loaded: Iterable[Touch], run_id: int, below: int) -> bool:
     """Tell whether the row is known that a run met, where those not looked at were committed until ``below``."""
     own, met = _own_and_met(loaded, run_id)
-    return own is not None or (met is not None and (met.at or "") >= below)
+    return own is not None or (met is not None and met.commit_no >= below)
 
 
 def _own_and_met(loaded: Iterable[Touch], run_id: int) -> tuple[Touch | None, Touch | None]:
@@ -137,15 +137,14 @@ def watermarks_met(connection: sa.Connection, feed: Feed, run_ids: set[int]) -> 
     The database walks the feed's runs, not Python: of 100,000 only the few that are asked for are handed over.
     """
     runs = etl_runs.c
-    order = (runs.finished_at, runs.id)
-    of_feed = sa.and_(runs.job_name == feed.name, runs.rows_in > 0, runs.finished_at.is_not(None))
-    met = sa.func.max(_comparable(feed)).over(order_by=order, rows=(None, -1)).label("met")
+    of_feed = sa.and_(runs.job_name == feed.name, runs.rows_in > 0, runs.commit_no.is_not(None))
+    met = sa.func.max(_comparable(feed)).over(order_by=runs.commit_no, rows=(None, -1)).label("met")
     marked = sa.select(runs.id, met).where(of_feed).subquery()
     asked = sa.select(marked.c.id, marked.c.met).where(marked.c.id.in_(run_ids), marked.c.met.is_not(None))
     reached = {int(row.id): str(row.met) for row in connection.execute(asked)}
     raised = sa.select(runs.watermark, runs.id, runs.file_name).where(of_feed, runs.watermark.in_({*reached.values()}))
     first: dict[str, Winner] = {}
-    for row in connection.execute(raised.order_by(*order)):
+    for row in connection.execute(raised.order_by(runs.commit_no)):
         first.setdefault(row.watermark, _raiser(*row))
     return {run_id: first[watermark] for run_id, watermark in reached.items()}
 
@@ -155,11 +154,11 @@ def watermarks_nearby(connection: sa.Connection, feed: Feed, skipped: Iterable[T
     runs = etl_runs.c
     found: dict[int, Winner] = {}
     for touch in skipped:
-        near = sa.and_(runs.id > touch.run_id - NEARBY, runs.id < touch.run_id, runs.finished_at <= touch.at)
+        near = sa.and_(runs.id > touch.run_id - NEARBY, runs.id < touch.run_id, runs.commit_no < touch.commit_no)
         query = (
             sa.select(runs.watermark, runs.id, runs.file_name)
             .where(near, runs.job_name == feed.name, runs.rows_in > 0, runs.watermark.is_not(None))
-            .order_by(_comparable(feed).desc(), runs.finished_at, runs.id)
+            .order_by(_comparable(feed).desc(), runs.commit_no)
             .limit(1)
         )
         highest = connection.execute(query).one_or_none()

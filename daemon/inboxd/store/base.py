@@ -155,6 +155,8 @@ class RunRow:
     """What a failed file's report holds beyond this row, as JSON."""
     file_removed: str | None
     """When it became known that the archived file was removed: by retention, or by an operator on purpose."""
+    table_name: str | None
+    """The table that it loaded into; ``None`` of a run that loaded nothing, or was written by the first version."""
 
     @property
     def all_rejected(self) -> bool:

@@ -36,8 +36,8 @@ def canonical(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def success_values(end: RunEnd) -> tuple[object, ...]:
-    """Return what a success writes: counts, duration, finished_at, size, hash, watermark, duplicate_of."""
+def success_values(end: RunEnd, feed: Feed) -> tuple[object, ...]:
+    """Return what a success writes: counts, duration, finished_at, size, hash, watermark, duplicate_of, table."""
     verdict, counts = end.verdict, end.verdict.counts
     watermark = None if verdict.watermark is None else str(verdict.watermark)
     return (
@@ -54,6 +54,7 @@ def success_values(end: RunEnd) -> tuple[object, ...]:
         verdict.sha256,
         watermark,
         verdict.duplicate_of,
+        feed.table,
     )
 
 

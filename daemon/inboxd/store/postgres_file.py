@@ -28,10 +28,7 @@ FOLLOWED = (
     f"SELECT 1 FROM etl_runs WHERE job_name = %s AND content_sha256 IS NOT NULL AND {STANDS} "
     "AND commit_no > (SELECT commit_no FROM etl_runs WHERE id = %s) LIMIT 1"
 )
-LAST_FINISHED = (
-    "SELECT finished_at FROM etl_runs WHERE finished_at IS NOT NULL AND rows_rejected IS NOT NULL "
-    "ORDER BY id DESC LIMIT 1"
-)
+LAST_FINISHED = "SELECT finished_at FROM etl_runs WHERE commit_no > 0 ORDER BY commit_no DESC LIMIT 1"
 WATERMARK = "SELECT value FROM watermarks WHERE name = %s"
 TABLE_IS_THERE = "SELECT 1 WHERE to_regclass(%s) IS NOT NULL"
 RESOLVE = "UPDATE dead_letters SET resolved_by = %s WHERE id = ANY(%s) AND resolved_by IS NULL"
@@ -48,7 +45,8 @@ SUPERSEDE = (
 SUCCEED = (
     "UPDATE etl_runs SET status = 'success', rows_in = %s, rows_out = %s, rows_rejected = %s, rows_skipped = %s, "
     "rows_stale = %s, rows_filtered = %s, rows_deleted = %s, duration_ms = %s, finished_at = %s::timestamptz, "
-    "file_size = %s, content_sha256 = %s, watermark = %s, duplicate_of = %s WHERE id = %s AND status = 'running'"
+    "file_size = %s, content_sha256 = %s, watermark = %s, duplicate_of = %s, table_name = %s, "
+    "commit_no = nextval('etl_runs_commit_no_seq') WHERE id = %s AND status = 'running'"
 )
 
 
@@ -242,7 +240,7 @@ class PostgresFile:
         with self._faults:
             if self._force and verdict.outcome is Outcome.LOADED and verdict.sha256 is not None:
                 self._supersede(verdict.sha256)
-            updated = self._connection.execute(SUCCEED, (*success_values(end), self._run_id)).rowcount
+            updated = self._connection.execute(SUCCEED, (*success_values(end, self._feed), self._run_id)).rowcount
             for notice in notice_values(end):
                 self._connection.execute(INSERT_NOTICE, notice)
         if updated != 1:

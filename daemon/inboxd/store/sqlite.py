@@ -36,7 +36,7 @@ from inboxd.store.sqlite_driver import (
     refuse_utf16,
     translated,
 )
-from inboxd.store.sqlite_file import INSERT_NOTICE, SqliteFile
+from inboxd.store.sqlite_file import INSERT_NOTICE, NEXT_COMMIT, SqliteFile
 from inboxd.store.sqlite_new import HAS_REVISION, make_tables
 from inboxd.store.sqlite_scratch import Scratch
 from inboxd.store.sqlite_sql import TYPES
@@ -66,7 +66,7 @@ BEGIN_RUN: Final = (
 )
 FAIL_RUN: Final = (
     "UPDATE etl_runs SET status = 'failure', duration_ms = ?, finished_at = ?, file_size = COALESCE(?, file_size), "
-    "content_sha256 = ?, error_code = ?, error = ? WHERE id = ? AND status = 'running'"
+    f"content_sha256 = ?, error_code = ?, error = ?, commit_no = {NEXT_COMMIT} WHERE id = ? AND status = 'running'"
 )
 ANY_ABANDONED: Final = "SELECT 1 FROM etl_runs WHERE status = 'running' AND claim IS NOT NULL"
 INTERRUPT: Final = (

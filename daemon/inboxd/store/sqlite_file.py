@@ -34,10 +34,7 @@ FOLLOWED: Final = (
     f"SELECT 1 FROM main.etl_runs WHERE job_name = ? AND content_sha256 IS NOT NULL AND {STANDS} "
     "AND commit_no > (SELECT commit_no FROM main.etl_runs WHERE id = ?) LIMIT 1"
 )
-LAST_FINISHED: Final = (
-    "SELECT finished_at FROM main.etl_runs WHERE finished_at IS NOT NULL AND rows_rejected IS NOT NULL "
-    "ORDER BY id DESC LIMIT 1"
-)
+LAST_FINISHED: Final = "SELECT finished_at FROM main.etl_runs WHERE commit_no > 0 ORDER BY commit_no DESC LIMIT 1"
 WATERMARK: Final = "SELECT value FROM main.watermarks WHERE name = ?"
 TABLE_IS_THERE: Final = "SELECT 1 FROM main.sqlite_schema WHERE name = ?"
 RESOLVE: Final = "UPDATE main.dead_letters SET resolved_by = ? WHERE id = ? AND resolved_by IS NULL"
@@ -52,10 +49,12 @@ SUPERSEDE: Final = (
     "UPDATE main.etl_runs SET superseded_by = ? "
     f"WHERE job_name = ? AND content_sha256 = ? AND variant = ? AND {STANDS} RETURNING id"
 )
+NEXT_COMMIT: Final = "(SELECT COALESCE(MAX(commit_no), 0) + 1 FROM main.etl_runs)"
 SUCCEED: Final = (
     "UPDATE main.etl_runs SET status = 'success', rows_in = ?, rows_out = ?, rows_rejected = ?, rows_skipped = ?, "
     "rows_stale = ?, rows_filtered = ?, rows_deleted = ?, duration_ms = ?, finished_at = ?, file_size = ?, "
-    "content_sha256 = ?, watermark = ?, duplicate_of = ? WHERE id = ? AND status = 'running'"
+    "content_sha256 = ?, watermark = ?, duplicate_of = ?, table_name = ?, "
+    f"commit_no = {NEXT_COMMIT} WHERE id = ? AND status = 'running'"
 )
 
 
@@ -237,7 +236,7 @@ class SqliteFile:
         with self._faults:
             if self._force and verdict.outcome is Outcome.LOADED and verdict.sha256 is not None:
                 self._supersede(verdict.sha256)
-            updated = self._connection.execute(SUCCEED, (*success_values(end), self._run_id)).rowcount
+            updated = self._connection.execute(SUCCEED, (*success_values(end, self._feed), self._run_id)).rowcount
             if end.notices:
                 self._connection.executemany(INSERT_NOTICE, notice_values(end))
         if updated != 1:

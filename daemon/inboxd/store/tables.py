@@ -46,6 +46,9 @@ class Stamp(TypeDecorator[str]):
         return canonical(value)
 
 
+COMMITS: Final = "etl_runs_commit_no_seq"
+"""PostgreSQL's sequence of commits, drawn from after the locks: of two runs that meet the later has the higher."""
+
 metadata = sa.MetaData()
 
 etl_runs = sa.Table(
@@ -80,6 +83,7 @@ etl_runs = sa.Table(
     sa.Column("variant", sa.Text, nullable=False, server_default=""),
     sa.Column("report", sa.Text),
     sa.Column("file_removed", Stamp),
+    sa.Column("table_name", sa.Text),
 )
 
 dead_letters = sa.Table(
@@ -176,3 +180,10 @@ expectations = sa.Table(
     sa.Column("since", Stamp, nullable=False),
     sa.Column("late_at", Stamp),
 )
+
+
+def next_commit(connection: sa.Connection) -> sa.ColumnElement[int]:
+    """Return what numbers the commit of a transaction; it has its locks by then, and writes one run."""
+    if connection.dialect.name == "postgresql":
+        return sa.func.nextval(COMMITS, type_=sa.BigInteger)
+    return sa.select(sa.func.coalesce(sa.func.max(etl_runs.c.commit_no), 0) + 1).scalar_subquery()

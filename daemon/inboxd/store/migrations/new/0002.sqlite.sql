@@ -85,6 +85,7 @@ CREATE TABLE "etl_runs" (
 	variant TEXT DEFAULT '' NOT NULL,
 	report TEXT,
 	file_removed TEXT,
+	table_name TEXT,
 	CONSTRAINT run_status CHECK (status IN ('success', 'failure', 'running')),
 	CONSTRAINT run_accounts_for_every_record CHECK (rows_rejected IS NULL OR rows_in = rows_out + rows_rejected + rows_skipped + rows_stale + rows_filtered),
 	CONSTRAINT run_counts_together CHECK ((rows_rejected IS NULL) = (rows_skipped IS NULL) AND (rows_rejected IS NULL) = (rows_stale IS NULL) AND (rows_rejected IS NULL OR rows_filtered IS NOT NULL AND rows_deleted IS NOT NULL)),

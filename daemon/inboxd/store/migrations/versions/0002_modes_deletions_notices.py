@@ -19,6 +19,7 @@ COLUMNS = {
     "variant": "TEXT DEFAULT '' NOT NULL",
     "report": "TEXT",
     "file_removed": "{stamp}",
+    "table_name": "TEXT",
 }
 OLD_SUM = "rows_in = rows_out + rows_rejected + rows_skipped + rows_stale"
 OLD_TOGETHER = "(rows_rejected IS NULL) = (rows_skipped IS NULL) AND (rows_rejected IS NULL) = (rows_stale IS NULL)"
