@@ -214,7 +214,7 @@ def test_the_metrics_of_the_documents_are_those_that_are_served() -> None:
     """Each metric is in the documents with its labels, and no other is."""
     known = {"events": 0.0}
     full = Standing(0, 0.0, 0, 0, config_refused=False, watermarks=known, last_successes=known)
-    full = replace(full, dead_letters={("events", "invalid_value"): 1})
+    full = replace(full, dead_letters={("events", "invalid_value"): 1}, feeds_late={"events": False})
     served = Metrics(["events"]).page(full).decode()
     names = set(re.findall(r"^# TYPE (inboxd_\w+)", served, re.MULTILINE))
     labels: dict[str, set[str]] = {name: set() for name in names}

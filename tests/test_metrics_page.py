@@ -29,6 +29,7 @@ PROMISED: Final = {
     "inboxd_ignored_files": set(),
     "inboxd_config_refused": set(),
     "inboxd_open_dead_letters": {"feed", "code"},
+    "inboxd_feed_late": {"feed"},
     "inboxd_watermark_timestamp_seconds": {"feed"},
     "inboxd_last_success_timestamp_seconds": {"feed"},
     "inboxd_build_info": {"version"},
@@ -48,6 +49,7 @@ FULL: Final = Standing(
     watermarks={"events": 1.5e9},
     last_successes={"events": 1.6e9},
     dead_letters={("events", "invalid_value"): 4},
+    feeds_late={"events": True},
 )
 
 

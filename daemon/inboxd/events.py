@@ -82,6 +82,8 @@ class Event(StrEnum):
         "warning",
         "so many lines are missing in this output: its reader, or its disk, took no more; the other one has them",
     )
+    FEED_LATE = "feed_late", "warning", "nothing has arrived in the time that the feed's expect allows; said once"
+    FEED_ARRIVED = "feed_arrived", "info", "a file has ended a feed's being late"
     NOTICE_DEFERRED = (
         "notice_deferred",
         "warning",

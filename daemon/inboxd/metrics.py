@@ -43,6 +43,8 @@ class Standing:
     config_refused: bool | None = None
     watermarks: Mapping[str, float] = field(default_factory=dict)
     last_successes: Mapping[str, float] = field(default_factory=dict)
+    feeds_late: Mapping[str, bool] = field(default_factory=dict)
+    """Of the feeds whose files are expected, whether they are late."""
     dead_letters: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """Those not resolved, by feed and code."""
 
@@ -162,7 +164,12 @@ def _standing(standing: Standing) -> list[Metric]:
         ("inboxd_config_refused", "1 if the config on disk was refused, and an older one is in force.", refused),
     )
     gauges = [GaugeMetricFamily(name, text, value=value) for name, text, value in plain if value is not None]
-    return [info, *gauges, watermarks, successes, letters]
+    late = GaugeMetricFamily(
+        "inboxd_feed_late", "1 if nothing has arrived in the time that the feed's expect allows.", labels=("feed",)
+    )
+    for feed, is_late in standing.feeds_late.items():
+        late.add_metric((feed,), int(is_late))
+    return [info, *gauges, watermarks, successes, late, letters]
 
 
 def _process() -> list[Metric]:

@@ -43,6 +43,15 @@ class Refused(msgspec.Struct, frozen=True):
     at: str
 
 
+class ExpectedFeed(msgspec.Struct, frozen=True):
+    """A feed whose files are expected: whether it is late, and the moment from which it is, or will be."""
+
+    feed: str
+    late: bool
+    due: str | None
+    last_arrival: str | None
+
+
 class DaemonState(msgspec.Struct, frozen=True):
     """What a running daemon tells others about itself (``inboxd.state.json``)."""
 
@@ -62,6 +71,7 @@ class DaemonState(msgspec.Struct, frozen=True):
     files_deferred: int = 0
     config_refused: Refused | None = None
     """The config in force is older than the one on disk."""
+    expected: list[ExpectedFeed] = []
     deferred: list[Waiting] = []
     unsettled: list[Waiting] = []
 

@@ -34,9 +34,10 @@ from inboxd.inbox.tree import identities_of
 from inboxd.inbox.watch import Watch
 from inboxd.libraries import listen_to_libraries
 from inboxd.log import Logger, emit, is_said, open_log
-from inboxd.model import Edge, Hook, Late, Step
+from inboxd.model import Edge, Hook, Late, Step, Verdict
 from inboxd.notify import Notifier
 from inboxd.operate.retention import Retention
+from inboxd.outbox.arrivals import Arrivals
 from inboxd.outbox.notices import Receivers
 from inboxd.outbox.outbox import Outbox
 from inboxd.pipeline import Pipeline
@@ -83,6 +84,7 @@ class Service:
     _serving: bool = False
     _refused: Refused | None = None
     _outbox: Outbox = field(init=False)
+    _arrivals: Arrivals | None = None
 
     def __post_init__(self) -> None:
         """Make what tells others of events: it is there before the log is."""
@@ -144,6 +146,7 @@ class Service:
 
         store = stack.enter_context(self._store(log, notifier, tick))
         self._outbox.start(log)
+        self._arrivals = Arrivals(store, log, self.clock, self._outbox.of_event, self._outbox.wake)
         daemon = self._daemon(store, log, tick)
         daemon.on_pass = lambda daemon: self._after_pass(daemon, notifier)
         stack.callback(daemon.watch.stop)
@@ -196,7 +199,7 @@ class Service:
             hook=hook,
             stopping=signals.is_stopping,
             leaving=signals.leaving,
-            on_verdict=self._outbox.has_ended,
+            on_verdict=self._has_ended,
             published=self._published,
         )
         return daemon
@@ -231,6 +234,8 @@ class Service:
         if self._serving:
             self._publish(daemon)
         patience = min(notifier.feed_every_s, self._outbox.look_at(daemon.held, daemon.folders.inbox.aside))
+        if self._arrivals is not None and not daemon.database_pauses():
+            patience = min(patience, self._arrivals.look(daemon.folders.feeds))
         if now - self._state_written < STATE_EVERY_S:
             daemon.longest_wait_s = min(STATE_EVERY_S, patience)  # what was done since is not written yet
             return
@@ -238,6 +243,11 @@ class Service:
         self._write_state(daemon)
         notifier.status(status_line(daemon, self._refused))
         daemon.longest_wait_s = min(LONGEST_WAIT_S, patience)
+
+    def _has_ended(self, verdict: Verdict) -> None:
+        self._outbox.wake()
+        if self._arrivals is not None:
+            self._arrivals.has_ended(verdict)
 
     def _reload(self, daemon: Daemon) -> None:
         """Take over a changed config whole, or keep the old one whole."""
@@ -287,7 +297,8 @@ class Service:
         write_state(path, self._state(daemon))
 
     def _state(self, daemon: Daemon) -> DaemonState:
-        return state_of(daemon, self.settings, since=self._since, refused=self._refused)
+        late = () if self._arrivals is None else self._arrivals.standing
+        return state_of(daemon, self.settings, since=self._since, refused=self._refused, expected=late)
 
 
 def _exit_code(daemon: Daemon) -> int:

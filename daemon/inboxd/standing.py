@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from inboxd import __version__
 from inboxd.clock import Clock, stamp
@@ -12,6 +14,9 @@ from inboxd.config import Settings
 from inboxd.daemon import Daemon
 from inboxd.model import printable
 from inboxd.presence import MAX_LISTED, DaemonState, Refused, Waiting
+
+if TYPE_CHECKING:
+    from inboxd.operate.arrivals import Expected
 
 
 def status_line(daemon: Daemon, refused: Refused | None) -> str:
@@ -24,7 +29,9 @@ def status_line(daemon: Daemon, refused: Refused | None) -> str:
     )
 
 
-def state_of(daemon: Daemon, settings: Settings, *, since: str, refused: Refused | None) -> DaemonState:
+def state_of(
+    daemon: Daemon, settings: Settings, *, since: str, refused: Refused | None, expected: Sequence[Expected] = ()
+) -> DaemonState:
     """Return what the daemon, which runs ``since`` that moment, tells others about itself."""
     survey = daemon.survey
     return DaemonState(
@@ -42,6 +49,7 @@ def state_of(daemon: Daemon, settings: Settings, *, since: str, refused: Refused
         files_ignored=survey.ignored,
         files_deferred=sum(held.fault is not None for held in daemon.held) + len(daemon.folders.inbox.aside),
         config_refused=refused,
+        expected=[one.shown for one in expected],
         deferred=[*_held(daemon), *_aside(daemon)],
         unsettled=[
             Waiting(

@@ -13,8 +13,9 @@ from inboxd.cli.arguments import Hours, Moment, Number, OneFile, Text
 from inboxd.cli.context import print_json, settings_of, write_json
 from inboxd.cli.names import known_job
 from inboxd.cli.opening import store_if_there
-from inboxd.cli.tables import Column, all_rejected_line, heading, print_pairs, print_table, short_time
+from inboxd.cli.tables import Column, all_rejected_line, heading, late_lines, print_pairs, print_table, short_time
 from inboxd.clock import SystemClock, moment
+from inboxd.errors import EXIT_FAILED
 
 SHORT: Final = {
     "success_rate": "rate %",
@@ -45,10 +46,10 @@ def health(
     output: Path | None,
     *,
     as_json: bool,
-) -> None:
+) -> int:
     """Show success rate, durations and rows: over all runs and by job, then the recent ones.
 
-    Runs that are still running are counted, but enter no rate, average or sum.
+    Runs that are still running are counted, but enter no rate, average or sum. Exit code 1 says that a feed is late.
 
     \b
     Example:  inboxd health --since 24h
@@ -56,10 +57,11 @@ def health(
               inboxd health --output /var/www/health.json
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     from inboxd.operate import health as questions  # noqa: PLC0415 - `--help` needs no database
+    from inboxd.operate.arrivals import expected  # noqa: PLC0415 - the same
 
     now = SystemClock().now()
     window = _window(since, hours, now)
-    rejected = 0
+    rejected, late = 0, []
     settings = settings_of(context)
     with store_if_there(settings) as store:
         known_job(settings, store, feed)
@@ -68,12 +70,16 @@ def health(
         else:
             found = questions.health(store, now=now, hours=window, job=feed, limit=limit)
             rejected = questions.all_rejected(store, now=now, hours=window, job=feed)
+            late = [one.shown for one in expected(store, settings.feeds, now) if feed in {None, one.feed}]
     if output is not None:
         write_json(output, questions.feed(found))
     if as_json:
         print_json(found)
     else:
         _print(found, rejected)
+        for line in late_lines(late, now):
+            click.secho(line, fg="red")
+    return EXIT_FAILED if any(one.late for one in late) else 0
 
 
 def _window(since: str | None, hours: float | None, now: datetime) -> float | None:

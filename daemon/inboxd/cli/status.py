@@ -9,7 +9,17 @@ import click
 from inboxd.cli.context import print_json, settings_of
 from inboxd.cli.ending import code_of
 from inboxd.cli.opening import store_or_reason
-from inboxd.cli.tables import Column, all_rejected_line, heading, print_pairs, print_table, print_text, shown, sparkline
+from inboxd.cli.tables import (
+    Column,
+    all_rejected_line,
+    heading,
+    late_lines,
+    print_pairs,
+    print_table,
+    print_text,
+    shown,
+    sparkline,
+)
 from inboxd.cli.tables import print_runs as print_run_table
 from inboxd.clock import SystemClock, moment
 from inboxd.errors import EXIT_NOPERM
@@ -75,6 +85,8 @@ def _print(found: Status) -> None:
     )
     if found.totals is not None and found.totals["all_rejected"]:
         click.secho(f"\n{all_rejected_line(found.totals['all_rejected'])}", fg="yellow")
+    for line in late_lines(found.expected, now):
+        click.secho(f"\n{line}", fg="red")
     for problem in found.problems:
         heading(shown(problem.message), fg="red")
         if problem.hint:

@@ -15,10 +15,14 @@ import click
 
 from inboxd.cli.context import on_terminal
 from inboxd.cli.layout import Column, lay_out, wrapped
-from inboxd.clock import SystemClock, stamp
+from inboxd.clock import SystemClock, moment, stamp
 from inboxd.model import printable
+from inboxd.words import span
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from inboxd.presence import ExpectedFeed
     from inboxd.store.base import RunRow
 
 __all__ = ["Column"]
@@ -155,6 +159,16 @@ def all_rejected_line(files: object) -> str:
     """Return what is said of files that count as successes and loaded nothing."""
     what = "1 run that succeeded" if files == 1 else f"{files} runs that succeeded"
     return f"{what} loaded nothing: every record was rejected. `inboxd dead-letters list` tells why."
+
+
+def late_lines(expected: Iterable[ExpectedFeed], now: datetime) -> list[str]:
+    """Return what is said of feeds that are late."""
+    late = ((one, span((now - moment(one.due)).total_seconds())) for one in expected if one.late and one.due)
+    return [
+        f"feed {shown(one.feed)} is late by {by}: "
+        + (f"the last file came at {short_time(one.last_arrival)}" if one.last_arrival else "no file has come yet")
+        for one, by in late
+    ]
 
 
 def what_ran(run: RunRow) -> str:

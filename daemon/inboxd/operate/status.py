@@ -15,13 +15,14 @@ from inboxd.clock import stamp
 from inboxd.config import ArchiveSettings, DatabaseSettings, InboxSettings, mtime_of
 from inboxd.errors import InboxdError
 from inboxd.model import Feed
+from inboxd.operate.arrivals import expected
 from inboxd.operate.cursors import lag_s
 from inboxd.operate.health import all_rejected, health
 from inboxd.operate.hosts import HostActivity, hosts
 from inboxd.operate.letters import CodeCount, count_open
 from inboxd.operate.trend import Bucket, trend
 from inboxd.operate.waiting import InboxContent, inbox_content
-from inboxd.presence import STATE_FILE, DaemonState, Waiting, read_state, running_pid
+from inboxd.presence import STATE_FILE, DaemonState, ExpectedFeed, Waiting, read_state, running_pid
 from inboxd.store.base import RunRow, Store
 
 LISTED: Final = 20
@@ -102,6 +103,7 @@ class Status:
     last_runs: list[RunRow]
     throughput: list[Bucket]
     dead_letters: list[CodeCount]
+    expected: list[ExpectedFeed]
     problems: list[Problem]
 
 
@@ -133,6 +135,7 @@ def status(store: Store | None, slices: Slices, *, now: datetime) -> Status:
         last_runs=store.runs(limit=RECENT_RUNS) if store else [],
         throughput=trend(store, now=now, hours=SPARK_HOURS, buckets=SPARK_BUCKETS).buckets if store else [],
         dead_letters=count_open(store) if store else [],
+        expected=[one.shown for one in expected(store, slices.feeds, now)] if store else [],
         problems=problems,
     )
 

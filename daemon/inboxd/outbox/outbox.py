@@ -57,11 +57,15 @@ class Outbox:
             self.courier.stop()
 
     def of_verdict(self, verdict: Verdict, at: str) -> tuple[NoticeRow, ...]:
-        """Return what is told of a file, to be written in its transaction; ``has_ended`` sends it off."""
+        """Return what is told of a file, to be written in its transaction; ``wake`` sends it off."""
         return self.receivers.of_verdict(verdict, at)
 
-    def has_ended(self, _verdict: Verdict) -> None:
-        """Look for what the transaction of a file has written."""
+    def of_event(self, event: Event, at: str, values: Mapping[str, object]) -> tuple[NoticeRow, ...]:
+        """Return what is told of an event, to be written by the caller; ``wake`` sends it off."""
+        return self.receivers.of_event(event, at, values)
+
+    def wake(self) -> None:
+        """Look for what a transaction has written."""
         if self.courier is not None:
             self.courier.wake()
 

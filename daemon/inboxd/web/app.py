@@ -235,6 +235,7 @@ class Page:
             config_refused=None if state is None else state.config_refused is not None,
             watermarks={name: _unix(at) for name, at in times.items() if at is not None},
             last_successes={name: _unix(moment(text)) for name, text in successes.items()},
+            feeds_late={} if state is None else {one.feed: one.late for one in state.expected},
             dead_letters={(count.feed, count.code): count.count for count in letters},
         )
 
