@@ -19,6 +19,12 @@ pytest_plugins = (
     "stores",  # real databases, for test_store_* and everybody else
 )
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the flag that writes the golden files anew."""
+    parser.addoption("--golden", action="store_true", help="write tests/golden/ anew from what commands print now")
+
+
 THREADS_END_S: Final = 5.0
 """A thread that was told to stop may need a moment; one that is still there after this was left behind."""
 

@@ -11,7 +11,7 @@ import click
 
 from inboxd.cli.arguments import FileName
 from inboxd.cli.context import print_json, settings_of, writing_store
-from inboxd.cli.tables import Column, heading, print_table, shown
+from inboxd.cli.tables import Column, heading, print_table, print_text, shown
 from inboxd.clock import SystemClock
 from inboxd.config import Settings, match_feed
 from inboxd.errors import EXIT_FAILED, InboxdError, OperatorFault, WorldFault
@@ -241,4 +241,4 @@ def _line(one: Retried) -> tuple[object, ...]:
 def _explain(name: str, what: str | None, remedy: str) -> None:
     heading(f"{shown(printable(name))}: {shown(what)}")
     if remedy:
-        click.echo(f"  {remedy}")
+        print_text(remedy, indent=2)

@@ -140,10 +140,10 @@ def print_runs(runs: Sequence[RunRow]) -> None:
         Column("in", number=True),
         Column("out", number=True),
         Column("rejected", number=True, goes=5),
-        Column("skipped", number=True, goes=3),
-        Column("stale", number=True, goes=4),
+        Column("skipped", number=True, goes=2),
+        Column("stale", number=True, goes=3),
         Column("ms", number=True, goes=1),
-        Column("started", goes=2),
+        Column("started", goes=4),
         Column("what", cut="middle", below=True),
     )
     print_table(columns, [_run_line(run) for run in runs])

@@ -10,7 +10,7 @@ import click
 
 from inboxd.cli.arguments import Number
 from inboxd.cli.context import print_json, reading_store, settings_of, writing_store
-from inboxd.cli.tables import Column, heading, print_table
+from inboxd.cli.tables import Column, heading, print_table, print_text
 from inboxd.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -81,23 +81,25 @@ def _print(settings: Settings, found: Undo, *, dry_run: bool) -> None:
     run = f"run {found.undo_of}" + (f" ({found.file_name})" if found.file_name else "")
     verb = "would be restored" if dry_run else "restored"
     own = "" if found.run_id is None else f", by run {found.run_id}"
-    click.echo(f"{run} of feed {found.feed}: {found.restored} of {found.considered} keys {verb}{own}")
+    print_text(f"{run} of feed {found.feed}: {found.restored} of {found.considered} keys {verb}{own}")
     if found.watermark_before != found.watermark_after:
         goes = "would go" if dry_run else "went"
-        click.echo(f"the watermark {goes} from {found.watermark_before} back to {found.watermark_after or 'none'}")
+        print_text(f"the watermark {goes} from {found.watermark_before} back to {found.watermark_after or 'none'}")
     if found.left:
         heading(f"left, because a later run has changed them: {found.left}")
-        columns = (Column("key", cut="middle"), Column("changed by run", number=True))
-        print_table(columns, [(one.record_key, one.run_id) for one in found.left_keys])
+        kept = (Column("key", cut="middle"), Column("changed by run", number=True))
+        print_table(kept, [(one.record_key, one.run_id) for one in found.left_keys])
     if found.reload:
-        heading("records of these files lost to this run; the command loads them again")
-        columns_of_files = (Column("run", number=True), Column("stale", number=True), Column("skipped", number=True))
-        rows = [(one.run_id, one.stale, one.skipped, _reload(settings, found, one)) for one in found.reload]
-        print_table((*columns_of_files, Column("command", below=True)), rows)
+        heading("records of these files lost to this run; the commands load them again")
+        columns = (Column("run", number=True), Column("stale", number=True), Column("skipped", number=True))
+        print_table(columns, [(one.run_id, one.stale, one.skipped) for one in found.reload])
+        for one in found.reload:
+            click.echo(f"  {_reload(settings, found, one)}")
     again = _again(settings, found)
     if again is not None:
         heading("the content is released" if not dry_run else "the content would be released")
-        click.echo(f"  mend the file and drop it again, or load it as it is: {again}")
+        print_text("mend the file and drop it again, or load it as it is:", indent=2)
+        click.echo(f"  {again}")
 
 
 def _again(settings: Settings, found: Undo) -> str | None:
