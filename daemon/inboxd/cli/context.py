@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 import click
 import msgspec
 
+from inboxd.cli.progress import left_undone
 from inboxd.config import Settings, load_settings
 from inboxd.errors import EXIT_FAILED, EXIT_NOPERM, OperatorFault
 from inboxd.model import printable
@@ -55,7 +56,8 @@ def writing_store(settings: Settings) -> Iterator[Store]:
         store.upgrade()
         refuse_unfinished(settings.feeds)
         store.prepare(settings.feeds)
-        yield store
+        with left_undone(lambda: "what was begun and not committed is rolled back, nothing is half done"):
+            yield store
 
 
 def _say_once(said: set[str]) -> None:

@@ -61,7 +61,11 @@ def exit_code_of(command: Callable[[], object]) -> int:  # noqa: PLR0911 - one r
         with suppress(OSError):
             error.show()
         return EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_FAILED
-    except (click.Abort, KeyboardInterrupt, Interrupted):
+    except SystemExit as end:  # asked to by TERM
+        _tell_notes(end)
+        raise
+    except (click.Abort, KeyboardInterrupt, Interrupted) as end:
+        _tell_notes(end)
         return EXIT_INTERRUPTED
     except InboxdError as error:
         _say(f"{error.message}{_place(error)}", error.hint)
@@ -77,6 +81,12 @@ def exit_code_of(command: Callable[[], object]) -> int:  # noqa: PLR0911 - one r
 def _say(message: str, hint: str = "") -> None:
     """Say what is wrong, and what to do."""
     _complain(f"inboxd: {message}" + (f"\n  {hint}" if hint else ""))
+
+
+def _tell_notes(interruption: BaseException) -> None:
+    """Say what was left undone."""
+    for note in getattr(interruption, "__notes__", ()):
+        _complain(f"inboxd: interrupted: {note}")
 
 
 def _complain(text: str) -> None:

@@ -14,7 +14,7 @@ import click
 from inboxd.cli.arguments import GivenFile, OneFile, Text
 from inboxd.cli.context import checking_store, print_json, settings_of, write_json, writing_store
 from inboxd.cli.names import feed_named
-from inboxd.cli.progress import Progress, progress_over
+from inboxd.cli.progress import Phase, Progress, left_undone, progress_over
 from inboxd.clock import SystemClock
 from inboxd.config import Settings, match_feed
 from inboxd.errors import EXIT_FAILED, FileFault
@@ -58,12 +58,12 @@ def load(
     feeds = [_feed_for(settings, name, feed_name) for name in files]
     started = time.monotonic()
     with writing_store(settings) as store, progress_over(files) as progress:
-        pipeline = _pipeline(settings, store)
+        pipeline = _pipeline(settings, store, progress)
         collect_seldom()
-        verdicts = [
-            pipeline.process(_job(settings, name, feed, progress, force=force))
-            for name, feed in zip(files, feeds, strict=True)
-        ]
+        verdicts: list[Verdict] = []
+        with left_undone(lambda: _undone(files, len(verdicts), progress)):
+            for name, feed in zip(files, feeds, strict=True):
+                verdicts.append(pipeline.process(_job(settings, name, feed, progress, force=force)))
         counted = store.table_counts(feeds)
         watermark = next((row.value for row in store.watermarks() if row.name == feeds[-1].name), None)
     result = {
@@ -100,7 +100,7 @@ def check(context: click.Context, files: tuple[str, ...], feed_name: str | None,
     settings = settings_of(context)
     feeds = [_feed_for(settings, name, feed_name) for name in files]
     with checking_store(settings) as store, progress_over(files) as progress:
-        pipeline = _pipeline(settings, store)
+        pipeline = _pipeline(settings, store, progress)
         found = [
             _classify(pipeline, _job(settings, name, feed, progress)) for name, feed in zip(files, feeds, strict=True)
         ]
@@ -113,10 +113,23 @@ def check(context: click.Context, files: tuple[str, ...], feed_name: str | None,
     return EXIT_FAILED if any(one["error_code"] or one["rejected"] for one in found) else 0
 
 
-def _pipeline(settings: Settings, store: Store) -> Pipeline:
+def _undone(files: Sequence[str], done: int, progress: Progress) -> str:
+    """Return what an interruption left undone, after so many files."""
+    if done == len(files):
+        return "every file was loaded; only what is printed in the end is missing"
+    name = printable(files[done])
+    if progress.phase is Phase.COMMITTING:
+        now = f"{name} was being committed: load it again to be sure, a file that is loaded is a duplicate"
+    else:
+        now = f"nothing of {name} was loaded"
+    rest = len(files) - done - 1
+    return f"{now}; loaded before it: {done}, not begun: {rest}" if done or rest else now
+
+
+def _pipeline(settings: Settings, store: Store, progress: Progress) -> Pipeline:
     from inboxd.pipeline import Pipeline  # noqa: PLC0415 - `--help` needs none of it
 
-    return Pipeline(store, SystemClock(), os.uname().nodename, settings.inbox.max_file_size)
+    return Pipeline(store, SystemClock(), os.uname().nodename, settings.inbox.max_file_size, progress.hook)
 
 
 def _feed_for(settings: Settings, name: str, feed_name: str | None) -> Feed:

@@ -6,9 +6,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
+
+from inboxd.model import Edge, Step
+from inboxd.words import size
 
 LONG: Final = 8 * 1024 * 1024
 """Fewer bytes than this in all are done before a bar could be seen."""
@@ -19,20 +23,44 @@ class _Readable(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> bool | None: ...
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, limit: int, /) -> bytes: ...
     def seal(self) -> str: ...
     def drain(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Counts the bytes read of the files it is given."""
+class Phase(StrEnum):
+    """What a command is at, of a file; each has a measure of its own: bytes read, then the time that it takes."""
 
-    advance: Callable[[int], None]
+    READING = "reading"
+    WRITING = "writing"
+    COMMITTING = "committing"
+
+
+_BEGINS: Final = {Step.LOCK: Phase.WRITING, Step.COMMIT: Phase.COMMITTING}
+"""The step with which a phase begins; a file's first is reading."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Follows the files it is given: how many bytes of them are read, and which phase the one in work is in."""
+
+    advance: Callable[[int], None] = lambda _size: None
+    enter: Callable[[Phase], None] = lambda _phase: None
+    phase: Phase = Phase.READING
 
     def watching(self, source: _Readable) -> _Readable:
-        """Return the source, its reading counted."""
+        """Return a file's source, its reading counted."""
+        self._go_to(Phase.READING)
         return _Watched(source, self.advance)
+
+    def hook(self, step: Step, edge: Edge) -> None:
+        """Be told of each step of a file's way."""
+        if edge is Edge.BEFORE and step in _BEGINS:
+            self._go_to(_BEGINS[step])
+
+    def _go_to(self, phase: Phase) -> None:
+        self.phase = phase
+        self.enter(phase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +77,8 @@ class _Watched:
     ) -> bool | None:
         return self.source.__exit__(kind, error, trace)
 
-    def read(self, size: int, /) -> bytes:
-        data = self.source.read(size)
+    def read(self, limit: int, /) -> bytes:
+        data = self.source.read(limit)
         self.advance(len(data))
         return data
 
@@ -63,23 +91,49 @@ class _Watched:
 
 @contextmanager
 def progress_over(files: Sequence[str]) -> Iterator[Progress]:
-    """Show a bar over the bytes of ``files`` on standard error, if a person is looking and there is enough to see."""
+    """Show on standard error how far ``files`` are, if a person is looking and there is enough to see.
+
+    Reading has a bar of bytes; writing and committing are one statement each, of which only the time can be told.
+    """
     total = sum(Path(name).stat().st_size for name in files)
     if total < LONG or not sys.stderr.isatty():
-        yield Progress(lambda _size: None)
+        yield Progress()
         return
     import rich.console  # noqa: PLC0415 - only here is a bar to be drawn
     import rich.progress  # noqa: PLC0415 - only here is a bar to be drawn
 
     columns = (
+        rich.progress.TextColumn("{task.description:<10}"),
         rich.progress.BarColumn(),
-        rich.progress.DownloadColumn(),
-        rich.progress.TransferSpeedColumn(),
-        rich.progress.TimeRemainingColumn(),
+        rich.progress.TextColumn("{task.fields[measure]}"),
+        rich.progress.TimeElapsedColumn(),
     )
     with rich.progress.Progress(*columns, console=rich.console.Console(stderr=True)) as bar:
-        task = bar.add_task("", total=total)
-        yield Progress(lambda size: bar.update(task, advance=size))
+        reading = bar.add_task(Phase.READING, total=total, measure="")
+        lasting: list[rich.progress.TaskID] = []
+        read = 0
+
+        def advance(amount: int) -> None:
+            nonlocal read
+            read += amount
+            bar.update(reading, completed=read, measure=f"{size(read)} of {size(total)}")
+
+        def enter(phase: Phase) -> None:
+            for task in lasting:
+                bar.remove_task(task)
+            lasting[:] = [] if phase is Phase.READING else [bar.add_task(phase, total=None, measure="")]
+
+        yield Progress(advance, enter)
+
+
+@contextmanager
+def left_undone(what: Callable[[], str]) -> Iterator[None]:
+    """Add to an interruption (Ctrl-C, or TERM) what it left undone; it is said when the command ends."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as interruption:
+        interruption.add_note(what())
+        raise
 
 
 LONG_ROWS: Final = 200_000

@@ -11,6 +11,7 @@ import click
 
 from inboxd.cli.arguments import FileName
 from inboxd.cli.context import print_json, settings_of, writing_store
+from inboxd.cli.progress import left_undone
 from inboxd.cli.tables import Column, heading, print_table, print_text, shown
 from inboxd.clock import SystemClock
 from inboxd.config import Settings, match_feed
@@ -70,7 +71,9 @@ def retry(context: click.Context, names: tuple[str, ...], *, everything: bool, a
         if everything:
             chosen += unknown_processed(store, settings.inbox, settings.archive)
         retrier = _Retrier.of(settings, store)
-        done = [retrier.retry(one) for one in chosen]
+        done: list[Retried] = []
+        with left_undone(lambda: f"{len(done)} of {len(chosen)} files are done, the others are where they were"):
+            done.extend(map(retrier.retry, chosen))
     if as_json:
         print_json({"files": [_as_json(one) for one in done]})
     else:
