@@ -18,8 +18,9 @@ from inboxd.config import documented_keys, load_settings, show
 from inboxd.events import Event
 from inboxd.inbox import faults as inbox_faults
 from inboxd.inbox.claim import CLAIMED
+from inboxd.locks import lock_file
 from inboxd.metrics import Metrics, Standing
-from inboxd.presence import STATE_FILE, lock_file
+from inboxd.presence import STATE_FILE
 from inboxd.service import NEEDS_RESTART
 from inboxd.store import postgres_faults, sqlite_driver
 from inboxd.store.tables import metadata

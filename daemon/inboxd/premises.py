@@ -1,14 +1,17 @@
-"""The folders that a daemon works in: made, and held apart from each other."""
+"""The folders that a daemon works in: made, held apart from each other, and owned."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from inboxd.config import Settings
 from inboxd.errors import EXIT_CONFIG, EXIT_NOPERM, OperatorFault, WorldFault
 from inboxd.inbox.claim import CLAIMED_REFUSED
 from inboxd.inbox.claim import prepare as prepare_claimed
 from inboxd.inbox.tree import is_within
+from inboxd.locks import ArchiveLock
+from inboxd.presence import STATE_FILE
 
 
 def make_folders(settings: Settings) -> None:
@@ -49,3 +52,14 @@ def hold_apart(settings: Settings) -> None:
     if found is not None:
         msg = f"{found[0]} ({found[1]}) is in {found[2]} ({found[3]}), or is the same folder, whatever their paths say"
         raise OperatorFault("folders_overlap", msg, "give each a folder of its own", exit_code=EXIT_CONFIG)
+
+
+def own_archive(settings: Settings, database: str) -> ArchiveLock:
+    """Own the archive and the state file for a database (its ``Store.identity``); raises ``OperatorFault`` (75)."""
+    folders = (settings.archive.processed, settings.archive.failed, state_file(settings).parent)
+    return ArchiveLock.take(folders, database)
+
+
+def state_file(settings: Settings) -> Path:
+    """Return where the daemon says what it is doing: beside the folder of processed files."""
+    return settings.archive.processed.parent / STATE_FILE

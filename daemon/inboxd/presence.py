@@ -1,23 +1,19 @@
-"""Which daemon is there: one lock that dies with its process, and one file that says what the daemon is doing.
-
-The lock is ``flock`` on a file beside the SQLite database and on the inbox folder itself, so it is never stale: the
-kernel drops it with the process. It is for one host only; several hosts share PostgreSQL, where rows are the locks.
-"""
+"""What a daemon says of itself: one file, for those who ask what it is doing."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from inboxd.errors import EXIT_NOPERM, EXIT_TEMPFAIL, OperatorFault
-
 STATE_FILE: Final = "inboxd.state.json"
+LEFT_AFTER_S: Final = 60.0
+"""Writing the state file takes milliseconds; what is so old was left by a daemon that was killed."""
 MAX_LISTED: Final = 100
 """How many waiting files the state file names; the counts are exact."""
 
@@ -89,98 +85,22 @@ class Published:
     inbox_lost: bool = False
 
 
-@dataclass(slots=True)
-class DaemonLock:
-    """The locks one daemon holds. Owned by the main thread; ``release`` may be called twice."""
-
-    _fds: list[int] = field(default_factory=list)
-
-    def acquire_database(self, database: Path) -> None:
-        """Take the lock of a SQLite database; raises ``OperatorFault`` (75) with the pid of its holder."""
-        path = lock_file(database)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        except OSError as error:
-            msg = f"cannot write {path}: {error.strerror}"
-            hint = "run inboxd as the user that owns the folder, on a filesystem that can be written"
-            raise OperatorFault("permission_denied", msg, hint, exit_code=EXIT_NOPERM) from error
-        self._lock(fd, f"the database {database}")
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-
-    def acquire_inbox(self, inbox: Path) -> None:
-        """Take the lock of an inbox; raises ``OperatorFault`` (75, or 77 where it may not be listed)."""
-        try:
-            fd = os.open(inbox, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            msg = f"cannot list the inbox {inbox}: {error.strerror}"
-            hint = "give inboxd's user read, write and search permission on it"
-            raise OperatorFault("permission_denied", msg, hint, exit_code=EXIT_NOPERM) from error
-        self._lock(fd, f"the inbox {inbox}")
-
-    def _lock(self, fd: int, what: str) -> None:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _holder(fd)
-            os.close(fd)
-            msg = f"another inboxd{f' (pid {holder})' if holder else ''} holds {what}"
-            hint = "stop it first, or give this one a database and an inbox of its own"
-            raise OperatorFault("already_running", msg, hint, exit_code=EXIT_TEMPFAIL) from None
-        self._fds.append(fd)
-
-    def release(self) -> None:
-        """Give the locks back."""
-        while self._fds:
-            os.close(self._fds.pop())
-
-
-def lock_file(database: Path) -> Path:
-    """Return the lock file's path, beside the database."""
-    return database.with_name(database.name + ".lock")
-
-
-def running_pid(database: Path) -> int | None:
-    """Return the pid of the daemon that holds the database's lock; ``None`` if nobody does, 0 if its pid is not known.
-
-    Raises ``PermissionError`` where the lock may not be read: then nothing can be told.
-    """
-    try:
-        fd = os.open(lock_file(database), os.O_RDONLY | os.O_CLOEXEC)
-    except PermissionError:
-        raise
-    except OSError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _holder(fd)
-    else:
-        return None
-    finally:
-        os.close(fd)
-
-
-def _holder(fd: int) -> int:
-    """Return the pid that locked the file: written inside it, or as the kernel lists it; 0 if neither tells."""
-    with contextlib.suppress(OSError, ValueError):
-        return int(os.pread(fd, 32, 0))
-    inode = os.fstat(fd).st_ino
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/locks").read_text("ascii").splitlines():
-            columns = line.split()  # 1: FLOCK ADVISORY WRITE 4242 fe:00:393220 0 EOF
-            if columns[1] == "FLOCK" and columns[5].rpartition(":")[2] == str(inode):
-                return int(columns[4])
-    return 0
-
-
 def write_state(path: Path, state: DaemonState) -> None:
     """Replace the state file. A full disk is no reason to stop: the log says the same."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         temporary.write_bytes(msgspec.json.encode(state))
         temporary.replace(path)
+
+
+def clear_state(path: Path) -> None:
+    """Remove what daemons that were killed have left of writing the state file."""
+    with contextlib.suppress(OSError):
+        for left in path.parent.glob(f".{path.name}.*"):
+            pid = left.name.rpartition(".")[2]
+            old = time.time() - left.stat().st_mtime > LEFT_AFTER_S
+            if pid.isdecimal() and (old or not Path(f"/proc/{pid}").exists()):
+                left.unlink()
 
 
 def read_state(path: Path) -> DaemonState | None:

@@ -8,7 +8,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
-from pathlib import Path
 from typing import Final
 
 from inboxd import __version__
@@ -33,6 +32,7 @@ from inboxd.inbox.settle import Kind
 from inboxd.inbox.tree import identities_of
 from inboxd.inbox.watch import Watch
 from inboxd.libraries import listen_to_libraries
+from inboxd.locks import ArchiveLock, DaemonLock
 from inboxd.log import Logger, emit, is_said, open_log
 from inboxd.model import Edge, Hook, Late, Step, Verdict
 from inboxd.notify import Notifier
@@ -41,13 +41,12 @@ from inboxd.outbox.arrivals import Arrivals
 from inboxd.outbox.notices import Receivers
 from inboxd.outbox.outbox import Outbox
 from inboxd.pipeline import Pipeline
-from inboxd.premises import hold_apart, make_folders
+from inboxd.premises import hold_apart, make_folders, own_archive, state_file
 from inboxd.presence import (
-    STATE_FILE,
-    DaemonLock,
     DaemonState,
     Published,
     Refused,
+    clear_state,
     read_state,
     write_state,
 )
@@ -85,6 +84,9 @@ class Service:
     _refused: Refused | None = None
     _outbox: Outbox = field(init=False)
     _arrivals: Arrivals | None = None
+    _archive: ArchiveLock = field(default_factory=ArchiveLock)
+    _database: str = ""
+    """What tells the database from all others (``Store.identity``)."""
 
     def __post_init__(self) -> None:
         """Make what tells others of events: it is there before the log is."""
@@ -145,6 +147,10 @@ class Service:
             notifier.watchdog(now)
 
         store = stack.enter_context(self._store(log, notifier, tick))
+        self._database = store.identity()
+        self._archive = own_archive(self.settings, self._database)
+        stack.callback(lambda: self._archive.close())  # noqa: PLW0108 - a reload replaces it
+        clear_state(state_file(self.settings))
         self._outbox.start(log)
         self._arrivals = Arrivals(store, log, self.clock, self._outbox.of_event, self._outbox.wake)
         daemon = self._daemon(store, log, tick)
@@ -258,11 +264,14 @@ class Service:
             hold_apart(settings)
             refuse_unfinished(settings.feeds)
             daemon.store.prepare(settings.feeds)
+            archive = own_archive(settings, self._database)
         except InboxdError as fault:
             emit(daemon.log, Event.CONFIG_REJECTED, error_code=fault.code, error=fault.message, hint=fault.hint)
             self._refused = Refused(fault.code, fault.message, fault.hint, stamp(self.clock.now()))
             return
         self._refused = None
+        self._archive.close()
+        self._archive = archive
         if state_file(settings) != state_file(self.settings):
             self._write_state(daemon, gone=True)  # nothing would ever correct the old one
         self.settings = settings
@@ -336,11 +345,6 @@ def folders_of(settings: Settings, tick: Callable[[], None], old: Folders | None
         match=lambda name: match_feed(feeds, name),
         rescan_s=settings.inbox.rescan,
     )
-
-
-def state_file(settings: Settings) -> Path:
-    """Return where the daemon says what it is doing: beside the folder of processed files."""
-    return settings.archive.processed.parent / STATE_FILE
 
 
 def _refuse_what_needs_a_restart(old: Settings, new: Settings) -> None:

@@ -54,9 +54,9 @@ def copy(context: click.Context, source_url: str, target_url: str, *, as_json: b
     Example:  inboxd db copy sqlite:///data/inboxd.db postgresql://inboxd@db.example/inboxd
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     from inboxd.cli.progress import progress_of_rows  # noqa: PLC0415 - `--help` needs no database
+    from inboxd.locks import DaemonLock  # noqa: PLC0415 - the same
     from inboxd.operate.transfer import copy as copy_all  # noqa: PLC0415 - the same
     from inboxd.operate.transfer import rows_in  # noqa: PLC0415 - the same
-    from inboxd.presence import DaemonLock  # noqa: PLC0415 - the same
     from inboxd.store import open_store  # noqa: PLC0415 - the same
     from inboxd.store.postgres import PostgresStore  # noqa: PLC0415 - the same
 

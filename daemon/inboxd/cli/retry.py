@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -64,10 +64,11 @@ def retry(context: click.Context, names: tuple[str, ...], *, everything: bool, a
         raise click.UsageError(msg)
     from inboxd.operate.archived import all_failed, find_archived  # noqa: PLC0415 - `--help` needs none of it
     from inboxd.operate.disk_ledger import unknown_processed  # noqa: PLC0415 - the same
+    from inboxd.premises import own_archive  # noqa: PLC0415 - the same
 
     settings = settings_of(context)
     chosen = all_failed(settings.archive) if everything else [find_archived(settings.archive, name) for name in names]
-    with writing_store(settings) as store:
+    with writing_store(settings) as store, closing(own_archive(settings, store.identity())):
         if everything:
             chosen += unknown_processed(store, settings.inbox, settings.archive)
         retrier = _Retrier.of(settings, store)

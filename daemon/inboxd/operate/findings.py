@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from inboxd.config import ArchiveSettings, DatabaseSettings, InboxSettings
-from inboxd.presence import running_pid
+from inboxd.locks import running_pid
 from inboxd.store.base import Store
 
 

@@ -14,6 +14,7 @@ import msgspec
 from inboxd.clock import stamp
 from inboxd.config import ArchiveSettings, DatabaseSettings, InboxSettings, mtime_of
 from inboxd.errors import InboxdError
+from inboxd.locks import running_pid
 from inboxd.model import Feed
 from inboxd.operate.arrivals import expected
 from inboxd.operate.cursors import lag_s
@@ -22,7 +23,7 @@ from inboxd.operate.hosts import HostActivity, hosts
 from inboxd.operate.letters import CodeCount, count_open
 from inboxd.operate.trend import Bucket, trend
 from inboxd.operate.waiting import InboxContent, inbox_content
-from inboxd.presence import STATE_FILE, DaemonState, ExpectedFeed, Waiting, read_state, running_pid
+from inboxd.presence import STATE_FILE, DaemonState, ExpectedFeed, Waiting, read_state
 from inboxd.store.base import RunRow, Store
 
 LISTED: Final = 20

@@ -285,6 +285,10 @@ class Store(Protocol):
         """Let everybody see that a daemon of this host is up, for as long as its session lasts. Call it once."""
         ...
 
+    def identity(self) -> str:
+        """Return what tells this database from every other one, whatever URL leads to it."""
+        ...
+
     def announced(self) -> frozenset[str] | None:
         """Return the hosts whose daemons are up, by ``ANNOUNCED_LENGTH`` of their names; ``None``: unknown."""
         ...

@@ -53,6 +53,8 @@ FAIL_RUN: Final = (
 )
 DAEMON: Final = APPLICATION + "@"
 """With its host's name after it the name of a daemon's session, which every session of the server may see."""
+IDENTIFIES: Final = "pg_control_system()"
+"""The function that knows the cluster's number; some servers do not let everybody ask."""
 ANNOUNCED: Final = (
     f"SELECT substr(application_name, {len(DAEMON) + 1}) FROM pg_stat_activity "
     f"WHERE datname = current_database() AND starts_with(application_name, '{DAEMON}')"
@@ -125,6 +127,17 @@ class PostgresStore(Ledger):
         super().announce(host)
         with self._faults:
             self._name_session(self._connected())
+
+    def identity(self) -> str:
+        """Return the cluster's number, which ``initdb`` gave it and its standbys have too, and the database's name."""
+        with self._faults:
+            connection = self._connected()
+            row = connection.execute("SELECT current_database(), has_function_privilege(%s, 'EXECUTE')", (IDENTIFIES,))
+            name, allowed = row.fetchone() or ("", False)
+            if not allowed:
+                return f"postgresql {connection.info.host}:{connection.info.port}/{name}"
+            (number,) = connection.execute("SELECT system_identifier FROM pg_control_system()").fetchone() or (0,)
+        return f"postgresql {number}/{name}"
 
     def _name_session(self, connection: TickingConnection) -> None:
         if self._host is not None and connection.info.get_parameters().get("application_name") == APPLICATION:

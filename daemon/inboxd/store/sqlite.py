@@ -107,6 +107,14 @@ class SqliteStore(Ledger):
         self._synchronous = "FULL"
         self._closed = False
 
+    def identity(self) -> str:
+        """Return device and inode of the database's file; its path where there is none."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return f"sqlite {self.path}"
+        return f"sqlite {found.st_dev}:{found.st_ino}"
+
     def __enter__(self) -> Self:
         return self
 
