@@ -330,8 +330,8 @@ def test_a_run_that_waited_and_was_committed_last_is_the_one_that_was_met(
     store = open_empty(feed)
     waited, *_, loser = [put(store, feed, ("x", minute)) for minute in (10, 20, 30, 40, 5)]
     with store.writing() as connection:
-        for minute, run_id in enumerate((waited + 1, waited + 2, waited + 3, waited, loser)):
-            end = {"finished_at": at(minute)}
+        for place, run_id in enumerate((waited + 1, waited + 2, waited + 3, waited, loser), 100):
+            end = {"commit_no": place}
             connection.execute(sa.update(etl_runs).where(etl_runs.c.id == run_id).values(end))
     [touch] = records_told(store, feed, loser)
     assert touch.lost_to is not None

@@ -9,7 +9,7 @@ import click
 
 from inboxd.cli.arguments import LedgerName, Number, Text
 from inboxd.cli.context import print_json, reading_store, settings_of
-from inboxd.cli.names import feed_named
+from inboxd.cli.names import known_job
 from inboxd.cli.tables import DETAIL, Column, heading, print_pairs, print_table, short_time, shown
 from inboxd.errors import EXIT_FAILED
 
@@ -89,9 +89,8 @@ def _explain_runs(settings: Settings, what: int | str, limit: int, after: int, *
 def _explain_key(settings: Settings, key: str, feed: str | None, *, as_json: bool) -> int:
     from inboxd.operate.explain import explain as ask  # noqa: PLC0415 - `--help` needs no database
 
-    if feed is not None:
-        feed_named(settings, feed)
     with reading_store(settings) as store:
+        known_job(settings, store, feed)
         found = ask(store, settings.feeds, key, feed=feed)
     if as_json:
         print_json(found)
@@ -99,6 +98,8 @@ def _explain_key(settings: Settings, key: str, feed: str | None, *, as_json: boo
         _print_key(found)
     else:
         click.echo(f"nothing is known of the key {shown(key)}", err=True)
+        for why in found.unfit:
+            click.echo(f"  {shown(why)}", err=True)
     return 0 if found.feeds else EXIT_FAILED
 
 

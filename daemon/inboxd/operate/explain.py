@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
 
-from inboxd.model import Feed, LineageStep
+from inboxd.model import OWN_PREFIX, Feed, LineageStep
 from inboxd.operate.letters import Letter, letters_of_key
-from inboxd.operate.target import canonical_key, row_of
+from inboxd.operate.target import FilledTable, canonical_key, filled_tables, row_of
 from inboxd.operate.touches import BLOCK, STEPS, Touch, Winner, in_order, touches_of_key, touches_where
 from inboxd.operate.winners import told_of_run, watermarks_met, watermarks_nearby, why_lost
 from inboxd.store.base import Store
@@ -41,10 +41,11 @@ CONTEXT: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class KeyHistory:
-    """A key in one feed: its row now, every record that had the key in order of commit, its dead letters."""
+    """A key in one table: its row now, every record that had the key in order of commit, its dead letters."""
 
     feed: str
-    table: str | None
+    """The names of the feeds that fill the table, or of those that did, with a comma between them."""
+    table: str
     row: dict[str, object] | None
     touches: list[Touch]
     dead_letters: list[Letter]
@@ -72,10 +73,11 @@ class HistoryPage:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A key in every feed that knows it."""
+    """A key in every table that knows it; ``unfit`` says, where none does, why it is no key of some."""
 
     key: str
     feeds: list[KeyHistory]
+    unfit: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,45 +98,82 @@ class FileExplanation:
 
 
 def explain(store: Store, feeds: Sequence[Feed], key: str, *, feed: str | None = None) -> Explanation:
-    """Tell everything that is known of a key, in one feed or in all."""
-    return Explanation(key, [page.history for page in history_pages(store, feeds, key, feed=feed, look=Look())])
+    """Tell everything that is known of a key, in the table of one feed or in all."""
+    with store.reading() as connection:
+        tables = _tables(connection, feeds, feed)
+        found = _pages(connection, tables, key, Look())
+        unfit = [why for table in tables if (why := canonical_key(table, key)[1]) is not None]
+    return Explanation(key, [page.history for page in found], [] if found else unfit)
 
 
 def history_pages(
     store: Store, feeds: Sequence[Feed], key: str, *, feed: str | None = None, look: Look
 ) -> list[HistoryPage]:
-    """Tell what a look finds of a key, in one feed or in all: of those that know it, or may know it further back."""
-    found: list[HistoryPage] = []
+    """Tell what a look finds of a key, in the table of one feed or in all that know it, or may know it further back."""
     with store.reading() as connection:
-        for one in feeds:
-            if feed is None or one.name == feed:
-                page = _history_page(connection, one, canonical_key(one, key), look)
-                known = page.history
-                if known.touches or known.row is not None or known.dead_letters or page.more is not None:
-                    found.append(page)
+        return _pages(connection, _tables(connection, feeds, feed), key, look)
+
+
+def _tables(connection: sa.Connection, feeds: Sequence[Feed], feed: str | None) -> list[FilledTable]:
+    """Return the tables to look into: all, or that of a feed, which may have left the config."""
+    tables = filled_tables(connection, feeds)
+    if feed is None:
+        return tables
+    runs = etl_runs.c
+    filled = sa.select(runs.table_name).where(runs.job_name == feed, runs.table_name.is_not(None)).distinct()
+    once = {table.name for table in tables if feed in table.feeds}
+    wanted = once or set(connection.execute(filled).scalars())
+    return [table for table in tables if table.name in wanted]
+
+
+def _pages(connection: sa.Connection, tables: Sequence[FilledTable], key: str, look: Look) -> list[HistoryPage]:
+    found: list[HistoryPage] = []
+    for table in tables:
+        page = _history_page(connection, table, canonical_key(table, key)[0], look)
+        known = page.history
+        if known.touches or known.row is not None or known.dead_letters or page.more is not None:
+            found.append(page)
     return found
 
 
-def _history_page(connection: sa.Connection, feed: Feed, key: str, look: Look) -> HistoryPage:
-    row = row_of(connection, feed, key)
-    letters = letters_of_key(connection, key, feed.name, MAX_LETTERS)
+def _history_page(connection: sa.Connection, table: FilledTable, key: str, look: Look) -> HistoryPage:
+    row = row_of(connection, table, key)
+    of_table = table.of_table(_writers(connection, row))
+    letters = letters_of_key(connection, key, of_table, MAX_LETTERS)
     beside: list[Touch] = []
     more = None
     if look.limit is None:
-        shown = touches_of_key(connection, key, feed.name)
+        shown = touches_of_key(connection, key, of_table)
     else:
-        shown, beside, more = _look_back(connection, key, feed.name, look, look.limit)
-        beside += _loaded_at(connection, key, feed.name, (look.before, more))
-    skipping = {touch.run_id: touch for touch in shown if touch.outcome is LineageStep.SKIP}
-    if look.limit is None:
-        marks = watermarks_met(connection, feed, {*skipping}) if skipping else {}
-    else:
-        marks = watermarks_nearby(connection, feed, skipping.values())
+        shown, beside, more = _look_back(connection, key, of_table, look, look.limit)
+        beside += _loaded_at(connection, key, of_table, (look.before, more))
+    marks = _marks(connection, shown, whole=look.limit is None)
     here = {(touch.run_id, touch.record_no) for touch in shown}
     told = why_lost(in_order({*beside, *shown}), marks)
     touches = [touch for touch in told if (touch.run_id, touch.record_no) in here]
-    history = KeyHistory(feed.name, feed.table, row, touches, letters)
+    feeds = dict.fromkeys((*table.feeds, *(one.feed for one in touches), *(one.feed for one in letters)))
+    history = KeyHistory(", ".join(feeds) or table.name, table.name, row, touches, letters)
     return HistoryPage(history, more, full=len(touches) == look.limit)
+
+
+def _writers(connection: sa.Connection, row: Mapping[str, object] | None) -> list[str]:
+    """Return the name of the feed whose run wrote a row, by which runs of the first version are found."""
+    run_id = None if row is None else row.get(OWN_PREFIX + "run_id", row.get("run_id"))
+    query = sa.select(etl_runs.c.job_name).where(etl_runs.c.id == run_id)
+    return [] if run_id is None else list(connection.execute(query).scalars())
+
+
+def _marks(connection: sa.Connection, shown: Sequence[Touch], *, whole: bool) -> dict[int, Winner]:
+    """Return the run that had raised its feed's watermark furthest, for each run that skipped something."""
+    skipping = {touch.run_id: touch for touch in shown if touch.outcome is LineageStep.SKIP}
+    found: dict[int, Winner] = {}
+    for feed in {touch.feed for touch in skipping.values()}:
+        of_feed = [touch for touch in skipping.values() if touch.feed == feed]
+        if whole:
+            found |= watermarks_met(connection, feed, {touch.run_id for touch in of_feed})
+        else:
+            found |= watermarks_nearby(connection, feed, of_feed)
+    return found
 
 
 def explain_run(
@@ -168,12 +207,20 @@ def _records(connection: sa.Connection, feeds: Sequence[Feed], run_id: int, limi
     page = touches_where(
         connection, records.run_id == run_id, records.record_no > after, order=(records.record_no,), limit=limit
     )
-    feed = next((feed for feed in feeds if page and feed.name == page[0].feed), None)
-    return page if feed is None else told_of_run(connection, feed, page)
+    if not page:
+        return page
+    named = next((feed.table for feed in feeds if feed.name == page[0].feed), None)
+    table = page[0].table or named
+    runs = etl_runs.c
+    of_table = runs.job_name == page[0].feed  # a run of the first version, whose feed has left the config
+    if table is not None:
+        names = (page[0].feed, *(feed.name for feed in feeds if feed.table == table))
+        of_table = FilledTable(table, {}, (), feeds=names).of_table()
+    return told_of_run(connection, of_table, page)
 
 
 def _look_back(
-    connection: sa.Connection, key: str, feed: str, look: Look, limit: int
+    connection: sa.Connection, key: str, of_table: sa.ColumnElement[bool], look: Look, limit: int
 ) -> tuple[list[Touch], list[Touch], tuple[int, int] | None]:
     """Return the newest records of a key, some of those before them, and where to go on; from block to block of runs.
 
@@ -192,7 +239,7 @@ def _look_back(
         where = [runs.id > last - BLOCK, runs.id <= last]
         if number is not None:
             where.append(sa.or_(runs.id < last, records.record_no < number))
-        block = touches_of_key(connection, key, feed, *where, limit=limit + CONTEXT)
+        block = touches_of_key(connection, key, of_table, *where, limit=limit + CONTEXT)
         # By run, as the place to go on is: a run that waited, or another host's, is committed after later ones.
         found = sorted(block, key=lambda touch: (touch.run_id, touch.record_no)) + found
         if len(found) > limit:
@@ -204,8 +251,10 @@ def _look_back(
     return found, [], None
 
 
-def _loaded_at(connection: sa.Connection, key: str, feed: str, edges: Iterable[tuple[int, int] | None]) -> list[Touch]:
+def _loaded_at(
+    connection: sa.Connection, key: str, of_table: sa.ColumnElement[bool], edges: Iterable[tuple[int, int] | None]
+) -> list[Touch]:
     """Return what the runs have loaded of a key in which a look begins and ends: others of their records lost to it."""
     cut = [edge[0] for edge in edges if edge is not None]
     loaded = lineage_records.c.outcome == LOADED
-    return [touch for run in cut for touch in touches_of_key(connection, key, feed, etl_runs.c.id == run, loaded)]
+    return [touch for run in cut for touch in touches_of_key(connection, key, of_table, etl_runs.c.id == run, loaded)]

@@ -96,9 +96,9 @@ def all_letters(store: Store, wanted: Filter) -> Iterator[list[Letter]]:
         after = page[-1].id
 
 
-def letters_of_key(connection: sa.Connection, key: str, feed: str, limit: int) -> list[Letter]:
-    """Return the letters of a key, the newest last, resolved or not."""
-    query = letter_query().where(dead_letters.c.record_key == key, dead_letters.c.feed == feed)
+def letters_of_key(connection: sa.Connection, key: str, of_table: sa.ColumnElement[bool], limit: int) -> list[Letter]:
+    """Return the letters of a key of a table's runs, the newest last, resolved or not."""
+    query = letter_query().where(dead_letters.c.record_key == key, of_table)
     found = connection.execute(query.order_by(dead_letters.c.id.desc()).limit(limit))
     return [Letter(**row) for row in found.mappings()][::-1]
 

@@ -1,8 +1,10 @@
-"""A feed's table as SQLAlchemy sees it, and the key's text turned back into the key's columns."""
+"""Feeds' tables as SQLAlchemy sees them, and a key's text turned back into the key's columns."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import Any, Final
@@ -10,10 +12,13 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
-from inboxd.model import EXTRA_COLUMN, Feed, FieldType, Scalar
+from inboxd.model import OWN_PREFIX, Feed, Field, FieldType, Scalar
 from inboxd.records.typed import typed
 from inboxd.records.validate import key_text
-from inboxd.store.tables import Stamp
+from inboxd.store.base import CONTROL_TABLES
+from inboxd.store.feed_tables import TableShape
+from inboxd.store.shapes import kinds, shapes
+from inboxd.store.tables import Stamp, etl_runs
 
 
 class Day(TypeDecorator[str]):
@@ -81,46 +86,108 @@ def target_of(feed: Feed) -> sa.TableClause:
     return sa.table(feed.table, *columns, sa.column("run_id", sa.BigInteger), sa.column("updated_at", Stamp))
 
 
-def row_of(connection: sa.Connection, feed: Feed, key: str) -> dict[str, object] | None:
+@dataclass(frozen=True, slots=True)
+class FilledTable:
+    """A table that feeds fill or filled, as the database has it. What touched a row is asked by table, not by feed."""
+
+    name: str
+    columns: Mapping[str, FieldType | None]
+    """``None`` is a type that no field has: the column is somebody's own."""
+    key: tuple[Field, ...]
+    """What records are found by, where there is anything."""
+    newest: tuple[str, ...] = ()
+    """Where a key may have several rows: what tells which of them came last."""
+    feeds: tuple[str, ...] = ()
+    """Those of the config."""
+
+    def of_table(self, also: Collection[str] = ()) -> sa.ColumnElement[bool]:
+        """Tell the runs that may have touched the table's rows.
+
+        A run of the first version does not say its table: then its feed counts, one of the config's or of ``also``.
+        """
+        runs = etl_runs.c
+        unsaid = sa.and_(runs.table_name.is_(None), runs.job_name.in_({*self.feeds, *also}))
+        return sa.or_(runs.table_name == self.name, unsaid)
+
+
+def filled_tables(connection: sa.Connection, feeds: Sequence[Feed]) -> list[FilledTable]:
+    """Return the tables of the config's feeds, in its order, and those whose feeds have left it."""
+    there, types = shapes(connection), kinds(connection)
+    groups: dict[str, list[Feed]] = {}
+    for feed in feeds:
+        groups.setdefault(feed.table, []).append(feed)
+    for name, shape in there.items():
+        if name not in CONTROL_TABLES and name not in groups and _is_ours(shape):
+            groups[name] = []
+    none = TableShape({}, ())
+    return [_filled(name, there.get(name, none), types, group) for name, group in groups.items()]
+
+
+def _is_ours(shape: TableShape) -> bool:
+    return all({name, OWN_PREFIX + name} & shape.columns.keys() for name in ("run_id", "updated_at"))
+
+
+def _filled(name: str, shape: TableShape, types: Mapping[str, FieldType], feeds: Sequence[Feed]) -> FilledTable:
+    columns = {column: types.get(kind) for column, kind in shape.columns.items()}
+    own = tuple(OWN_PREFIX + one if OWN_PREFIX + one in columns else one for one in ("run_id", "record_no"))
+    appended = shape.key == own
+    if feeds:
+        key = tuple(feeds[0].field(column) for column in feeds[0].key)
+    else:
+        names = () if appended else shape.key
+        key = tuple(Field(column, columns[column] or FieldType.TEXT, (column,), column) for column in names)
+    return FilledTable(name, columns, key, own if appended else (), tuple(feed.name for feed in feeds))
+
+
+def row_of(connection: sa.Connection, table: FilledTable, key: str) -> dict[str, object] | None:
     """Return the row that the key's text leads to, each value in its canonical form, or ``None``."""
-    try:
-        values = key_values(feed, key)
-    except ValueError:
-        return None  # no key of this feed reads like that
-    looked_at = sa.inspect(connection)
-    if not looked_at.has_table(feed.table):
+    if not table.columns or not table.key:
         return None
-    target = target_of(feed)
-    there = {column["name"] for column in looked_at.get_columns(feed.table)}  # a new field's column comes at a start
-    of_json = {field.name for field in feed.fields if field.type is FieldType.JSON} | {EXTRA_COLUMN}
+    try:
+        values = key_values(table, key)
+    except ValueError:
+        return None  # no key of this table reads like that
+    types = {name: _TYPES[kind or FieldType.TEXT] for name, kind in table.columns.items()}
+    target = sa.table(table.name, *(sa.column(name, kind) for name, kind in types.items()))
     columns = [
-        sa.cast(column, sa.Text).label(column.name) if column.name in of_json else column
+        sa.cast(column, sa.Text).label(column.name) if table.columns[column.name] in {None, FieldType.JSON} else column
         for column in target.columns
-        if column.name in there
     ]
-    where = [target.c[name] == value for name, value in zip(feed.key, values, strict=True)]
-    found = connection.execute(sa.select(*columns).where(*where)).mappings().one_or_none()
+    where = [target.c[field.name] == value for field, value in zip(table.key, values, strict=True)]
+    newest = [target.c[name].desc() for name in table.newest]
+    found = connection.execute(sa.select(*columns).where(*where).order_by(*newest).limit(1)).mappings().one_or_none()
     return None if found is None else dict(found)
 
 
-def key_values(feed: Feed, key: str) -> list[Scalar]:
-    """Return the key's columns, read from its text; ``ValueError`` if it is no key of this feed."""
-    fields = [feed.field(name) for name in feed.key]
-    if len(fields) == 1:
-        return [typed(fields[0], key)]
+def key_values(table: FilledTable, key: str) -> list[Scalar]:
+    """Return the key's columns, read from its text; ``ValueError`` says why it is no key of this table."""
+    if len(table.key) == 1:
+        return [_part(table, table.key[0], key)]
     try:
         parts = json.loads(key)
-    except RecursionError:
+    except (ValueError, RecursionError):
         parts = None
-    if not isinstance(parts, list) or len(parts) != len(fields):
-        raise ValueError(key)
+    if not isinstance(parts, list) or len(parts) != len(table.key):
+        names = ", ".join(field.name for field in table.key)
+        msg = f"the key of table {table.name} is ({names}): write its {len(table.key)} values as a JSON array"
+        raise ValueError(msg)
     texts = [part if isinstance(part, str) else json.dumps(part) for part in parts]
-    return [typed(field, text) for field, text in zip(fields, texts, strict=True)]
+    return [_part(table, field, text) for field, text in zip(table.key, texts, strict=True)]
 
 
-def canonical_key(feed: Feed, key: str) -> str:
-    """Return the key's text as it is stored, however its JSON was spaced; text that is no key of the feed as it is."""
+def _part(table: FilledTable, field: Field, text: str) -> Scalar:
     try:
-        return key_text(key_values(feed, key))
-    except ValueError:
-        return key
+        return typed(field, text)
+    except ValueError as error:
+        msg = f"{field.name} of table {table.name} {error}"
+        raise ValueError(msg) from None
+
+
+def canonical_key(table: FilledTable, key: str) -> tuple[str, str | None]:
+    """Return the key's text as it is stored, however it was typed; or as it is, and why it is no key of the table."""
+    if not table.key:
+        return key, None
+    try:
+        return key_text(key_values(table, key)), None
+    except ValueError as error:
+        return key, str(error)

@@ -83,7 +83,7 @@ class _Work:
     def begin(self, started: datetime, host: str) -> int:
         """Write the undo's own run."""
         values = {
-            "job_name": self.scene.feed.name,
+            "job_name": self.scene.run["job_name"],
             "status": RunStatus.SUCCESS.value,
             "rows_in": 0,
             "rows_out": 0,
@@ -169,7 +169,7 @@ class _Work:
         mark = watermarks.c
         if value is None:
             self.scene.connection.execute(
-                sa.delete(watermarks).where(mark.name == self.scene.feed.name, mark.run_id.is_not(None))
+                sa.delete(watermarks).where(mark.name == self.scene.run["job_name"], mark.run_id.is_not(None))
             )
             return
         runs = self.scene.standing_runs().where(etl_runs.c.watermark == value).limit(1)
@@ -178,7 +178,7 @@ class _Work:
             return
         values = {"value": value, "run_id": first.id, "updated_at": stamp(now)}
         changed = sa.update(watermarks).where(
-            mark.name == self.scene.feed.name, mark.value != value, mark.run_id.is_not(None)
+            mark.name == self.scene.run["job_name"], mark.value != value, mark.run_id.is_not(None)
         )
         self.scene.connection.execute(changed.values(values))
 
@@ -187,9 +187,8 @@ class _Work:
         letter = dead_letters.c
         settled = sa.update(dead_letters).where(letter.run_id == self.scene.run["id"], letter.resolved_by.is_(None))
         self.scene.connection.execute(settled.values(resolved_by=own_id))
-        if self.scene.run["content_sha256"] is None:
-            opened = sa.update(dead_letters).where(letter.resolved_by == self.scene.run["id"])
-            self.scene.connection.execute(opened.values(resolved_by=None))
+        opened = sa.update(dead_letters).where(letter.resolved_by == self.scene.run["id"])
+        self.scene.connection.execute(opened.values(resolved_by=None))
 
     def end(self, own_id: int, found: Undo, now: datetime, duration_ms: int) -> None:
         """Write the counts, and release the content."""

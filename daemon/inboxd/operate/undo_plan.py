@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from inboxd.errors import EXIT_FAILED, OperatorFault
 from inboxd.model import Cursor, Feed, RunStatus
 from inboxd.operate.cursors import above, cursor_of
-from inboxd.operate.target import target_of
+from inboxd.operate.target import FilledTable, target_of
 from inboxd.operate.undo_sql import Dialect
 from inboxd.store.tables import LOADED, STALE, before_images, etl_runs, lineage_records, watermarks
 
@@ -77,7 +77,8 @@ def undoable(connection: sa.Connection, feeds: tuple[Feed, ...], run_id: int) ->
     later = connection.execute(sa.select(etl_runs.c.id).where(etl_runs.c.undo_of == run_id)).scalar()
     if later is not None:
         raise _refused(f"run {run_id} was undone by run {later}", "there is nothing left to undo")
-    feed = next((feed for feed in feeds if feed.name == run["job_name"]), None)
+    named = [feed for feed in feeds if feed.name == run["job_name"]]
+    feed = next(iter(named or [feed for feed in feeds if feed.table == run["table_name"]]), None)
     if feed is None:
         raise _refused(f"feed {run['job_name']!r} is no longer in the config", "put it back, then undo the run")
     _check_images(connection, feed, run)
@@ -121,7 +122,7 @@ class Scene:
         return Undo(
             run_id=None,
             undo_of=self.run["id"],
-            feed=self.feed.name,
+            feed=self.run["job_name"],
             file_name=self.run["file_name"],
             claim=self.run["claim"],
             considered=int(considered),
@@ -168,14 +169,16 @@ class Scene:
         )
         return tuple(LeftKey(key, run_id) for key, run_id in self.connection.execute(query))
 
-    def standing_runs(self) -> sa.Select[tuple[int, str | None, int | None, int | None, str | None, str | None]]:
-        """Return the other runs of the feed that loaded something and were not undone, in order of commit."""
+    def standing_runs(self, *, of_table: bool = False) -> sa.Select[tuple[object, ...]]:
+        """Return the other runs of the feed, or of its table, that loaded something and stand, in order of commit."""
         runs, undoing = etl_runs.c, etl_runs.alias("undoing")
         return (
-            sa.select(runs.id, runs.watermark, runs.rows_skipped, runs.rows_stale, runs.file_name, runs.claim)
+            sa.select(
+                runs.id, runs.job_name, runs.commit_no, runs.watermark, runs.rows_skipped, runs.file_name, runs.claim
+            )
             .select_from(etl_runs.outerjoin(undoing, undoing.c.id == runs.superseded_by))
             .where(
-                runs.job_name == self.feed.name,
+                self._of_table() if of_table else runs.job_name == self.run["job_name"],
                 runs.status == RunStatus.SUCCESS.value,
                 runs.rows_in > 0,
                 runs.rows_stale.is_not(None),
@@ -186,6 +189,9 @@ class Scene:
             .order_by(runs.commit_no)
         )
 
+    def _of_table(self) -> sa.ColumnElement[bool]:
+        return FilledTable(self.feed.table, {}, (), feeds=(self.feed.name, self.run["job_name"])).of_table()
+
     def is_later(self) -> sa.ColumnElement[bool]:
         """Tell the runs that were committed after the one to be undone."""
         return etl_runs.c.commit_no > int(self.run["commit_no"])
@@ -193,7 +199,8 @@ class Scene:
     def _watermarks(self) -> tuple[str | None, str | None]:
         """Return the watermark as it is, and as the remaining runs leave it. One set by hand stays; none is raised."""
         columns = watermarks.c
-        now = self.connection.execute(sa.select(columns.value, columns.run_id).where(columns.name == self.feed.name))
+        name = self.run["job_name"]  # the feed may have another one by now
+        now = self.connection.execute(sa.select(columns.value, columns.run_id).where(columns.name == name))
         row = now.one_or_none()
         if row is None or row.run_id is None:
             return (None, None) if row is None else (row.value, row.value)
@@ -218,7 +225,8 @@ class Scene:
     def _stale_because_of(self, held: sa.CTE) -> dict[int, int]:
         """Count, by run, the stale records of the keys that this run still holds: nothing else can have beaten them."""
         lost, won = lineage_records.alias("lost"), lineage_records.alias("won")
-        later = self.standing_runs().where(self.is_later(), etl_runs.c.rows_stale > 0).order_by(None).subquery()
+        standing = self.standing_runs(of_table=True).where(self.is_later(), etl_runs.c.rows_stale > 0)
+        later = standing.order_by(None).subquery()
         beaten_at_home = sa.exists().where(
             won.c.run_id == lost.c.run_id, won.c.record_key == lost.c.record_key, won.c.outcome == LOADED
         )
@@ -240,11 +248,10 @@ class Scene:
         text = self.run["watermark"]
         mine = None if text is None else cursor_of(self.feed, text)
         reached: Cursor | None = None
-        of_feed = sa.select(etl_runs.c.id).where(etl_runs.c.job_name == self.feed.name)
-        later = set(self.connection.execute(of_feed.where(self.is_later())).scalars())
-        for run in self.connection.execute(self.standing_runs()):
-            if run.id in later:
-                yield run, mine is not None and (reached is None or above(mine, reached))
-            if run.watermark is not None:
+        for run in self.connection.execute(self.standing_runs(of_table=True)):
+            of_feed = run.job_name == self.run["job_name"]
+            if run.commit_no > self.run["commit_no"]:
+                yield run, of_feed and mine is not None and (reached is None or above(mine, reached))
+            if of_feed and run.watermark is not None:
                 value = cursor_of(self.feed, run.watermark)
                 reached = value if reached is None or above(value, reached) else reached

@@ -9,8 +9,9 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from inboxd.model import Feed, FieldType, LineageStep
+from inboxd.model import LineageStep
 from inboxd.operate.touches import BLOCK, Touch, Winner, in_order, touches_where
+from inboxd.store.cursors import from_run
 from inboxd.store.tables import LOADED, etl_runs, lineage_records
 
 NEARBY: Final = 1_000
@@ -63,15 +64,15 @@ def _winner(loser: Touch, loaded: Touch | None, met: Touch | None) -> Winner | N
     return Winner(met.run_id, met.file_name, met.record_no, "not newer than the row it met, which this record wrote")
 
 
-def told_of_run(connection: sa.Connection, feed: Feed, page: Sequence[Touch]) -> list[Touch]:
-    """Give each loser of a page of one run's records its winner. A page has one record at least."""
+def told_of_run(connection: sa.Connection, of_table: sa.ColumnElement[bool], page: Sequence[Touch]) -> list[Touch]:
+    """Give each loser of a page of one run's records its winner, of its table. A page has one record at least."""
     run = page[0]
     skips = any(touch.outcome is LineageStep.SKIP for touch in page)
-    marks = watermarks_met(connection, feed, {run.run_id}) if skips else {}
+    marks = watermarks_met(connection, run.feed, {run.run_id}) if skips else {}
     keys = sorted({touch.record_key for touch in page if _is_stale(touch)}) if run.commit_no else []
     loaded: dict[str, list[Touch]] = {}
     for start in range(0, len(keys), KEYS):
-        loaded |= _loaded_until(connection, feed, run, keys[start : start + KEYS])
+        loaded |= _loaded_until(connection, of_table, run, keys[start : start + KEYS])
     return [
         replace(touch, lost_to=_winner(touch, *_own_and_met(loaded.get(touch.record_key, ()), run.run_id)))
         if _is_stale(touch)
@@ -84,7 +85,9 @@ def _is_stale(touch: Touch) -> bool:
     return touch.outcome is LineageStep.STALE and touch.kind != "undo"
 
 
-def _loaded_until(connection: sa.Connection, feed: Feed, run: Touch, keys: Sequence[str]) -> dict[str, list[Touch]]:
+def _loaded_until(
+    connection: sa.Connection, of_table: sa.ColumnElement[bool], run: Touch, keys: Sequence[str]
+) -> dict[str, list[Touch]]:
     """Return what was loaded of each key by a run's end, as far back as it takes to tell which row the run met.
 
     Runs are walked downwards by number, but what counts is the order of commit: a run that waited, or another host's,
@@ -92,7 +95,7 @@ def _loaded_until(connection: sa.Connection, feed: Feed, run: Touch, keys: Seque
     further down was committed after. All keys are sought in one walk: 100 of them take as long as a few, one by one.
     """
     runs, records = etl_runs.c, lineage_records.c
-    of_feed = sa.and_(runs.job_name == feed.name, runs.rows_in > 0)
+    of_feed = sa.and_(of_table, runs.rows_in > 0)
     by_then = runs.commit_no <= run.commit_no
     loaded: dict[str, list[Touch]] = {key: [] for key in keys}
     sought = set(keys)
@@ -131,14 +134,14 @@ def _own_and_met(loaded: Iterable[Touch], run_id: int) -> tuple[Touch | None, To
     return own, standing[-1] if standing else None
 
 
-def watermarks_met(connection: sa.Connection, feed: Feed, run_ids: set[int]) -> dict[int, Winner]:
+def watermarks_met(connection: sa.Connection, feed: str, run_ids: set[int]) -> dict[int, Winner]:
     """Return, for each run, the run that had raised the watermark furthest before it.
 
     The database walks the feed's runs, not Python: of 100,000 only the few that are asked for are handed over.
     """
     runs = etl_runs.c
-    of_feed = sa.and_(runs.job_name == feed.name, runs.rows_in > 0, runs.commit_no.is_not(None))
-    met = sa.func.max(_comparable(feed)).over(order_by=runs.commit_no, rows=(None, -1)).label("met")
+    of_feed = sa.and_(runs.job_name == feed, runs.rows_in > 0, runs.commit_no.is_not(None))
+    met = sa.func.max(_comparable(connection, feed)).over(order_by=runs.commit_no, rows=(None, -1)).label("met")
     marked = sa.select(runs.id, met).where(of_feed).subquery()
     asked = sa.select(marked.c.id, marked.c.met).where(marked.c.id.in_(run_ids), marked.c.met.is_not(None))
     reached = {int(row.id): str(row.met) for row in connection.execute(asked)}
@@ -149,16 +152,17 @@ def watermarks_met(connection: sa.Connection, feed: Feed, run_ids: set[int]) -> 
     return {run_id: first[watermark] for run_id, watermark in reached.items()}
 
 
-def watermarks_nearby(connection: sa.Connection, feed: Feed, skipped: Iterable[Touch]) -> dict[int, Winner]:
+def watermarks_nearby(connection: sa.Connection, feed: str, skipped: Iterable[Touch]) -> dict[int, Winner]:
     """Return the same from the runs shortly before each: a watermark only rises, unless somebody set it back."""
     runs = etl_runs.c
     found: dict[int, Winner] = {}
+    value = _comparable(connection, feed)
     for touch in skipped:
         near = sa.and_(runs.id > touch.run_id - NEARBY, runs.id < touch.run_id, runs.commit_no < touch.commit_no)
         query = (
             sa.select(runs.watermark, runs.id, runs.file_name)
-            .where(near, runs.job_name == feed.name, runs.rows_in > 0, runs.watermark.is_not(None))
-            .order_by(_comparable(feed).desc(), runs.commit_no)
+            .where(near, runs.job_name == feed, runs.rows_in > 0, runs.watermark.is_not(None))
+            .order_by(value.desc(), runs.commit_no)
             .limit(1)
         )
         highest = connection.execute(query).one_or_none()
@@ -167,10 +171,12 @@ def watermarks_nearby(connection: sa.Connection, feed: Feed, skipped: Iterable[T
     return found
 
 
-def _comparable(feed: Feed) -> sa.ColumnElement[object]:
-    """Return the runs' watermarks, kept as text, as what they are compared as."""
-    whole = feed.cursor_field.type is FieldType.INTEGER
-    return sa.cast(etl_runs.c.watermark, sa.BigInteger) if whole else etl_runs.c.watermark
+def _comparable(connection: sa.Connection, feed: str) -> sa.ColumnElement[object]:
+    """Return a feed's watermarks, kept as text, as what they are compared as. The feed may have left the config."""
+    runs = etl_runs.c
+    some = sa.select(runs.watermark).where(runs.job_name == feed, runs.watermark.is_not(None)).limit(1)
+    whole = isinstance(from_run(connection.execute(some).scalar()), int)
+    return sa.cast(runs.watermark, sa.BigInteger) if whole else runs.watermark
 
 
 def _raiser(watermark: str, run_id: int, file_name: str | None) -> Winner:
