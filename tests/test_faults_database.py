@@ -217,6 +217,24 @@ def test_a_database_that_was_replaced_is_not_written_to(home: Home) -> None:
     assert [row[0] for row in home.rows()] == ["a", "b"]
 
 
+@pytest.mark.parametrize("parts", [("-wal",), ("-shm",), ("-wal", "-shm")], ids="+".join)
+def test_a_part_of_the_database_that_was_removed_is_noticed(home: Home, parts: tuple[str, ...]) -> None:
+    """Somebody tidies up: files wait from then on, and what was said to be loaded survives even a kill."""
+    home.start()
+    home.drop("a.json", A)
+    home.verdict("a.json")
+    for part in parts:
+        home.database.with_name(home.database.name + part).unlink()
+    home.drop("b.json", [record("b", ts="2026-02-01T00:00:00Z")])
+    eventually(deferred(home, "b.json", "database_replaced"))
+    assert not home.verdicts("b.json")
+    home.kill()
+    home.start()
+    home.verdict("b.json")
+    assert [row[0] for row in home.rows()] == ["a", "b"]
+    assert home.query("PRAGMA integrity_check") == [("ok",)]
+
+
 @pytest.mark.parametrize("content", [b"no database at all, but long enough to be looked at" * 100, b"\x00" * 8192])
 def test_a_corrupt_database_is_refused_at_start_and_nothing_is_touched(home: Home, content: bytes) -> None:
     """A file that is no database ends the start with a clear error, and stays byte by byte what it was."""

@@ -38,6 +38,7 @@ from inboxd.store.sqlite_driver import (
 )
 from inboxd.store.sqlite_file import INSERT_NOTICE, NEXT_COMMIT, SqliteFile
 from inboxd.store.sqlite_new import HAS_REVISION, make_tables
+from inboxd.store.sqlite_parts import Parts
 from inboxd.store.sqlite_scratch import Scratch
 from inboxd.store.sqlite_sql import TYPES
 
@@ -99,7 +100,7 @@ class SqliteStore(Ledger):
         self._now = lambda: stamp(clock.now())
         if not readonly:
             refuse_old_sqlite()
-        self._identity: tuple[int, int] | None = None
+        self._parts: Parts | None = None
         with self._faults:
             self._connection = self._connect_to_read() if readonly else self._connect_to_write()
         self._faults.connection = self._connection
@@ -146,7 +147,7 @@ class SqliteStore(Ledger):
         refuse_utf16(connection)
         for pragma, value in PRAGMAS.items():
             connection.execute(f"PRAGMA {pragma} = {value}")
-        self._identity = _identity(self._file)
+        self._parts = Parts(self._file, connection)
         return connection
 
     def _connect_to_read(self) -> driver.Connection:
@@ -195,10 +196,8 @@ class SqliteStore(Ledger):
             self._tick()
 
     def _refuse_another_file(self) -> None:
-        """Write nothing once the path leads elsewhere: it would be lost with the file that was replaced or removed."""
-        if _identity(self._file) != self._identity:
-            message = f"the database {self.path} was replaced or removed while inboxd had it open"
-            raise DatabaseFault("database_replaced", message, "put it back, or restart inboxd to use what is there now")
+        if self._parts is not None:
+            self._parts.refuse_others()
 
     def _begin_writing(self) -> None:
         self._refuse_another_file()
@@ -392,15 +391,6 @@ def _connect(database: str, *, uri: bool, timeout: float = BUSY_TIMEOUT_S) -> dr
         check_same_thread=False,
         cached_statements=STATEMENTS_KEPT,
     )
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    """Return what tells one file from another, ``None`` if there is none."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - see SqliteStore.__init__
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _path_of(url: str) -> Path:
