@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
@@ -112,6 +113,33 @@ no = { type = "integer" }
             told.append({name: line[name] for name in ("feed", "watermark", "size", "rows_in", "rows_out", "run_id")})
     assert told[0] == told[1]
     assert told[0]["watermark"] == 3
+
+
+TOO_MANY: Final = "[feeds.events]\nmax_rejected = 1\n"
+REJECTS: Final = [record("a"), {"key": "b\ud800"}, {"key": "c", "ts": "never"}, record("d", value="NaN")]
+
+
+@pytest.mark.parametrize(
+    ("config", "content"), [("", BAD), (TOO_MANY, REJECTS), ("", b"\xff")], ids=["place", "details", "encoding"]
+)
+@pytest.mark.parametrize("edge", Edge)
+def test_the_report_of_a_recovered_file_is_that_of_one_that_was_not_interrupted(
+    tmp_path: Path, config: str, content: Any, edge: Edge
+) -> None:
+    """Killed before or after the move to ``failed/``: hint, place and details are in the report and the line."""
+    reports, lines = [], []
+    for name, crashes in (("calm", False), ("crashed", True)):
+        with Home(tmp_path / name, config) as home:
+            home.drop("bad.json", content)
+            if crashes:
+                crash(home, Step.ARCHIVE, edge)
+            assert home.run_once() == 1 or crashes
+            reports.append((home.failed / "bad.json.error.json").read_text())
+            (line,) = home.verdicts("bad.json")
+            kept = ("run_id", "error_code", "error", "hint", "line", "column", "byte", "size")
+            lines.append({key: line.get(key) for key in kept})
+    assert reports[0] == reports[1]
+    assert lines[0] == lines[1]
 
 
 def test_a_file_that_kills_the_daemon_three_times_is_poison(tmp_path: Path) -> None:

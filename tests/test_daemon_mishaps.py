@@ -121,6 +121,24 @@ def test_a_loaded_file_that_is_taken_away_before_it_was_moved_is_not_waited_for(
     assert list((home.inbox / ".claimed").iterdir()) == []
 
 
+def test_where_a_file_is_in_the_end_is_said_where_its_line_could_not_say_it(home: Home) -> None:
+    """A move that has to wait leaves ``archived`` out of the file's line; ``file_archived`` has it, once."""
+    home.start()
+    home.processed.rmdir()
+    home.processed.touch()
+    home.drop("a/1.json", [record("k")])
+    assert "archived" not in home.verdict("a/1.json")
+    eventually(lambda: home.lines("file_deferred"), "the move waits")
+    home.processed.unlink()
+    (line,) = eventually(lambda: home.lines("file_archived"), "the move")
+    assert (line["file"], line["archived"]) == ("a/1.json", str(home.processed / "a" / "1.json"))
+    assert line["run_id"] == home.verdict("a/1.json")["run_id"]
+    home.drop("a/2.json", [record("l", ts="2026-02-01T00:00:00Z")])
+    assert home.verdict("a/2.json")["archived"] == str(home.processed / "a" / "2.json")
+    assert home.stop() == 0
+    assert len(home.lines("file_archived")) == 1
+
+
 def test_a_move_that_could_not_be_made_durable_is_made_so_later(
     tmp_path: Path, require_tool: Callable[[str, str], str]
 ) -> None:

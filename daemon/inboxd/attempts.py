@@ -197,6 +197,9 @@ class Attempts:
 
     def _say(self, held: Held, verdict: Verdict, archived: Place | None) -> None:
         if held.said:
+            if archived is not None:  # only a file that could not be moved has its line before its move
+                about = {"run_id": verdict.run_id, "feed": verdict.feed, "file": verdict.file_name}
+                emit(self.log, Event.FILE_ARCHIVED, **about, archived=archived.path)
             return
         log_verdict(self.log, verdict, archived=archived.path if archived else None, recovered=held.recovered)
         held.said = True

@@ -28,6 +28,11 @@ class Event(StrEnum):
     DAEMON_STOPPED = "daemon_stopped", "info", "an orderly stop: how many files it took, and why it stopped"
     FILE_LOADED = "file_loaded", "info", "a file's records are committed: all counts, watermark, where it was moved"
     FILE_DUPLICATE = "file_duplicate", "info", "the same content was loaded before, by the run in duplicate_of"
+    FILE_ARCHIVED = (
+        "file_archived",
+        "info",
+        "where a file is in the end, of which the line before could not say it: the move had to wait",
+    )
     FILE_FAILED = "file_failed", "error", "nothing of the file was loaded: code, error, hint; the report is beside it"
     FILE_DEFERRED = (
         "file_deferred",

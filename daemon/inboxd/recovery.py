@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -186,6 +187,7 @@ def _ended(runs: list[RunRow]) -> Verdict | None:
 
 def _verdict(run: RunRow, outcome: Outcome) -> Verdict:
     counts = Counts(run.rows_in, run.rows_out, run.rows_rejected or 0, run.rows_skipped or 0, run.rows_stale or 0)
+    report = json.loads(run.report) if run.report else {}  # a run of an earlier version has none
     return Verdict(
         outcome=outcome,
         run_id=run.id,
@@ -199,4 +201,7 @@ def _verdict(run: RunRow, outcome: Outcome) -> Verdict:
         duplicate_of=run.duplicate_of,
         error_code=run.error_code,
         error=run.error,
+        hint=report.get("hint", ""),
+        place=tuple(report["place"]) if report.get("place") else None,
+        details=report.get("details"),
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, fields
+from dataclasses import asdict, astuple, fields, is_dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -66,10 +67,16 @@ def refuse_replayed(run_id: int, replay: int | None) -> None:
 
 
 def failure_values(end: RunEnd) -> tuple[object, ...]:
-    """Return what a failure writes: duration, finished_at, size, hash, code, message."""
+    """Return what a failure writes: duration, finished_at, size, hash, code, message, the rest of the report."""
     verdict = end.verdict
     code, message = verdict.error_code or "internal_error", verdict.error or ""
-    return (verdict.duration_ms, end.finished_at, verdict.size or None, verdict.sha256, code, message)
+    rest = {"hint": verdict.hint, "place": verdict.place, "details": verdict.details}
+    report = json.dumps(rest, default=_plain)  # all ASCII: a detail may hold what no database's text can
+    return (verdict.duration_ms, end.finished_at, verdict.size or None, verdict.sha256, code, message, report)
+
+
+def _plain(value: object) -> object:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
 def notice_values(end: RunEnd) -> list[tuple[object, ...]]:

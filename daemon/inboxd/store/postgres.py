@@ -47,7 +47,7 @@ BEGIN_RUN: Final = (
 )
 FAIL_RUN: Final = (
     "UPDATE etl_runs SET status = 'failure', duration_ms = %s, finished_at = %s::timestamptz, "
-    "file_size = COALESCE(%s, file_size), content_sha256 = %s, error_code = %s, error = %s, "
+    "file_size = COALESCE(%s, file_size), content_sha256 = %s, error_code = %s, error = %s, report = %s, "
     "commit_no = nextval('etl_runs_commit_no_seq') "
     "WHERE id = %s AND status = 'running'"
 )

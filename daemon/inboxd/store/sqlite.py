@@ -67,7 +67,8 @@ BEGIN_RUN: Final = (
 )
 FAIL_RUN: Final = (
     "UPDATE etl_runs SET status = 'failure', duration_ms = ?, finished_at = ?, file_size = COALESCE(?, file_size), "
-    f"content_sha256 = ?, error_code = ?, error = ?, commit_no = {NEXT_COMMIT} WHERE id = ? AND status = 'running'"
+    f"content_sha256 = ?, error_code = ?, error = ?, report = ?, commit_no = {NEXT_COMMIT} "
+    "WHERE id = ? AND status = 'running'"
 )
 ANY_ABANDONED: Final = "SELECT 1 FROM etl_runs WHERE status = 'running' AND claim IS NOT NULL"
 INTERRUPT: Final = (
