@@ -17,7 +17,6 @@ from pathlib import Path
 from inboxd.inbox.claim import Claim, new_claim_id, take
 from inboxd.inbox.scan import Inbox, Survey
 from inboxd.inbox.settle import Kind
-from inboxd.inbox.tree import identities_of
 from inboxd.inbox.watch import Watch
 
 NOBODY = 65534
@@ -83,7 +82,7 @@ class Bench:
             settle_unproven=5.0,
             settle_moved=self.settle_moved,
             suffixes=self.suffixes,
-            foreign=identities_of(*self.foreign),
+            foreign=tuple(map(str, self.foreign)),
             limit=self.limit,
             remote=self.remote,
             clock=self.clock,

@@ -255,6 +255,18 @@ def test_a_folder_of_the_archive_that_is_met_in_the_inbox_is_left_alone_and_said
     assert [(notice.event, notice.name) for notice in again.survey().notices] == [("file_ignored", "old")]
 
 
+def test_a_folder_that_got_the_number_of_one_that_is_gone_is_not_taken_for_it(bench: Bench, tmp_path: Path) -> None:
+    """The archive's folder may be made anew at any time, and a sender's folder may get its old inode."""
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    bench.foreign = [archive]
+    bench.inbox = bench.open()
+    archive.rename(bench.root / "orders")  # the same inode, as if it had been freed and given out again
+    archive.mkdir()
+    bench.drop("orders/a.json")
+    assert [candidate.name for candidate in bench.settled().ready] == ["orders/a.json"]
+
+
 def test_folders_are_compared_by_what_they_are(tmp_path: Path, require_root: Callable[[], None]) -> None:
     """A link or a bind mount gives a folder another path, and it is the same folder."""
     inbox = tmp_path / "inbox"

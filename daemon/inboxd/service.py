@@ -29,7 +29,6 @@ from inboxd.garbage import collect_seldom
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.scan import Inbox
 from inboxd.inbox.settle import Kind
-from inboxd.inbox.tree import identities_of
 from inboxd.inbox.watch import Watch
 from inboxd.libraries import listen_to_libraries
 from inboxd.locks import ArchiveLock, DaemonLock
@@ -332,7 +331,7 @@ def folders_of(settings: Settings, tick: Callable[[], None], old: Folders | None
         settle_unproven=settings.inbox.settle_unproven,
         settle_moved=settings.inbox.settle_moved,
         suffixes=settings.inbox.suffixes,
-        foreign=identities_of(settings.archive.processed, settings.archive.failed),
+        foreign=(str(settings.archive.processed), str(settings.archive.failed)),
         match=feed_name,
         ordered=ordered.__contains__,
     )

@@ -177,7 +177,7 @@ class Inbox:
         ordered: Callable[[str], bool],
         ignore: Iterable[str] = (),
         suffixes: Sequence[str] = (".json", ".ndjson", ".jsonl"),
-        foreign: Iterable[tuple[int, int]] = (),
+        foreign: tuple[str, ...] = (),
         settle: float = 0.1,
         settle_unproven: float = 5.0,
         settle_moved: float = 0.0,
@@ -191,7 +191,7 @@ class Inbox:
         self._limit = limit
         self._once = Once()
         self._sieve = Sieve.of(match, ignore, suffixes)
-        self._walk = Walk(self._sieve, self._once, frozenset(foreign))
+        self._walk = Walk(self._sieve, self._once, foreign)
         self._settling = Settling(settle, settle_unproven, self._clock, moved=settle_moved)
         self._remote = remote
         self._device: int | None = None

@@ -13,7 +13,7 @@ from typing import Final
 from inboxd.inbox.names import is_taken, suffixes_of
 from inboxd.inbox.notices import FILE_IGNORED, FOLDER_UNREADABLE, Once
 from inboxd.inbox.settle import Found
-from inboxd.inbox.tree import DEEPEST, Folder, walk
+from inboxd.inbox.tree import DEEPEST, Folder, identities_of, walk
 
 Match = Callable[[str], str | None]
 """Which feed, if any, takes a file of this name (relative to the inbox)."""
@@ -66,12 +66,13 @@ class Sieve:
 class Walk:
     """Looks at files and folders, and says once why something is left alone. Owned by the loop's thread.
 
-    ``foreign`` are folders, by device and inode, that are not entered: the archive's, should they be met in the inbox.
+    ``foreign`` are folders that are not entered: the archive's, should they be met in the inbox by another path. They
+    are told by device and inode, asked for each time: a folder that is removed gives its inode to the next one made.
     """
 
     sieve: Sieve
     once: Once
-    foreign: frozenset[tuple[int, int]] = frozenset()
+    foreign: tuple[str, ...] = ()
     left_alone: int = 0
 
     def below(self, inbox: Folder, start: str = "") -> Iterator[Found]:
@@ -126,10 +127,10 @@ class Walk:
             inbox.reach(below, step).close()
         except OSError:
             return False
-        return met.isdisjoint(self.foreign)
+        return met.isdisjoint(identities_of(*self.foreign))
 
     def _enter(self, name: str, folder: Folder) -> bool:
-        if not self.foreign or folder.identity() not in self.foreign:
+        if not self.foreign or folder.identity() not in identities_of(*self.foreign):
             return True
         self._leave(name, "it is a folder of the archive: what is in it was loaded before")
         return False

@@ -12,7 +12,7 @@ from inboxd.errors import WorldFault
 from inboxd.inbox.claim import claims
 from inboxd.inbox.faults import world_fault
 from inboxd.inbox.notices import Once
-from inboxd.inbox.tree import Folder, identities_of
+from inboxd.inbox.tree import Folder
 from inboxd.inbox.walk import Sieve, Walk
 from inboxd.model import Feed, printable
 
@@ -56,7 +56,7 @@ def inbox_content(settings: InboxSettings, archive: ArchiveSettings, feeds: Sequ
         return feed.name if feed else None
 
     once = Once()
-    foreign = identities_of(archive.processed, archive.failed)
+    foreign = (str(archive.processed), str(archive.failed))
     walk = Walk(Sieve.of(feed_name, settings.ignore, settings.suffixes), once, foreign)
     now = time.time()
     count = size = 0
