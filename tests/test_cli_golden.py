@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 from daemons import Home, record
 from inboxd.cli import run_cli
 from inboxd.cli.ending import open_standard_streams
-from inboxd.cli.layout import GAP, LEAST, Column, lay_out, middle, wrapped
+from inboxd.cli.layout import GAP, LEAST, Column, lay_out, wrapped
 from inboxd.clock import SystemClock
+from inboxd.words import middle
 
 GOLDEN: Final = Path(__file__).parent / "golden"
 WIDTHS: Final = (60, 80, 120)

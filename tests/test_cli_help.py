@@ -68,3 +68,36 @@ def test_the_contract_s_commands_are_all_there() -> None:
     """The commands that scripts rely on exist under their names."""
     wanted = "run load check status health runs dead-letters explain watermark retry undo init doctor config db"
     assert set(wanted.split()) <= set(COMMANDS)
+
+
+def test_the_program_starts_without_what_only_some_commands_need() -> None:
+    """``--version``, ``--help`` and completion of a command import no config and no database."""
+    code = "import sys, inboxd.cli; print(*(n for n in ('pydantic', 'sqlalchemy', 'rich') if n in sys.modules))"
+    env = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_the_summary_of_every_command_fits_a_line_of_eighty() -> None:
+    """``inboxd --help`` cuts no summary, and breaks none."""
+    text = cli.get_help(click.Context(cli, info_name="inboxd", terminal_width=80))
+    assert "..." not in text.partition("Commands:")[2]
+    for name, (_, summary) in COMMANDS.items():
+        assert f"{name:<12}  {summary}\n" in f"{text}\n"
+
+
+def test_a_mistyped_command_is_answered_with_the_near_ones() -> None:
+    """Of the program and of each group of commands."""
+
+    def asked(*words: str) -> str:
+        env = {**os.environ, "PYTHONPATH": str(PACKAGE)}
+        done = subprocess.run(
+            [sys.executable, "-m", "inboxd", *words], env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2
+        return done.stderr
+
+    assert "did you mean status?" in asked("stauts")
+    assert "there are: check, config" in asked("zzzzzz")
+    assert "list" in asked("runs", "lst")
+    assert "--limit" in asked("runs", "list", "--limt", "1")

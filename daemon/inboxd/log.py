@@ -19,6 +19,7 @@ import msgspec
 import structlog
 
 from inboxd.clock import SystemClock, stamp
+from inboxd.console import colour_wanted, console_line
 from inboxd.events import Event
 from inboxd.layouts import arrangement
 from inboxd.model import printable
@@ -178,8 +179,8 @@ def _renderer(fmt: str, out: int, line: Callable[[_EventDict], bytes]) -> Callab
     """Return what makes a line for standard output."""
     terminal = os.isatty(out)
     if fmt == "console" or (fmt == "auto" and terminal):
-        console = structlog.dev.ConsoleRenderer(colors=terminal, sort_keys=False)
-        return lambda event: f"{console(None, '', dict(event))}\n".encode("utf-8", "replace")
+        colours = colour_wanted(os.environ, terminal=terminal)
+        return lambda event: f"{console_line(event, colours=colours)}\n".encode("utf-8", "replace")
     if is_journal(out, os.environ.get("JOURNAL_STREAM", "")):
         return lambda event: PRIORITIES.get(event["level"], b"") + line(event)
     return line

@@ -103,6 +103,14 @@ def clock(text: str, now: datetime) -> str:
     return f"{when:%d %b %H:%M:%S}" if when.year == now.year else f"{when:%d %b %Y %H:%M}"
 
 
+def middle(text: str, width: int) -> str:
+    """Return a name in so many characters: its beginning and, more of it, its end, which tells files apart."""
+    if len(text) <= width:
+        return text
+    tail = (width - 1) * 2 // 3
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+
+
 def without_places(text: str, roots: Sequence[str] = ()) -> str:
     """Return a message without passwords and without the folders of this machine; file names stay.
 

@@ -16,7 +16,7 @@ from inboxd import __version__
 from inboxd.cli.arguments import OneFile, quoted
 from inboxd.cli.ending import exit_code_of, open_standard_streams
 from inboxd.cli.nearby import near
-from inboxd.cli.tables import colour_wanted
+from inboxd.console import colour_wanted
 
 COMMANDS: Final = {
     "run": ("inboxd.cli.run:run", "Watch the inbox and load what arrives."),
@@ -95,7 +95,7 @@ def cli(context: click.Context, config_file: Path | None) -> None:
           inboxd check orders.json      see what a file would do
           inboxd status                 what waits, what failed, what was loaded
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    context.color = colour_wanted()
+    context.color = colour_wanted(os.environ, terminal=sys.stdout.isatty())
     context.obj = config_file
 
 

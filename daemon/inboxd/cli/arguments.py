@@ -17,12 +17,13 @@ import click
 from click.shell_completion import CompletionItem
 
 from inboxd.clock import SystemClock, stamp
-from inboxd.config.values import LONGEST_S, parse_duration
 from inboxd.model import printable
 from inboxd.records.times import timestamp
 
 LARGEST: Final = 2**63 - 1
 """The largest number that both databases hold: run numbers, limits and ids end there."""
+LONGEST_HOURS: Final = 36_500 * 24
+"""A hundred years: what is further back is before every run."""
 SHOWN: Final = 60
 """Characters of what was typed that a message repeats."""
 _DIGITS: Final = re.compile(r"[0-9]+", re.ASCII)
@@ -167,7 +168,7 @@ class Hours(Guarded[float]):
         """Return the number."""
         text = str(value)
         number = float(text) if _DECIMAL.fullmatch(text) else 0.0
-        if not 0 < number <= LONGEST_S / 3600:
+        if not 0 < number <= LONGEST_HOURS:
             self.fail(f"{quoted(text)} is not a number of hours above 0, up to a hundred years.", param, ctx)
         return number
 
@@ -179,6 +180,8 @@ class Moment(Guarded[str]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return canonical text."""
+        from inboxd.config.values import parse_duration  # noqa: PLC0415 - pydantic comes with it: `--version` needs none
+
         text = str(value)
         if (exact := timestamp(text)) is not None:
             return exact

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from inboxd.words import middle
+
 TWO_LINES: Final = 100
 """Below this many columns of a terminal a row may have a second line."""
 LEAST: Final = 16
@@ -98,14 +100,6 @@ def _shortened(text: str, width: int, cut: str) -> str:
     if len(text) <= width or not cut:
         return text
     return middle(text, width) if cut == "middle" else f"{text[: width - 1].rstrip()}…"
-
-
-def middle(text: str, width: int) -> str:
-    """Return a name in so many characters: its beginning and, more of it, its end, which tells files apart."""
-    if len(text) <= width:
-        return text
-    tail = (width - 1) * 2 // 3
-    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 def _drawn(columns: Sequence[Column], rows: Sequence[Cells], below: Sequence[Cells], width: int | None) -> list[Pieces]:

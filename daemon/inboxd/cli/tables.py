@@ -52,15 +52,6 @@ STYLES: Final[dict[str, dict[str, Any]]] = {  # Any: what click.style takes
 """How a cell that says one of these is coloured."""
 
 
-def colour_wanted() -> bool:
-    """Tell whether to colour what is printed: NO_COLOR, then CLICOLOR_FORCE and FORCE_COLOR, then the terminal say."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    if any(os.environ.get(name, "") not in {"", "0"} for name in ("CLICOLOR_FORCE", "FORCE_COLOR")):
-        return True
-    return on_terminal() and os.environ.get("TERM") != "dumb" and os.environ.get("CLICOLOR") != "0"
-
-
 def width_of_output() -> int | None:
     """Return how many columns there are: as COLUMNS says, or the terminal has; ``None`` for a pipe or a file."""
     told = os.environ.get("COLUMNS", "")
