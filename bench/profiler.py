@@ -18,12 +18,12 @@ from bench import process
 from bench.corpus import Many
 from bench.runner import SCALES, Bench
 from bench.subjects import INBOXD
-from inboxd import pipeline as pipeline_module
 from inboxd.clock import SystemClock
 from inboxd.config import load_settings
-from inboxd.inbox.claim import Source
-from inboxd.model import Edge, Feed, Outcome, Step
+from inboxd.inbox.source import Source
+from inboxd.model import Batch, Edge, Feed, Outcome, Step
 from inboxd.pipeline import Job, Pipeline
+from inboxd.records.decode import Reading
 from inboxd.store import open_store
 from inboxd.store.base import Store
 from inboxd.store.sqlite_sql import Part
@@ -70,10 +70,10 @@ class Stopwatch:
 @contextmanager
 def inside(watch: Stopwatch) -> Iterator[None]:
     """Time what lies within the steps: decoding apart from staging, and each statement of the upsert."""
-    batches = pipeline_module.read_batches
+    batches = Reading.batches
 
-    def decoded(*arguments: object, **options: object) -> Iterator[object]:
-        batch_by_batch = iter(batches(*arguments, **options))  # type: ignore[arg-type]  # handed through as they came
+    def decoded(reading: Reading) -> Iterator[Batch]:
+        batch_by_batch = batches(reading)
         while True:
             with watch.timing("  stage: decode and validate"):
                 batch = next(batch_by_batch, None)
@@ -88,13 +88,13 @@ def inside(watch: Stopwatch) -> Iterator[None]:
         "change_slices": lambda _self, statement: f"  upsert: {' '.join(statement(ANY_PART).split()[:3])} …",
     }
     before = {name: getattr(Staging, name) for name in timed}
-    pipeline_module.read_batches = decoded  # type: ignore[assignment]  # the same, timed
+    Reading.batches = decoded  # type: ignore[method-assign]  # the same, timed
     for name, label in timed.items():
         setattr(Staging, name, watch.wrapped(before[name], label))
     try:
         yield
     finally:
-        pipeline_module.read_batches = batches
+        Reading.batches = batches  # type: ignore[method-assign]  # as it was
         for name, method in before.items():
             setattr(Staging, name, method)
 

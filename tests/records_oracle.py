@@ -122,7 +122,7 @@ def _stream(text: str) -> list[tuple[Any, str]]:
         if found:
             gap = text[previous:pos]
             alone = isinstance(value, tuple) and isinstance(found[-1][0], tuple)
-            if not gap or (not alone and "\n" not in gap):
+            if not alone and "\n" not in gap:
                 raise ValueError(pos)
         found.append((value, text[pos:end]))
         previous = end
@@ -131,30 +131,42 @@ def _stream(text: str) -> list[tuple[Any, str]]:
 
 
 def _at_path(text: str, path: tuple[str, ...]) -> list[tuple[Any, str]]:
-    start = _skip(text, 0)
-    document, end = DECODER.raw_decode(text, start)
-    if text[end:].strip(BLANK):
-        raise ValueError(end)
+    found: list[tuple[Any, str]] = []
+    having = 0
+    for _, raw in _stream(text):
+        inside = _inside(raw, path)
+        if isinstance(inside[0], list):
+            found += _array(inside[1], 0)[0]
+        elif isinstance(inside[0], tuple):
+            found.append(inside)
+        having += isinstance(inside[0], list | tuple)
+    if not having:
+        raise BadFile("no_records")
+    return found
+
+
+def _inside(raw: str, path: tuple[str, ...]) -> tuple[Any, str]:
+    """Return what is at a path of a document, and its source."""
+    document = DECODER.decode(raw)
     for name in path:
         if not isinstance(document, tuple) or name not in dict(document):
-            raise BadFile("no_records")
+            return None, ""
         if [pair[0] for pair in document].count(name) > 1:
             raise BadFile("ambiguous_records")
-        document = dict(document)[name]
-    if not isinstance(document, list):
-        raise BadFile("no_records")
-    return _array(text, _place_of(text, start, path))[0]
+        raw = _source_of(raw, name)
+        document = DECODER.decode(raw)
+    return document, raw
 
 
-def _place_of(text: str, pos: int, path: tuple[str, ...]) -> int:
-    pos = _skip(text, pos + 1)
+def _source_of(raw: str, wanted: str) -> str:
+    pos = _skip(raw, 1)
     while True:
-        name, pos = DECODER.raw_decode(text, pos)
-        pos = _skip(text, _skip(text, pos) + 1)
-        if name == path[0]:
-            return pos if len(path) == 1 else _place_of(text, pos, path[1:])
-        _, pos = DECODER.raw_decode(text, pos)
-        pos = _skip(text, _skip(text, pos) + 1)
+        name, pos = DECODER.raw_decode(raw, pos)
+        start = _skip(raw, _skip(raw, pos) + 1)
+        _, end = DECODER.raw_decode(raw, start)
+        if name == wanted:
+            return raw[start:end]
+        pos = _skip(raw, _skip(raw, end) + 1)
 
 
 def judge_record(record: Any, raw: str, number: int, feed: Feed) -> tuple[Any, ...]:

@@ -23,6 +23,7 @@ from records_oracle import NOW
 def verdict_of(text: bytes, feed: Feed = EVENTS) -> Row | Reject:
     """Judge a record by every road, alone and among good ones; all must agree."""
     alone = judge(text, 1, feed, now=NOW)
+    assert alone is not None
     for content in (b"[" + text + b"]", text, text + b"\n" + text)[: 1 if text.startswith(b"[") else 3]:
         rows, rejects = read(content, feed)
         assert repr([*rows, *rejects][0]) == repr(alone)
@@ -134,7 +135,12 @@ def test_every_moment_keeps_its_value(moment: datetime, digits: int, between: st
         ("s", "1e-999999999", "1970-01-01T00:00:00.000000Z"),
         ("s", "9" * 5_000, "invalid_x"),
         ("s", '"2026-01-15"', "invalid_x"),
-        ("s", '"1768473000"', "invalid_x"),
+        ("s", '"1768473000"', "2026-01-15T10:30:00.000000Z"),
+        ("s", '" 1768473000.0000009 "', "2026-01-15T10:30:00.000000Z"),
+        ("ns", "1768473000123456789", "2026-01-15T10:30:00.123456Z"),
+        ("s", '"x"', "invalid_x"),
+        ("s", '" "', "missing_x"),
+        ("s", "0." + "9" * 60, "1970-01-01T00:00:00.999999Z"),
         ("s", "true", "invalid_x"),
         ("s", "[]", "invalid_x"),
         ("s", "null", "missing_x"),

@@ -19,7 +19,7 @@ from inboxd.inbox.reports import complete_report, remove_orphans, write_report
 from inboxd.inbox.scan import Inbox
 from inboxd.log import Logger, emit
 from inboxd.model import Edge, Feed, Hook, Outcome, Step, Verdict, printable
-from inboxd.pipeline import Job, Pipeline
+from inboxd.pipeline import Job, Pipeline, facts_of
 from inboxd.recovery import Recovery
 from inboxd.store.base import Store
 from inboxd.verdicts import log_verdict, report_of
@@ -138,6 +138,7 @@ class Attempts:
             size=claim.size,
             open=lambda: claim.source(max_size=limit, tick=self.pipeline.progress),
             claim=claim.id,
+            facts=facts_of(feed, claim.name, claim.mtime_ns),
             ignore_watermark=held.retry,
         )
 

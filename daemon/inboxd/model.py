@@ -364,6 +364,16 @@ class Feed:
         raise KeyError(name)
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every path that it reads, of fields, conditions and the snapshot's moment."""
+        deletions = self.deletes.conditions if self.deletes else ()
+        return (
+            *(path for field in self.fields for path in field.paths),
+            *(condition.path for condition in (*self.where, *deletions)),
+            *(self.as_of.paths if self.as_of else ()),
+        )
+
+    @property
     def cursor_field(self) -> Field:
         """The field whose value orders the records; ``KeyError`` where there is none."""
         return self.field(self.cursor_name)

@@ -8,10 +8,27 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from inboxd.clock import Clock, moment, stamp
+from inboxd.clock import EPOCH, Clock, moment, stamp
+from inboxd.config import captures
 from inboxd.errors import FileFault, WorldFault
-from inboxd.model import Counts, Cursor, Edge, Feed, FieldType, Hook, Late, Outcome, Reject, RunStart, Step, Verdict
-from inboxd.records.decode import read_batches
+from inboxd.model import (
+    Counts,
+    Cursor,
+    Edge,
+    Feed,
+    FieldType,
+    Hook,
+    Late,
+    Outcome,
+    Reject,
+    RunStart,
+    Step,
+    Verdict,
+    printable,
+)
+from inboxd.records.decode import Reading
+from inboxd.records.surroundings import NO_FACTS, FileFacts
+from inboxd.records.unpack import ByteStream
 from inboxd.store.base import Classified, FileTransaction, NoticeRow, RunEnd, Store
 
 LISTED_FAULTS = 100
@@ -23,6 +40,10 @@ class Source(Protocol):
 
     def read(self, size: int, /) -> bytes:
         """Return up to ``size`` bytes of the file as dropped."""
+        ...
+
+    def again(self) -> ByteStream:
+        """Return the content from its beginning, to be read beside ``read``."""
         ...
 
     def seal(self) -> str:
@@ -43,10 +64,22 @@ class Job:
     size: int
     open: Callable[[], AbstractContextManager[Source]]
     claim: str | None = None
+    facts: FileFacts = NO_FACTS
+    """What fields can read of the file itself."""
     ignore_watermark: bool = False
     """``retry``: the file is read without the watermark."""
     force: bool = False
     """``load --force``: without the watermark and the ledger, and an equal cursor is applied too."""
+
+
+def facts_of(feed: Feed, name: str, mtime_ns: int, *, tail: bool = False) -> FileFacts:
+    """Return what fields can read of a file: its path in the inbox, its mtime, what its feed's ``match`` catches.
+
+    ``tail``: the path does not begin in the inbox, so its last parts are held against the patterns.
+    """
+    caught = captures(feed, name, tail=tail) or {}
+    mtime = EPOCH + timedelta(microseconds=mtime_ns // 1_000)
+    return FileFacts(printable(name), stamp(mtime), {each: printable(text) for each, text in caught.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +142,7 @@ class Pipeline:
         """Decode, stage and validate a file as ``process`` does, then tell by reading only what would become of it."""
         now = self.clock.now()
         with job.open() as source, self.store.transaction(0, job.feed, force=job.force) as tx:
-            for batch in read_batches(source, job.feed, now=now, max_size=self.max_file_size):
+            for batch in self.reading(job, source, now).batches():
                 tx.stage(batch)
             earlier = None if job.force else tx.duplicate_of(source.seal())
             found = tx.classify(None if _reads_all(job) else tx.watermark())
@@ -121,6 +154,10 @@ class Pipeline:
                 rejected_by_code=dict(tx.rejected_counts()),
                 faults=tuple(tx.first_faults(LISTED_FAULTS)),
             )
+
+    def reading(self, job: Job, source: Source, now: datetime) -> Reading:
+        """Return the reading of a file's records."""
+        return Reading(source, job.feed, now=now, max_size=self.max_file_size, facts=job.facts, again=source.again)
 
     def step(self, step: Step) -> _StepHook:
         """Return a block that calls the hook at both edges of a step."""
@@ -162,8 +199,7 @@ class _Attempt:
             return self._commit(tx, verdict)
 
     def _stage(self, source: Source, tx: FileTransaction) -> None:
-        limit = self.pipeline.max_file_size
-        for batch in read_batches(source, self.job.feed, now=self.started, max_size=limit):
+        for batch in self.pipeline.reading(self.job, source, self.started).batches():
             tx.stage(batch)
             self.pipeline.progress()
 

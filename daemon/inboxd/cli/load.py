@@ -16,10 +16,10 @@ from inboxd.cli.context import checking_store, print_json, settings_of, write_js
 from inboxd.cli.names import feed_named
 from inboxd.cli.progress import Phase, Progress, left_undone, progress_over
 from inboxd.clock import SystemClock
-from inboxd.config import Settings, match_feed
+from inboxd.config import Settings, captures, match_feed
 from inboxd.errors import EXIT_FAILED, FileFault
 from inboxd.garbage import collect_seldom
-from inboxd.model import Feed, Outcome, RunStatus, Verdict, printable
+from inboxd.model import Feed, Origin, Outcome, RunStatus, Verdict, origin_of, printable
 from inboxd.store.base import Classified
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ MAX_ERRORS: Final = 100
 """How many rejects ``errors`` lists, for all files together."""
 
 
+AS_NAME: Final = click.option(
+    "--as", "as_name", type=Text(), metavar="PATH", help="The path in the inbox that the file is to be taken for."
+)
+
+
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=GivenFile())
 @click.option(
@@ -37,6 +42,7 @@ MAX_ERRORS: Final = 100
 )
 @click.option("--db", "database_url", type=Text(), help="Another database than the configured one.")
 @click.option("--output", type=OneFile(), help="Write the JSON result to this file as well.")
+@AS_NAME
 @click.option("--force", is_flag=True, help="Load again what was loaded: a reload mends rows, newer rows still win.")
 @click.pass_context
 def load(
@@ -45,6 +51,7 @@ def load(
     feed_name: str | None,
     database_url: str | None,
     output: Path | None,
+    as_name: str | None,
     *,
     force: bool,
 ) -> int:
@@ -55,7 +62,7 @@ def load(
               inboxd load --feed orders --db sqlite:///try.db export/*.json
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     settings = settings_of(context, database_url=database_url)
-    feeds = [_feed_for(settings, name, feed_name) for name in files]
+    feeds = _feeds_for(settings, files, feed_name, as_name)
     started = time.monotonic()
     with writing_store(settings) as store, progress_over(files) as progress:
         pipeline = _pipeline(settings, store, progress)
@@ -63,7 +70,8 @@ def load(
         verdicts: list[Verdict] = []
         with left_undone(lambda: _undone(files, len(verdicts), progress)):
             for name, feed in zip(files, feeds, strict=True):
-                verdicts.append(pipeline.process(_job(settings, name, feed, progress, force=force)))
+                job = _job(settings, name, feed, progress, as_name=as_name, force=force)
+                verdicts.append(pipeline.process(job))
         counted = store.table_counts(feeds)
         watermark = next((row.value for row in store.watermarks() if row.name == feeds[-1].name), None)
     result = {
@@ -89,20 +97,24 @@ def load(
     type=Text(),
     help="The feed to check against; without it, the first whose match fits the name.",
 )
+@AS_NAME
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def check(context: click.Context, files: tuple[str, ...], feed_name: str | None, *, as_json: bool) -> int:
+def check(
+    context: click.Context, files: tuple[str, ...], feed_name: str | None, as_name: str | None, *, as_json: bool
+) -> int:
     """Tell what files would do: inserted, changed, stale, skipped, rejected. Changes nothing.
 
     \b
     Example:  inboxd check orders.json
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     settings = settings_of(context)
-    feeds = [_feed_for(settings, name, feed_name) for name in files]
+    feeds = _feeds_for(settings, files, feed_name, as_name)
     with checking_store(settings) as store, progress_over(files) as progress:
         pipeline = _pipeline(settings, store, progress)
         found = [
-            _classify(pipeline, _job(settings, name, feed, progress)) for name, feed in zip(files, feeds, strict=True)
+            _classify(pipeline, _job(settings, name, feed, progress, as_name=as_name))
+            for name, feed in zip(files, feeds, strict=True)
         ]
     if as_json:
         print_json({"files": found})
@@ -132,28 +144,57 @@ def _pipeline(settings: Settings, store: Store, progress: Progress) -> Pipeline:
     return Pipeline(store, SystemClock(), os.uname().nodename, settings.inbox.max_file_size, progress.hook)
 
 
-def _feed_for(settings: Settings, name: str, feed_name: str | None) -> Feed:
-    """Return the feed of a file: as named, or matched by its path in the inbox, or by its bare name."""
+def _feeds_for(settings: Settings, files: Sequence[str], feed_name: str | None, as_name: str | None) -> list[Feed]:
+    """Return the feed of each file; what the feed reads of a file's path must be in it."""
+    if as_name is not None and len(files) > 1:
+        msg = "--as is the path of one file in the inbox; name one file"
+        raise click.UsageError(msg)
+    feeds = [_feed_for(settings, name, feed_name, as_name) for name in files]
+    for name, feed in zip(files, feeds, strict=True):
+        if reads_path(feed) and captures(feed, as_name or name, tail=as_name is None) is None:
+            msg = (
+                f"feed {feed.name!r} reads parts of the path, and {printable(as_name or name)!r} ends in none of "
+                f"{', '.join(map(repr, feed.match))}; say the path in the inbox with --as"
+            )
+            raise click.UsageError(msg)
+    return feeds
+
+
+def _feed_for(settings: Settings, name: str, feed_name: str | None, as_name: str | None) -> Feed:
+    """Return the feed of a file: as named, or matched by its path in the inbox, or by the end of its path."""
     if feed_name is not None:
         return feed_named(settings, feed_name)
+    if as_name is not None:
+        name = str(settings.inbox.path / as_name)
     path = Path(os.path.abspath(name))  # noqa: PTH100 - Path.resolve would follow a symlink out of the inbox
     inside = path.is_relative_to(settings.inbox.path)
     found = match_feed(settings.feeds, str(path.relative_to(settings.inbox.path)) if inside else path.name)
+    if found is None and not inside:
+        found = next((feed for feed in settings.feeds if captures(feed, str(path), tail=True) is not None), None)
     if found is None:
         msg = f"no feed matches {printable(name)!r}; name one with --feed"
         raise click.UsageError(msg)
     return found
 
 
-def _job(settings: Settings, name: str, feed: Feed, progress: Progress, *, force: bool = False) -> Job:
+def reads_path(feed: Feed) -> bool:
+    """Tell whether the feed reads what its ``match`` catches of a path."""
+    return any(origin_of(path) is Origin.CAPTURE for path in feed.paths)
+
+
+def _job(
+    settings: Settings, name: str, feed: Feed, progress: Progress, *, as_name: str | None = None, force: bool = False
+) -> Job:
     from inboxd.inbox.source import Source  # noqa: PLC0415 - `--help` needs none of it
-    from inboxd.pipeline import Job  # noqa: PLC0415 - `--help` needs none of it
+    from inboxd.pipeline import Job, facts_of  # noqa: PLC0415 - `--help` needs none of it
 
     limit = settings.inbox.max_file_size
+    found = Path(name).stat()
     return Job(
         feed=feed,
         file_name=printable(name),
-        size=Path(name).stat().st_size,
+        size=found.st_size,
+        facts=facts_of(feed, name if as_name is None else as_name, found.st_mtime_ns, tail=as_name is None),
         open=lambda: progress.watching(Source(name, max_size=limit)),
         force=force,
     )

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
+
+if TYPE_CHECKING:
+    from inboxd.records.unpack import ByteStream
 
 from inboxd.model import Edge, Step
 from inboxd.words import size
@@ -24,6 +27,7 @@ class _Readable(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> bool | None: ...
     def read(self, limit: int, /) -> bytes: ...
+    def again(self) -> ByteStream: ...
     def seal(self) -> str: ...
     def drain(self) -> str: ...
 
@@ -81,6 +85,10 @@ class _Watched:
         data = self.source.read(limit)
         self.advance(len(data))
         return data
+
+    def again(self) -> ByteStream:
+        """Return the content from its beginning; it counts no further."""
+        return self.source.again()
 
     def seal(self) -> str:
         return self.source.seal()

@@ -135,7 +135,7 @@ class _Retrier:
         return self._put_away(file, name, claim, verdict)
 
     def _job_of(self, claim: Claim, feed: Feed) -> Job:
-        from inboxd.pipeline import Job  # noqa: PLC0415 - the same
+        from inboxd.pipeline import Job, facts_of  # noqa: PLC0415 - the same
 
         limit = self.settings.inbox.max_file_size
         return Job(
@@ -144,6 +144,7 @@ class _Retrier:
             size=claim.size,
             open=lambda: claim.source(max_size=limit),
             claim=claim.id,
+            facts=facts_of(feed, claim.name, claim.mtime_ns),
             ignore_watermark=True,
         )
 

@@ -91,6 +91,10 @@ class Source:
             self._tick()
         return data
 
+    def again(self) -> Again:
+        """Return the same content from its beginning, to be read beside ``read``; what is read there is not hashed."""
+        return Again(self._fd, self.size, self._shown, self._tick)
+
     def seal(self) -> str:
         """Prove that nobody changed the file since it was opened, make it durable, and return its SHA-256 (hex).
 
@@ -144,6 +148,31 @@ class Source:
             what = "changed while it was read" if not same else "is still open for writing"
             hint = "write under another name and rename when it is complete"
             raise WorldFault(CHANGED_WHILE_READING, f"{self._shown} {what}", hint)
+
+
+class Again:
+    """The content of an open file once more, beside the reading of it."""
+
+    def __init__(self, fd: int, size: int, shown: str, tick: Callable[[], None] | None) -> None:
+        self._fd = fd
+        self._size = size
+        self._shown = shown
+        self._tick = tick
+        self._offset = 0
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to ``size`` bytes, ``b""`` at the end the file had when it was opened."""
+        wanted = min(size, self._size - self._offset)
+        if wanted <= 0:
+            return b""
+        try:
+            data = os.pread(self._fd, wanted, self._offset)
+        except OSError as error:
+            raise world_fault(error, f"reading {self._shown}", self._shown) from error
+        self._offset += len(data)
+        if self._tick is not None:
+            self._tick()
+        return data
 
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:

@@ -141,6 +141,8 @@ def _judged(store: Store, feed: Feed, wanted: Filter, now: datetime, tally: _Tal
         size = 0
         for letter in page:
             found = _judge(letter, len(tally.good) + 1, feed, now)
+            if found is None:  # `where` leaves it out now
+                continue
             if isinstance(found, Reject):
                 tally.refuse(letter, found)
                 again.append((letter, found))
@@ -153,7 +155,7 @@ def _judged(store: Store, feed: Feed, wanted: Filter, now: datetime, tally: _Tal
             yield Batch(list(zip(*rows, strict=True)), [], size)
 
 
-def _judge(letter: Letter, record_no: int, feed: Feed, now: datetime) -> Row | Reject:
+def _judge(letter: Letter, record_no: int, feed: Feed, now: datetime) -> Row | Reject | None:
     try:
         return judge(letter.raw.encode(), record_no, feed, now=now)
     except FileFault as fault:  # the letter was edited by hand, in the database

@@ -102,6 +102,9 @@ class Check(ABC):
         self.is_cursor = is_cursor
         self.is_key = is_key
         self._pattern = re.compile(field.pattern) if field.pattern is not None else None
+        self._choices = [self.size(choice) for choice in field.choices or ()]
+        self.null = frozenset(field.null)
+        """Texts that count as null."""
         self._bounded = any(
             limit is not None
             for limit in (field.minimum, field.maximum, field.choices, field.pattern, field.min_length)
@@ -111,6 +114,8 @@ class Check(ABC):
 
     def one(self, value: Value, scope: Scope) -> Outcome:
         """Return the canonical value, or why there is none."""
+        if self.null and self.is_null(value):
+            value = None
         if value is UNSET or value is None:
             return self.default if self.optional else self.missing("absent" if value is UNSET else "null")
         outcome = self._read(value)
@@ -128,6 +133,10 @@ class Check(ABC):
     def _read(self, value: Value) -> Outcome:
         """Return the canonical form of a value that is there and not null."""
 
+    def is_null(self, value: Value) -> bool:
+        """Tell whether a value is a text that counts as null."""
+        return type(value) is str and value in self.null
+
     def missing(self, why: str) -> Fault:
         """Return the fault of a value that is absent, null or blank."""
         return Fault(f"{self.absent_is}_{self.field.label}", why)
@@ -138,15 +147,21 @@ class Check(ABC):
 
     def _out_of_bounds(self, value: Scalar) -> str:
         field, why = self.field, ""
-        if field.minimum is not None and value < field.minimum:  # type: ignore[operator] # same type by config
+        size = self.size(value)
+        if field.minimum is not None and size < self.size(field.minimum):  # type: ignore[operator] # same type by config
             why = f"is below {show(field.minimum)}"
-        elif field.maximum is not None and value > field.maximum:  # type: ignore[operator] # same type by config
+        elif field.maximum is not None and size > self.size(field.maximum):  # type: ignore[operator] # same type
             why = f"is above {show(field.maximum)}"
-        elif field.choices is not None and value not in field.choices:
+        elif field.choices is not None and size not in self._choices:
             why = "is not one of the choices"
         elif isinstance(value, str):
             why = self._ill_formed(value)
         return why
+
+    @staticmethod
+    def size(value: Scalar) -> object:
+        """Return what orders a canonical value: itself, but for decimals."""
+        return value
 
     def _ill_formed(self, text: str) -> str:
         field = self.field
@@ -172,6 +187,10 @@ class Check(ABC):
         """
         if not column:
             return []
+        if self.null:
+            column = [None if self.is_null(value) else value for value in column]
+            if not self.optional and None in column:
+                return None
         if self.optional:
             present = [value for value in column if value is not None and value is not UNSET]
             if len(present) < len(column):

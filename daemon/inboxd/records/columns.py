@@ -13,14 +13,16 @@ from operator import attrgetter, itemgetter
 from typing import Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from inboxd.model import Extra, Feed, Reject, Row, Scalar
+from inboxd.model import Extra, Reject, Row, Scalar
 from inboxd.records.checks import Fault, Outcome, Scope, Value
-from inboxd.records.fields import MEMBERS, RAW, CompiledFeed, Shapes, compile_feed
+from inboxd.records.fields import CompiledFeed
 from inboxd.records.kinds import MAX_KEY_BYTES
 from inboxd.records.proof import Column, Window, doubled, maybe_deep, nothing_else, too_deep
-from inboxd.records.validate import ceiling, extra_of, judge_valid, key_text, oversized, refuse
+from inboxd.records.shapes import MEMBERS, RAW, Shapes
+from inboxd.records.surroundings import Item, Surroundings
+from inboxd.records.validate import ceiling, extra_of, judge_valid, of_document, oversized, record_key, refuse, seek
 
 Verdicts = tuple[Sequence[Sequence[Scalar]], list[Reject]]
 """The good records by column, as ``Batch`` has them, and the others."""
@@ -28,44 +30,54 @@ Verdicts = tuple[Sequence[Sequence[Scalar]], list[Reject]]
 _UNDECODABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
-class _TooDeep(Exception):
+class TooDeep(Exception):
     """A record of the window is nested too deeply: the exact scanner will say where."""
 
 
 class Sifter:
-    """Tells rows from rejects, window by window; counts the records of one file."""
+    """Tells rows from rejects, a window or some records at a time, by what the feed reads of each."""
 
-    def __init__(self, feed: Feed, now: datetime) -> None:
-        self._compiled = compile_feed(feed)
-        self._ceiling = ceiling(feed, now)
-        self.count = 0
+    def __init__(self, compiled: CompiledFeed, now: datetime) -> None:
+        self._compiled = compiled
+        self._ceiling = ceiling(compiled.feed, now)
 
-    def window(self, chunk: bytes, *, array: bool, depth: int) -> Verdicts | None:
-        """Sift the records of a chunk: an array of them, or objects apart by white space.
+    def window(
+        self, chunk: bytes, first: int, around: Surroundings, *, array: bool, depth: int
+    ) -> tuple[Verdicts, int] | None:
+        """Sift the records of a chunk, an array of them or objects apart by white space, numbered from ``first``.
 
-        Returns ``None`` when the chunk is not such a thing, or that cannot be told here. ``depth`` is how many levels
-        are open around the records.
+        Returns the verdicts and how many records there were; ``None`` when the chunk is not such a thing, or that
+        cannot be told here. ``depth`` is how many levels are open around the records.
         """
         shapes = self._compiled.shapes
         try:
             typed, records = self._decode(chunk, array=array)
             if records is None or shapes is None:
-                raws = RAW.window(chunk, array=array)
-                if not array and not all(bytes(raw).startswith(b"{") for raw in raws):
+                raws = whole_records(chunk, array=array, depth=depth)
+                if raws is None:
                     return None
-                return self._one_by_one(raws, depth)
-            numbers = range(self.count + 1, self.count + 1 + len(records))
-            columns = self._columns(shapes, records, typed=typed)
-            result = self._sift(shapes, Window(columns, numbers, chunk, array=array, typed=typed), depth)
-        except (*_UNDECODABLE, _TooDeep):
+                items = [Item(raw, around, number=number) for number, raw in enumerate(raws, first)]
+                return self._one_by_one(items), len(items)
+            numbers = range(first, first + len(records))
+            columns = self._columns(shapes, records, around, typed=typed)
+            window = Window(columns, numbers, chunk, around, array=array, typed=typed)
+            return self._sift(shapes, window, depth), len(records)
+        except (*_UNDECODABLE, TooDeep):
             return None
-        self.count += len(records)
-        return result
 
-    def records(self, raws: Sequence[bytes], depth: int) -> Verdicts:
-        """Sift records given as source texts that are known to be JSON, and not nested too deeply."""
-        together = self.window(b"".join((b"[", b",".join(raws), b"]")), array=True, depth=depth)
-        return self._one_by_one(raws, depth, proven=True) if together is None else together
+    def items(self, items: Sequence[Item]) -> Verdicts:
+        """Sift records that are known to be JSON, and not nested too deeply; they have their numbers."""
+        shapes = self._compiled.shapes
+        chunk = b"".join((b"[", b",".join([item.raw for item in items]), b"]"))
+        try:
+            typed, records = self._decode(chunk, array=True)
+            if records is None or shapes is None:
+                return self._one_by_one(items)
+            columns = self._columns(shapes, records, items, typed=typed)
+            numbers = [item.number for item in items]
+            return self._sift(shapes, Window(columns, numbers, chunk, items, array=True, typed=typed), None)
+        except _UNDECODABLE:
+            return self._one_by_one(items)
 
     def _decode(self, chunk: bytes, *, array: bool) -> tuple[bool, list[Struct] | None]:
         shapes = self._compiled.shapes
@@ -80,52 +92,62 @@ class Sifter:
         except msgspec.ValidationError:
             return False, None
 
-    def _columns(self, shapes: Shapes, records: list[Struct], *, typed: bool) -> list[Column]:
-        return [
-            Column(check, leaf.column(records, typed=typed), typed=typed)
-            for check, leaf in zip(self._compiled.checks, shapes.leaves, strict=True)
-        ]
+    def _columns(
+        self, shapes: Shapes, records: list[Struct], around: Surroundings | Sequence[Item], *, typed: bool
+    ) -> list[Column]:
+        compiled = self._compiled
+        columns: list[Column] = []
+        for index, check in enumerate(compiled.checks):
+            ways = compiled.ways[index]
+            if not ways:
+                columns.append(Column(check, shapes.leaves[index].column(records, typed=typed), typed=typed))
+            elif index in compiled.of_file:
+                columns.append(_of_file(compiled, index, around, len(records), Scope(self._ceiling)))
+            else:
+                slots = [None if way.slot is None else shapes.leaves[way.slot] for way in ways]
+                sources = [None if slot is None else slot.column(records, typed=typed) for slot in slots]
+                outside = [around] * len(records) if isinstance(around, Surroundings) else around
+                values = [seek(check, ways, sources, place, outside[place]) for place in range(len(records))]
+                columns.append(Column(check, values, typed=False, own=False))
+        return columns
 
-    def _one_by_one(self, raws: Sequence[bytes | Raw], depth: int, *, proven: bool = False) -> Verdicts:
+    def _one_by_one(self, items: Sequence[Item]) -> Verdicts:
         """Decode each record by itself; those that msgspec cannot go to the judge."""
         shapes = self._compiled.shapes
-        if not proven and any(too_deep(raw, depth) for raw in raws):
-            raise _TooDeep
-        first = self.count + 1
-        structs: list[Struct | None] = [None] * len(raws)
+        structs: list[Struct | None] = [None] * len(items)
         if shapes is not None:
-            for index, raw in enumerate(raws):
+            for index, item in enumerate(items):
                 try:
-                    structs[index] = shapes.loose.one(raw)
+                    structs[index] = shapes.loose.one(item.raw)
                 except _UNDECODABLE:
                     continue
-        good = [index for index, struct in enumerate(structs) if struct is not None]
+        good = [item for item, struct in zip(items, structs, strict=True) if struct is not None]
         judged = _Mixed()
         if shapes is not None and good:
             records = [struct for struct in structs if struct is not None]
-            chunk = b"[" + b",".join([bytes(raws[index]) for index in good]) + b"]"
-            numbers = [first + index for index in good]
-            window = Window(self._columns(shapes, records, typed=False), numbers, chunk, array=True, typed=False)
-            judged.add(*self._sift(shapes, window, depth, shallow=True))
+            chunk = b"[" + b",".join([item.raw for item in good]) + b"]"
+            numbers = [item.number for item in good]
+            columns = self._columns(shapes, records, good, typed=False)
+            judged.add(*self._sift(shapes, Window(columns, numbers, chunk, good, array=True, typed=False), None))
         scope = Scope(self._ceiling)
-        for index, struct in enumerate(structs):
+        for item, struct in zip(items, structs, strict=True):
             if struct is None:
-                judged.put(judge_valid(bytes(raws[index]), first + index, self._compiled, scope))
-        self.count += len(raws)
+                judged.put(judge_valid(item, self._compiled, scope))
         return judged.in_order()
 
-    def _sift(self, shapes: Shapes, window: Window, depth: int, *, shallow: bool = False) -> Verdicts:
+    def _sift(self, shapes: Shapes, window: Window, depth: int | None) -> Verdicts:
+        """Judge the decoded records; ``depth`` is ``None`` where they are known not to be nested too deeply."""
         compiled, chunk = self._compiled, window.chunk
         scope = Scope(self._ceiling, plain=b"\\" not in chunk and chunk.isascii(), typed=window.typed)
         extras: list[Outcome] | None = None
         judged: list[Row | Reject] = []
         if not nothing_else(shapes, window):
-            if not shallow and maybe_deep(window, depth):
-                raise _TooDeep
+            if depth is not None and maybe_deep(window, depth):
+                raise TooDeep
             twice = doubled(shapes, window)
             if twice:
-                sources, exact = window.sources(), Scope(self._ceiling)
-                judged = [judge_valid(bytes(sources[i]), window.numbers[i], compiled, exact) for i in twice]
+                exact = Scope(self._ceiling)
+                judged = [judge_valid(window.item(index), compiled, exact) for index in twice]
                 window.drop(twice)
             if compiled.feed.extra is not Extra.IGNORE:
                 extras = _extras(compiled, window)
@@ -139,6 +161,33 @@ class Sifter:
         return mixed.in_order()
 
 
+def whole_records(chunk: bytes, *, array: bool, depth: int) -> list[bytes] | None:
+    """Return the sources of a chunk's records; ``None`` if outside an array two of them may share a line.
+
+    Objects may. Raises what msgspec raises where it cannot tell, and ``TooDeep``.
+    """
+    raws = list(map(bytes, RAW.window(chunk, array=array)))
+    if not array and not all(raw.startswith(b"{") for raw in raws):
+        lines = [line for line in map(bytes.strip, chunk.split(b"\n")) if line]
+        if lines != raws:
+            return None
+    if any(too_deep(raw, depth) for raw in raws):
+        raise TooDeep
+    return raws
+
+
+def _of_file(
+    compiled: CompiledFeed, index: int, around: Surroundings | Sequence[Item], count: int, scope: Scope
+) -> Column:
+    """Return the column of a field that has one value for all records of a document."""
+    check = compiled.checks[index]
+    if isinstance(around, Surroundings):
+        values: list[Value] = [of_document(compiled, around, scope)[index]] * count
+    else:
+        values = [of_document(compiled, item.surroundings, scope)[index] for item in around if item.surroundings]
+    return Column(check, values, typed=False, own=False, done=True)
+
+
 class _Mixed:
     """Rows and rejects from several roads, brought back into file order."""
 
@@ -146,7 +195,7 @@ class _Mixed:
         self._rows: list[Row] = []
         self._rejects: list[Reject] = []
 
-    def add(self, columns: Sequence[Sequence[Scalar]], rejects: list[Reject]) -> None:
+    def add(self, columns: Sequence[Sequence[Scalar]], rejects: Sequence[Reject]) -> None:
         self._rows += zip(*columns, strict=True)
         self._rejects += rejects
 
@@ -160,6 +209,14 @@ class _Mixed:
         self._rows.sort(key=itemgetter(-1))
         self._rejects.sort(key=attrgetter("record_no"))
         return list(zip(*self._rows, strict=True)), self._rejects
+
+
+def in_order(verdicts: Sequence[Verdicts]) -> Verdicts:
+    """Return the verdicts on records that went several roads, in file order."""
+    mixed = _Mixed()
+    for columns, rejects in verdicts:
+        mixed.add(columns, rejects)
+    return mixed.in_order()
 
 
 def _extras(compiled: CompiledFeed, window: Window) -> list[Outcome]:
@@ -183,7 +240,8 @@ def _settle(compiled: CompiledFeed, window: Window, extras: list[Outcome] | None
             faults.setdefault(index, {})
     keys: list[str] | None = None
     if compiled.own_key_column:
-        keys = list(map(key_text, zip(*[columns[position] for position in compiled.key], strict=True)))
+        parts = zip(*[columns[position] for position in compiled.key], strict=True) if compiled.key else [()] * count
+        keys = list(map(record_key, parts, window.numbers))
         for index, key in enumerate(keys):
             if len(key) * 4 > MAX_KEY_BYTES and oversized(key):
                 faults.setdefault(index, {})
@@ -192,6 +250,8 @@ def _settle(compiled: CompiledFeed, window: Window, extras: list[Outcome] | None
         columns.append([None if isinstance(extra, Fault) else extra for extra in extras or [None] * count])
     if keys is not None:
         columns.append(keys)
+    if compiled.deletes:
+        columns.append([False] * count)
     return _without_faulty([*columns, window.numbers], faults.keys()), rejects
 
 
@@ -210,6 +270,10 @@ def _check_columns(window: Window, scope: Scope) -> tuple[list[Sequence[Scalar]]
 def _check_column(column: Column, scope: Scope) -> tuple[Sequence[Scalar], dict[int, Fault]]:
     """Return the canonical values of a column, where it has faults what can be read; and the faults by index."""
     check, values = column.check, column.values
+    if column.done:
+        return values, {}  # type: ignore[return-value] # canonical
+    if not column.own:
+        scope = Scope(scope.ceiling)
     suspects: Collection[int] = column.misfits()
     rest, done = values, None
     while done is None and len(suspects) < len(values):
@@ -250,14 +314,13 @@ def _rejects(
     faults: dict[int, dict[int, Fault]],
     extras: list[Outcome] | None,
 ) -> list[Reject]:
-    sources, numbers, cursors = window.sources(), window.numbers, columns[compiled.cursor]
+    cursor = None if compiled.cursor is None else columns[compiled.cursor]
     keys = [columns[position] for position in compiled.key]
     return [
         refuse(
             compiled,
-            numbers[index],
-            sources[index],
-            ([column[index] for column in keys], cursors[index]),
+            window.item(index),
+            ([column[index] for column in keys], None if cursor is None else cursor[index]),
             faults[index],
             extras[index] if extras else None,
         )

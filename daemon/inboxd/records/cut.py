@@ -20,8 +20,8 @@ _LONGEST_BEGINNING: Final = 200
 def candidates(text: bytes, start: int, *, array: bool, beginning: bytes = b"{") -> Iterator[int]:
     """Yield the likely ends of records in ``text[start:]``, the last first: each just after a ``}``.
 
-    In an array, ``}`` and ``{`` with a comma between; else with a line break between, as NDJSON has them. White space
-    may stand anywhere. ``beginning`` is how the next record begins.
+    In an array, ``}`` and ``{`` with a comma between; else with nothing between. White space may stand anywhere.
+    ``beginning`` is how the next record begins.
     """
     opener = len(text)
     for _ in range(_TRIES):
@@ -37,8 +37,6 @@ def candidates(text: bytes, start: int, *, array: bool, beginning: bytes = b"{")
             before -= 1
             while before > start and text[before] in _BLANK:
                 before -= 1
-        elif b"\n" not in text[before:opener]:
-            continue
         if before > start and text[before] == ord("}"):
             yield before + 1
 

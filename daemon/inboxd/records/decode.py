@@ -7,18 +7,25 @@ finds the records' ends, or the place of the fault. Whatever the road, the outco
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Final
 
-from inboxd.errors import FileFault
-from inboxd.model import Batch, Feed
+from inboxd.errors import FileFault, Place
+from inboxd.model import Batch, Cursor, Feed, Origin, Path, Scalar, Shape, names_of, origin_of
 from inboxd.records import cut
-from inboxd.records.columns import Sifter, Verdicts
-from inboxd.records.locate import Document
+from inboxd.records.checks import Scope
+from inboxd.records.columns import Verdicts
+from inboxd.records.fields import compile_feed, compile_moment
+from inboxd.records.intake import Intake
+from inboxd.records.locate import Walk, stops
 from inboxd.records.scan import Malformed, Scanner, past_blank, shown
+from inboxd.records.sources import last_at
+from inboxd.records.surroundings import NO_FACTS, FileFacts, Surroundings, file_values
 from inboxd.records.text import Text
 from inboxd.records.unpack import ByteStream, unpacked
+from inboxd.records.validate import ceiling, file_value, of_document
 
 WINDOW: Final = 1_048_576
 """Bytes of text that are decoded at once; measured: larger ones are no faster and take more memory."""
@@ -28,40 +35,167 @@ MAX_RECORD: Final = 16 * 1_048_576
 
 
 def read_batches(
-    stream: ByteStream, feed: Feed, *, now: datetime, max_size: int, window: int = WINDOW
+    stream: ByteStream,
+    feed: Feed,
+    *,
+    now: datetime,
+    max_size: int,
+    window: int = WINDOW,
+    facts: FileFacts = NO_FACTS,
+    again: Callable[[], ByteStream] | None = None,
 ) -> Iterator[Batch]:
-    """Read a file and yield its records, judged, a window at a time.
+    """Read a file and yield its records, judged, a window at a time; see ``Reading``."""
+    return Reading(stream, feed, now=now, max_size=max_size, window=window, facts=facts, again=again).batches()
 
-    ``max_size`` bounds the bytes as unpacked. A batch may be empty: it then only tells how far the reading came. Raises
-    ``FileFault`` for a fault of the whole file, with its place; nothing of such a file may be loaded.
+
+class Reading:
+    """One reading of one file.
+
+    ``max_size`` bounds the bytes as unpacked. ``facts`` are what fields from ``$file.`` and ``$path.`` read. ``again``
+    gives the same content from its beginning, for what stands around the records (``$.``), perhaps after them; a feed
+    that reads nothing there needs none.
     """
-    text = Text(unpacked(stream), max_size, window)
-    text.skip_bom()
-    head = text.peek()
-    if head is None:
-        raise FileFault("empty_file", "the file is empty", "a producer should rename a complete file into the inbox")
-    run = _Run(text, Sifter(feed, now))
-    if feed.records:
-        yield from _document(run, feed)
-    elif head == ord("["):
-        text.pos += 1
-        yield from run.elements(1)
-        _nothing_follows(text)
-    else:
-        yield from run.values()
 
+    def __init__(
+        self,
+        stream: ByteStream,
+        feed: Feed,
+        *,
+        now: datetime,
+        max_size: int,
+        window: int = WINDOW,
+        facts: FileFacts = NO_FACTS,
+        again: Callable[[], ByteStream] | None = None,
+    ) -> None:
+        self._feed = feed
+        self._compiled = compile_feed(feed)
+        self._moment = compile_moment(feed)
+        self._scope = Scope(ceiling(feed, now))
+        self._text = Text(unpacked(stream), max_size, window)
+        self._intake = Intake(self._compiled, now, max_size)
+        paths = (*self._compiled.outside, *(way.path for way in (self._moment[1] if self._moment else ())))
+        self._of_file = file_values(paths, facts)
+        self._lead: _Lead | None = None
+        around = tuple(path for path in paths if origin_of(path) is Origin.DOCUMENT)
+        if around and feed.records:
+            if again is None:
+                msg = f"feed {feed.name!r} reads around its records: it needs the content twice"
+                raise ValueError(msg)
+            self._lead = _Lead(Text(unpacked(again()), max_size, window), around)
+        self._first: Surroundings | None = None
 
-def _document(run: _Run, feed: Feed) -> Iterator[Batch]:
-    """Read the array at the feed's path, and check the rest of the document around it."""
-    text = run.text
-    document = Document(text, feed.records, MAX_RECORD)
-    for found in document.walk():
-        if found:
-            yield from run.elements(len(feed.records) + 1)
+    @property
+    def as_of(self) -> Cursor | None:
+        """The moment of a snapshot, ``None`` in another feed; raises ``FileFault`` if it is missing or invalid."""
+        if self._feed.as_of is None:
+            return None
+        return self._as_of(self._first_document())
+
+    @property
+    def scope(self) -> tuple[Scalar, ...] | None:
+        """The values of the feed's scope where they are known without its records, else ``None``; raises the same."""
+        indexes = [self._compiled.names.index(name) for name in self._feed.scope]
+        if not set(indexes) <= set(self._compiled.of_file):
+            return None
+        found = of_document(self._compiled, self._first_document(), self._scope)
+        return tuple(found[index] for index in indexes)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the file's records, judged, a window at a time.
+
+        A batch may be empty: it then only tells how far the reading came. Raises ``FileFault`` for a fault of the whole
+        file, with its place; nothing of such a file may be loaded.
+        """
+        text, feed = self._text, self._feed
+        text.skip_bom()
+        head = text.peek()
+        if head is None:
+            raise FileFault(
+                "empty_file", "the file is empty", "a producer should rename a complete file into the inbox"
+            )
+        run = _Run(text, self._intake)
+        if feed.records or feed.shape is Shape.MEMBERS:
+            yield from self._documents(run)
+        elif head == ord("[") and feed.shape is not Shape.VALUES:
+            run.around = Surroundings(self._of_file)
+            text.pos += 1
+            yield from run.elements(1)
+            _nothing_follows(text)
         else:
-            yield run.progress()
-    _nothing_follows(text)
-    document.settle()
+            run.around = Surroundings(self._of_file)
+            yield from run.values()
+        self._intake.finish()
+        yield run.progress()
+
+    def _documents(self, run: _Run) -> Iterator[Batch]:
+        """Read the records at the feed's path of each top-level value."""
+        lines = _Lines(self._text)
+        path, documents, having = self._feed.records, 0, 0
+        while lines.next_value():
+            lines.after_object = self._text.buffer[self._text.pos] == ord("{")
+            documents += 1
+            run.around = self._first_document() if documents == 1 else self._next_document()
+            walk = Walk(self._text, stops([path]), MAX_RECORD, alone=True)
+            had = False
+            for found in walk.run():
+                if found is None:
+                    yield run.progress()
+                    continue
+                batches = run.at_path(walk, len(path), members=self._feed.shape is Shape.MEMBERS)
+                had = batches is not None
+                yield from batches or walk_past(walk, len(path), run)
+            having += had
+            self._intake.filtered += not had
+        if not having:
+            message = f"there is no array or object at {'.'.join(path)!r} in any of {documents} top-level values"
+            raise FileFault("no_records", message, "check the feed's `records`", place=Place(1, 1, 0))
+
+    def _first_document(self) -> Surroundings:
+        if self._first is None:
+            self._first = self._next_document()
+        return self._first
+
+    def _next_document(self) -> Surroundings:
+        """Return what is around the records of the next document; its moment must be that of the first."""
+        values = self._lead.next() if self._lead else {}
+        found = Surroundings({**self._of_file, **values})
+        if self._lead and self._first and self._feed.as_of and self._as_of(found) != self._as_of(self._first):
+            message = "the documents of the file are of different moments (as_of)"
+            raise FileFault("invalid_context", message, "a snapshot has one moment: split the file")
+        return found
+
+    def _as_of(self, around: Surroundings) -> Cursor:
+        assert self._moment is not None  # noqa: S101 - whoever asks has a snapshot
+        check, ways = self._moment
+        found = file_value(check, ways, around, Scope(None))
+        assert isinstance(found, str | int)  # noqa: S101 - the type of a cursor
+        return found
+
+
+class _Lead:
+    """Goes ahead through the documents for the values around their records."""
+
+    def __init__(self, text: Text, paths: tuple[Path, ...]) -> None:
+        self._text = text
+        self._paths = paths
+        self._stops = stops([names_of(path) for path in paths])
+        text.skip_bom()
+
+    def next(self) -> dict[Path, bytes]:
+        """Return the values in the next top-level value, by path."""
+        text = self._text
+        if text.peek() is None:
+            return {}
+        walk = Walk(text, self._stops, MAX_RECORD, alone=False)
+        sources = {names: walk.source(len(names)) for names in walk.run() if names is not None}
+        found: dict[Path, bytes] = {}
+        for path in self._paths:
+            names = names_of(path)
+            kept = next((kept for kept in sources if names[: len(kept)] == kept), None)
+            source = None if kept is None else last_at(sources[kept], names[len(kept) :])
+            if source is not None:
+                found[path] = source
+        return found
 
 
 def _nothing_follows(text: Text) -> None:
@@ -69,24 +203,72 @@ def _nothing_follows(text: Text) -> None:
         raise text.fault("invalid_json", f"nothing may follow here, found {shown(text.buffer, text.pos)}", text.pos)
 
 
-class _Run:
-    """One reading of one file."""
+def walk_past(walk: Walk, depth: int, run: _Run) -> Iterator[Batch]:
+    """Pass over what stands where the records should be."""
+    for _ in walk.skip(depth):
+        yield run.progress()
 
-    def __init__(self, text: Text, sifter: Sifter) -> None:
+
+class _Run:
+    """The windows of one file, as they are read."""
+
+    def __init__(self, text: Text, intake: Intake) -> None:
         self.text = text
-        self._sifter = sifter
+        self.around = Surroundings({})
+        """What is around the records that are being read."""
+        self._intake = intake
         self._told = 0
+        self._filtered = 0
         self._nested = False  # the last window's simplest cut was inside a record
 
     def progress(self) -> Batch:
-        """Return an empty batch that tells how far the reading came."""
+        """Return a batch without records that tells how far the reading came."""
         return self._batch(([], []))
 
     def _batch(self, verdicts: Verdicts) -> Batch:
         columns, rejects = verdicts
         size = self.text.offset - self._told
         self._told = self.text.offset
-        return Batch(columns, rejects, size)
+        filtered = self._intake.filtered - self._filtered
+        self._filtered = self._intake.filtered
+        return Batch(columns, rejects, size, filtered)
+
+    def at_path(self, walk: Walk, depth: int, *, members: bool) -> Iterator[Batch] | None:
+        """Read the records that begin here, at the end of the feed's path; ``None`` if there are none."""
+        byte = walk.next("a value")
+        if byte == ord("["):
+            self.text.pos += 1
+            return self.elements(depth + 1)
+        if byte != ord("{"):
+            return None
+        return self._members(walk, depth) if members else self._single(walk, depth)
+
+    def _single(self, walk: Walk, depth: int) -> Iterator[Batch]:
+        yield self._batch(self._intake.records([walk.source(depth)], self.around))
+
+    def _members(self, walk: Walk, depth: int) -> Iterator[Batch]:
+        """Read an object of which each member is a record."""
+        text = self.text
+        text.pos += 1
+        if walk.next("a name or '}'") == ord("}"):
+            text.pos += 1
+            return
+        raws: list[bytes] = []
+        names: list[bytes] = []
+        size, ended = 0, False
+        while not ended:
+            name = walk.name(depth)
+            try:
+                while True:
+                    next(name)
+            except StopIteration as done:
+                names.append(json.dumps(done.value).encode())
+            raws.append(walk.source(depth + 1))
+            size += len(raws[-1])
+            ended = walk.closes("}")
+            if ended or size >= WINDOW:
+                yield self._batch(self._intake.records(raws, self.around, names))
+                raws, names, size = [], [], 0
 
     def elements(self, depth: int) -> Iterator[Batch]:
         """Read the elements of the array that was just opened, past its end. ``depth`` counts it."""
@@ -132,13 +314,13 @@ class _Run:
             tried = end
             part = memoryview(text.buffer)[text.pos : end]
             chunk = b"".join((b"[", part, b"]")) if lines is None else bytes(part)
-            if len(chunk) > MAX_RECORD or (lines is not None and b"}{" in chunk):
+            if len(chunk) > MAX_RECORD:
                 break
-            verdicts = self._sifter.window(chunk, array=lines is None, depth=depth)
+            verdicts = self._intake.window(chunk, self.around, array=lines is None, depth=depth)
             if verdicts is not None:
                 text.pos = end
                 if lines is not None:
-                    lines.after_object = True
+                    lines.after_object = chunk.rstrip().endswith(b"}")
                 return self._batch(verdicts)
         return self._exactly(depth, lines)
 
@@ -159,6 +341,8 @@ class _Run:
         if end is not None:
             self._nested = True
             yield end
+        if not array and text.buffer.rfind(b"\n", text.pos) > 0:
+            yield text.buffer.rfind(b"\n", text.pos)
 
     def _exactly(self, depth: int, lines: _Lines | None) -> Batch:
         """Find the ends of the records by the exact scanner: as many as are buffered, at least one."""
@@ -185,7 +369,7 @@ class _Run:
                 break
             else:
                 start, at = self._more(at)
-        return self._batch(self._sifter.records(raws, depth))
+        return self._batch(self._intake.records(raws, self.around, top=lines is not None))
 
     def _more(self, at: int) -> tuple[int, int]:
         """Read on within a record that begins at ``text.pos``; return its start and where ``at`` is now."""
@@ -209,7 +393,7 @@ def _next_element(text: Text) -> int | None:
 class _Lines:
     """The white space between top-level values, and what the contract asks of it.
 
-    There must be some, and a line break unless the values on both sides are objects.
+    Objects may touch each other; what is no object has its line to itself.
     """
 
     def __init__(self, text: Text) -> None:
@@ -245,7 +429,5 @@ class _Lines:
     def _check(self, gap: bytes, at: int) -> None:
         if self.after_object is None or b"\n" in gap:
             return
-        if not gap:
-            raise self._text.fault("invalid_json", "white space is missing between two values", at)
         if not self.after_object or self._text.buffer[at] != ord("{"):
             raise self._text.fault("invalid_json", "a value that is no object must have its line to itself", at)

@@ -1,15 +1,16 @@
-"""The rules of the field types: text, integer, real, boolean, timestamp, date and json."""
+"""The rules of the field types, and of the forms in which their values are written."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
+from inboxd.fieldtypes import MAX_DECIMAL_DIGITS, plain_decimal, sortable
 from inboxd.model import Field, FieldType, Scalar
-from inboxd.records import times
+from inboxd.records import formats, times
 from inboxd.records.checks import Check, Fault, HugeNumber, Outcome, Scope, Value, show
 from inboxd.records.storable import storable, unstorable
 
@@ -17,6 +18,9 @@ MAX_KEY_BYTES: Final = 1_024
 """Bytes of a key's text in UTF-8, the contract's limit."""
 
 INTEGER_RANGE: Final = (-(2**63), 2**63 - 1)
+
+NUMBER_TEXT: Final = re.compile(r" *[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)? *")
+"""A text that is a number as JSON has them, with optional spaces and sign."""
 
 
 class TextCheck(Check):
@@ -26,6 +30,10 @@ class TextCheck(Check):
     absent_is = "missing"
 
     def _read(self, value: Value) -> Outcome:
+        return self.read(value)
+
+    def read(self, value: Value) -> Outcome:
+        """Return the text, or why it is none."""
         if type(value) is not str:
             return self.invalid(f"{show(value)} is no text")
         if not storable(value):
@@ -85,14 +93,13 @@ class RealCheck(Check):
     """``real``: a number, or a string that is one, with optional spaces and sign; finite as a double."""
 
     types = frozenset({float, int})
-    _TEXT = re.compile(r" *[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)? *")
 
     def _read(self, value: Value) -> Outcome:
         if type(value) is float or type(value) is int:
             number = self._double(value)
         elif type(value) is HugeNumber:
             number = self._double(value.source)
-        elif type(value) is str and self._TEXT.fullmatch(value):
+        elif type(value) is str and NUMBER_TEXT.fullmatch(value):
             number = self._double(value)
         else:
             return self.invalid(f"{show(value)} is no number")
@@ -170,12 +177,51 @@ class DateCheck(Check):
         return times.days(column)  # type: ignore[arg-type] # by contract
 
 
+class WrittenCheck(Check):
+    """``timestamp`` or ``date`` as text with a ``format`` or a ``timezone``."""
+
+    types = frozenset({str})
+    absent_is = "missing"
+
+    def __init__(self, field: Field, *, needed: bool, is_cursor: bool, is_key: bool) -> None:
+        super().__init__(field, needed=needed, is_cursor=is_cursor, is_key=is_key)
+        self._formats = [formats.format_of(text) for text in field.formats]
+        self._zone = formats.zone_of(field.timezone)
+        self._is_date = field.type is FieldType.DATE
+
+    def _read(self, value: Value) -> Outcome:
+        if type(value) is not str:
+            return self.invalid(f"{show(value)} is no {self.field.type}")
+        if self.required and (not value or value.isspace()):
+            return self.missing("blank")
+        return self._canonical(value) or self.invalid(f"{show(value)} is no {self.field.type} as the feed has them")
+
+    def _canonical(self, text: str) -> str | None:
+        if not self._formats:
+            return times.timestamp(text, self._zone)
+        found = next((read for each in self._formats if (read := each.read(text)) is not None), None)
+        if found is None:
+            return None
+        if self._is_date:
+            return found.date().isoformat()
+        moment = formats.in_utc(found, self._zone)
+        return None if moment is None else times.utc_text(moment)
+
+    def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:  # noqa: ARG002 - as all take it
+        done = list(map(self._canonical, column))  # type: ignore[arg-type] # by contract
+        return None if None in done else done
+
+
 class SourceCheck(Check):
     """What is judged by its source text: ``one`` takes ``bytes``."""
 
     types = frozenset({bytes})
     wants_source = True
     absent_is = "missing"
+
+    def is_null(self, value: Value) -> bool:
+        """Tell whether a source is that of a text that counts as null."""
+        return type(value) is bytes and value[:1] == b'"' and json.loads(value) in self.null
 
     def one(self, value: Value, scope: Scope) -> Outcome:
         """Return the canonical value of a source, or why there is none; null is a source, too."""
@@ -193,15 +239,80 @@ class SourceCheck(Check):
 
 
 class EpochCheck(SourceCheck):
-    """``timestamp`` with a ``unit``: a number of seconds, milliseconds or microseconds from 1970."""
+    """``timestamp`` with a ``unit``: a number since 1970, as a number or as text."""
 
     def _read(self, value: Value) -> Outcome:
-        if not isinstance(value, bytes):
-            return self.invalid(f"{show(value)} is no number")
-        source = value.decode()
-        if source[0] not in "-0123456789":
+        number = _number_in(value)
+        if number is None:
+            blank = self.required and _is_blank(value)
+            return self.missing("blank") if blank else self.invalid(f"{_show_source(value)} is no number")
+        found = times.epoch(number, self.field.unit or "s")
+        return self.invalid(f"{_show_source(value)} is out of range") if found is None else found
+
+
+class DecimalCheck(SourceCheck):
+    """``decimal``: a number, or a text that is one, every digit kept."""
+
+    absent_is = "invalid"
+
+    def _read(self, value: Value) -> Outcome:
+        number = _number_in(value)
+        if number is None:
             return self.invalid(f"{_show_source(value)} is no number")
-        return times.epoch(source, self.field.unit or "s") or self.invalid(f"{_show_source(value)} is out of range")
+        plain = plain_decimal(number)
+        if plain is None:
+            return self.invalid(f"{_show_source(value)} has more than {MAX_DECIMAL_DIGITS} digits")
+        return plain
+
+    @staticmethod
+    def size(value: Scalar) -> object:
+        """Return the number itself: as texts, 9 would be above 10."""
+        return sortable(FieldType.DECIMAL, value)
+
+    def _ill_formed(self, text: str) -> str:  # noqa: ARG002 - its digits are no text that has a length
+        return ""
+
+
+class CoercedTextCheck(SourceCheck):
+    """``text`` with ``coerce``: numbers and booleans are texts, too, as they stand in the source."""
+
+    def __init__(self, field: Field, *, needed: bool, is_cursor: bool, is_key: bool) -> None:
+        super().__init__(field, needed=needed, is_cursor=is_cursor, is_key=is_key)
+        self._text = TextCheck(field, needed=needed, is_cursor=is_cursor, is_key=is_key)
+
+    def _read(self, value: Value) -> Outcome:
+        if not isinstance(value, bytes) or value[:1] in (b"{", b"["):
+            return self.invalid(f"{_show_source(value)} is no text")
+        return self._text.read(json.loads(value) if value[:1] == b'"' else value.decode())
+
+
+class CoercedIntegerCheck(SourceCheck):
+    """``integer`` with ``coerce``: a number without a fraction, or a text that is one."""
+
+    absent_is = "invalid"
+
+    def _read(self, value: Value) -> Outcome:
+        number = _number_in(value)
+        whole, _, fraction = ((number and plain_decimal(number)) or "").partition(".")
+        if not whole or fraction.strip("0"):
+            return self.invalid(f"{_show_source(value)} is no integer")
+        lowest, highest = INTEGER_RANGE
+        if len(whole) > len(str(lowest)) or not lowest <= int(whole) <= highest:
+            return self.invalid(f"{_show_source(value)} does not fit 64 bits")
+        return int(whole)
+
+
+class CoercedBooleanCheck(SourceCheck):
+    """``boolean`` with ``coerce``: also 0 and 1, and the texts "true" and "false"."""
+
+    absent_is = "invalid"
+    _VALUES: Final[dict[object, bool]] = {
+        b"true": True, b"1": True, b'"true"': True, b"false": False, b"0": False, b'"false"': False,
+    }  # fmt: skip
+
+    def _read(self, value: Value) -> Outcome:
+        found = self._VALUES.get(value)
+        return self.invalid(f"{_show_source(value)} is neither true nor false") if found is None else found
 
 
 class JsonCheck(SourceCheck):
@@ -210,34 +321,63 @@ class JsonCheck(SourceCheck):
     def _read(self, value: Value) -> Outcome:
         if not isinstance(value, bytes):
             return self.invalid("not given as its source")
-        if value.startswith(b'"') and self.required and _blank_string(value):
+        if self.required and _is_blank(value):
             return self.missing("blank")
         why = unstorable(value)
         return self.invalid(why) if why else value.decode()
 
 
-_CHECKS: Final[dict[FieldType, Callable[..., Check]]] = {
+_CHECKS: Final[dict[FieldType, type[Check]]] = {
     FieldType.TEXT: TextCheck,
     FieldType.INTEGER: IntegerCheck,
     FieldType.REAL: RealCheck,
     FieldType.BOOLEAN: BooleanCheck,
     FieldType.TIMESTAMP: TimestampCheck,
     FieldType.DATE: DateCheck,
+    FieldType.DECIMAL: DecimalCheck,
     FieldType.JSON: JsonCheck,
+}
+"""Every type's own rules."""
+
+_COERCED: Final[dict[FieldType, type[Check]]] = {
+    FieldType.TEXT: CoercedTextCheck,
+    FieldType.INTEGER: CoercedIntegerCheck,
+    FieldType.BOOLEAN: CoercedBooleanCheck,
 }
 
 
-def check_of(field: Field, *, is_key: bool, is_cursor: bool) -> Check:
-    """Return the rules of a field. Key and cursor are always required."""
-    kind = EpochCheck if field.type is FieldType.TIMESTAMP and field.unit else _CHECKS[field.type]
-    return kind(field, needed=is_key or is_cursor, is_cursor=is_cursor, is_key=is_key)
+def check_of(field: Field, *, needed: bool, is_key: bool, is_cursor: bool) -> Check:
+    """Return the rules of a field; ``needed`` is one that no record may be without, as it is part of its identity."""
+    kind = _CHECKS[field.type]
+    if field.unit:
+        kind = EpochCheck
+    elif field.formats or field.timezone:
+        kind = WrittenCheck
+    elif field.coerce:
+        kind = _COERCED[field.type]
+    return kind(field, needed=needed, is_cursor=is_cursor, is_key=is_key)
 
 
-def _show_source(source: bytes) -> str:
+def _number_in(value: Value) -> str | None:
+    """Return the number that a source is, or that is in its text; ``None`` if it is none."""
+    if not isinstance(value, bytes):
+        return None
+    if value[:1] in b"-0123456789":
+        return value.decode()
+    text = json.loads(value) if value[:1] == b'"' else ""
+    return text.strip(" ") if NUMBER_TEXT.fullmatch(text) else None
+
+
+def _show_source(source: Value) -> str:
     """Return a value's source text for a message."""
+    if not isinstance(source, bytes):
+        return show(source)
     return show(HugeNumber(source.decode())) if source[:1] not in b'"{[' else show(json.loads(source))
 
 
-def _blank_string(source: bytes) -> bool:
+def _is_blank(source: Value) -> bool:
+    """Tell whether a source is a text of nothing but white space."""
+    if not isinstance(source, bytes) or source[:1] != b'"':
+        return False
     text = json.loads(source)
     return not text or text.isspace()

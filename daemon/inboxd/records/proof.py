@@ -18,21 +18,34 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from inboxd.records.checks import Check, Value
-from inboxd.records.fields import MEMBERS, RAW, Node, Shapes
 from inboxd.records.scan import MAX_NESTING
+from inboxd.records.shapes import MEMBERS, RAW, Node, Shapes
+from inboxd.records.surroundings import Item, Surroundings
 
 
 class Column:
-    """The values of a field, and the indexes of the strays: absent, null, or of none of the field's types."""
+    """The values of a field, and the indexes of the strays: absent, null, or of none of the field's types.
 
-    def __init__(self, check: Check, values: list[Value], *, typed: bool) -> None:
+    ``own``: they are a slot of the record's struct, so that the window's text is theirs. ``done``: they are canonical.
+    """
+
+    def __init__(self, check: Check, values: list[Value], *, typed: bool, own: bool = True, done: bool = False) -> None:
         self.check = check
         self.values = values
+        self.own = own
+        self.done = done
         self.strays: list[int] = []
+        if done:
+            return
         proven = typed and not check.optional and not check.wants_source
         types = check.types
         if not proven and not set(map(type, values)) <= types:
             self.strays = [index for index, kind in enumerate(map(type, values)) if kind not in types]
+
+    def only(self, kept: list[bool], *, typed: bool) -> Column:
+        """Return the column with some of its values."""
+        values = list(compress(self.values, kept))
+        return Column(self.check, values, typed=typed and self.own, own=self.own, done=self.done)
 
     def misfits(self) -> list[int]:
         """Return the indexes of the strays that the field may not have."""
@@ -49,9 +62,18 @@ class Window:
     """Decoded records on their way: their numbers, their fields by column, and what they came from."""
 
     def __init__(
-        self, columns: list[Column], numbers: Sequence[int], chunk: bytes, *, array: bool, typed: bool
+        self,
+        columns: list[Column],
+        numbers: Sequence[int],
+        chunk: bytes,
+        around: Surroundings | Sequence[Item],
+        *,
+        array: bool,
+        typed: bool,
     ) -> None:
         self.columns = columns
+        self.around = around
+        """What is around all of the records, or the records themselves with what is around each."""
         self.numbers = numbers
         self.chunk = chunk
         self.array = array
@@ -64,6 +86,12 @@ class Window:
             self._sources = RAW.window(self.chunk, array=self.array)
         return self._sources
 
+    def item(self, index: int) -> Item:
+        """Return a record by itself."""
+        if not isinstance(self.around, Surroundings):
+            return self.around[index]
+        return Item(bytes(self.sources()[index]), self.around, number=self.numbers[index])
+
     def drop(self, indexes: list[int]) -> None:
         """Leave out these records. The chunk stays as it is."""
         kept = [True] * len(self.numbers)
@@ -71,9 +99,9 @@ class Window:
             kept[index] = False
         self._sources = list(compress(self.sources(), kept))
         self.numbers = list(compress(self.numbers, kept))
-        self.columns = [
-            Column(column.check, list(compress(column.values, kept)), typed=self.typed) for column in self.columns
-        ]
+        self.columns = [column.only(kept, typed=self.typed) for column in self.columns]
+        if not isinstance(self.around, Surroundings):
+            self.around = list(compress(self.around, kept))
 
 
 def nothing_else(shapes: Shapes, window: Window) -> bool:
@@ -83,6 +111,8 @@ def nothing_else(shapes: Shapes, window: Window) -> bool:
     records = len(window.numbers)
     quotes = 2 * records * shapes.inner
     for column in window.columns:
+        if not column.own:
+            continue
         if not column.strays and not column.check.wants_source:
             quotes += (4 if str in column.check.types else 2) * records
             continue

@@ -12,7 +12,11 @@ from inboxd.records.unpack import ByteStream
 _MOST_READ: Final = 4 * 1_048_576
 """Bytes read at once while a long record is being gathered."""
 
-_UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
+_BOMS_OF_OTHERS: Final = (b"\xff\xfe", b"\xfe\xff")
+"""Byte order marks of UTF-16, and of UTF-32 with its low bytes first."""
+
+_LONGEST_CHARACTER: Final = 4
+"""Bytes of one character in any encoding of Unicode."""
 
 
 class Text:
@@ -33,7 +37,7 @@ class Text:
         self._base = 0  # the byte offset of buffer[0]
         self._line = 1  # the line of buffer[0]
         self._in_line = 0  # how many characters of that line come before buffer[0]
-        self._fault: tuple[str, str, int] | None = None
+        self._fault: tuple[str, str, int, str] | None = None
         self._half = b""  # the first bytes of a character that the next read completes
 
     @property
@@ -44,8 +48,8 @@ class Text:
     def fill(self) -> bool:
         """Read on, more at once the more is buffered; return whether there was more. Raises ``FileFault``."""
         if self._fault is not None:
-            code, message, at = self._fault
-            raise self.fault(code, message, at - self._base)
+            code, message, at, hint = self._fault
+            raise self.fault(code, message, at - self._base, hint)
         if self.final:
             return False
         self._let_go()
@@ -121,6 +125,11 @@ class Text:
 
     def _checked(self, more: bytes) -> bytes:
         """Return what of ``more`` is UTF-8; remember where it stops being so."""
+        if not self._base and not self.buffer and _is_wider(self._half + more):
+            message = "the content is UTF-16 or UTF-32, not UTF-8"
+            self._fault = ("invalid_encoding", message, 0, "write it anew: iconv -f UTF-16 -t UTF-8 OLD > NEW")
+            self._half = b""
+            return b""
         if not self._half and more.isascii():
             return more
         data = self._half + more
@@ -134,8 +143,12 @@ class Text:
         return more
 
     def _bad_encoding(self, index: int) -> None:
-        found = (
-            "UTF-16" if self._base + index == 0 and self.buffer[:2] in _UTF16 else "an incomplete or invalid character"
-        )
-        self._fault = ("invalid_encoding", f"the content is not UTF-8: {found}", self._base + index)
+        message = "the content is not UTF-8: an incomplete or invalid character"
+        self._fault = ("invalid_encoding", message, self._base + index, "")
         self._half = b""
+
+
+def _is_wider(beginning: bytes) -> bool:
+    """Tell whether a text begins as one of UTF-16 or UTF-32: every second byte of such JSON is 0, in UTF-8 none."""
+    head = beginning[:_LONGEST_CHARACTER]
+    return head.startswith(_BOMS_OF_OTHERS) or b"\0\0" in (head[::2], head[1::2])

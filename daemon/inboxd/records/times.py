@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from decimal import ROUND_DOWN, Context
 from functools import lru_cache
 from typing import Final
+
+from inboxd.records.formats import in_utc
 
 _FORM: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)"
@@ -24,7 +26,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_RANGE_US: Final = (-62_135_596_800_000_000, 253_402_300_799_999_999)
 """0001-01-01T00:00:00Z and the last microsecond of the year 9999, in microseconds from 1970."""
 
-_MICROSECONDS: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
+_MICROSECOND_EXPONENT: Final = {"s": 6, "ms": 3, "us": 0, "ns": -3}
 _DIGITS: Final = {ord(digit): "0" for digit in "123456789"}
 _SHAPE: Final = re.compile(r"0000-00-00(?:([Tt ])00:00:00(?:[.,](0+))?(Z|z|[+-]00:00|[+-]0000|[+-]00)?)?")
 """The shapes (all digits made 0) of which a whole column can go through in bulk."""
@@ -34,6 +36,9 @@ _MICROSECOND_DIGITS: Final = 6
 _LONGEST_EPOCH: Final = 400
 """Characters of an epoch number that are looked at; nothing in the range of years needs more."""
 
+_EXACT: Final = Context(prec=_LONGEST_EPOCH, rounding=ROUND_DOWN, traps=[])
+"""Takes every digit of such a number: the default's 28 would round one that is longer."""
+
 
 def utc_text(moment: datetime) -> str:
     """Return the canonical text of a moment."""
@@ -41,13 +46,18 @@ def utc_text(moment: datetime) -> str:
     return f"{moment.replace(tzinfo=None, microsecond=0).isoformat()}.{moment.microsecond:06d}Z"
 
 
-def timestamp(text: str) -> str | None:
-    """Return the canonical text of a timestamp, ``None`` if it is none."""
+def timestamp(text: str, zone: tzinfo = UTC) -> str | None:
+    """Return the canonical text of a timestamp, ``None`` if it is none; without an offset it is in ``zone``."""
     form = _FORM.fullmatch(text)
     if form is None:
         return None
     day, clock, second, fraction, sign, hours, minutes = form.groups()
     try:
+        if sign is None and zone is not UTC and text[-1] not in "Zz":
+            found = in_utc(datetime.fromisoformat(f"{day}T{clock or '00:00'}:{second or '00'}"), zone)
+            if found is None:
+                return None
+            return f"{found.replace(tzinfo=None).isoformat()}.{(fraction or '')[:6].ljust(6, '0')}Z"
         moment = datetime.fromisoformat(f"{day}T{clock or '00:00'}:{second or '00'}")
         if sign is not None:
             offset = timedelta(hours=int(hours), minutes=int(minutes or 0))
@@ -151,17 +161,17 @@ def days(texts: list[str]) -> list[str] | None:
 
 
 def epoch(source: str, unit: str) -> str | None:
-    """Return the canonical text of an epoch number, given as its JSON source, ``None`` if out of range.
+    """Return the canonical text of an epoch number, given as JSON writes numbers, ``None`` if out of range.
 
-    Decimal, so that no digit before the microsecond is lost; those beyond are cut.
+    Exact: no digit before the microsecond is lost, and those beyond are cut, never rounded.
     """
     if len(source) > _LONGEST_EPOCH:
         return None
-    number = Decimal(source)
+    number = _EXACT.create_decimal(source)
     lowest, highest = _EPOCH_RANGE_US
-    if number.adjusted() > len(str(highest)):
+    if not number.is_finite() or number.adjusted() > len(str(highest)) + 3:
         return None
-    microseconds = int(number * _MICROSECONDS[unit])
+    microseconds = int(_EXACT.scaleb(number, _MICROSECOND_EXPONENT[unit]))
     if not lowest <= microseconds <= highest:
         return None
     return utc_text(_EPOCH + timedelta(microseconds=microseconds))

@@ -30,7 +30,7 @@ def typed(field: Field, text: str) -> Scalar:
 
     The field's form counts, not its bounds: they may have been other ones when the value was loaded.
     """
-    check = check_of(field, is_key=True, is_cursor=False)
+    check = check_of(field, needed=True, is_key=True, is_cursor=False)
     outcome: Outcome = None
     if not check.wants_source:
         outcome = check.one(_as_json(field.type, text), Scope(None))

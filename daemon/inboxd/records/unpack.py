@@ -65,6 +65,14 @@ def _broken(kind: str, why: str) -> FileFault:
     )
 
 
+def _too_long() -> FileFault:
+    return FileFault(
+        "invalid_compression",
+        "the zstd data was packed with a window of more than 128 MiB, which unpacking would need as memory",
+        "pack it with --long=27 at most",
+    )
+
+
 class _Source:
     """The bytes as dropped, with those that were read to tell the format put back."""
 
@@ -156,6 +164,8 @@ class _Zstd:
         try:
             self._ready = frame.decompress(self._packed[:_ZSTD_PIECE])
         except zstandard.ZstdError as error:
+            if "too much memory" in str(error):
+                raise _too_long() from error
             raise _broken("zstd", str(error)) from error
         self._packed = self._packed[_ZSTD_PIECE:]
         if frame.eof:

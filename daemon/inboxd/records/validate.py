@@ -7,38 +7,37 @@ by an order of magnitude, and the law: the fast road must agree with it.
 from __future__ import annotations
 
 import json
-import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from msgspec import UNSET, Raw
+from msgspec import UNSET
 
 from inboxd.errors import FileFault, Place
-from inboxd.model import EXTRA_COLUMN, UNREADABLE_KEY, Extra, Feed, Reject, Row, Scalar, names_of
-from inboxd.records.checks import Check, Composite, Fault, HugeNumber, Outcome, Scope, Value, show
-from inboxd.records.fields import CompiledFeed, compile_feed
+from inboxd.model import EXTRA_COLUMN, UNREADABLE_KEY, Extra, Feed, Reject, Row, Scalar, names_of, origin_of, spelled
+from inboxd.records.checks import Check, Fault, Outcome, Scope, Value, show
+from inboxd.records.conditions import Predicate
+from inboxd.records.fields import CompiledFeed, Way, compile_feed
 from inboxd.records.kinds import MAX_KEY_BYTES
-from inboxd.records.scan import STRING, Malformed, Scanner, past_blank
+from inboxd.records.scan import Malformed, Scanner, past_blank
+from inboxd.records.sources import all_at, is_there, last_at, members, value_of
 from inboxd.records.storable import storable, unstorable
+from inboxd.records.surroundings import Item, Surroundings, context_of, recalled
 from inboxd.records.times import utc_text
 
 MAX_DETAIL: Final = 2_000
 """Characters of ``Reject.detail``."""
 
-_LONGEST_INTEGER: Final = 300
-"""Digits beyond which an integer is not converted: far past 64 bits, and within what a double can hold."""
-
 _LAST_MOMENT: Final = "9999-12-31T23:59:59.999999Z"
 _KEYS: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-_MEMBER: Final = re.compile(rb'[\s,]*("[^"\\]*")\s*:\s*(?:("[^"\\]*"|[^\s,}\]"{\[]+)|(?=["{\[]))')
-_NAME: Final = re.compile(rb"[\s,]*")
-_COLON: Final = re.compile(rb"\s*:\s*")
 
 
-def judge(raw: bytes, record_no: int, feed: Feed, *, now: datetime) -> Row | Reject:
-    """Judge the record whose source text is ``raw``. Raises ``FileFault`` if that is no JSON in UTF-8."""
+def judge(raw: bytes, record_no: int, feed: Feed, *, now: datetime, context: str | None = None) -> Row | Reject | None:
+    """Judge the record whose source text is ``raw``; ``None`` if the feed's ``where`` leaves it out.
+
+    ``context`` is what was kept of its surroundings (``Reject.context``), so that no file is needed. Raises
+    ``FileFault`` if the text is no JSON in UTF-8.
+    """
     start = past_blank(raw, 0)
     try:
         raw.decode()
@@ -49,7 +48,16 @@ def judge(raw: bytes, record_no: int, feed: Feed, *, now: datetime) -> Row | Rej
         raise _no_record(error.code, error.at, error.why) from error
     if not done or past_blank(raw, end) != len(raw):
         raise _no_record("invalid_json", end, "this is not one JSON value")
-    return judge_valid(raw[start:end], record_no, compile_feed(feed), Scope(ceiling(feed, now)))
+    compiled, scope = compile_feed(feed), Scope(ceiling(feed, now))
+    item = recalled(raw[start:end], record_no, context)
+    if not meets(compiled.where, item):
+        return None
+    if compiled.deletion is None or not meets(compiled.deletes, item):
+        return judge_valid(item, compiled, scope)
+    verdict = judge_valid(item, compiled.deletion, scope)
+    if isinstance(verdict, Reject):
+        return verdict
+    return tuple(column[0] for column in as_deletions(compiled, [[value] for value in verdict]))
 
 
 def _no_record(code: str, at: int, why: str) -> FileFault:
@@ -64,69 +72,132 @@ def ceiling(feed: Feed, now: datetime) -> str:
         return _LAST_MOMENT
 
 
-def judge_valid(raw: bytes, record_no: int, compiled: CompiledFeed, scope: Scope) -> Row | Reject:
+def meets(predicates: Sequence[Predicate], item: Item) -> bool:
+    """Tell whether a record meets all of the conditions."""
+    return all(
+        predicate.holds(
+            item.value(predicate.path) if origin_of(predicate.path) else last_at(item.raw, names_of(predicate.path))
+        )
+        for predicate in predicates
+    )
+
+
+def as_deletions(compiled: CompiledFeed, columns: Sequence[Sequence[Scalar]]) -> list[Sequence[Scalar]]:
+    """Return the columns of ``compiled.deletion`` as those of the feed: nothing in those of other fields."""
+    assert compiled.deletion is not None  # noqa: S101 - whoever has such columns
+    count = len(columns[0])
+    found = dict(zip(compiled.deletion.names, columns, strict=False))
+    all_columns: list[Sequence[Scalar]] = [found.get(name, [None] * count) for name in compiled.names]
+    if compiled.feed.extra is Extra.KEEP:
+        all_columns.append([None] * count)
+    if compiled.own_key_column:
+        all_columns.append(columns[-2])
+    return [*all_columns, [True] * count, columns[-1]]
+
+
+def of_document(compiled: CompiledFeed, around: Surroundings, scope: Scope) -> Mapping[int, Scalar]:
+    """Return the values of the fields that are alike for all records of a document, by their index.
+
+    Raises ``FileFault`` if one of them is not valid: the file has one fault then, not one for each record.
+    """
+    settled = around.settled.get(id(compiled))
+    if settled is None:
+        found: dict[int, Scalar] = {}
+        for index in compiled.of_file:
+            check = compiled.checks[index]
+            found[index] = file_value(check, compiled.ways[index], around, scope)
+        settled = around.settled[id(compiled)] = found
+    return settled
+
+
+def file_value(check: Check, ways: Sequence[Way], around: Surroundings, scope: Scope) -> Scalar:
+    """Return the value of a field that comes from around the records; raises ``FileFault`` if it is not valid."""
+    outcome = check.one(seek(check, ways, [None] * len(ways), 0, around), scope)
+    if not isinstance(outcome, Fault):
+        return outcome
+    paths = " or ".join(spelled(way.path) for way in ways)
+    message = f"field {check.field.name!r} takes its value from {paths}: {outcome.code} ({outcome.why})"
+    raise FileFault("invalid_context", message, "it is the same for all records: mend the file, or the feed's field")
+
+
+def seek(
+    check: Check,
+    ways: Sequence[Way],
+    sources: Sequence[Sequence[Value] | None],
+    place: int,
+    outside: Item | Surroundings,
+) -> Value:
+    """Return the value of a field, as its check takes it, from the first of its ways that leads to one.
+
+    ``sources`` are the columns of the ways' slots, ``place`` is the record's in them.
+    """
+    null = False
+    for way, column in zip(ways, sources, strict=True):
+        found: bytes | None
+        if column is None:
+            found = outside.value(way.path)
+        else:
+            source = column[place]
+            found = source if isinstance(source, bytes) else None
+            if found is not None and way.rest:
+                found = last_at(found, way.rest)
+        if found is not None and is_there(found) and not _counts_as_null(check, found):
+            return found if check.wants_source else value_of(found)
+        null = null or found is not None
+    return None if null else UNSET
+
+
+def _counts_as_null(check: Check, source: bytes) -> bool:
+    return bool(check.null) and source[:1] == b'"' and value_of(source) in check.null
+
+
+def judge_valid(item: Item, compiled: CompiledFeed, scope: Scope) -> Row | Reject:
     """Judge a record that is known to be JSON in UTF-8, without white space around it."""
-    if not raw.startswith(b"{"):
+    raw = item.raw
+    is_object = raw.startswith(b"{")
+    if not is_object and not compiled.takes_any:
         shown = show(value_of(raw))
-        return Reject(record_no, raw.decode(), UNREADABLE_KEY, None, "not_an_object", f"{shown} is no object")
-    found = list(members(raw))
-    outcomes = [_outcome(check, found, scope) for check in compiled.checks]
+        fault = Fault("not_an_object", f"{shown} is no object")
+        context = context_of(compiled.outside, item)
+        return Reject(item.number, raw.decode(), UNREADABLE_KEY, None, fault.code, fault.why, context)
+    found = list(members(raw)) if is_object else []
+    settled = of_document(compiled, item.surroundings, scope) if item.surroundings else {}
+    outcomes: list[Outcome] = []
+    for index, check in enumerate(compiled.checks):
+        if index in settled:
+            outcomes.append(settled[index])
+        elif compiled.ways[index]:
+            outcomes.append(_outcome(check, _sources(check, compiled.ways[index], item), scope))
+        else:
+            outcomes.append(_outcome(check, _inside(found, names_of(check.field.path)), scope))
     extra: Outcome = None
     if compiled.feed.extra is not Extra.IGNORE:
         extra = extra_of({name: source for name, source in found if name not in compiled.known}, compiled.feed.extra)
-    return conclude(compiled, record_no, raw, outcomes, extra)
+    return conclude(compiled, item, outcomes, extra)
 
 
-def members(raw: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield the names and the values' sources of a valid object, in order, all of them."""
-    pos = 1
-    while True:
-        match = _MEMBER.match(raw, pos)
-        if match is not None:
-            pos = match.end()
-            name, source = match.groups()
-            if source is None:
-                end = _end_of(raw, pos)
-                source, pos = raw[pos:end], end
-            yield name[1:-1].decode(), source
-            continue
-        start = _skip(_NAME, raw, pos)
-        if raw[start] != ord('"'):
-            return
-        end = _end_of(raw, start)
-        value = _skip(_COLON, raw, end)
-        pos = _end_of(raw, value)
-        yield json.loads(raw[start:end]), raw[value:pos]
+def _inside(found: Sequence[tuple[str, bytes]], names: Sequence[str]) -> list[bytes | None]:
+    """Return the sources at a path in an object whose members were found."""
+    inner = [source for name, source in found if name == names[0]]
+    return [at for source in inner for at in all_at(source, names[1:])] or [None]
 
 
-def _skip(pattern: re.Pattern[bytes], raw: bytes, pos: int) -> int:
-    match = pattern.match(raw, pos)
-    return match.end() if match is not None else pos
+def _sources(check: Check, ways: Sequence[Way], item: Item) -> list[bytes | None]:
+    """Return the sources of a field from the first of its ways that leads to a value."""
+    null = False
+    for way in ways:
+        outside = origin_of(way.path) is not None
+        found = [item.value(way.path)] if outside else all_at(item.raw, names_of(way.path))
+        last = found[-1]
+        if len(ways) == 1 or (last is not None and is_there(last) and not _counts_as_null(check, last)):
+            return found
+        null = null or last is not None
+    return [b"null"] if null else [None]
 
 
-def _end_of(raw: bytes, pos: int) -> int:
-    simple = STRING.match(raw, pos)
-    return simple.end() if simple is not None else Scanner(0).advance(raw, pos, final=True)[0]
-
-
-def _values(found: list[tuple[str, bytes]], path: tuple[str, ...]) -> list[bytes | None]:
-    """Return the sources at ``path``, one for each time its names are there; ``None`` where it leads nowhere."""
-    sources: list[bytes | None] = []
-    for name, source in found:
-        if name != path[0]:
-            continue
-        if len(path) == 1:
-            sources.append(source)
-        elif source.startswith(b"{"):
-            sources.extend(_values(list(members(source)), path[1:]))
-        else:
-            sources.append(None)
-    return sources or [None]
-
-
-def _outcome(check: Check, found: list[tuple[str, bytes]], scope: Scope) -> Outcome:
+def _outcome(check: Check, sources: Sequence[bytes | None], scope: Scope) -> Outcome:
     """Judge one field: of a name that is there twice, each value must be valid, and the last one counts."""
-    outcomes = [check.one(_value(check, source), scope) for source in _values(found, names_of(check.field.path))]
+    outcomes = [check.one(_value(check, source), scope) for source in sources]
     faults = [outcome for outcome in outcomes if isinstance(outcome, Fault)]
     if not faults:
         return outcomes[-1]
@@ -141,21 +212,6 @@ def _value(check: Check, source: bytes | None) -> Value:
     if source is None:
         return UNSET
     return source if check.wants_source else value_of(source)
-
-
-def value_of(source: bytes) -> Value:
-    """Return the value of a valid JSON text as the checks want it."""
-    first = source[:1]
-    if first == b'"':
-        return json.loads(source) if b"\\" in source else source[1:-1].decode()
-    if first in b"{[":
-        return Composite("an object" if first == b"{" else "an array")
-    if first in b"tfn":
-        return {b"t": True, b"f": False, b"n": None}[first]
-    if source.lstrip(b"-").isdigit():
-        return int(source) if len(source) <= _LONGEST_INTEGER else HugeNumber(source.decode())
-    number = float(source)
-    return number if math.isfinite(number) else HugeNumber(source.decode())
 
 
 def extra_of(unknown: dict[str, bytes], rule: Extra) -> Outcome:
@@ -184,31 +240,36 @@ def key_text(values: Sequence[Scalar]) -> str:
     return value if isinstance(value, str) else _KEYS.encode(value)
 
 
+def record_key(values: Sequence[Scalar], number: int) -> str:
+    """Return what a record is called: by its key, or by its number where the feed has no key."""
+    return key_text(values) if values else f"#{number}"
+
+
 def oversized(key: str) -> bool:
     """Tell whether the key's text is over the limit."""
     return len(key) * 4 > MAX_KEY_BYTES and len(key.encode()) > MAX_KEY_BYTES
 
 
-def conclude(
-    compiled: CompiledFeed, record_no: int, raw: bytes, outcomes: Sequence[Outcome], extra: Outcome
-) -> Row | Reject:
+def conclude(compiled: CompiledFeed, item: Item, outcomes: Sequence[Outcome], extra: Outcome) -> Row | Reject:
     """Make a row of the outcomes of a record's fields, or a reject if there is a fault among them."""
     faults = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, Fault)}
     row: list[Scalar] = [_readable(outcome) for outcome in outcomes]
     key = [row[index] for index in compiled.key]
-    if faults or isinstance(extra, Fault) or oversized(key_text(key)):
-        return refuse(compiled, record_no, raw, (key, row[compiled.cursor]), faults, extra)
+    if faults or isinstance(extra, Fault) or oversized(record_key(key, item.number)):
+        cursor = None if compiled.cursor is None else row[compiled.cursor]
+        return refuse(compiled, item, (key, cursor), faults, extra)
     if compiled.feed.extra is Extra.KEEP:
         row.append(extra)
     if compiled.own_key_column:
-        row.append(key_text(key))
-    return (*row, record_no)
+        row.append(record_key(key, item.number))
+    if compiled.deletes:
+        row.append(False)
+    return (*row, item.number)
 
 
 def refuse(
     compiled: CompiledFeed,
-    record_no: int,
-    raw: bytes | Raw,
+    item: Item,
     identity: tuple[Sequence[Scalar], Scalar],
     faults: dict[int, Fault],
     extra: Outcome,
@@ -220,7 +281,7 @@ def refuse(
     key, cursor = identity
     text = UNREADABLE_KEY
     if None not in key:
-        text = key_text(key)
+        text = record_key(key, item.number)
         if oversized(text):
             text = UNREADABLE_KEY
             longest = max(range(len(key)), key=lambda part: len(key_text([key[part]])))
@@ -236,7 +297,8 @@ def refuse(
     if len(detail) > MAX_DETAIL:
         detail = detail[: MAX_DETAIL - 1] + "…"
     readable = cursor if isinstance(cursor, str | int) else None
-    return Reject(record_no, str(raw, "utf-8"), text, readable, found[0].code, detail)
+    context = context_of(compiled.outside, item)
+    return Reject(item.number, item.raw.decode(), text, readable, found[0].code, detail, context)
 
 
 def _readable(outcome: Outcome) -> Scalar:
