@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+from daemons import Home
 from inboxd.cli import COMMANDS, cli
 from inboxd.cli.man import man_page
 
@@ -101,3 +102,28 @@ def test_a_mistyped_command_is_answered_with_the_near_ones() -> None:
     assert "there are: check, config" in asked("zzzzzz")
     assert "list" in asked("runs", "lst")
     assert "--limit" in asked("runs", "list", "--limt", "1")
+
+
+def test_the_shell_completes_feeds_runs_and_failed_files(tmp_path: Path) -> None:
+    """TAB offers what there is: the config's feeds, the newest runs, the files in failed/; without them, nothing."""
+    config = '[feeds.orders]\nkey = ["k"]\ncursor = "t"\nfields = { k = { type = "text" }, t = { type = "date" } }\n'
+    with Home(tmp_path, config) as home:
+
+        def offered(words: str) -> list[str]:
+            environment = {**home.environment(), "_INBOXD_COMPLETE": "bash_complete", "COMP_WORDS": f"inboxd {words}"}
+            environment["COMP_CWORD"] = str(len(words.split(" ")))
+            command = [*home.command]
+            done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+            assert done.stderr == ""
+            return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+
+        assert offered("undo ") == []
+        home.drop("sub/bad.json", b"[1,")
+        home.run_once()
+        assert offered("runs list --feed or") == ["orders"]
+        assert offered("watermark reset ") == ["orders"]
+        assert offered("explain --run ") == ["1"]
+        assert offered("undo ") == ["1"]
+        assert offered("retry su") == ["sub/bad.json"]
+        (tmp_path / "inboxd.toml").write_text("no config", encoding="utf-8")
+        assert offered("watermark reset ") == []

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from inboxd.cli import complete
 from inboxd.clock import SystemClock, stamp
 from inboxd.model import printable
 from inboxd.records.times import timestamp
@@ -190,3 +191,8 @@ class Moment(Guarded[str]):
         except (ValueError, OverflowError):
             hint = "write 2026-01-15T10:30:00Z, 2026-01-15, or 24h for a day ago."
             self.fail(f"{quoted(text)} is not a time: {hint}", param, ctx)
+
+
+FEED: Final = Text(complete.feeds)
+RUN: Final = Number(complete=complete.runs)
+FAILED_FILE: Final = FileName(complete.failed_files)

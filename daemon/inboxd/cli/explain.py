@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from inboxd.cli.arguments import LedgerName, Number, Text
+from inboxd.cli.arguments import FEED, RUN, LedgerName, Number, Text
 from inboxd.cli.context import print_json, reading_store, settings_of
 from inboxd.cli.names import known_job
 from inboxd.cli.tables import DETAIL, Column, heading, print_pairs, print_table, short_time, shown
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("key", required=False, type=Text())
-@click.option("--feed", type=Text(), help="Only in this feed.")
-@click.option("--run", "run_id", type=Number(), help="What a run did, record by record.")
+@click.option("--feed", type=FEED, help="Only in this feed.")
+@click.option("--run", "run_id", type=RUN, help="What a run did, record by record.")
 @click.option(
     "--file", "file_name", type=LedgerName(), help="What became of a file: its path in the inbox, or just its name."
 )

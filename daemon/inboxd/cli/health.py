@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from inboxd.cli.arguments import Hours, Moment, Number, OneFile, Text
+from inboxd.cli.arguments import FEED, Hours, Moment, Number, OneFile
 from inboxd.cli.context import print_json, settings_of, write_json
 from inboxd.cli.names import known_job
 from inboxd.cli.opening import store_if_there
@@ -32,7 +32,7 @@ GOES: Final = {"duration_ms": 1, "avg_duration_ms": 1, "rows_in": 3}
 @click.command()
 @click.option("--since", type=Moment(), help="Only runs that began in the last 24h, 7d, …, or from this time on.")
 @click.option("--hours", type=Hours(), help="The same in hours: --hours 24 is --since 24h.")
-@click.option("--feed", "--job", "feed", type=Text(), help="Only runs of this feed, or of a job that was imported.")
+@click.option("--feed", "--job", "feed", type=FEED, help="Only runs of this feed, or of a job that was imported.")
 @click.option("--limit", type=Number(), default=10, show_default=True, help="How many recent runs to list.")
 @click.option("--output", type=OneFile(), help="Write the feed for a dashboard to this file as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

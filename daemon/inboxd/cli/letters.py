@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from inboxd.cli.arguments import Moment, Number, OneFile, Text
+from inboxd.cli.arguments import FEED, RUN, Moment, Number, OneFile, Text
 from inboxd.cli.context import print_json, reading_store, settings_of, writing_store, written
 from inboxd.cli.names import known_code, known_job
 from inboxd.cli.opening import store_if_there
@@ -41,9 +41,9 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--until", type=Moment(), help="Only letters written before this moment."),
         click.option("--since", type=Moment(), help="Only letters from this moment on, or of the last 24h, 7d, …"),
-        click.option("--run", "run", type=Number(), help="Only letters of this run."),
+        click.option("--run", "run", type=RUN, help="Only letters of this run."),
         click.option("--code", type=Text(), help="Only letters with this error code."),
-        click.option("--feed", type=Text(), help="Only letters of this feed."),
+        click.option("--feed", type=FEED, help="Only letters of this feed."),
     ):
         choosing = option(choosing)
     return choosing

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from inboxd.cli.arguments import GivenFile, OneFile, Text
+from inboxd.cli.arguments import FEED, GivenFile, OneFile, Text
 from inboxd.cli.context import checking_store, print_json, settings_of, write_json, writing_store
 from inboxd.cli.names import feed_named
 from inboxd.cli.progress import Phase, Progress, left_undone, progress_over
@@ -38,7 +38,7 @@ AS_NAME: Final = click.option(
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=GivenFile())
 @click.option(
-    "--feed", "feed_name", type=Text(), help="The feed to load into; without it, the first whose match fits the name."
+    "--feed", "feed_name", type=FEED, help="The feed to load into; without it, the first whose match fits the name."
 )
 @click.option("--db", "database_url", type=Text(), help="Another database than the configured one.")
 @click.option("--output", type=OneFile(), help="Write the JSON result to this file as well.")
@@ -94,7 +94,7 @@ def load(
 @click.option(
     "--feed",
     "feed_name",
-    type=Text(),
+    type=FEED,
     help="The feed to check against; without it, the first whose match fits the name.",
 )
 @AS_NAME

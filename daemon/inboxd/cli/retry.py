@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from inboxd.cli.arguments import FileName
+from inboxd.cli.arguments import FAILED_FILE
 from inboxd.cli.context import print_json, settings_of, writing_store
 from inboxd.cli.progress import left_undone
 from inboxd.cli.tables import Column, heading, print_table, print_text, shown
@@ -42,7 +42,7 @@ class Retried:
 
 
 @click.command()
-@click.argument("names", nargs=-1, type=FileName(), metavar="[NAME]…")
+@click.argument("names", nargs=-1, type=FAILED_FILE, metavar="[NAME]…")
 @click.option(
     "--all", "everything", is_flag=True, help="Every file in failed/, and those in processed/ that no run loaded."
 )

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from inboxd.cli.arguments import GivenFile, Number, Text
+from inboxd.cli.arguments import FEED, GivenFile, Number
 from inboxd.cli.context import print_json, settings_of, writing_store
 from inboxd.cli.names import known_job
 from inboxd.cli.opening import store_if_there
@@ -22,7 +22,7 @@ def runs() -> None:
 
 
 @runs.command("list")
-@click.option("--feed", type=Text(), help="Only runs of this feed or job.")
+@click.option("--feed", type=FEED, help="Only runs of this feed or job.")
 @click.option("--status", type=click.Choice(["success", "failure", "running"]), help="Only runs with this status.")
 @click.option("--limit", type=Number(1), default=20, show_default=True, help="The newest so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from inboxd.cli.arguments import Number
+from inboxd.cli.arguments import RUN
 from inboxd.cli.context import print_json, reading_store, settings_of, writing_store
 from inboxd.cli.tables import Column, heading, print_table, print_text
 from inboxd.clock import SystemClock
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run_id", metavar="RUN", type=Number())
+@click.argument("run_id", metavar="RUN", type=RUN)
 @click.option("--dry-run", is_flag=True, help="Tell what would be done, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from inboxd.cli.arguments import Text
+from inboxd.cli.arguments import FEED, Text
 from inboxd.cli.context import print_json, settings_of, writing_store
 from inboxd.cli.names import feed_named
 from inboxd.cli.opening import store_if_there
@@ -50,7 +50,7 @@ def show(context: click.Context, *, as_json: bool) -> None:
 
 
 @watermark.command("set")
-@click.argument("feed_name", metavar="FEED", type=Text())
+@click.argument("feed_name", metavar="FEED", type=FEED)
 @click.argument("value", type=Text())
 @click.pass_context
 def set_to(context: click.Context, feed_name: str, value: str) -> None:
@@ -68,7 +68,7 @@ def set_to(context: click.Context, feed_name: str, value: str) -> None:
 
 
 @watermark.command()
-@click.argument("feed_name", metavar="FEED", type=Text())
+@click.argument("feed_name", metavar="FEED", type=FEED)
 @click.pass_context
 def reset(context: click.Context, feed_name: str) -> None:
     """Forget a feed's watermark: nothing will be skipped until a file is loaded.
