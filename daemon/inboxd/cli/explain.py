@@ -9,6 +9,7 @@ import click
 
 from inboxd.cli.arguments import FEED, RUN, LedgerName, Number, Text
 from inboxd.cli.context import print_json, reading_store, settings_of
+from inboxd.cli.letters import resolver
 from inboxd.cli.names import known_job
 from inboxd.cli.tables import DETAIL, Column, heading, print_pairs, print_table, short_time, shown
 from inboxd.errors import EXIT_FAILED
@@ -151,10 +152,7 @@ def _winner(winner: Winner) -> str:
 
 def _print_letters(letters: Sequence[Letter]) -> None:
     columns = [Column("id", number=True), Column("run", number=True), Column("record", number=True), Column("code")]
-    rows = [
-        (one.id, one.run_id, one.record_no, one.code, one.detail, f"run {one.resolved_by}" if one.resolved_by else "")
-        for one in letters
-    ]
+    rows = [(one.id, one.run_id, one.record_no, one.code, one.detail, resolver(one.resolved_by)) for one in letters]
     print_table((*columns, DETAIL, Column("resolved by")), rows)
 
 

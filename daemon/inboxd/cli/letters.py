@@ -62,7 +62,7 @@ def letters() -> None:
 
 @letters.command("list")
 @_filters
-@click.option("--resolved", is_flag=True, help="Only those that a replay or an undo has resolved.")
+@click.option("--resolved", is_flag=True, help="Only those that are resolved: by a later run, or dismissed.")
 @click.option("--all", "everything", is_flag=True, help="Resolved or not.")
 @click.option("--limit", type=Number(1), default=100, show_default=True, help="At most so many.")
 @click.option("--after", type=Number(), default=0, help="Only letters with an id above this: the next page.")
@@ -102,8 +102,8 @@ def _print_letters(found: Sequence[Letter], *, with_resolver: bool) -> None:
         for one in found
     ]
     if with_resolver:
-        columns.append(Column("resolved by", number=True))
-        rows = [(*row, one.resolved_by or "") for row, one in zip(rows, found, strict=True)]
+        columns.append(Column("resolved by"))
+        rows = [(*row, resolver(one.resolved_by)) for row, one in zip(rows, found, strict=True)]
     print_table(columns, rows)
 
 
@@ -194,6 +194,43 @@ def _replay(settings: Settings, wanted: Filter) -> tuple[list[Replay], list[Code
             limit = furthest_cursor(feed, clock.now())
             done.append(put_back(store, feed, wanted, clock=clock, host=host, limit=limit))
         return done, count_open(store, wanted)
+
+
+@letters.command()
+@click.argument("ids", nargs=-1, type=Number(), metavar="[ID]…")
+@_filters
+@click.option("--all", "everything", is_flag=True, help="All that are open.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def dismiss(context: click.Context, ids: tuple[int, ...], wanted: Filter, *, everything: bool, as_json: bool) -> None:
+    """Mark open dead letters as dealt with: those that nobody will mend. They stay to be looked at.
+
+    A letter is also resolved by a replay, and by a later file that applies a record of its feed and key.
+
+    \b
+    Example:  inboxd dead-letters dismiss 17 18
+              inboxd dead-letters dismiss --feed orders --code invalid_value
+    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    from inboxd.operate.letters import Filter, count_open  # noqa: PLC0415 - `--help` needs no database
+    from inboxd.operate.letters import dismiss as put_aside  # noqa: PLC0415 - the same
+
+    wanted = replace(wanted, ids=ids)
+    if everything == (wanted != Filter()):
+        raise click.UsageError("name the dead letters to dismiss, by number or by a filter, or say --all")
+    settings = settings_of(context)
+    with writing_store(settings) as store:
+        _hold(settings, store, wanted)
+        count = put_aside(store, wanted)
+        still_open = sum(one.count for one in count_open(store))
+    if as_json:
+        print_json({"dismissed": count, "open": still_open})
+    else:
+        click.echo(f"{count} dead letters dismissed, {still_open} still open")
+
+
+def resolver(resolved_by: int | None) -> str:
+    """Return who has resolved a dead letter, for people."""
+    return "" if resolved_by is None else f"run {resolved_by}" if resolved_by else "dismissed"
 
 
 def _sums(done: Sequence[Replay]) -> dict[str, int]:

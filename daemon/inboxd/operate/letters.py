@@ -13,6 +13,8 @@ from inboxd.model import Feed
 from inboxd.store.base import Store
 from inboxd.store.tables import dead_letters, etl_runs
 
+DISMISSED: Final = 0
+"""``resolved_by`` of a letter that a person has put aside: it is the number of no run."""
 PAGE: Final = 1_000
 """Letters fetched at once where all of them are wanted; each holds a record of up to 16 MiB, and most of 100 bytes."""
 
@@ -116,6 +118,13 @@ def feeds_with_letters(store: Store, wanted: Filter) -> list[str]:
     with store.reading() as connection:
         query = sa.select(dead_letters.c.feed).where(*_where(wanted)).distinct().order_by(dead_letters.c.feed)
         return [str(name) for name in connection.execute(query).scalars()]
+
+
+def dismiss(store: Store, wanted: Filter) -> int:
+    """Mark open letters as dealt with, though no run did it; returns how many."""
+    statement = sa.update(dead_letters).where(*_where(replace(wanted, resolved=False)))
+    with store.writing() as connection:
+        return connection.execute(statement.values(resolved_by=DISMISSED)).rowcount
 
 
 def of_feed(wanted: Filter, feed: str) -> Filter:

@@ -143,8 +143,9 @@ class Retention:
         by = etl_runs.alias()
         some = (
             sa.select(dead_letters.c.id)
-            .join(by, by.c.id == dead_letters.c.resolved_by)
-            .where(by.c.finished_at < before)
+            .outerjoin(by, by.c.id == dead_letters.c.resolved_by)
+            .where(dead_letters.c.resolved_by.is_not(None))
+            .where(sa.func.coalesce(by.c.finished_at, dead_letters.c.created, type_=by.c.finished_at.type) < before)
             .limit(ROWS_AT_ONCE)
         )
         count = ROWS_AT_ONCE

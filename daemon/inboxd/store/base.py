@@ -247,7 +247,7 @@ class FileTransaction(Protocol):
         ...
 
     def resolve(self, letters: Sequence[int]) -> int:
-        """Mark dead letters as resolved by this run; returns how many of them were still open. After ``lock``."""
+        """Mark dead letters as resolved by this run; returns how many of them no other has resolved. After ``lock``."""
         ...
 
     def advance(self, limit: Cursor | None) -> Cursor | None:

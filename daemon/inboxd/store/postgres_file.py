@@ -19,6 +19,7 @@ from inboxd.store.postgres_faults import PostgresFaults
 from inboxd.store.postgres_newest import Newest, NewestSql
 from inboxd.store.postgres_sql import FeedSql
 from inboxd.store.postgres_staging import Staging
+from inboxd.store.resolving import resolve_applied
 
 OWN_RUN = "SELECT 1 FROM etl_runs WHERE id = %s AND status = 'running' FOR UPDATE SKIP LOCKED"
 ONE_BY_ONE = "SELECT pg_advisory_xact_lock(hashtextextended('inboxd ' || %s, 0))"
@@ -31,7 +32,7 @@ FOLLOWED = (
 LAST_FINISHED = "SELECT finished_at FROM etl_runs WHERE commit_no > 0 ORDER BY commit_no DESC LIMIT 1"
 WATERMARK = "SELECT value FROM watermarks WHERE name = %s"
 TABLE_IS_THERE = "SELECT 1 WHERE to_regclass(%s) IS NOT NULL"
-RESOLVE = "UPDATE dead_letters SET resolved_by = %s WHERE id = ANY(%s) AND resolved_by IS NULL"
+RESOLVE = "UPDATE dead_letters SET resolved_by = %s WHERE id = ANY(%s) AND COALESCE(resolved_by, %s) = %s"
 _NOTICE_VALUES = ("%s::timestamptz" if name == "created" else "%s" for name in NOTICE_COLUMNS)
 INSERT_NOTICE = f"INSERT INTO notices ({', '.join(NOTICE_COLUMNS)}) VALUES ({', '.join(_NOTICE_VALUES)})"
 REPLAYED = (
@@ -157,6 +158,7 @@ class PostgresFile:
             if staging.records or self._feed.mode is Mode.SNAPSHOT:
                 self._applied = self._way.apply(skipped)
             rejected = self._write_rejects() if staging.rejects else 0
+            resolve_applied(staging, self._feed, self._applied.records, on_postgres=True)
         applied = self._applied
         return Counts(
             rows_in=staging.records + staging.rejects + staging.filtered,
@@ -222,7 +224,7 @@ class PostgresFile:
     def resolve(self, letters: Sequence[int]) -> int:
         """Mark dead letters as resolved by this run; returns how many of them were still open."""
         with self._faults:
-            return self._connection.execute(RESOLVE, (self._run_id, list(letters))).rowcount
+            return self._connection.execute(RESOLVE, (self._run_id, list(letters), self._run_id, self._run_id)).rowcount
 
     def advance(self, limit: Cursor | None) -> Cursor | None:
         """Raise the feed's watermark to the largest cursor this run committed, at most ``limit``."""

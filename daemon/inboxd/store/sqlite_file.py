@@ -13,6 +13,7 @@ from inboxd.store.base import Applied, Classified, Foreseen, RunEnd, Way, Work
 from inboxd.store.cursors import at_or_below, from_text
 from inboxd.store.feed_tables import quoted
 from inboxd.store.ledger import NOTICE_COLUMNS, notice_values, refuse_replayed, success_values
+from inboxd.store.resolving import resolve_applied
 from inboxd.store.sqlite_append import Append, AppendSql
 from inboxd.store.sqlite_changes import Changes
 from inboxd.store.sqlite_changes_sql import ChangesSql
@@ -37,7 +38,7 @@ FOLLOWED: Final = (
 LAST_FINISHED: Final = "SELECT finished_at FROM main.etl_runs WHERE commit_no > 0 ORDER BY commit_no DESC LIMIT 1"
 WATERMARK: Final = "SELECT value FROM main.watermarks WHERE name = ?"
 TABLE_IS_THERE: Final = "SELECT 1 FROM main.sqlite_schema WHERE name = ?"
-RESOLVE: Final = "UPDATE main.dead_letters SET resolved_by = ? WHERE id = ? AND resolved_by IS NULL"
+RESOLVE: Final = "UPDATE main.dead_letters SET resolved_by = ?1 WHERE id = ?2 AND COALESCE(resolved_by, ?1) = ?1"
 INSERT_NOTICE: Final = (
     f"INSERT INTO main.notices ({', '.join(NOTICE_COLUMNS)}) VALUES ({', '.join('?' for _ in NOTICE_COLUMNS)})"
 )
@@ -162,6 +163,7 @@ class SqliteFile:
             if staging.records or self._feed.mode is Mode.SNAPSHOT:
                 self._applied = self._way.apply(skipped)
             rejected, rejects_skipped = self._write_rejects()
+            resolve_applied(staging, self._feed, self._applied.records, on_postgres=False)
         applied = self._applied
         return Counts(
             rows_in=staging.records + staging.rejects + staging.filtered,

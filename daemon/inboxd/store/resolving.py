@@ -1,0 +1,57 @@
+"""Dead letters that a run answers: a record of their feed and key was refused once, and is applied now.
+
+Written once for both databases: ``mark`` is how a statement's parameters are written. A letter without a readable key
+has ``?`` for one, which is nobody's.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from inboxd.model import UNREADABLE_KEY, Feed, Mode
+
+_OPEN: Final = "d.feed = {feed} AND d.resolved_by IS NULL"
+_ELIGIBLE: Final = f"{_OPEN} AND d.run_id <> {{run}} AND d.record_key <> '{UNREADABLE_KEY}'"
+_APPLIED: Final = "l.run_id = {run} AND l.outcome IN (0, 4)"
+_COUNT: Final = f"SELECT COUNT(*) FROM (SELECT 1 FROM dead_letters d WHERE {_OPEN} LIMIT {{most}}) AS found"
+_BY_LETTER: Final = (
+    f"SELECT d.id FROM dead_letters d WHERE {_ELIGIBLE} AND d.record_key IN "
+    f"(SELECT l.record_key FROM lineage_records l WHERE {_APPLIED})"
+)
+_BY_LETTER_ON_SQLITE: Final = (
+    f"SELECT d.id FROM dead_letters d WHERE {_ELIGIBLE} AND EXISTS "
+    f"(SELECT 1 FROM lineage_records l WHERE {_APPLIED} AND l.record_key = d.record_key)"
+)
+_BY_RECORD_ON_SQLITE: Final = (
+    "SELECT d.id FROM lineage_records l CROSS JOIN dead_letters d "
+    f"WHERE {_APPLIED} AND d.record_key = l.record_key AND {_ELIGIBLE}"
+)
+_RESOLVE: Final = "UPDATE dead_letters SET resolved_by = {run} WHERE id IN ("
+
+
+class Statements(Protocol):
+    """What runs a statement with the values of a file's transaction."""
+
+    def change(self, statement: str, **more: object) -> int:
+        """Run one statement; returns how many rows it touched."""
+        ...
+
+    def one(self, statement: str, **more: object) -> tuple[object, ...]:
+        """Return the one row of an answer."""
+        ...
+
+
+def resolve_applied(run: Statements, feed: Feed, applied: int, *, on_postgres: bool) -> None:
+    """Mark the open letters of the feed whose key this run has applied, ``applied`` records of them.
+
+    Whichever are fewer lead: the feed's open letters, each looked for among the run's records, or the records. Most
+    feeds have no open letter, and that is all that is asked then.
+    """
+    if not applied or feed.mode is Mode.APPEND:
+        return
+    marks = {name: f"%({name})s" if on_postgres else f":{name}" for name in ("run", "feed", "most")}
+    found = int(str(run.one(_COUNT.format(**marks), most=1 if on_postgres else applied + 1)[0]))
+    if not found:
+        return
+    chosen = _BY_LETTER if on_postgres else _BY_LETTER_ON_SQLITE if found <= applied else _BY_RECORD_ON_SQLITE
+    run.change(f"{_RESOLVE}{chosen})".format(**marks))

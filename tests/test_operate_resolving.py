@@ -1,0 +1,84 @@
+"""Dead letters that a later file answers, and those that a person puts aside."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from inboxd.clock import SystemClock
+from inboxd.model import Feed, Late, Mode, Reject
+from inboxd.operate.letters import Filter, dismiss
+from inboxd.operate.undo import undo
+from inboxd.store.base import Store
+from stores import OpenEmpty, batches, load, make_feed, query, row
+
+FEED = make_feed(late=Late.MERGE, undo=True)
+OTHER = make_feed("other", late=Late.MERGE)
+
+
+def refuse(store: Store, *keys: str, feed: Feed = FEED) -> int:
+    """Load a file all of whose records are refused; return its run."""
+    rejects = [Reject(place, "{}", key, None, "invalid_value", "bad") for place, key in enumerate(keys, 1)]
+    return load(store, feed, batches([], rejects))[0]
+
+
+def apply(store: Store, *keys: str, feed: Feed = FEED, day: int = 2) -> int:
+    """Load a file with these keys; return its run."""
+    moment = f"2026-01-{day:02}T00:00:00.000000Z"
+    return load(store, feed, batches([row(feed, place, (key,), (1,), moment) for place, key in enumerate(keys, 1)]))[0]
+
+
+def resolvers(store: Store) -> list[tuple[object, ...]]:
+    """Return each letter's key and who has resolved it."""
+    return query(store, "SELECT record_key, resolved_by FROM dead_letters ORDER BY id")
+
+
+@pytest.mark.parametrize("others", [0, 50], ids=["few records", "few letters"])
+def test_a_later_file_that_applies_a_record_resolves_its_dead_letter(open_empty: OpenEmpty, others: int) -> None:
+    """Exported, mended, dropped again: the letter is resolved by that run, whichever way it was looked for."""
+    store = open_empty(FEED, OTHER)
+    refuse(store, "a", "b", "a", "?")
+    refuse(store, "a", feed=OTHER)
+    run_id = apply(store, "a", "?", *(f"x{number}" for number in range(others)))
+    assert resolvers(store) == [("a", run_id), ("b", None), ("a", run_id), ("?", None), ("a", None)]
+
+
+def test_a_record_that_was_not_applied_resolves_nothing(open_empty: OpenEmpty) -> None:
+    """A stale one leaves the letter open, and so does one of the same file."""
+    store = open_empty(FEED)
+    apply(store, "a", day=9)
+    rejects = [Reject(2, "{}", "b", None, "invalid_value", "bad")]
+    refuse(store, "a")
+    load(store, FEED, batches([row(FEED, 1, ("b",), (1,), "2026-01-01T00:00:00.000000Z")], rejects))
+    apply(store, "a", day=1)
+    assert resolvers(store) == [("a", None), ("b", None)]
+
+
+def test_an_undo_opens_again_what_the_run_had_resolved(open_empty: OpenEmpty) -> None:
+    """The record that had answered the letter is gone."""
+    store = open_empty(FEED)
+    refuse(store, "a")
+    run_id = apply(store, "a")
+    assert resolvers(store) == [("a", run_id)]
+    undo(store, (FEED,), run_id, clock=SystemClock(), host="here")
+    assert resolvers(store) == [("a", None)]
+
+
+def test_an_append_feed_resolves_no_letter(open_empty: OpenEmpty) -> None:
+    """Its records are facts of their own: another one with the key mends nothing."""
+    feed = replace(make_feed("facts", late=Late.MERGE), mode=Mode.APPEND, cursor=None)
+    store = open_empty(feed)
+    refuse(store, "a", feed=feed)
+    load(store, feed, batches([row(feed, 1, ("a",), (1,), "2026-01-02T00:00:00.000000Z")]))
+    assert resolvers(store) == [("a", None)]
+
+
+def test_a_dismissed_letter_is_resolved_by_nobody(open_empty: OpenEmpty) -> None:
+    """``dismiss`` puts aside the open ones that are meant, and no later run takes them over."""
+    store = open_empty(FEED)
+    refuse(store, "a", "b")
+    assert dismiss(store, Filter(ids=(1,))) == 1
+    assert dismiss(store, Filter(ids=(1,))) == 0
+    run_id = apply(store, "a", "b")
+    assert resolvers(store) == [("a", 0), ("b", run_id)]
