@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from daemons import Home, eventually, record
+from faults import QUICK
 
 MERGE = '[feeds.events]\nlate = "merge"\n'
 UNDO = f"{MERGE}undo = true\n"
@@ -458,3 +460,24 @@ def test_check_counts_as_a_table_or_json_and_leaves_no_trace(home: Home) -> None
     [found] = json.loads(done.stdout)["files"]
     assert [found[name] for name in ("inserted", "changed", "skipped", "rejected")] == [1, 0, 1, 1]
     assert dump == (home.query("SELECT * FROM etl_runs"), home.rows(), home.query("SELECT * FROM lineage"))
+
+
+def test_a_file_that_settles_is_said_to_settle_and_not_once_it_is_loaded(tmp_path: Path) -> None:
+    """One word for it, beside what waits; and `status` holds what the daemon said against the folder as it is now."""
+    with Home(tmp_path, QUICK) as home:
+        home.start()
+        with (home.inbox / "slow.json").open("wb") as file:
+            file.write(b"[")
+            file.flush()
+            found = eventually(lambda: [one for one in [home.json("status", "--json")] if one["unsettled"]])[0]
+            assert [(one["file"], one["code"]) for one in found["unsettled"]] == [("slow.json", "settling")]
+            assert (found["deferred"], found["content"]["waiting"]) == ([], 1)
+            text = home.call("status").stdout
+            assert "settling" in text
+            assert "deferred" not in text
+            assert home.process is not None
+            home.process.send_signal(signal.SIGSTOP)  # what it said stays as it was
+            (home.inbox / "slow.json").unlink()
+            found = home.json("status", "--json")
+            assert (found["unsettled"], found["deferred"], found["content"]["waiting"]) == ([], [], 0)
+            home.process.send_signal(signal.SIGCONT)

@@ -414,7 +414,7 @@ def test_what_waits_is_shown_with_its_reason(page: Served) -> None:
     since = "2026-01-01T00:00:00.000000Z"
     page.loop.published.state = _state(
         deferred=[Waiting("<i>.json", "disk_full", since, message, 3, "2026-01-01T00:01:00.000000Z", "events")],
-        unsettled=[Waiting("slow.json", "not_settled", since, "open for writing")],
+        unsettled=[Waiting("slow.json", "settling", since, "open for writing")],
     )
     _, body = page.get("/")
     assert "&lt;i&gt;.json" in body

@@ -12,6 +12,8 @@ from typing import Final
 import msgspec
 
 STATE_FILE: Final = "inboxd.state.json"
+SETTLING: Final = "settling"
+"""The code of a file that is not complete yet: the same word everywhere."""
 LEFT_AFTER_S: Final = 60.0
 """Writing the state file takes milliseconds; what is so old was left by a daemon that was killed."""
 MAX_LISTED: Final = 100

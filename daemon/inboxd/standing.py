@@ -13,7 +13,7 @@ from inboxd.clock import Clock, stamp
 from inboxd.config import Settings
 from inboxd.daemon import Daemon
 from inboxd.model import printable
-from inboxd.presence import MAX_LISTED, DaemonState, Refused, Waiting
+from inboxd.presence import MAX_LISTED, SETTLING, DaemonState, Refused, Waiting
 
 if TYPE_CHECKING:
     from inboxd.operate.arrivals import Expected
@@ -54,7 +54,7 @@ def state_of(
         unsettled=[
             Waiting(
                 file=printable(found.name),
-                code="not_settled",
+                code=SETTLING,
                 message=found.reason,
                 since=_wall(daemon.clock, found.since),
             )

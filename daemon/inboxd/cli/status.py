@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from inboxd.operate.hosts import HostActivity
     from inboxd.operate.status import Status
+    from inboxd.presence import Waiting
 
 SHOWN: Final = 5
 """Names listed of each kind; ``--json`` has more."""
@@ -154,13 +155,19 @@ def _last_day(found: Status) -> list[tuple[str, object]]:
 
 
 def _print_waiting(found: Status, now: datetime) -> None:
-    held = [*found.deferred, *found.unsettled]
-    if held:
+    def waited(one: Waiting) -> str:
+        return span((now - moment(one.since)).total_seconds())
+
+    if found.deferred:
         heading("deferred")
         columns = [Column("file", cut="middle"), Column("for"), Column("tries", number=True, goes=1), Column("code")]
         columns.append(Column("why", cut="end", below=True))
-        ages = ((one, span((now - moment(one.since)).total_seconds())) for one in held)
-        print_table(columns, [(one.file, age, one.attempts, one.code, one.message) for one, age in ages][: 2 * SHOWN])
+        rows = [(one.file, waited(one), one.attempts, one.code, one.message) for one in found.deferred]
+        print_table(columns, rows[: 2 * SHOWN])
+    if found.unsettled:
+        heading("settling")
+        columns = [Column("file", cut="middle"), Column("for"), Column("why", cut="end", below=True)]
+        print_table(columns, [(one.file, waited(one), one.message) for one in found.unsettled[: 2 * SHOWN]])
     content = found.content
     if content is not None and content.files:
         heading("waiting in the inbox, oldest first")

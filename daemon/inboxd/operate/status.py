@@ -22,7 +22,7 @@ from inboxd.operate.health import all_rejected, health
 from inboxd.operate.hosts import HostActivity, hosts
 from inboxd.operate.letters import CodeCount, count_open
 from inboxd.operate.trend import Bucket, trend
-from inboxd.operate.waiting import InboxContent, inbox_content
+from inboxd.operate.waiting import InboxContent, inbox_content, still_waiting
 from inboxd.presence import STATE_FILE, DaemonState, ExpectedFeed, Waiting, read_state
 from inboxd.store.base import RunRow, Store
 
@@ -118,9 +118,11 @@ def status(store: Store | None, slices: Slices, *, now: datetime) -> Status:
     except InboxdError as fault:
         problems.append(Problem(fault.code, fault.message, fault.hint))
     daemon = _presence(slices, state)
-    alive = state if daemon.running is not False else None
-    if daemon.running and state is not None:
-        problems.extend(_config_problems(state, slices.config))
+    another = state is not None and daemon.pid not in {None, state.pid}  # of another database, in the same archive
+    alive = state if daemon.running is not False and not another else None
+    waiting = still_waiting(slices.inbox, [*alive.deferred, *alive.unsettled]) if alive else set()
+    if daemon.running and alive is not None:
+        problems.extend(_config_problems(alive, slices.config))
     return Status(
         at=stamp(now),
         daemon=daemon,
@@ -128,8 +130,8 @@ def status(store: Store | None, slices: Slices, *, now: datetime) -> Status:
         inbox=str(slices.inbox.path),
         database=slices.database.shown_url,
         content=content,
-        deferred=alive.deferred if alive else [],
-        unsettled=alive.unsettled if alive else [],
+        deferred=[one for one in alive.deferred if one.file in waiting] if alive else [],
+        unsettled=[one for one in alive.unsettled if one.file in waiting] if alive else [],
         watermarks=_marks(store, slices.feeds, now) if store else [],
         totals=_totals(store, now) if store else None,
         hosts=hosts(store, now=now) if store else [],
@@ -153,7 +155,7 @@ def _presence(slices: Slices, state: DaemonState | None) -> DaemonPresence:
         except PermissionError:
             return DaemonPresence(None, unknown=FORBIDDEN)
         running, pid, unknown = holder is not None, holder or None, None
-    if state is None or not running:
+    if state is None or not running or pid not in {None, state.pid}:
         return DaemonPresence(running, pid, unknown=unknown)
     return DaemonPresence(
         running=running,

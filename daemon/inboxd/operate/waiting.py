@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from inboxd.config import ArchiveSettings, InboxSettings, match_feed
 from inboxd.errors import WorldFault
 from inboxd.inbox.claim import claims
 from inboxd.inbox.faults import world_fault
+from inboxd.inbox.names import spellings
 from inboxd.inbox.notices import Once
 from inboxd.inbox.tree import Folder
 from inboxd.inbox.walk import Sieve, Walk
 from inboxd.model import Feed, printable
+from inboxd.presence import Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,28 @@ def inbox_content(settings: InboxSettings, archive: ArchiveSettings, feeds: Sequ
         ignored=walk.left_alone,
         ignored_names=left_alone[:limit],
     )
+
+
+def still_waiting(settings: InboxSettings, told: Iterable[Waiting]) -> set[str]:
+    """Return the names, of those that a daemon told of a moment ago, that are still in the inbox or claimed."""
+    names = {one.file for one in told}
+    if not names:
+        return names
+    try:
+        claimed = {printable(claim.name) for claim in claims(os.fspath(settings.path))}
+        with Folder.root(settings.path) as inbox:
+            return {name for name in names if name in claimed or any(_has(inbox, found) for found in spellings(name))}
+    except (OSError, WorldFault):
+        return names  # it cannot be looked at from here
+
+
+def _has(inbox: Folder, name: str) -> bool:
+    below, _, base = name.rpartition("/")
+    try:
+        with inbox.reach(below) as folder:
+            return folder.has(base)
+    except OSError:
+        return False
 
 
 def _oldest(files: list[WaitingFile], limit: int) -> list[WaitingFile]:
