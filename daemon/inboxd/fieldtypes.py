@@ -26,6 +26,9 @@ _MOMENT: Final = re.compile(
 )
 _INTEGERS: Final = range(-(2**63), 2**63)
 _DECIMAL: Final = re.compile(r" *[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?0*[0-9]{1,6})? *", re.ASCII)
+_PLAIN: Final = re.compile(r"(?:0|-?[1-9][0-9]*)(?:\.[0-9]+)?", re.ASCII)
+"""The usual decimals, which are in their plain form as they stand."""
+
 MAX_DECIMAL_DIGITS: Final = 1_000
 """Digits of a decimal in its plain form, a single zero before the point not counted."""
 
@@ -134,6 +137,8 @@ def plain_decimal(text: str) -> str | None:
 
     Plain digits with the scale as given; no exponent, no plus, no negative zero: ``1.50e1`` is ``15.0``.
     """
+    if len(text) < MAX_DECIMAL_DIGITS and _PLAIN.fullmatch(text):
+        return text
     if _DECIMAL.fullmatch(text) is None:
         return None
     sign, mantissa, exponent = _parts(text.strip(" "))

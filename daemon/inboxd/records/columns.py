@@ -13,14 +13,14 @@ from operator import attrgetter, itemgetter
 from typing import Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from inboxd.model import Extra, Reject, Row, Scalar
 from inboxd.records.checks import Fault, Outcome, Scope, Value
 from inboxd.records.fields import CompiledFeed
 from inboxd.records.kinds import MAX_KEY_BYTES
 from inboxd.records.proof import Column, Window, doubled, maybe_deep, nothing_else, too_deep
-from inboxd.records.shapes import MEMBERS, RAW, Shapes
+from inboxd.records.shapes import MEMBERS, RAW, ROWS, Shapes
 from inboxd.records.surroundings import Item, Surroundings
 from inboxd.records.validate import ceiling, extra_of, judge_valid, of_document, oversized, record_key, refuse, seek
 
@@ -69,6 +69,8 @@ class Sifter:
         """Sift records that are known to be JSON, and not nested too deeply; they have their numbers."""
         shapes = self._compiled.shapes
         chunk = b"".join((b"[", b",".join([item.raw for item in items]), b"]"))
+        if self._compiled.positional:
+            return self._by_position(chunk, items)
         try:
             typed, records = self._decode(chunk, array=True)
             if records is None or shapes is None:
@@ -78,6 +80,28 @@ class Sifter:
             return self._sift(shapes, Window(columns, numbers, chunk, items, array=True, typed=typed), None)
         except _UNDECODABLE:
             return self._one_by_one(items)
+
+    def _by_position(self, chunk: bytes, items: Sequence[Item]) -> Verdicts:
+        """Sift records that are arrays, of which elements are read."""
+        compiled, scope = self._compiled, Scope(self._ceiling)
+        try:
+            rows = ROWS.window(chunk, array=True)
+        except _UNDECODABLE:
+            return self._one_by_one(items)
+        columns: list[Column] = []
+        for index, check in enumerate(compiled.checks):
+            ways = compiled.ways[index]
+            if index in compiled.of_file:
+                columns.append(_of_file(compiled, index, items, len(rows), scope))
+                continue
+            sources = [
+                None if (at := way.position) is None else [bytes(row[at]) if at < len(row) else UNSET for row in rows]
+                for way in ways
+            ]
+            values = [seek(check, ways, sources, place, item) for place, item in enumerate(items)]
+            columns.append(Column(check, values, typed=False, own=False))
+        numbers = [item.number for item in items]
+        return _settle(compiled, Window(columns, numbers, chunk, items, array=True, typed=False), None, scope)
 
     def _decode(self, chunk: bytes, *, array: bool) -> tuple[bool, list[Struct] | None]:
         shapes = self._compiled.shapes

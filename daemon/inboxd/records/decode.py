@@ -8,7 +8,7 @@ finds the records' ends, or the place of the fault. Whatever the road, the outco
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -21,14 +21,17 @@ from inboxd.records.fields import compile_feed, compile_moment
 from inboxd.records.intake import Intake
 from inboxd.records.locate import Walk, stops
 from inboxd.records.scan import Malformed, Scanner, past_blank, shown
-from inboxd.records.sources import last_at
-from inboxd.records.surroundings import NO_FACTS, FileFacts, Surroundings, file_values
+from inboxd.records.sources import elements, last_at
+from inboxd.records.surroundings import NO_FACTS, FileFacts, Item, Surroundings, file_values
 from inboxd.records.text import Text
 from inboxd.records.unpack import ByteStream, unpacked
 from inboxd.records.validate import ceiling, file_value, of_document
 
 WINDOW: Final = 1_048_576
 """Bytes of text that are decoded at once; measured: larger ones are no faster and take more memory."""
+
+SMALL: Final = 65_536
+"""Bytes of an array of records up to which it is looked at whole."""
 
 MAX_RECORD: Final = 16 * 1_048_576
 """Bytes of one record, the contract's limit."""
@@ -131,11 +134,12 @@ class Reading:
         """Read the records at the feed's path of each top-level value."""
         lines = _Lines(self._text)
         path, documents, having = self._feed.records, 0, 0
+        root = stops([path])
         while lines.next_value():
             lines.after_object = self._text.buffer[self._text.pos] == ord("{")
             documents += 1
             run.around = self._first_document() if documents == 1 else self._next_document()
-            walk = Walk(self._text, stops([path]), MAX_RECORD, alone=True)
+            walk = Walk(self._text, root, MAX_RECORD, alone=True)
             had = False
             for found in walk.run():
                 if found is None:
@@ -146,6 +150,7 @@ class Reading:
                 yield from batches or walk_past(walk, len(path), run)
             having += had
             self._intake.filtered += not had
+        yield from run.flush()
         if not having:
             message = f"there is no array or object at {'.'.join(path)!r} in any of {documents} top-level values"
             raise FileFault("no_records", message, "check the feed's `records`", place=Place(1, 1, 0))
@@ -220,6 +225,8 @@ class _Run:
         self._told = 0
         self._filtered = 0
         self._nested = False  # the last window's simplest cut was inside a record
+        self._pending: list[Item] = []  # records of small documents, to be judged together
+        self._pending_size = 0
 
     def progress(self) -> Batch:
         """Return a batch without records that tells how far the reading came."""
@@ -237,14 +244,42 @@ class _Run:
         """Read the records that begin here, at the end of the feed's path; ``None`` if there are none."""
         byte = walk.next("a value")
         if byte == ord("["):
-            self.text.pos += 1
-            return self.elements(depth + 1)
+            return self._array(depth)
         if byte != ord("{"):
             return None
-        return self._members(walk, depth) if members else self._single(walk, depth)
+        return self._members(walk, depth) if members else self._put([walk.source(depth)])
 
-    def _single(self, walk: Walk, depth: int) -> Iterator[Batch]:
-        yield self._batch(self._intake.records([walk.source(depth)], self.around))
+    def _array(self, depth: int) -> Iterator[Batch]:
+        """Read an array of records; the records of a small one wait for those of the next documents."""
+        text = self.text
+        beginning = text.buffer[text.pos : text.pos + SMALL]
+        try:
+            end, done = Scanner(depth).advance(beginning, 0, final=False)
+        except Malformed:
+            end, done = 0, False  # the road below tells its place
+        if done:
+            text.pos += end
+            yield from self._put(elements(beginning[:end]))
+        else:
+            yield from self.flush()
+            text.pos += 1
+            yield from self.elements(depth + 1)
+
+    def _put(self, raws: Sequence[bytes], names: Sequence[bytes] = ()) -> Iterator[Batch]:
+        """Let records wait until there is a window's worth of them."""
+        items = [Item(raw, self.around) for raw in raws]
+        for item, name in zip(items, names, strict=False):
+            item.name = name
+        self._pending += items
+        self._pending_size += sum(map(len, raws))
+        if self._pending_size >= WINDOW:
+            yield from self.flush()
+
+    def flush(self) -> Iterator[Batch]:
+        """Judge the records that wait."""
+        items, self._pending, self._pending_size = self._pending, [], 0
+        if items:
+            yield self._batch(self._intake.take(items))
 
     def _members(self, walk: Walk, depth: int) -> Iterator[Batch]:
         """Read an object of which each member is a record."""
@@ -267,7 +302,7 @@ class _Run:
             size += len(raws[-1])
             ended = walk.closes("}")
             if ended or size >= WINDOW:
-                yield self._batch(self._intake.records(raws, self.around, names))
+                yield from self._put(raws, names)
                 raws, names, size = [], [], 0
 
     def elements(self, depth: int) -> Iterator[Batch]:

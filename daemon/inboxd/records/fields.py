@@ -26,6 +26,8 @@ class Way:
     path: Path
     slot: int | None
     rest: tuple[str, ...]
+    position: int | None = None
+    """The element that it begins with, where the record is an array."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class CompiledFeed:
     """For each field where its value is read, in order; none for a field that is a slot of its own."""
     of_file: tuple[int, ...]
     """The indexes of the fields that have one value for all records of a document."""
+    positional: bool
+    """Whether all that it reads of a record is elements of an array."""
     takes_any: bool
     """Whether what is no object can be a record."""
     itemised: bool
@@ -92,6 +96,7 @@ def compile_feed(feed: Feed) -> CompiledFeed:
         shapes=shapes,
         ways=ways,
         of_file=tuple(index for index, field in enumerate(feed.fields) if field.is_of_file),
+        positional=bool(said) and all(origin_of(path) or _is_index(path) for path in said),
         takes_any=any(map(_is_position, feed.fields)) or (Origin.RECORD, "value") in read,
         itemised=per_record or bool(feed.explode or conditions),
         outside=outside,
@@ -137,8 +142,12 @@ def _plain_names(path: Path) -> tuple[str, ...]:
     return tuple(takewhile(lambda name: index_of(name) is None, names_of(path)))
 
 
+def _is_index(path: Path) -> bool:
+    return origin_of(path) is None and not _plain_names(path)
+
+
 def _is_position(field: Field) -> bool:
-    return any(origin_of(path) is None and not _plain_names(path) for path in field.paths)
+    return any(map(_is_index, field.paths))
 
 
 def _plan(fields: tuple[Field, ...], checks: tuple[Check, ...]) -> tuple[list[Slot], tuple[tuple[Way, ...], ...]]:
@@ -160,7 +169,11 @@ def _plan(fields: tuple[Field, ...], checks: tuple[Check, ...]) -> tuple[list[Sl
         for path in field.paths:
             names = _plain_names(path)
             number = shared.setdefault(names, len(fields) + len(shared)) if names else None
-            found.append(Way(path, number, names_of(path)[len(names) :]))
+            rest = names_of(path)[len(names) :]
+            if origin_of(path) is None and not names:
+                found.append(Way(path, None, rest[1:], index_of(rest[0])))
+            else:
+                found.append(Way(path, number, rest))
         ways.append(tuple(found))
     slots += [Slot(number, names, None) for names, number in shared.items()]
     return slots, tuple(ways)

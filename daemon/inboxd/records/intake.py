@@ -56,20 +56,12 @@ class Intake:
             return None
         return None if raws is None else self.records(raws, around, top=not array)
 
-    def records(
-        self, raws: Sequence[bytes], around: Surroundings, names: Sequence[bytes] | None = None, *, top: bool = False
-    ) -> Verdicts:
-        """Take records that are known to be JSON, and not nested too deeply.
-
-        ``names`` are those of the members they are; ``top`` tells that each is a top-level value, a document itself.
-        """
-        items = [Item(raw, around) for raw in raws]
-        for item, name in zip(items, names or (), strict=False):
-            item.name = name
-        return self.take(items, top=top)
+    def records(self, raws: Sequence[bytes], around: Surroundings, *, top: bool = False) -> Verdicts:
+        """Take records that are known to be JSON, and not nested too deeply."""
+        return self.take([Item(raw, around) for raw in raws], top=top)
 
     def take(self, items: Sequence[Item], *, top: bool = False) -> Verdicts:
-        """Take records that have no numbers yet."""
+        """Take records that have no numbers yet; ``top`` tells that each is a top-level value, a document itself."""
         compiled = self._compiled
         if compiled.feed.explode:
             items = [part for item in items for part in self._exploded(item, top=top)]

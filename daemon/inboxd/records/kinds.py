@@ -290,8 +290,11 @@ class CoercedIntegerCheck(SourceCheck):
     """``integer`` with ``coerce``: a number without a fraction, or a text that is one."""
 
     absent_is = "invalid"
+    _USUAL = re.compile(rb'("?)-?(?:0|[1-9][0-9]{0,17})\1')
 
     def _read(self, value: Value) -> Outcome:
+        if isinstance(value, bytes) and self._USUAL.fullmatch(value):
+            return int(value.strip(b'"'))
         number = _number_in(value)
         whole, _, fraction = ((number and plain_decimal(number)) or "").partition(".")
         if not whole or fraction.strip("0"):

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from inboxd.errors import FileFault
-from inboxd.records.scan import Malformed, Scanner, shown
+from inboxd.records.scan import NAME, Malformed, Scanner, shown
 from inboxd.records.sources import index_of
 from inboxd.records.text import Text
 
@@ -134,6 +134,10 @@ class Walk:
         text = self._text
         if self.next("a name") != ord('"'):
             raise self._unexpected("a name in double quotes")
+        usual = NAME.match(text.buffer, text.pos)
+        if usual is not None:
+            text.pos = usual.end()
+            return str(json.loads(usual[1]))
         scanner = Scanner(depth + 1)
         at = text.pos
         while True:

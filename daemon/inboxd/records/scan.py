@@ -35,6 +35,7 @@ _FLAT_OR_SCALAR = rb"(?:" + _SCALAR + rb"|" + _container(_SCALAR) + rb")"
 
 _BLANK: Final = re.compile(_WS)
 STRING: Final = re.compile(_STRING)
+NAME: Final = re.compile(rb"(" + _STRING + rb")" + _WS + rb":")
 NUMBER: Final = re.compile(_NUMBER)
 _BODY: Final = re.compile(_CHARS + rb"(?:" + _ESCAPE + _CHARS + rb"){0,64}")
 _NUMBERISH: Final = re.compile(rb"[-+.0-9eE]++")

@@ -38,6 +38,7 @@ class Reader(Generic[T]):
 
 RAW: Final = Reader(Raw)
 MEMBERS: Final = Reader(dict[str, Raw])
+ROWS: Final = Reader(list[Raw])
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,9 @@ def seek(
     null = False
     for way, column in zip(ways, sources, strict=True):
         found: bytes | None
-        if column is None:
+        if column is None and way.position is not None:
+            found = None
+        elif column is None:
             found = outside.value(way.path)
         else:
             source = column[place]
