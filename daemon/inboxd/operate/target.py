@@ -65,7 +65,7 @@ class Plain(TypeDecorator[str]):
         return f"{value:f}" if isinstance(value, Decimal) else value if value is None else str(value)
 
 
-_TYPES: Final = {
+TYPES: Final = {
     FieldType.TEXT: sa.Text,
     FieldType.INTEGER: sa.BigInteger,
     FieldType.REAL: sa.Double,
@@ -81,7 +81,7 @@ def target_of(feed: Feed) -> sa.TableClause:
     """Return the feed's table, its own columns included."""
     types = {field.name: field.type for field in feed.fields}
     columns: list[sa.ColumnClause[object]] = [
-        sa.column(name, _TYPES[types.get(name, FieldType.JSON)]) for name in feed.columns
+        sa.column(name, TYPES[types.get(name, FieldType.JSON)]) for name in feed.columns
     ]
     return sa.table(feed.table, *columns, sa.column("run_id", sa.BigInteger), sa.column("updated_at", Stamp))
 
@@ -147,7 +147,7 @@ def row_of(connection: sa.Connection, table: FilledTable, key: str) -> dict[str,
         values = key_values(table, key)
     except ValueError:
         return None  # no key of this table reads like that
-    types = {name: _TYPES[kind or FieldType.TEXT] for name, kind in table.columns.items()}
+    types = {name: TYPES[kind or FieldType.TEXT] for name, kind in table.columns.items()}
     target = sa.table(table.name, *(sa.column(name, kind) for name, kind in types.items()))
     columns = [
         sa.cast(column, sa.Text).label(column.name) if table.columns[column.name] in {None, FieldType.JSON} else column

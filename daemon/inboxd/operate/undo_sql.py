@@ -20,6 +20,18 @@ Rows = sa.SelectBase
 OWN: Final = {"run_id": FieldType.INTEGER, "updated_at": FieldType.TIMESTAMP}
 
 
+POSTGRES_TYPES: Final[dict[FieldType, Callable[[], sa.types.TypeEngine[Any]]]] = {
+    FieldType.TEXT: sa.Text,
+    FieldType.INTEGER: sa.BigInteger,
+    FieldType.REAL: sa.Double,
+    FieldType.BOOLEAN: sa.Boolean,
+    FieldType.TIMESTAMP: Stamp,
+    FieldType.DATE: Day,
+    FieldType.DECIMAL: Plain,
+    FieldType.JSON: postgresql.JSONB,
+}
+
+
 class Dialect(Protocol):
     """The three things that differ."""
 
@@ -81,28 +93,17 @@ class _Sqlite:
 
 
 class _Postgres:
-    _TYPES: Final[dict[FieldType, Callable[[], sa.types.TypeEngine[Any]]]] = {
-        FieldType.TEXT: sa.Text,
-        FieldType.INTEGER: sa.BigInteger,
-        FieldType.REAL: sa.Double,
-        FieldType.BOOLEAN: sa.Boolean,
-        FieldType.TIMESTAMP: Stamp,
-        FieldType.DATE: Day,
-        FieldType.DECIMAL: Plain,
-        FieldType.JSON: postgresql.JSONB,
-    }
-
     def key(self, feed: Feed, images: sa.FromClause) -> list[sa.ColumnElement[object]]:
         text = images.c.record_key
         if len(feed.key) == 1:
-            return [sa.cast(text, self._TYPES[field_type(feed, feed.key[0])]())]
+            return [sa.cast(text, POSTGRES_TYPES[field_type(feed, feed.key[0])]())]
         return [
-            sa.cast(_member(text, str(place)), self._TYPES[field_type(feed, name)]())
+            sa.cast(_member(text, str(place)), POSTGRES_TYPES[field_type(feed, name)]())
             for place, name in enumerate(feed.key)
         ]
 
     def value(self, feed: Feed, image: sa.ColumnElement[str], name: str) -> sa.ColumnElement[object]:
-        return sa.cast(_member(image, name), self._TYPES[field_type(feed, name)]())
+        return sa.cast(_member(image, name), POSTGRES_TYPES[field_type(feed, name)]())
 
     def insert_or_replace(
         self, target: sa.TableClause, names: list[str], rows: Rows, key: tuple[str, ...]

@@ -69,10 +69,8 @@ class Format:
                 expression += "%"
             else:
                 expression += f"(?P<{part}>{_PATTERNS[part]})"
-                # digits beyond the microsecond are cut, where nothing else could be meant by them
-                touches = parts[position + 1] == "" and parts[position + 2 : position + 3] and parts[position + 2]
-                if part == "f" and touches not in _DIGITS:
-                    expression += r"(?:(?<=\d{6})\d*)"
+                if part == "f" and not _touched_by_digits(parts, position):
+                    expression += r"(?:(?<=\d{6})\d*)"  # beyond the microsecond they are cut
         self._pattern = re.compile(expression, re.IGNORECASE | re.ASCII)
 
     def read(self, text: str) -> datetime | None:
@@ -98,6 +96,11 @@ class Format:
             )
         except (ValueError, OverflowError):
             return None
+
+
+def _touched_by_digits(parts: list[str], position: int) -> bool:
+    """Tell whether a directive that takes digits follows the one at ``position`` with nothing between."""
+    return parts[position + 1] == "" and position + 2 < len(parts) and parts[position + 2] in _DIGITS
 
 
 def _day(said: dict[str, str]) -> date:

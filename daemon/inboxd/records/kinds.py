@@ -330,7 +330,7 @@ class JsonCheck(SourceCheck):
         return self.invalid(why) if why else value.decode()
 
 
-_CHECKS: Final[dict[FieldType, type[Check]]] = {
+CHECKS: Final[dict[FieldType, type[Check]]] = {
     FieldType.TEXT: TextCheck,
     FieldType.INTEGER: IntegerCheck,
     FieldType.REAL: RealCheck,
@@ -351,7 +351,7 @@ _COERCED: Final[dict[FieldType, type[Check]]] = {
 
 def check_of(field: Field, *, needed: bool, is_key: bool, is_cursor: bool) -> Check:
     """Return the rules of a field; ``needed`` is one that no record may be without, as it is part of its identity."""
-    kind = _CHECKS[field.type]
+    kind = CHECKS[field.type]
     if field.unit:
         kind = EpochCheck
     elif field.formats or field.timezone:

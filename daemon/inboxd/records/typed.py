@@ -13,7 +13,7 @@ from inboxd.records.kinds import MAX_KEY_BYTES, check_of
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _LONGEST: Final = 300
 """Digits beyond which a number is not converted: far past 64 bits, and within what a double can hold."""
-_EXPECTED: Final = {
+EXPECTED: Final = {
     FieldType.TEXT: f"text that is not blank, at most {MAX_KEY_BYTES:,} bytes of it",
     FieldType.INTEGER: "an integer of 64 bits",
     FieldType.REAL: "a number",
@@ -41,7 +41,7 @@ def typed(field: Field, text: str) -> Scalar:
     if outcome is None and field.type is FieldType.TIMESTAMP:
         outcome = times.timestamp(text)  # as every command shows it, whatever form the records have
     if outcome is None:
-        msg = f"must be {_EXPECTED[field.type]}"
+        msg = f"must be {EXPECTED[field.type]}"
         raise ValueError(msg)
     return outcome
 
