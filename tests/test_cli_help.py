@@ -106,7 +106,8 @@ def test_a_mistyped_command_is_answered_with_the_near_ones() -> None:
 
 def test_the_shell_completes_feeds_runs_and_failed_files(tmp_path: Path) -> None:
     """TAB offers what there is: the config's feeds, the newest runs, the files in failed/; without them, nothing."""
-    config = '[feeds.orders]\nmatch = ["**"]\nkey = ["k"]\ncursor = "t"\nfields = { k = { type = "text" }, t = { type = "date" } }\n'
+    config = '[feeds.orders]\nmatch = ["**"]\n'
+    config += 'key = ["k"]\ncursor = "t"\nfields = { k = { type = "text" }, t = { type = "date" } }\n'
     with Home(tmp_path, config) as home:
 
         def offered(words: str) -> list[str]:
