@@ -209,7 +209,7 @@ def test_the_table_of_a_feed_must_be_named_where_its_own_name_is_none(tmp_path: 
         ('type = "json", choices = [1]', "choices: is for text, integer, real, boolean, timestamp, date, decimal"),
         ('type = "integer", unit = "s"', "unit: is for timestamp, not for integer"),
         ('type = "timestamp", unit = "h"', "unit: must be one of s, ms, us, ns"),
-        ('type = "text", pattern = "("', "pattern: is no regular expression: missing ), unterminated subpattern"),
+        ('type = "text", pattern = "("', "pattern: is not a regular expression: missing ), unterminated subpattern"),
         ('type = "integer", min = 2, max = 1', "min: is greater than max"),
         ('type = "timestamp", min = "2021-01-01", max = 2020-12-31T23:59:59Z', "min: is greater than max"),
         ('type = "text", min_length = 2, max_length = 1', "min_length: is greater than max_length"),

@@ -300,7 +300,7 @@ def test_once_says_when_the_database_could_not_be_used(home: Home) -> None:
 
 
 def test_once_tells_that_a_file_had_to_wait(home: Home) -> None:
-    """A file that the world holds up is no success for cron: exit code 1, and the next run takes it."""
+    """A file that a transient fault holds up is no success for cron: exit code 1, and the next run takes it."""
     home.run_once()
     home.drop("a.json", [record("a")])
     home.processed.rename(home.path / "elsewhere")

@@ -58,7 +58,7 @@ def _replaced_at_once(home: Home) -> None:
 def test_an_inbox_that_is_gone_is_told_and_watched_again_when_it_is_back(
     home: Home, change: Callable[[Home], None]
 ) -> None:
-    """Deleted or renamed, and made anew: two lines say so, and files that come then are loaded."""
+    """Deleted or renamed, and made again: two lines say so, and files that come then are loaded."""
     home.start()
     home.drop("before.json", one(1))
     home.verdict("before.json")

@@ -37,7 +37,7 @@ def archive(tmp_path: Path) -> Archive:
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Swap two names, as renameat2(2) does with RENAME_EXCHANGE: there is no moment without either."""
+    """Swap two names, as renameat2(2) does with RENAME_EXCHANGE: there is not a time without either."""
     call = ctypes.CDLL(None, use_errno=True).renameat2
     if call(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE):
         number = ctypes.get_errno()
@@ -160,14 +160,14 @@ def test_a_claimed_that_is_a_link_is_refused_and_nothing_behind_it_is_touched(be
     """A sender who makes `.claimed` a link to the archive gets none of it moved, removed, or put into the inbox."""
     others = make_others(tmp_path / "data" / "processed" / "20260101T000000000000-000000000000")
     (bench.root / ".claimed").symlink_to(tmp_path / "data" / "processed")
-    assert claimed_refused(bench) == "it is no folder"
+    assert claimed_refused(bench) == "it is not a folder"
     assert tree(tmp_path / "data" / "processed" / "20260101T000000000000-000000000000") == others
 
 
 def test_a_claimed_that_is_a_file_is_refused(bench: Bench) -> None:
     """It is named, with what to do about it."""
     (bench.root / ".claimed").write_bytes(b"")
-    assert claimed_refused(bench) == "it is no folder"
+    assert claimed_refused(bench) == "it is not a folder"
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o755, 0o770, 0o701])

@@ -410,8 +410,8 @@ def test_the_first_fault_is_the_code_and_all_are_in_the_detail() -> None:
     assert isinstance(refused, Reject)
     assert refused.code == "missing_name"
     assert refused.detail == (
-        "name: missing_name (null); value: invalid_value ('abc' is no number); "
-        "ts: invalid_timestamp ('x' is no timestamp)"
+        "name: missing_name (null); value: invalid_value ('abc' is not a number); "
+        "ts: invalid_timestamp ('x' is not a timestamp)"
     )
     assert (refused.record_key, refused.cursor, refused.record_no) == ("k", None, 1)
 

@@ -1,4 +1,4 @@
-"""What only SQLite does: one writer, a nameless scratch file, and the world's faults of a file on a disk."""
+"""What only SQLite does: one writer, a nameless scratch file, and the transient faults of a file on a disk."""
 
 from __future__ import annotations
 

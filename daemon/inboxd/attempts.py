@@ -229,7 +229,7 @@ class Attempts:
         remove_orphans(self.folders.archive.failed, verdict.file_name)
 
     def _defer(self, held: Held, fault: WorldFault) -> None:
-        """Let the file wait for the world, and everything else too where the database is at fault."""
+        """Let the file wait until a transient fault has passed, and everything else too where it is the database's."""
         if fault.code == CHANGED_WHILE_READING and self._let_settle_again(held):
             return
         if fault.code == RUN_TAKEN:

@@ -1,4 +1,4 @@
-"""The loop: wake → scan → claim → pipeline → archive, and the pauses after the world's faults."""
+"""The loop: wake → scan → claim → pipeline → archive, and the pauses after transient faults."""
 
 from __future__ import annotations
 

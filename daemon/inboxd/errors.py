@@ -1,7 +1,7 @@
 """The three families of errors, sorted by what happens next.
 
 * ``FileFault``: the file's own fault. It goes to ``failed/`` with a report.
-* ``WorldFault``: the world's fault. The file waits and is tried again; it is never moved to ``failed/``.
+* ``WorldFault``: transient. The file waits and is tried again; it is never moved to ``failed/``.
 * ``OperatorFault``: ours or the operator's. The process ends with ``exit_code``.
 
 Each has a stable ``code``, a message that names the file or the place, and a ``hint`` that names the remedy.
@@ -72,11 +72,11 @@ class FileFault(InboxdError):
 
 
 class WorldFault(InboxdError):
-    """The world's fault: the file waits, with growing pauses."""
+    """A transient fault, not the file's: the file waits, with growing pauses."""
 
 
 class DatabaseFault(WorldFault):
-    """The world's fault, on the database's side: other files would meet it too."""
+    """A transient fault on the database's side: other files would meet it too."""
 
 
 class Interrupted(Exception):

@@ -37,7 +37,7 @@ class Event(StrEnum):
     FILE_DEFERRED = (
         "file_deferred",
         "warning",
-        "the world's fault: the file waits retry_in_s seconds, then is tried again",
+        "a transient fault: the file waits retry_in_s seconds, then is tried again",
     )
     FILE_IGNORED = (
         "file_ignored",
@@ -67,7 +67,11 @@ class Event(StrEnum):
     INBOX_POLLED = "inbox_polled", "info", "the filesystem gives no events, or no watch is to be had: it is polled"
     FOLDER_UNREADABLE = "folder_unreadable", "warning", "a folder inside the inbox cannot be listed"
     CONFIG_RELOADED = "config_reloaded", "info", "HUP: the new config is in force"
-    CONFIG_REJECTED = "config_rejected", "error", "HUP: the new config is bad, the old one stays; all its errors"
+    CONFIG_REJECTED = (
+        "config_rejected",
+        "error",
+        "HUP: the new config is wrong, the old one stays; all its errors",
+    )
     DATABASE_UPGRADED = "database_upgraded", "info", "the control tables were migrated to this version's schema"
     HTTP_STARTED = "http_started", "info", "the page is served at this address"
     HTTP_EXPOSED = "http_exposed", "warning", "the page listens beyond this machine; it has no password"

@@ -136,7 +136,7 @@ def _standing(standing: Standing) -> list[Metric]:
     info = GaugeMetricFamily("inboxd_build_info", "Always 1; the version is the label.", labels=("version",))
     info.add_metric((__version__,), 1)
     watermarks = GaugeMetricFamily(
-        "inboxd_watermark_timestamp_seconds", "A feed's watermark, where it is a moment.", labels=("feed",)
+        "inboxd_watermark_timestamp_seconds", "A feed's watermark, where it is a time.", labels=("feed",)
     )
     successes = GaugeMetricFamily(
         "inboxd_last_success_timestamp_seconds",

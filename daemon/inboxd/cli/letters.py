@@ -39,11 +39,11 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
         command(wanted=Filter(feed, code, run, since, until), **others)
 
     for option in (
-        click.option("--until", type=Moment(), help="Only letters written before this moment."),
-        click.option("--since", type=Moment(), help="Only letters from this moment on, or of the last 24h, 7d, …"),
-        click.option("--run", "run", type=RUN, help="Only letters of this run."),
-        click.option("--code", type=Text(), help="Only letters with this error code."),
-        click.option("--feed", type=FEED, help="Only letters of this feed."),
+        click.option("--until", type=Moment(), help="Only dead letters written before this time."),
+        click.option("--since", type=Moment(), help="Only dead letters of the last 24h, 7d, …, or from this time on."),
+        click.option("--run", "run", type=RUN, help="Only dead letters of this run."),
+        click.option("--code", type=Text(), help="Only dead letters with this error code."),
+        click.option("--feed", type=FEED, help="Only dead letters of this feed."),
     ):
         choosing = option(choosing)
     return choosing
@@ -65,7 +65,7 @@ def letters() -> None:
 @click.option("--resolved", is_flag=True, help="Only those that are resolved: by a later run, or dismissed.")
 @click.option("--all", "everything", is_flag=True, help="Resolved or not.")
 @click.option("--limit", type=Number(1), default=100, show_default=True, help="At most so many.")
-@click.option("--after", type=Number(), default=0, help="Only letters with an id above this: the next page.")
+@click.option("--after", type=Number(), default=0, help="Only dead letters with an id above this: the next page.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def list_letters(
@@ -144,7 +144,7 @@ def _destination(path: Path | None) -> AbstractContextManager[TextIO]:
 def replay(context: click.Context, ids: tuple[int, ...], wanted: Filter, *, as_json: bool) -> None:
     """Judge open dead letters again by today's config, and load those that pass, in one transaction a feed.
 
-    The watermark does not skip them; a row that is newer stays. A letter that fails again stays, with its new code.
+    The watermark does not skip them; a row that is newer stays. What fails again stays open, with its new code.
 
     \b
     Example:  inboxd dead-letters replay --feed orders --code unexpected_field

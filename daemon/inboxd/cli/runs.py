@@ -18,7 +18,7 @@ from inboxd.model import RunStatus, printable
 
 @click.group()
 def runs() -> None:
-    """List the runs, or take in those of other jobs."""
+    """List the runs, or import those of other jobs."""
 
 
 @runs.command("list")
@@ -50,7 +50,7 @@ def list_runs(context: click.Context, feed: str | None, status: str | None, limi
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def import_runs(context: click.Context, name: str, *, as_json: bool) -> int:
-    """Take in the run records of other jobs, so that one health feed covers all of them.
+    """Import the run records of other jobs, so that one health feed covers all of them.
 
     FILE is a JSON list of objects with job_name, status, started_at, and if they are known rows_in, rows_out,
     duration_ms and finished_at. Good records are taken, bad ones listed (then exit 1). Importing a file again changes

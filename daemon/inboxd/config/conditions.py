@@ -59,4 +59,4 @@ def check_pattern(pattern: str, at: Key, faults: Faults) -> None:
             warnings.simplefilter("ignore")  # what a later Python may read otherwise is none of the operator's faults
             re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        faults.add(at, f"is no regular expression: {error}")
+        faults.add(at, f"is not a regular expression: {error}")

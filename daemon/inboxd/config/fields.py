@@ -77,7 +77,7 @@ def build_moment(table: MomentTable, at: Key, faults: Faults) -> Field:
     if field.type not in CURSOR_TYPES:
         faults.add((*at, "type"), f"must be one of {', '.join(CURSOR_TYPES)}")
     if not field.is_of_file:
-        faults.add((*at, "from"), "must come from $file., $path. or $.: a snapshot has one moment")
+        faults.add((*at, "from"), "must come from $file., $path. or $.: a snapshot has one time")
     return field
 
 

@@ -44,7 +44,7 @@ def check_zone(name: str, at: Key, faults: Faults) -> None:
     try:
         ZoneInfo(name)
     except (OSError, ValueError, KeyError):  # KeyError: ZoneInfoNotFoundError; OSError: the name of a folder
-        faults.add(at, f'{name!r} is no time zone that this host knows; write one such as "Europe/Berlin"')
+        faults.add(at, f'{name!r} is not a time zone that this host knows; write one such as "Europe/Berlin"')
 
 
 def build_expect(table: ExpectTable, at: Key, faults: Faults) -> Expect | None:

@@ -252,7 +252,7 @@ class ExpectTable(_Table):
     timezone: str = setting("UTC", "The zone of that time.")
     days: str = setting("mon-sun", 'The weekdays it is for: "mon-fri", "sat,sun".')
     grace: Duration = setting("0s", "How much later is not late yet.")
-    min_records: StrictInt = setting(1, "A file with fewer records is no arrival.", ge=0)
+    min_records: StrictInt = setting(1, "A file with fewer records does not count as an arrival.", ge=0)
 
 
 def _moment(value: object) -> object:
@@ -292,7 +292,7 @@ class FeedTable(_Table):
     max_deleted: ShareOrCount | None = setting(
         None, "Above this share of the live rows, or count, the file fails; default 100%, in a snapshot 20%."
     )
-    as_of: Moment | None = setting(None, 'The moment of a snapshot: a path, or a table; default "$file.mtime".')
+    as_of: Moment | None = setting(None, 'The time of a snapshot: a path, or a table; default "$file.mtime".')
     absent: Gone | None = setting(None, "What becomes of rows that a snapshot has not: remove or mark.")
     scope: tuple[Text, ...] | None = setting(
         None, "Fields whose values say of which rows a snapshot is everything; default all.", min_length=1

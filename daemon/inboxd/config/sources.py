@@ -74,7 +74,7 @@ def read_sources(path: Path | None, env: Mapping[str, str], cwd: Path | None, op
             variables[key] = variable
             _put(environment, key, value)
         elif (meant := _meant(variable)) is not None:
-            message = f"is no setting; with two underscores it is: {meant}"
+            message = f"is not a setting; with two underscores it is: {meant}"
             raise InvalidConfig([ConfigFault("", message, origin=variable)])
     told: Table = {}
     for name, value in options.items():

@@ -132,7 +132,7 @@ def open_claimed(inbox: Folder, *, make: bool = False) -> Folder:
         claimed = inbox.made(CLAIMED, _PRIVATE, durable=False) if make else inbox.into(CLAIMED)
     except OSError as error:
         if error.errno in {errno.ENOTDIR, errno.ELOOP}:
-            raise _refused(inbox, "it is no folder", "rm") from error
+            raise _refused(inbox, "it is not a folder", "rm") from error
         raise
     found, user = claimed.itself(), os.geteuid()
     mode = stat.S_IMODE(found.st_mode)

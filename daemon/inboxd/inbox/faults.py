@@ -27,7 +27,7 @@ _KINDS: Final[dict[int, tuple[str, str]]] = {
     errno.EROFS: (READ_ONLY, "mount the filesystem of {place} for writing (ext4 turns read-only after an error)"),
     errno.EACCES: (PERMISSION, "give inboxd's user write and search permission on {place}"),
     errno.EPERM: (PERMISSION, "let inboxd's user own {place}: in a sticky folder only the owner may rename"),
-    errno.ESTALE: (STALE, "the network filesystem of {place} was exported anew; mount it again"),
+    errno.ESTALE: (STALE, "the network filesystem of {place} was exported again; mount it again"),
     errno.ENOTCONN: (STALE, "the filesystem of {place} is not connected; mount it again"),
     errno.EHOSTDOWN: (STALE, "the server of the filesystem of {place} does not answer"),
     errno.ETIMEDOUT: (STALE, "the server of the filesystem of {place} does not answer"),
@@ -39,7 +39,7 @@ _KINDS: Final[dict[int, tuple[str, str]]] = {
 
 
 def world_fault(error: OSError, doing: str, place: str | os.PathLike[str]) -> WorldFault:
-    """Return the world's fault for an error that the kernel gave while ``doing`` something at ``place``."""
+    """Return the transient fault for an error that the kernel gave while ``doing`` something at ``place``."""
     number = error.errno or 0
     code, hint = _KINDS.get(number, (IO_ERROR, "look at the filesystem of {place}"))
     shown = printable(os.fspath(place))

@@ -118,7 +118,7 @@ class Source:
 
     def _refuse(self, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):
-            raise FileFault("unreadable", f"{self._shown} is no regular file", "only regular files are read")
+            raise FileFault("unreadable", f"{self._shown} is not a regular file", "only regular files are read")
         if self._max_size is not None and found.st_size > self._max_size:
             message = f"{self._shown} has {found.st_size:,} bytes, more than inbox.max_file_size ({self._max_size:,})"
             raise FileFault("file_too_large", message, "raise inbox.max_file_size, or split the file, and retry it")
@@ -129,7 +129,7 @@ class Source:
             hint = "give inboxd's user read permission on the file, then retry it"
             return FileFault("unreadable", f"{self._shown} cannot be read: {reason}", hint)
         if error.errno in {errno.ELOOP, errno.ENXIO}:
-            return FileFault("unreadable", f"{self._shown} is no regular file", "only regular files are read")
+            return FileFault("unreadable", f"{self._shown} is not a regular file", "only regular files are read")
         return world_fault(error, f"opening {self._shown}", self.path)
 
     def _verify(self) -> None:

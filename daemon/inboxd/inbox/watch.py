@@ -112,7 +112,7 @@ class Watch:
         if identity != self._identity:
             return "another folder, or another filesystem, has taken its place"
         if self._gone.is_set():  # also where the new folder got the old one's inode number
-            return "it was deleted or unmounted, and made anew"
+            return "it was deleted or unmounted, and made again"
         if not all(_alive(observer) for observer in self._observers):
             return "the watcher's thread ended"
         return ""
@@ -224,7 +224,7 @@ def _alive(observer: BaseObserver) -> bool:
 
 def _reason(error: OSError) -> str:
     if error.errno == errno.ENOENT:
-        return "it is gone; make it anew, or mount it, and it is watched again"
+        return "it is gone; make it again, or mount it, and it is watched again"
     return f"it cannot be listed: {os.strerror(error.errno or 0)}"
 
 

@@ -51,7 +51,7 @@ def _integer(source: str) -> int | Huge:
 
 
 def _constant(name: str) -> Value:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 _DECODER: Final = json.JSONDecoder(parse_int=_integer, parse_constant=_constant)

@@ -106,7 +106,7 @@ def _running_rows(patient: Patient) -> Iterator[Finding]:
     killed = [row.id for row in rows if row.claim is None and row.started_at < forgotten_before]
     if orphans and not patient.database.is_postgres and patient.pid is None:
         message = f"{len(orphans)} runs are marked as running, but no daemon is: {_listed(orphans)}"
-        yield Finding("runs", Health.WRONG, message, "inboxd run (or run --once): the start sees to them")
+        yield Finding("runs", Health.WRONG, message, "inboxd run (or run --once): the start puts them right")
     elif killed:
         message = f"{len(killed)} one-shot runs have been running for more than a day: {_listed(killed)}"
         yield Finding("runs", Health.WARNING, message, "inboxd doctor --mend ends them as interrupted")

@@ -115,7 +115,7 @@ def claimed(patient: Patient) -> Iterator[Finding]:
         yield Finding("claims", Health.OK, f"{len(files)} files claimed" if files else "nothing is claimed")
     else:
         message = f"{len(files)} files are still claimed by a daemon that is gone: {', '.join(files[:5])}"
-        yield Finding("claims", Health.WRONG, message, "inboxd run (or run --once): the start sees to them")
+        yield Finding("claims", Health.WRONG, message, "inboxd run (or run --once): the start puts them right")
 
 
 def ledger(patient: Patient) -> Iterator[Finding]:

@@ -123,7 +123,7 @@ def _load(tx: FileTransaction, first: Batch, rest: Iterator[Batch], tally: _Tall
     tx.lock()
     counts = tx.upsert(None)
     if tx.resolve(tally.good) != len(tally.good):
-        msg = "another replay has resolved some of these letters meanwhile"
+        msg = "another replay has resolved some of these dead letters meanwhile"
         raise WorldFault("letters_taken", msg, "replay again: what is left will be replayed")
     return Counts(
         rows_in=counts.rows_in + tally.failed,

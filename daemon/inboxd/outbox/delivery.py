@@ -148,4 +148,4 @@ def _reason(error: Exception) -> str:
         return "no answer in time"
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
-    return f"no HTTP ({type(error).__name__})"
+    return f"not HTTP ({type(error).__name__})"

@@ -165,8 +165,8 @@ class Reading:
         values = self._lead.next() if self._lead else {}
         found = Surroundings({**self._of_file, **values})
         if self._lead and self._first and self._feed.as_of and self._as_of(found) != self._as_of(self._first):
-            message = "the documents of the file are of different moments (as_of)"
-            raise FileFault("invalid_context", message, "a snapshot has one moment: split the file")
+            message = "the documents of the file are of different times (as_of)"
+            raise FileFault("invalid_context", message, "a snapshot has one time: split the file")
         return found
 
     def _as_of(self, around: Surroundings) -> Cursor:
@@ -465,4 +465,4 @@ class _Lines:
         if self.after_object is None or b"\n" in gap:
             return
         if not self.after_object or self._text.buffer[at] != ord("{"):
-            raise self._text.fault("invalid_json", "a value that is no object must have its line to itself", at)
+            raise self._text.fault("invalid_json", "a value that is not an object must have its line to itself", at)

@@ -35,7 +35,7 @@ class TextCheck(Check):
     def read(self, value: Value) -> Outcome:
         """Return the text, or why it is none."""
         if type(value) is not str:
-            return self.invalid(f"{show(value)} is no text")
+            return self.invalid(f"{show(value)} is not text")
         if not storable(value):
             return self.invalid("U+0000" if "\0" in value else "a lone surrogate")
         if self.required and (not value or value.isspace()):
@@ -81,7 +81,7 @@ class IntegerCheck(Check):
             return value
         if type(value) is int or (isinstance(value, HugeNumber) and value.source.lstrip("-").isdigit()):
             return self.invalid(f"{show(value)} does not fit 64 bits")
-        return self.invalid(f"{show(value)} is no integer")
+        return self.invalid(f"{show(value)} is not an integer")
 
     def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:  # noqa: ARG002 - as all take it
         integers: list[int] = column  # type: ignore[assignment] # by contract
@@ -102,7 +102,7 @@ class RealCheck(Check):
         elif type(value) is str and NUMBER_TEXT.fullmatch(value):
             number = self._double(value)
         else:
-            return self.invalid(f"{show(value)} is no number")
+            return self.invalid(f"{show(value)} is not a number")
         if not math.isfinite(number):
             return self.invalid(f"{show(value)} is too large for a double")
         return number
@@ -146,10 +146,10 @@ class TimestampCheck(Check):
 
     def _read(self, value: Value) -> Outcome:
         if type(value) is not str:
-            return self.invalid(f"{show(value)} is no timestamp")
+            return self.invalid(f"{show(value)} is not a timestamp")
         if self.required and (not value or value.isspace()):
             return self.missing("blank")
-        return times.timestamp(value) or self.invalid(f"{show(value)} is no timestamp")
+        return times.timestamp(value) or self.invalid(f"{show(value)} is not a timestamp")
 
     def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:  # noqa: ARG002 - as all take it
         return times.timestamps(column)  # type: ignore[arg-type] # by contract
@@ -168,10 +168,10 @@ class DateCheck(Check):
 
     def _read(self, value: Value) -> Outcome:
         if type(value) is not str:
-            return self.invalid(f"{show(value)} is no date")
+            return self.invalid(f"{show(value)} is not a date")
         if self.required and (not value or value.isspace()):
             return self.missing("blank")
-        return times.day(value) or self.invalid(f"{show(value)} is no date")
+        return times.day(value) or self.invalid(f"{show(value)} is not a date")
 
     def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:  # noqa: ARG002 - as all take it
         return times.days(column)  # type: ignore[arg-type] # by contract
@@ -191,10 +191,12 @@ class WrittenCheck(Check):
 
     def _read(self, value: Value) -> Outcome:
         if type(value) is not str:
-            return self.invalid(f"{show(value)} is no {self.field.type}")
+            return self.invalid(f"{show(value)} is not a {self.field.type}")
         if self.required and (not value or value.isspace()):
             return self.missing("blank")
-        return self._canonical(value) or self.invalid(f"{show(value)} is no {self.field.type} as the feed has them")
+        return self._canonical(value) or self.invalid(
+            f"{show(value)} is not a {self.field.type} in a form that the feed takes"
+        )
 
     def _canonical(self, text: str) -> str | None:
         if not self._formats:
@@ -245,7 +247,7 @@ class EpochCheck(SourceCheck):
         number = _number_in(value)
         if number is None:
             blank = self.required and _is_blank(value)
-            return self.missing("blank") if blank else self.invalid(f"{_show_source(value)} is no number")
+            return self.missing("blank") if blank else self.invalid(f"{_show_source(value)} is not a number")
         found = times.epoch(number, self.field.unit or "s")
         return self.invalid(f"{_show_source(value)} is out of range") if found is None else found
 
@@ -258,7 +260,7 @@ class DecimalCheck(SourceCheck):
     def _read(self, value: Value) -> Outcome:
         number = _number_in(value)
         if number is None:
-            return self.invalid(f"{_show_source(value)} is no number")
+            return self.invalid(f"{_show_source(value)} is not a number")
         plain = plain_decimal(number)
         if plain is None:
             return self.invalid(f"{_show_source(value)} has more than {MAX_DECIMAL_DIGITS} digits")
@@ -282,7 +284,7 @@ class CoercedTextCheck(SourceCheck):
 
     def _read(self, value: Value) -> Outcome:
         if not isinstance(value, bytes) or value[:1] in (b"{", b"["):
-            return self.invalid(f"{_show_source(value)} is no text")
+            return self.invalid(f"{_show_source(value)} is not text")
         return self._text.read(json.loads(value) if value[:1] == b'"' else value.decode())
 
 
@@ -298,7 +300,7 @@ class CoercedIntegerCheck(SourceCheck):
         number = _number_in(value)
         whole, _, fraction = ((number and plain_decimal(number)) or "").partition(".")
         if not whole or fraction.strip("0"):
-            return self.invalid(f"{_show_source(value)} is no integer")
+            return self.invalid(f"{_show_source(value)} is not an integer")
         lowest, highest = INTEGER_RANGE
         if len(whole) > len(str(lowest)) or not lowest <= int(whole) <= highest:
             return self.invalid(f"{_show_source(value)} does not fit 64 bits")

@@ -159,7 +159,7 @@ def judge_valid(item: Item, compiled: CompiledFeed, scope: Scope) -> Row | Rejec
     is_object = raw.startswith(b"{")
     if not is_object and not compiled.takes_any:
         shown = show(value_of(raw))
-        fault = Fault("not_an_object", f"{shown} is no object")
+        fault = Fault("not_an_object", f"{shown} is not an object")
         context = context_of(compiled.outside, item)
         return Reject(item.number, raw.decode(), UNREADABLE_KEY, None, fault.code, fault.why, context)
     found = list(members(raw)) if is_object else []

@@ -46,7 +46,7 @@ WORLD: Final = {
     11: ("database_corrupt", "stop inboxd and restore the database; sqlite3's .recover may help"),
     13: ("disk_full", "free space on the database's disk"),
     14: ("database_unavailable", "look at the path, its folder's permissions and the disk"),
-    26: ("database_corrupt", "this file is no SQLite database: restore it, or name another"),
+    26: ("database_corrupt", "this file is not an SQLite database: restore it, or name another"),
 }
 REFUSED_DATA: Final = frozenset({18, 19, 20, 25})
 """SQLITE_TOOBIG, CONSTRAINT, MISMATCH, RANGE: the data's doing, and the same next time."""
@@ -75,7 +75,7 @@ def refuse_utf16(connection: driver.Connection) -> None:
 
 
 def refuse_forbidden(path: Path) -> None:
-    """Raise if this user may not write the database; a filesystem that is read-only for all is the world's fault."""
+    """Raise if this user may not write the database; a filesystem that is read-only for all is a transient fault."""
     for place in (path.parent, path):
         if place.exists() and not os.access(place, os.W_OK) and not os.statvfs(place).f_flag & os.ST_RDONLY:
             message = f"{place} may not be written by this user"

@@ -44,7 +44,7 @@ class Parts:
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         gone = [self._path + name for name, now, then in zip(BESIDE, beside, self._beside, strict=True) if now != then]
         message = f"{' and '.join(gone)}, a part of the database, was replaced or removed while inboxd had it open"
-        raise DatabaseFault(REPLACED, message, "restart inboxd, then hold the ledger against the disk: inboxd doctor")
+        raise DatabaseFault(REPLACED, message, "restart inboxd, then compare the ledger with the disk: inboxd doctor")
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -44,7 +44,7 @@ class Address:
         """
         host, colon, port = listen.strip().rpartition(":")
         if not (colon and port.isascii() and port.isdecimal() and int(port) <= HIGHEST_PORT):
-            raise AddressError("is no address with a port", "write it like 127.0.0.1:8765")
+            raise AddressError("is not an address with a port", "write it like 127.0.0.1:8765")
         return cls(host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port))
 
     def bind(self) -> socket.socket:
