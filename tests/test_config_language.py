@@ -19,6 +19,7 @@ from inboxd.model import (
     Feed,
     FieldType,
     Gone,
+    Late,
     Limit,
     Mode,
     Origin,
@@ -301,6 +302,36 @@ def test_columns_of_ours_step_aside(tmp_path: Path) -> None:
     feed = load(tmp_path, f'{UPSERT}\nextra = "keep"', fields)
     assert feed.own_columns == OwnColumns(run_id="inboxd_run_id", extra="inboxd_extra", record_no="inboxd_record_no")
     assert feed.row_columns == ("id", "RUN_ID", "extra", "record_no", "inboxd_extra", "record_key", "inboxd_record_no")
+
+
+LEFT_OUT = "which leaves out what is at or below the watermark, as when files arrive out of order"
+
+
+def test_what_is_allowed_and_may_not_be_meant_is_a_warning(tmp_path: Path) -> None:
+    """A feed that leaves ``late`` out loses what arrives late; one behind a feed for everything gets nothing."""
+    text = f"""
+        [feeds.events]
+        [feeds.a]
+        {UPSERT}
+        cursor = "at"
+        fields = {{ {ID}, {AT} }}
+        [feeds.b]
+        {UPSERT}
+        cursor = "at"
+        late = "skip"
+        fields = {{ {ID}, {AT} }}
+        [feeds.c]
+        {UPSERT}
+        fields = {{ {ID} }}
+    """
+    (tmp_path / "inboxd.toml").write_text(text, encoding="utf-8")
+    told = load_settings(tmp_path / "inboxd.toml", {}, tmp_path).warnings
+    nothing = "no file in the inbox comes to this feed: one before it takes everything"
+    assert [line.partition("inboxd.toml:")[2] for line in told] == [
+        *(f"{line}: feeds.{name}.match: {nothing}" for line, name in ((3, "a"), (7, "b"), (12, "c"))),
+        f'3: feeds.a.late: is not said; it is "skip", {LEFT_OUT}',
+    ]
+    assert load(tmp_path, f'{UPSERT}\ncursor = "at"').late is Late.SKIP
 
 
 def test_the_built_in_feed_can_have_another_mode(tmp_path: Path) -> None:

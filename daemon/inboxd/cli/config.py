@@ -29,8 +29,10 @@ def check(context: click.Context, *, as_json: bool) -> None:
     source = str(settings.source) if settings.source else None
     feeds = [feed.name for feed in settings.feeds]
     if as_json:
-        print_json({"ok": True, "config": source, "feeds": feeds})
+        print_json({"ok": True, "config": source, "feeds": feeds, "warnings": list(settings.warnings)})
     else:
+        for warning in settings.warnings:
+            click.echo(f"warning: {warning}", err=True)
         click.echo(f"{source or 'the defaults'}: ok ({', '.join(feeds)})")
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from inboxd.config.conditions import build_conditions
 from inboxd.config.faults import Faults, Key
 from inboxd.config.fields import Inherited, build_field, build_moment
-from inboxd.config.globs import captures_of
+from inboxd.config.globs import captures_of, never_reached
 from inboxd.config.modes import check_mode
 from inboxd.config.moments import build_expect
 from inboxd.config.names import MOST_FIELDS, wrong_feed, wrong_table
 from inboxd.config.reach import check_paths
-from inboxd.config.schema import FeedTable, MomentTable
+from inboxd.config.schema import EVENTS, FeedTable, MomentTable
 from inboxd.fieldtypes import CURSOR_TYPES, TYPES
 from inboxd.model import Deletes, Feed, Field, FieldType, Gone, Limit, Mode, Origin
 
@@ -27,6 +27,18 @@ def build_feeds(tables: Mapping[str, FeedTable], faults: Faults) -> tuple[Feed, 
     feeds = tuple(feed for feed in built if feed is not None)
     _check_shared_tables(feeds, faults)
     return feeds
+
+
+def doubts(tables: Mapping[str, FeedTable], feeds: Iterable[Feed]) -> Iterator[tuple[Key, str]]:
+    """Yield what a valid config says that may not be meant."""
+    feeds = tuple(feeds)
+    for name in never_reached(feeds):
+        yield ("feeds", name, "match"), "no file in the inbox comes to this feed: one before it takes everything"
+    for feed in feeds:
+        said = "late" in tables[feed.name].model_fields_set or feed.name == EVENTS
+        if feed.mode is Mode.UPSERT and feed.cursor and not said:
+            why = "which leaves out what is at or below the watermark, as when files arrive out of order"
+            yield ("feeds", feed.name, "late"), f'is not said; it is "{feed.late}", {why}'
 
 
 def _build_feed(name: str, table: FeedTable, faults: Faults) -> Feed | None:

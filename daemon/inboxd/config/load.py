@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from inboxd.config.database import absolute_url, credential_file, has_password, read_password, with_password
 from inboxd.config.faults import Faults, InvalidConfig, Key
-from inboxd.config.feeds import build_feeds
+from inboxd.config.feeds import build_feeds, doubts
 from inboxd.config.folders import absolute
 from inboxd.config.notify import build_notify
 from inboxd.config.schema import ConfigFile, DatabaseTable, NotifyTable, table_of_feed
@@ -59,7 +60,8 @@ def load_settings(
     settings = _Builder(config, sources, cwd, faults).settings(feeds, env)
     if found := faults.items():
         raise InvalidConfig([sources.fault(key, message) for key, message in found])
-    return settings
+    warnings = tuple(str(sources.fault(key, message)) for key, message in doubts(config.feeds, feeds))
+    return replace(settings, warnings=warnings)
 
 
 def _checked(sources: Sources, faults: Faults) -> ConfigFile:

@@ -154,4 +154,6 @@ class Settings:
     feeds: tuple[Feed, ...]
     notify: tuple[NotifySettings, ...] = ()
     source: Path | None = None
+    warnings: tuple[str, ...] = ()
+    """What is allowed and may not be meant, each with its place and key."""
     source_mtime_ns: int | None = None
