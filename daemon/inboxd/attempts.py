@@ -17,6 +17,7 @@ from inboxd.inbox.claim import forget, is_kept, release
 from inboxd.inbox.faults import CHANGED_WHILE_READING, GONE, world_fault
 from inboxd.inbox.reports import complete_report, remove_orphans, write_report
 from inboxd.inbox.scan import Inbox
+from inboxd.inbox.source import Source
 from inboxd.log import Logger, emit
 from inboxd.model import Edge, Feed, Hook, Outcome, Step, Verdict, printable
 from inboxd.pipeline import Job, Pipeline, facts_of
@@ -86,6 +87,8 @@ class Attempts:
     """Until then (monotonic seconds) the database is left in peace."""
     lost: bool = False
     """The inbox is gone, or cannot be watched."""
+    reading: tuple[Held, Source] | None = None
+    """What is being worked on, for those who ask how far it is."""
     _disk: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "inboxd-disk"))
     _putting_away: PuttingAway | None = None
 
@@ -99,6 +102,8 @@ class Attempts:
         except Interrupted:
             self.held.add(held)
             raise
+        finally:
+            self.reading = None
 
     def _attempt(self, held: Held) -> None:
         try:
@@ -136,11 +141,15 @@ class Attempts:
             feed=feed,
             file_name=printable(claim.name),
             size=claim.size,
-            open=lambda: claim.source(max_size=limit, tick=self.pipeline.progress),
+            open=lambda: self._opened(held, claim.source(max_size=limit, tick=self.pipeline.progress)),
             claim=claim.id,
             facts=facts_of(feed, claim.name, claim.mtime_ns),
             ignore_watermark=held.retry,
         )
+
+    def _opened(self, held: Held, source: Source) -> Source:
+        self.reading = (held, source)
+        return source
 
     def _settled_meanwhile(self, held: Held) -> bool:
         """After a lost connection the ledger knows whether the COMMIT went through; ask it before trying again."""

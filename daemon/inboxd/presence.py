@@ -30,6 +30,7 @@ class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
     attempts: int = 0
     retry_at: str | None = None
     feed: str | None = None
+    hint: str = ""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -39,6 +40,24 @@ class Refused(msgspec.Struct, frozen=True):
     message: str
     hint: str
     at: str
+
+
+class LeftAlone(msgspec.Struct, frozen=True):
+    """A file in the inbox that is not taken, and why."""
+
+    file: str
+    reason: str
+
+
+class Work(msgspec.Struct, frozen=True):
+    """The file that is being worked on: ``phase`` is ``reading`` or ``writing``; of its bytes so many were read."""
+
+    claim: str
+    file: str
+    feed: str
+    phase: str
+    done: int
+    size: int
 
 
 class ExpectedFeed(msgspec.Struct, frozen=True):
@@ -70,6 +89,7 @@ class DaemonState(msgspec.Struct, frozen=True):
     config_refused: Refused | None = None
     """The config in force is older than the one on disk."""
     expected: list[ExpectedFeed] = []
+    ignored: list[LeftAlone] = []
     deferred: list[Waiting] = []
     unsettled: list[Waiting] = []
 
@@ -85,6 +105,7 @@ class Published:
     beat: float = float("-inf")
     """When (monotonic seconds) there was last proof that the loop, or the work on a file, goes on."""
     inbox_lost: bool = False
+    work: Work | None = None
 
 
 def write_state(path: Path, state: DaemonState) -> None:

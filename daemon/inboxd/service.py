@@ -52,13 +52,14 @@ from inboxd.presence import (
 from inboxd.records.unfinished import refuse_unfinished
 from inboxd.recovery import Recovery
 from inboxd.signals import Signals
-from inboxd.standing import state_of, status_line
+from inboxd.standing import state_of, status_line, work_of
 from inboxd.store import open_store
 from inboxd.store.base import Store
 
 MIGRATION_S: Final = 3_600.0
 """How long the service manager is asked to wait for a start that has to migrate a large database first."""
 STATE_EVERY_S: Final = 1.0
+WORK_EVERY_S: Final = 0.5
 LAST_NOTICES_S: Final = 10.0
 """How long ``--once`` waits for its last notices; what is undelivered then, the next start delivers."""
 NEEDS_RESTART: Final = ("inbox.path", "inbox.polling", "database.url", "http.listen", "log")
@@ -80,6 +81,7 @@ class Service:
     _state_written: float = float("-inf")
     _published: Published = field(default_factory=Published)
     _serving: bool = False
+    _work_published: float = float("-inf")
     _refused: Refused | None = None
     _outbox: Outbox = field(init=False)
     _arrivals: Arrivals | None = None
@@ -144,7 +146,11 @@ class Service:
             signals.check()
             now = self._published.beat = self.clock.monotonic()
             notifier.watchdog(now)
+            if self._serving and now >= self._work_published + WORK_EVERY_S:
+                self._work_published = now
+                self._published.work = work_of(daemon)
 
+        daemon: Daemon
         store = stack.enter_context(self._store(log, notifier, tick))
         self._database = store.identity()
         self._archive = own_archive(self.settings, self._database)
@@ -292,6 +298,7 @@ class Service:
     def _publish(self, daemon: Daemon) -> None:
         self._published.state = self._state(daemon)
         self._published.inbox_lost = daemon.lost
+        self._published.work = None
 
     def _write_state(self, daemon: Daemon, *, gone: bool = False) -> None:
         path = state_file(self.settings)

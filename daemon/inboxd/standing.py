@@ -6,17 +6,30 @@ import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from inboxd import __version__
 from inboxd.clock import Clock, stamp
 from inboxd.config import Settings
 from inboxd.daemon import Daemon
 from inboxd.model import printable
-from inboxd.presence import MAX_LISTED, SETTLING, DaemonState, Refused, Waiting
+from inboxd.presence import MAX_LISTED, SETTLING, DaemonState, LeftAlone, Refused, Waiting, Work
 
 if TYPE_CHECKING:
     from inboxd.operate.arrivals import Expected
+
+
+MAX_IGNORED: Final = 20
+
+
+def work_of(daemon: Daemon) -> Work | None:
+    """Return what the daemon is working on."""
+    if daemon.reading is None:
+        return None
+    held, source = daemon.reading
+    done = source.offset
+    phase = "reading" if done < source.size else "writing"
+    return Work(held.claim.id, printable(held.claim.name), held.feed, phase, done, source.size)
 
 
 def status_line(daemon: Daemon, refused: Refused | None) -> str:
@@ -50,6 +63,7 @@ def state_of(
         files_deferred=sum(held.fault is not None for held in daemon.held) + len(daemon.folders.inbox.aside),
         config_refused=refused,
         expected=[one.shown for one in expected],
+        ignored=[LeftAlone(printable(one.name), one.reason) for one in daemon.folders.inbox.left_alone(MAX_IGNORED)],
         deferred=[*_held(daemon), *_aside(daemon)],
         unsettled=[
             Waiting(
@@ -71,6 +85,7 @@ def _held(daemon: Daemon) -> list[Waiting]:
             feed=held.feed,
             code=held.fault.code if held.fault else "",
             message=printable(held.fault.message) if held.fault else "",
+            hint=printable(held.fault.hint) if held.fault else "",
             since=held.since,
             attempts=held.attempts,
             retry_at=_wall(daemon.clock, held.due) if held.fault else None,
@@ -86,6 +101,7 @@ def _aside(daemon: Daemon) -> list[Waiting]:
             file=printable(name),
             code=aside.fault.code,
             message=aside.fault.message,
+            hint=aside.fault.hint,
             since=_wall(daemon.clock, aside.since),
             attempts=aside.attempts,
             retry_at=_wall(daemon.clock, aside.until),

@@ -12,7 +12,7 @@ from inboxd.clock import Clock, SystemClock
 from inboxd.errors import WorldFault
 from inboxd.inbox.faults import NOT_MOVABLE, world_fault
 from inboxd.inbox.mounts import is_remote
-from inboxd.inbox.notices import FILE_UNSETTLED, SETTLE_UNPROVEN, Notice, Once
+from inboxd.inbox.notices import FILE_IGNORED, FILE_UNSETTLED, SETTLE_UNPROVEN, Notice, Once
 from inboxd.inbox.settle import Found, Kind, Settling
 from inboxd.inbox.tree import Folder
 from inboxd.inbox.walk import Match, Sieve, Walk
@@ -251,6 +251,10 @@ class Inbox:
     def aside(self) -> Mapping[str, Aside]:
         """The files that could not be claimed, by their names, and why."""
         return self._aside
+
+    def left_alone(self, limit: int) -> list[Notice]:
+        """Return files that are left alone, and why, at most so many."""
+        return self._once.standing(FILE_IGNORED, limit)
 
     def resettle(self, name: str) -> None:
         """Let a file settle anew that changed while it was read. To be called before it is put back."""

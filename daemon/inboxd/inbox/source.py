@@ -67,6 +67,11 @@ class Source:
         self.close()
 
     @property
+    def offset(self) -> int:
+        """How many bytes were read."""
+        return self._offset
+
+    @property
     def _shown(self) -> str:
         return printable(self.path if self._name is None else self._name)
 

@@ -12,10 +12,11 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from inboxd.errors import INTERRUPTED
 from inboxd.model import LineageStep, RunStatus
 from inboxd.operate.explain import STEPS
 from inboxd.operate.letters import CodeCount, Letter, letter_query
-from inboxd.operate.periods import FIRST_MOMENT, NOT_ALL_REJECTED, conditions
+from inboxd.operate.periods import ALL_REJECTED, FIRST_MOMENT, NOT_ALL_REJECTED, conditions
 from inboxd.store.base import RunRow, Store
 from inboxd.store.ledger import run_row
 from inboxd.store.tables import dead_letters, etl_runs, lineage_records
@@ -72,6 +73,42 @@ def last_successes(store: Store, jobs: Iterable[str]) -> dict[str, str]:
             if ended is not None:
                 found[job] = ended
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """How many files of a feed failed with a code, and the newest run of them."""
+
+    code: str
+    feed: str
+    count: int
+    newest: int
+
+
+def failures(store: Store, *, now: datetime, hours: float | None, limit: int) -> list[Failures]:
+    """Return the failures of a window by code and feed, the newest first. What is tried again by itself is none."""
+    runs = etl_runs.c
+    newest = sa.func.max(runs.id)
+    query = (
+        sa.select(runs.error_code, runs.job_name, sa.func.count(), newest)
+        .where(runs.status == RunStatus.FAILURE.value, runs.error_code.is_not(None), runs.error_code != INTERRUPTED)
+        .where(*conditions(now=now, hours=hours))
+        .group_by(runs.error_code, runs.job_name)
+        .order_by(newest.desc())
+        .limit(limit)
+    )
+    with store.reading() as connection:
+        return [
+            Failures(str(code), str(feed), int(many), int(run)) for code, feed, many, run in connection.execute(query)
+        ]
+
+
+def all_rejected_runs(store: Store, *, now: datetime, hours: float | None, limit: int) -> list[RunRow]:
+    """Return the newest runs that count as successes and loaded nothing, as every record was rejected."""
+    query = sa.select(etl_runs).where(ALL_REJECTED, *conditions(now=now, hours=hours))
+    query = query.order_by(etl_runs.c.id.desc()).limit(limit)
+    with store.reading() as connection:
+        return [run_row(row) for row in connection.execute(query)]
 
 
 def records_of(store: Store, run_id: int, *, after: tuple[str, int] | None, limit: int) -> list[Record]:

@@ -174,6 +174,7 @@ class Page:
             now=self._clock.now(),
             state=published.state,
             inbox_lost=published.inbox_lost,
+            work=published.work,
             live=self._answers.version,
             **values,
         )

@@ -140,7 +140,12 @@ class Live:
     async def _look(self) -> tuple[object, ...]:
         state = self.published.state
         standing = None if state is None else msgspec.structs.replace(state, updated="")
-        known = (standing, self.published.inbox_lost, self.feeds())  # a config loaded anew is news, too
+        known = (
+            standing,
+            self.published.inbox_lost,
+            self.published.work,
+            self.feeds(),
+        )  # a config loaded anew is news, too
         try:
             return (*await self.answers.reader.ask(last_change), *known)
         except Unanswered as reason:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from inboxd.clock import moment
+from inboxd.inbox.names import marked
 from inboxd.model import Feed, FieldType, RunStatus
 from inboxd.operate.browse import (
     AtWork,
+    Failures,
     Record,
+    all_rejected_runs,
     at_work,
+    failures,
     last_successes,
     newest_letters,
     recent_runs,
@@ -22,13 +28,14 @@ from inboxd.operate.browse import (
 )
 from inboxd.operate.explain import HistoryPage, Look, history_pages
 from inboxd.operate.hosts import HostActivity, hosts
-from inboxd.operate.letters import CodeCount, Letter, count_open
+from inboxd.operate.letters import CodeCount, Filter, Letter, count_open
 from inboxd.operate.trend import Bucket, Sums, Trend, trend
 from inboxd.store.base import RunRow, Store
 
 RUNS_SHOWN: Final = 25
 RUNS_LISTED: Final = 100
 CODES_SHOWN: Final = 12
+NAMES_SHOWN: Final = 5
 LETTERS_SHOWN: Final = 50
 RECORDS_SHOWN: Final = 100
 AT_WORK_SHOWN: Final = 100
@@ -88,6 +95,10 @@ class Overview:
     samples: dict[tuple[str, str], Letter]
     hosts: Sequence[HostLine]
     """Empty where there is but one."""
+    failures: Sequence[Failures]
+    all_rejected: Sequence[RunRow]
+    sample: str | None
+    """A record that the first feed takes, as something to begin with; ``None`` where its files are not that simple."""
 
     @property
     def announced(self) -> bool:
@@ -127,6 +138,29 @@ class RunPage:
     records: Sequence[Record]
     more: tuple[str, int] | None
     letters: Sequence[Letter]
+    codes: Sequence[CodeCount]
+    report: Report | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a failed run's report says beyond its row, and what its file is called in the folder of failed files."""
+
+    hint: str
+    place: tuple[int, int, int] | None
+    """Line, column, byte."""
+    counts: Mapping[str, int]
+    by_code: Mapping[str, int]
+    faults: Sequence[Mapping[str, object]]
+    keys: Sequence[str]
+    name: str
+    other_name: str
+    """What it is called where a file of its name was there before."""
+
+    @property
+    def command(self) -> str:
+        """The command that tries the file again."""
+        return f"inboxd retry {shlex.quote(self.name)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +197,30 @@ def overview(store: Store, feeds: Sequence[Feed], window: Window, now: datetime)
         letters=letters,
         samples=samples(store, letters[:CODES_SHOWN]),
         hosts=_hosts(store, now),
+        failures=failures(store, now=now, hours=window.hours, limit=CODES_SHOWN) if found.total.failures else (),
+        all_rejected=all_rejected_runs(store, now=now, hours=window.hours, limit=NAMES_SHOWN)
+        if found.total.all_rejected
+        else (),
+        sample=_sample(feeds[0], now) if feeds else None,
     )
+
+
+def _sample(feed: Feed, now: datetime) -> str | None:
+    """Return a record with a value of each field's type, for a feed that reads objects as they are."""
+    plain = not (feed.records or feed.explode or feed.where or feed.shape)
+    if not plain or any(field.path != (field.name,) or field.formats for field in feed.fields):
+        return None
+    values: dict[FieldType, object] = {
+        FieldType.TEXT: "a",
+        FieldType.INTEGER: 1,
+        FieldType.REAL: 1.5,
+        FieldType.DECIMAL: "1.50",
+        FieldType.BOOLEAN: True,
+        FieldType.TIMESTAMP: f"{now:%Y-%m-%dT%H:%M:%SZ}",
+        FieldType.DATE: f"{now:%Y-%m-%d}",
+        FieldType.JSON: {},
+    }
+    return json.dumps({field.name: field.choices[0] if field.choices else values[field.type] for field in feed.fields})
 
 
 def _hosts(store: Store, now: datetime) -> list[HostLine]:
@@ -205,7 +262,28 @@ def run_page(store: Store, run_id: int, after: tuple[str, int] | None) -> RunPag
     shown = records[:RECORDS_SHOWN]
     more = (shown[-1].record_key, shown[-1].record_no) if len(records) > RECORDS_SHOWN else None
     letters = newest_letters(store, run=run_id, limit=LETTERS_SHOWN) if run.rows_rejected else []
-    return RunPage(run, shown, more, letters)
+    codes = count_open(store, Filter(run=run_id, resolved=None)) if run.rows_rejected else []
+    return RunPage(run, shown, more, letters, codes, _report(run))
+
+
+def _report(run: RunRow) -> Report | None:
+    """Return what is known of a failed file: its report as the ledger has it."""
+    if run.status is not RunStatus.FAILURE or run.file_name is None or run.claim is None:
+        return None
+    told = json.loads(run.report) if run.report else {}
+    details = told.get("details") or {}
+    place = told.get("place")
+    folder, _, name = run.file_name.rpartition("/")
+    return Report(
+        hint=str(told.get("hint") or ""),
+        place=tuple(place) if place else None,
+        counts=details.get("counts") or {},
+        by_code=details.get("rejected_by_code") or {},
+        faults=details.get("faults") or (),
+        keys=details.get("keys") or (),
+        name=run.file_name,
+        other_name="/".join(filter(None, (folder, marked(name, f"run-{run.id}")))),
+    )
 
 
 def record_page(

@@ -55,6 +55,41 @@
     }
   }
 
+  // What only the browser knows or can do: the reader's own time beside UTC, and a button that copies a command.
+  function enhance(page) {
+    for (const time of page.querySelectorAll("time[datetime]")) {
+      const when = new Date(time.getAttribute("datetime"));
+      if (Number.isNaN(when.getTime()) || time.querySelector(".unseen")) continue;
+      const local = when.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+      time.title = `${time.getAttribute("datetime")}\n${local} here`;
+      const said = page.createElement("span");
+      said.className = "unseen";
+      said.textContent = ` UTC, ${local} here`;
+      time.append(said);
+    }
+    for (const code of page.querySelectorAll(".command code")) {
+      if (code.nextElementSibling) continue;
+      const button = page.createElement("button");
+      button.type = "button";
+      button.dataset.copies = code.id;
+      button.textContent = "Copy";
+      button.setAttribute("aria-label", "Copy the line");
+      code.after(button);
+    }
+  }
+
+  async function copy(button) {
+    const code = document.getElementById(button.dataset.copies);
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+    } catch {
+      getSelection().selectAllChildren(code); // no clipboard on a page that came without TLS from another host
+      document.execCommand("copy");
+    }
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  }
+
   async function refresh() {
     if (busy || document.hidden) {
       missed = true;
@@ -66,6 +101,7 @@
       const answer = await fetch(location.href, { headers: { accept: "text/html" }, credentials: "same-origin" });
       if (!answer.ok) return;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      enhance(page);
       for (const part of ["state", "main", "foot"]) {
         const old = document.getElementById(part);
         const fresh = page.getElementById(part);
@@ -95,5 +131,10 @@
   document.addEventListener("visibilitychange", () => {
     if (!document.hidden && missed) refresh();
   });
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-copies]");
+    if (button) copy(button);
+  });
+  enhance(document);
   listen();
 })();
