@@ -51,6 +51,7 @@ def test_the_tables_have_the_columns_that_users_scripts_rely_on(open_empty: Open
         "tombstones": "table_name record_key cursor run_id deleted_at",
         "notices": "number id target event created run_id feed body delivered_at attempts dropped_at",
         "expectations": "feed setting since late_at",
+        "feed_columns": "table_name column_name",
         "events": "k0 value at run_id updated_at",
     }
     assert {name: " ".join(column_names(store, name)) for name in documented} == documented

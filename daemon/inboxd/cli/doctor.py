@@ -46,7 +46,8 @@ def doctor(context: click.Context, *, deep: bool, mending: bool, as_json: bool) 
             listed = ", ".join(gone.first) + (", …" if gone.count > len(gone.first) else "")
             click.echo(f"noted as removed on purpose: {gone.count} files: {shown(listed)}", err=True)
     with store_or_reason(settings, without_tables=True) as (opened, fault):
-        found = list(examine(Patient(settings.inbox, settings.archive, settings.database, opened, now, deep)))
+        patient = Patient(settings.inbox, settings.archive, settings.database, opened, now, deep, settings.feeds)
+        found = list(examine(patient))
     if fault is not None and fault.code != MISSING:
         found.append(Finding("database", Health.WRONG, fault.message, fault.hint))
     ok = all(one.status is not Health.WRONG for one in found)

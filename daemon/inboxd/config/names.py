@@ -23,6 +23,7 @@ RESERVED_TABLES: Final = frozenset(
         "tombstones",
         "notices",
         "expectations",
+        "feed_columns",
         "run_log",
         "before_images",
         "staging",

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from inboxd.clock import stamp
 from inboxd.errors import INTERRUPTED
 from inboxd.model import RunStatus
-from inboxd.operate import doctor_folders
+from inboxd.operate import doctor_folders, doctor_schema
 from inboxd.operate.findings import Finding, Health, Patient
 from inboxd.store.base import Store
 from inboxd.store.ledger import canonical
@@ -78,7 +78,7 @@ def _schema(patient: Patient) -> Iterator[Finding]:
     else:
         yield Finding("database", Health.OK, f"{connection.dialect.name} {version}")
     if patient.store.schema_current():
-        yield Finding("schema", Health.OK, "the tables are of this version of inboxd")
+        yield from doctor_schema.compared(patient.store, patient.feeds)
     else:
         yield Finding(
             "schema", Health.WRONG, "the tables are missing, or of an older version of inboxd", "inboxd db upgrade"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from inboxd.config import ArchiveSettings, DatabaseSettings, InboxSettings
 from inboxd.locks import running_pid
+from inboxd.model import Feed
 from inboxd.store.base import Store
 
 
@@ -39,6 +41,7 @@ class Patient:
     store: Store | None
     now: datetime
     deep: bool = False
+    feeds: Sequence[Feed] = ()
 
     @property
     def pid(self) -> int | None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from inboxd.store.base import Store
     from inboxd.store.postgres_import import PostgresImport
 
-LEDGER: Final = tuple(table for table in metadata.sorted_tables if table.name != "lineage")
+LEDGER: Final = tuple(table for table in metadata.sorted_tables if table.name not in {"lineage", "feed_columns"})
 """All but the view."""
 NUMBERED: Final = {"etl_runs": "id", "dead_letters": "id", "notices": "number"}
 """Tables whose rows the database numbers. No number is given twice: it is in the names of archived files."""

@@ -26,7 +26,7 @@ ANNOUNCED_LENGTH: Final = 56
 
 CONTROL_TABLES: Final = frozenset(
     {"etl_runs", "dead_letters", "lineage_records", "watermarks", "before_images"}
-    | {"tombstones", "notices", "expectations"}
+    | {"tombstones", "notices", "expectations", "feed_columns"}
 )
 """Inboxd's own tables: what refuses a row of theirs is a fault of inboxd's."""
 

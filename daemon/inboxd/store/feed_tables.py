@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from inboxd.errors import EXIT_CONFIG, OperatorFault
 from inboxd.model import Feed, FieldType, Gone, Mode, OwnColumns
 
+MADE: Final = "SELECT table_name, column_name FROM feed_columns"
+"""The columns of feeds' tables that inboxd has made."""
+KEY_INDEX: Final = "_inboxd_key"
+"""With the table's name before it the index by which an append feed's records are found."""
 LONGEST_STEM: Final = 50
 """Of a table's name so much is in that of its index: PostgreSQL's names have 63 bytes."""
 
@@ -69,13 +74,15 @@ def missing(
     tables: Mapping[str, Wanted],
     shape_of: Callable[[str], TableShape | None],
     any_row: Callable[[str], bool],
+    made: Mapping[str, AbstractSet[str]],
     *,
     key_suffix: str = "",
     table_suffix: str = "",
 ) -> list[str]:
     """Return the statements that make the tables and add the columns that are not there yet.
 
-    ``shape_of`` tells what a table looks like now, ``None`` if there is none; ``any_row`` whether a query finds one.
+    ``shape_of`` tells what a table looks like now, ``None`` if there is none; ``any_row`` whether a query finds one;
+    ``made`` which columns inboxd has made: another one is somebody's own, and stays as long as it takes NULL.
     Raises ``OperatorFault`` with every difference when adding is not enough. ``key_suffix`` follows the type of a text
     key's column, ``table_suffix`` a new table's closing bracket.
     """
@@ -83,10 +90,18 @@ def missing(
     problems: list[str] = []
     for table, (wanted, feed) in tables.items():
         found = shape_of(table)
+        statements += _record(table, wanted.columns.keys() - made.get(table, frozenset()))
         if found is None:
             statements += _create_table(table, wanted, feed, key_suffix=key_suffix, table_suffix=table_suffix)
             continue
-        problems += _differences(table, wanted, found, feed, any_row)
+        own = own_columns_of(wanted, found, made.get(table))
+        problems += [
+            f"table {table!r} has a column of your own, {name!r}, that takes no NULL: inboxd cannot fill it"
+            for name in sorted(own & found.required)
+        ]
+        kept = {name: kind for name, kind in found.columns.items() if name not in own}
+        ours = replace(found, columns=kept)
+        problems += _differences(table, wanted, ours, feed, any_row)
         statements += [
             f"ALTER TABLE {quoted(table)} ADD COLUMN {quoted(name)} {kind}"
             for name, kind in wanted.columns.items()
@@ -95,6 +110,32 @@ def missing(
     if problems:
         _refuse(problems)
     return statements
+
+
+def own_columns_of(wanted: TableShape, found: TableShape, made: AbstractSet[str] | None) -> frozenset[str]:
+    """Return the columns that somebody added by hand.
+
+    They cannot be told from a former field's in a table of the first version that was not prepared since: ``None``.
+    """
+    return frozenset() if made is None else frozenset(found.columns.keys() - wanted.columns.keys() - made)
+
+
+def _record(table: str, columns: AbstractSet[str]) -> list[str]:
+    """Return the statements that remember which columns are inboxd's."""
+    insert = "INSERT INTO feed_columns (table_name, column_name) VALUES"
+    return [f"{insert} ({_text(table)}, {_text(name)}) ON CONFLICT DO NOTHING" for name in sorted(columns)]
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def made_columns(rows: Iterable[Sequence[object]]) -> dict[str, set[str]]:
+    """Return what ``MADE`` finds, by table."""
+    found: dict[str, set[str]] = {}
+    for table, column in rows:
+        found.setdefault(str(table), set()).add(str(column))
+    return found
 
 
 def _wanted_shape(feeds: Sequence[Feed], types: Mapping[FieldType, str]) -> TableShape:
@@ -144,7 +185,7 @@ def _create_table(table: str, wanted: TableShape, feed: Feed, *, key_suffix: str
     create = f"CREATE TABLE {quoted(table)} ({', '.join(lines)}, PRIMARY KEY ({key})){table_suffix}"
     if feed.mode is not Mode.APPEND or not feed.key:
         return [create]
-    index = f"{table[:LONGEST_STEM]}_inboxd_key"
+    index = table[:LONGEST_STEM] + KEY_INDEX
     return [create, f"CREATE INDEX {quoted(index)} ON {quoted(table)} ({', '.join(map(quoted, feed.key))})"]
 
 

@@ -18,7 +18,7 @@ from inboxd.clock import SystemClock, stamp
 from inboxd.errors import RUN_TAKEN, DatabaseFault, InboxdError, WorldFault
 from inboxd.model import Cursor, Feed, RunStart
 from inboxd.store.base import ANNOUNCED_LENGTH, RunEnd, RunRow, Turn, Work
-from inboxd.store.feed_tables import TableShape, Wanted, missing, quoted, wanted_tables
+from inboxd.store.feed_tables import MADE, TableShape, Wanted, made_columns, missing, quoted, wanted_tables
 from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, notice_values, run_row
 from inboxd.store.postgres_claims import CLAIM_LOCK, INTERRUPT, OF_CLAIM, OF_NOBODY, RUNNING, Claims
 from inboxd.store.postgres_driver import APPLICATION, TickingConnection, connect
@@ -200,7 +200,8 @@ class PostgresStore(Ledger):
                 connection.execute(statement.encode())
 
     def _missing(self, tables: Mapping[str, Wanted]) -> list[str]:
-        return missing(tables, self._shape, lambda query: bool(self._rows(query)), key_suffix=KEY_COLLATION)
+        made = made_columns(self._rows(MADE))
+        return missing(tables, self._shape, lambda query: bool(self._rows(query)), made, key_suffix=KEY_COLLATION)
 
     def _shape(self, table: str) -> TableShape | None:
         with self._faults:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -27,15 +29,80 @@ SELECT m.name, p.name, p.type, NULLIF(p.pk, 0), p."notnull"
  WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
  ORDER BY m.name, p.cid
 """
+_INDEXES_ON_POSTGRES: Final = """
+SELECT t.relname, c.relname, i.indisunique,
+       ARRAY(SELECT COALESCE(a.attname, '')::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, place)
+             LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number AND k.number > 0
+             ORDER BY k.place)
+  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
+ WHERE NOT EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conindid = i.indexrelid)
+   AND pg_table_is_visible(t.oid) AND t.relpersistence <> 't'
+   AND t.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'pg_toast'::regnamespace)
+"""
+_INDEXES_ON_SQLITE: Final = """
+SELECT m.name, l.name, l."unique", (SELECT json_group_array(COALESCE(i.name, '')) FROM pragma_index_info(l.name) i)
+  FROM main.sqlite_schema m CROSS JOIN pragma_index_list(m.name) l
+ WHERE m.type = 'table' AND l.origin = 'c'
+"""
+_VIEWS_ON_POSTGRES: Final = """
+SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+ WHERE c.relkind = 'v' AND pg_table_is_visible(c.oid)
+   AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+ ORDER BY c.relname, a.attnum
+"""
+_VIEWS_ON_SQLITE: Final = """
+SELECT m.name, p.name FROM main.sqlite_schema m CROSS JOIN pragma_table_info(m.name) p
+ WHERE m.type = 'view' ORDER BY m.name, p.cid
+"""
+_TRIGGERS_ON_POSTGRES: Final = """
+SELECT c.relname, g.tgname FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid
+ WHERE NOT g.tgisinternal AND pg_table_is_visible(c.oid)
+"""
+_TRIGGERS_ON_SQLITE: Final = "SELECT tbl_name, name FROM main.sqlite_schema WHERE type = 'trigger'"
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index that is no primary key's; an expression among its columns is ``""``."""
+
+    table: str
+    unique: bool
+    columns: tuple[str, ...]
+
+
+def indexes(connection: sa.Connection) -> dict[str, Index]:
+    """Return the indexes of all tables, by their names, but those of primary keys."""
+    rows = _rows(connection, _INDEXES_ON_POSTGRES, _INDEXES_ON_SQLITE)
+    return {
+        name: Index(table, bool(unique), tuple(json.loads(columns) if isinstance(columns, str) else columns))
+        for table, name, unique, columns in rows
+    }
+
+
+def views(connection: sa.Connection) -> dict[str, list[str]]:
+    """Return the columns of each view."""
+    found: dict[str, list[str]] = {}
+    for view, column in _rows(connection, _VIEWS_ON_POSTGRES, _VIEWS_ON_SQLITE):
+        found.setdefault(view, []).append(column)
+    return found
+
+
+def triggers(connection: sa.Connection) -> list[tuple[str, str]]:
+    """Return each table's triggers, all of them somebody's own: inboxd makes none."""
+    return [(table, name) for table, name in _rows(connection, _TRIGGERS_ON_POSTGRES, _TRIGGERS_ON_SQLITE)]
+
+
+def _rows(connection: sa.Connection, on_postgres: str, on_sqlite: str) -> list[Any]:  # Any: whatever the columns hold
+    query = on_postgres if connection.dialect.name == "postgresql" else on_sqlite
+    return list(connection.execute(sa.text(query.replace(":", "\\:"))))
 
 
 def shapes(connection: sa.Connection) -> dict[str, TableShape]:
     """Return every table that a name alone leads to."""
-    query = _ON_POSTGRES if connection.dialect.name == "postgresql" else _ON_SQLITE
     columns: dict[str, dict[str, str]] = {}
     keys: dict[str, list[tuple[int, str]]] = {}
     required: dict[str, set[str]] = {}
-    for table, column, kind, place, takes_no_null in connection.execute(sa.text(query.replace(":", "\\:"))):
+    for table, column, kind, place, takes_no_null in _rows(connection, _ON_POSTGRES, _ON_SQLITE):
         columns.setdefault(table, {})[column] = kind
         if place is not None:
             keys.setdefault(table, []).append((place, column))

@@ -24,7 +24,7 @@ from inboxd.errors import (
 )
 from inboxd.model import Cursor, Feed, RunStart
 from inboxd.store.base import RunEnd, RunRow, Turn, Work
-from inboxd.store.feed_tables import TableShape, Wanted, missing, wanted_tables
+from inboxd.store.feed_tables import MADE, TableShape, Wanted, made_columns, missing, wanted_tables
 from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, notice_values, run_row
 from inboxd.store.revision import HEAD, refuse_newer
 from inboxd.store.sqlite_driver import (
@@ -40,7 +40,7 @@ from inboxd.store.sqlite_file import INSERT_NOTICE, NEXT_COMMIT, SqliteFile
 from inboxd.store.sqlite_new import HAS_REVISION, make_tables
 from inboxd.store.sqlite_parts import Parts
 from inboxd.store.sqlite_scratch import Scratch
-from inboxd.store.sqlite_sql import TYPES
+from inboxd.store.sqlite_sql import TABLE_SUFFIX, TYPES
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -255,7 +255,8 @@ class SqliteStore(Ledger):
                 connection.execute(statement)
 
     def _missing(self, tables: Mapping[str, Wanted]) -> list[str]:
-        return missing(tables, self._shape, lambda query: bool(self._rows(query)), table_suffix=" WITHOUT ROWID")
+        made = made_columns(self._rows(MADE))
+        return missing(tables, self._shape, lambda query: bool(self._rows(query)), made, table_suffix=TABLE_SUFFIX)
 
     def _shape(self, table: str) -> TableShape | None:
         with self._faults:

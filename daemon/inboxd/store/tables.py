@@ -172,6 +172,14 @@ notices = sa.Table(
 )
 """A row for each receiver (``target``) of a notice, in the order of ``number``; ``id`` is that of the event."""
 
+feed_columns = sa.Table(
+    "feed_columns",
+    metadata,
+    sa.Column("table_name", sa.Text, primary_key=True),
+    sa.Column("column_name", sa.Text, primary_key=True),
+)
+"""The columns of feeds' tables that inboxd has made; others are somebody's own."""
+
 expectations = sa.Table(
     "expectations",
     metadata,

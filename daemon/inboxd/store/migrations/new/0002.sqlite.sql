@@ -161,6 +161,13 @@ CREATE TABLE notices (
 
 CREATE INDEX notices_open ON notices (target, number) WHERE delivered_at IS NULL AND dropped_at IS NULL;
 
+CREATE TABLE feed_columns (
+	table_name TEXT NOT NULL,
+	column_name TEXT NOT NULL,
+	PRIMARY KEY (table_name, column_name)
+)
+ WITHOUT ROWID;
+
 CREATE TABLE expectations (
 	feed TEXT NOT NULL,
 	setting TEXT NOT NULL,

@@ -104,7 +104,7 @@ def upgrade() -> None:
 
 def _refuse_tables_of_ours() -> None:
     there = set(sa.inspect(op.get_bind()).get_table_names())
-    taken = sorted(there & {"tombstones", "notices", "expectations"})
+    taken = sorted(there & {"tombstones", "notices", "expectations", "feed_columns"})
     if taken:
         message = f"inboxd has tables of its own called {', '.join(taken)} now, and there are others of these names"
         raise ValueError(message)
@@ -184,6 +184,13 @@ def _new_tables(*, postgres: bool) -> None:
     waiting = sa.text("delivered_at IS NULL AND dropped_at IS NULL")
     in_order = ["target", "number"]
     op.create_index("notices_open", "notices", in_order, sqlite_where=waiting, postgresql_where=waiting)
+    op.create_table(
+        "feed_columns",
+        sa.Column("table_name", sa.Text, nullable=False),
+        sa.Column("column_name", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("table_name", "column_name"),
+        sqlite_with_rowid=False,
+    )
     op.create_table(
         "expectations",
         sa.Column("feed", sa.Text, nullable=False),
