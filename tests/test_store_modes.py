@@ -102,7 +102,7 @@ class Model:
         if not row.marked and not (fresh and record.key not in self._before):
             gone.add(record.key)
         if self.marks:
-            row.marked, row.run = True, run
+            row.marked = True
         else:
             del self.table[record.key]
 

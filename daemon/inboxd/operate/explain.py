@@ -15,7 +15,7 @@ from inboxd.operate.target import FilledTable, canonical_key, filled_tables, row
 from inboxd.operate.touches import BLOCK, STEPS, Touch, Winner, in_order, touches_of_key, touches_where
 from inboxd.operate.winners import told_of_run, watermarks_met, watermarks_nearby, why_lost
 from inboxd.store.base import Store
-from inboxd.store.tables import LOADED, etl_runs, lineage_records
+from inboxd.store.tables import ABSENT, DELETED, LOADED, etl_runs, lineage_records
 
 __all__ = [
     "STEPS",
@@ -256,5 +256,5 @@ def _loaded_at(
 ) -> list[Touch]:
     """Return what the runs have loaded of a key in which a look begins and ends: others of their records lost to it."""
     cut = [edge[0] for edge in edges if edge is not None]
-    loaded = lineage_records.c.outcome == LOADED
+    loaded = lineage_records.c.outcome.in_((LOADED, DELETED, ABSENT))
     return [touch for run in cut for touch in touches_of_key(connection, key, of_table, etl_runs.c.id == run, loaded)]

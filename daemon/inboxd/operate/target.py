@@ -16,7 +16,7 @@ from inboxd.model import OWN_PREFIX, Feed, Field, FieldType, Scalar
 from inboxd.records.typed import typed
 from inboxd.records.validate import key_text
 from inboxd.store.base import CONTROL_TABLES
-from inboxd.store.feed_tables import TableShape
+from inboxd.store.feed_tables import TableShape, own_types
 from inboxd.store.shapes import kinds, shapes
 from inboxd.store.tables import Stamp, etl_runs
 
@@ -79,11 +79,20 @@ TYPES: Final = {
 
 def target_of(feed: Feed) -> sa.TableClause:
     """Return the feed's table, its own columns included."""
-    types = {field.name: field.type for field in feed.fields}
     columns: list[sa.ColumnClause[object]] = [
-        sa.column(name, TYPES[types.get(name, FieldType.JSON)]) for name in feed.columns
+        sa.column(name, TYPES[column_type(feed, name)]) for name in (*feed.columns, *own_types(feed))
     ]
-    return sa.table(feed.table, *columns, sa.column("run_id", sa.BigInteger), sa.column("updated_at", Stamp))
+    return sa.table(feed.table, *columns)
+
+
+def column_type(feed: Feed, name: str) -> FieldType:
+    """Return the type of a column of the feed's table."""
+    types = {
+        feed.own_columns.extra: FieldType.JSON,
+        **own_types(feed),
+        **{each.name: each.type for each in feed.fields},
+    }
+    return types[name]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from inboxd.model import LineageStep
-from inboxd.store.tables import LOADED, REJECTED, SKIPPED, STALE, etl_runs, lineage_records
+from inboxd.store.tables import ABSENT, DELETED, LOADED, REJECTED, SKIPPED, STALE, etl_runs, lineage_records
 
 BLOCK: Final = 5_000
 """Runs looked through at a time: measured, 4 ms on SQLite and 20 ms on PostgreSQL."""
@@ -19,6 +19,8 @@ STEPS: Final = {
     STALE: (LineageStep.STAGE, LineageStep.STALE),
     SKIPPED: (LineageStep.SKIP,),
     REJECTED: (LineageStep.REJECT,),
+    DELETED: (LineageStep.STAGE, LineageStep.DELETE),
+    ABSENT: (LineageStep.DELETE,),
 }
 
 

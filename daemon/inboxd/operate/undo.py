@@ -7,6 +7,7 @@ bring the undone row back. Everything happens in one transaction, which is a run
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -14,12 +15,16 @@ from typing import Final
 import sqlalchemy as sa
 
 from inboxd.clock import Clock, stamp
-from inboxd.model import Feed, Late, RunStatus
+from inboxd.model import Feed, Late, Mode, RunStatus
 from inboxd.operate.target import target_of
+from inboxd.operate.undo_append import take_away
+from inboxd.operate.undo_deletions import mark_again, put_tombstones_back
 from inboxd.operate.undo_plan import Scene, Undo, undoable
 from inboxd.operate.undo_sql import dialect_of, writer_of
 from inboxd.store.base import Store
+from inboxd.store.feed_tables import own_types
 from inboxd.store.tables import (
+    DELETED,
     LOADED,
     STALE,
     before_images,
@@ -46,12 +51,19 @@ def undo(store: Store, feeds: tuple[Feed, ...], run_id: int, *, clock: Clock, ho
         found = scene.look()
         work = _Work(scene)
         own_id = work.begin(started, host)
-        work.classify(own_id)
-        work.put_back(own_id)
-        if found.left:
-            work.hand_down(own_id)
-        work.forget()
-        work.set_watermark(found.watermark_after, clock.now())
+        if feed.mode is Mode.APPEND:
+            take_away(connection, feed, run_id, own_id)
+        else:
+            work.classify(own_id)
+            work.put_back(own_id)
+            if found.left:
+                work.hand_down(own_id)
+            if feed.deletes is not None and feed.cursor is not None:
+                put_tombstones_back(connection, feed, run_id)
+                mark_again(connection, feed, run_id, scene.dialect)
+            work.put_snapshot_mark_back()
+            work.forget()
+            work.set_watermark(found.watermark_after, clock.now())
         work.settle_letters(own_id)
         work.end(own_id, found, clock.now(), round((clock.monotonic() - began) * 1000))
     return replace(found, run_id=own_id)
@@ -70,7 +82,7 @@ def _lock(connection: sa.Connection, feed: Feed) -> None:
         connection.exec_driver_sql(f"PRAGMA cache_size = -{CACHE_KIB}")
         return
     connection.execute(sa.text(LOCK), {"what": f"table {feed.table}"})
-    if feed.late is Late.SKIP:
+    if feed.late is Late.SKIP and feed.cursor is not None:
         connection.execute(sa.text(LOCK), {"what": f"feed {feed.name}"})
 
 
@@ -99,15 +111,11 @@ class _Work:
 
     def classify(self, own_id: int) -> None:
         """Write the undo's lineage: ``load`` for a key that is put back, ``stale`` for one that is left."""
-        held = self.scene.held()
-        key = before_images.c.record_key
-        outcome = sa.case((held.c.run_id == self.scene.run["id"], LOADED), else_=STALE)
+        holders = self.scene.holders()
+        key = holders.c.record_key
+        outcome = sa.case((holders.c.run_id == self.scene.run["id"], LOADED), else_=STALE)
         number = sa.func.row_number().over(order_by=key)
-        rows = (
-            sa.select(sa.literal(own_id, sa.BigInteger), key, number, outcome)
-            .select_from(self.scene.images_with(held))
-            .where(self.scene.of_run())
-        )
+        rows = sa.select(sa.literal(own_id, sa.BigInteger), key, number, outcome)
         names = ["run_id", "record_key", "record_no", "outcome"]
         self.scene.connection.execute(sa.insert(lineage_records).from_select(names, rows))
 
@@ -131,7 +139,7 @@ class _Work:
         )
         same = keys[0].in_(inserted) if len(keys) == 1 else sa.tuple_(*keys).in_(inserted)
         self.scene.connection.execute(sa.delete(target).where(same))
-        names = [*self.scene.feed.columns, "run_id", "updated_at"]
+        names = [*self.scene.feed.columns, *own_types(self.scene.feed)]
         values = [self.scene.dialect.value(self.scene.feed, images.image, name) for name in names]
         rows = sa.select(*values).where(chosen, images.image.is_not(None))
         self.scene.connection.execute(self.scene.dialect.insert_or_replace(target, names, rows, self.scene.feed.key))
@@ -159,10 +167,64 @@ class _Work:
             )
         )
         self.scene.connection.execute(statement)
+        if self.scene.feed.deletes is not None:
+            self._hand_down_what_was_gone(own_id)
+
+    def _hand_down_what_was_gone(self, own_id: int) -> None:
+        """Give this run's image of a row that it took out to the first later run of that key, which found no row."""
+        mine, told, gone = before_images.alias("mine"), lineage_records.alias("told"), lineage_records.alias("gone")
+        theirs = before_images.alias("theirs")
+        first = (
+            sa.select(theirs.c.run_id)
+            .select_from(theirs.join(etl_runs, etl_runs.c.id == theirs.c.run_id))
+            .where(
+                theirs.c.table_name == self.scene.feed.table,
+                theirs.c.record_key == before_images.c.record_key,
+                self.scene.is_later(),
+            )
+            .order_by(etl_runs.c.commit_no)
+            .limit(1)
+            .scalar_subquery()
+        )
+        statement = (
+            sa.update(before_images)
+            .values(image=mine.c.image)
+            .where(
+                before_images.c.table_name == self.scene.feed.table,
+                before_images.c.image.is_(None),
+                before_images.c.run_id == first,
+                mine.c.run_id == self.scene.run["id"],
+                mine.c.table_name == self.scene.feed.table,
+                mine.c.record_key == before_images.c.record_key,
+                mine.c.image.is_not(None),
+                told.c.run_id == own_id,
+                told.c.record_key == mine.c.record_key,
+                told.c.outcome == STALE,
+                gone.c.run_id == self.scene.run["id"],
+                gone.c.record_key == mine.c.record_key,
+                gone.c.outcome == DELETED,
+            )
+        )
+        self.scene.connection.execute(statement)
+
+    def put_snapshot_mark_back(self) -> None:
+        """Give the watermark of a snapshot's scope back what it was before."""
+        if self.scene.feed.mode is not Mode.SNAPSHOT:
+            return
+        connection, images = self.scene.connection, before_images.c
+        kept = sa.select(images.record_key, images.image).where(
+            images.run_id == self.scene.run["id"], images.table_name == watermarks.name
+        )
+        for name, image in connection.execute(kept).all():
+            same = watermarks.c.name == name
+            if image is None:
+                connection.execute(sa.delete(watermarks).where(same))
+            else:
+                connection.execute(sa.update(watermarks).where(same).values(json.loads(image)))
 
     def forget(self) -> None:
         """Remove the images that were put back or handed down."""
-        self.scene.connection.execute(sa.delete(before_images).where(self.scene.of_run()))
+        self.scene.connection.execute(sa.delete(before_images).where(before_images.c.run_id == self.scene.run["id"]))
 
     def set_watermark(self, value: str | None, now: datetime) -> None:
         """Put the watermark where the remaining runs leave it, in the name of the run that got it there."""

@@ -9,11 +9,23 @@ from typing import Final
 import sqlalchemy as sa
 
 from inboxd.errors import EXIT_FAILED, OperatorFault
-from inboxd.model import Cursor, Feed, RunStatus
+from inboxd.model import Cursor, Feed, Mode, RunStatus
 from inboxd.operate.cursors import above, cursor_of
 from inboxd.operate.target import FilledTable, target_of
+from inboxd.operate.undo_append import count_rows, refuse_replayed
 from inboxd.operate.undo_sql import Dialect
-from inboxd.store.tables import LOADED, STALE, before_images, etl_runs, lineage_records, watermarks
+from inboxd.store.changes import keeps_marks
+from inboxd.store.tables import (
+    ABSENT,
+    DELETED,
+    LOADED,
+    STALE,
+    before_images,
+    etl_runs,
+    lineage_records,
+    tombstones,
+    watermarks,
+)
 
 LISTED: Final = 1_000
 """Keys named of those that are left; their number is exact."""
@@ -81,20 +93,34 @@ def undoable(connection: sa.Connection, feeds: tuple[Feed, ...], run_id: int) ->
     feed = next(iter(named or [feed for feed in feeds if feed.table == run["table_name"]]), None)
     if feed is None:
         raise _refused(f"feed {run['job_name']!r} is no longer in the config", "put it back, then undo the run")
-    _check_images(connection, feed, run)
+    if feed.mode is Mode.APPEND:
+        refuse_replayed(connection, run_id)
+    else:
+        _check_images(connection, feed, run)
+        if feed.mode is Mode.SNAPSHOT:
+            _refuse_an_earlier_snapshot(connection, run)
     return run, feed
+
+
+def _refuse_an_earlier_snapshot(connection: sa.Connection, run: sa.RowMapping) -> None:
+    """Refuse all but the last applied snapshot of a scope: what there was without an earlier one, no image holds."""
+    if connection.execute(sa.select(watermarks.c.name).where(watermarks.c.run_id == run["id"])).first() is None:
+        hint = "load the snapshot that is right: it gives exactly its rows"
+        raise _refused(f"run {run['id']} is not the last snapshot of its scope", hint)
 
 
 def _check_images(connection: sa.Connection, feed: Feed, run: sa.RowMapping) -> None:
     images = before_images.c
-    query = sa.select(sa.func.count()).where(images.run_id == run["id"], images.table_name == feed.table)
+    tables = (feed.table, tombstones.name) if keeps_marks(feed) else (feed.table,)
+    query = sa.select(sa.func.count()).where(images.run_id == run["id"], images.table_name.in_(tables))
     found = int(connection.execute(query).scalar_one())
-    if found == run["rows_out"]:
+    changed = int(run["rows_out"]) + (int(run["rows_deleted"]) if feed.mode is Mode.SNAPSHOT else 0)
+    if found == changed:
         return
     if found:
-        msg = f"run {run['id']} changed {run['rows_out']} rows, but only {found} before-images are left of it"
+        msg = f"run {run['id']} changed {changed} rows, but only {found} before-images are left of it"
         raise _refused(msg, "raise retention.images, so that images are kept as long as a run may be undone")
-    msg = f"run {run['id']} has no before-images: what was there before its {run['rows_out']} rows is not known"
+    msg = f"run {run['id']} has no before-images: what was there before its {changed} rows is not known"
     hint = f"set `undo = true` in [feeds.{feed.name}] for the runs to come; for this one load a good file with --force"
     raise _refused(msg, hint)
 
@@ -114,40 +140,107 @@ class Scene:
 
     def look(self) -> Undo:
         """Tell what is to be done, while nothing is done yet."""
-        held = self.held()
-        mine = sa.func.coalesce(sa.func.sum(sa.case((held.c.run_id == self.run["id"], 1), else_=0)), 0)
-        query = sa.select(sa.func.count(), mine).select_from(self.images_with(held)).where(self.of_run())
-        considered, restored = self.connection.execute(query).one()
-        before, after = self._watermarks()
+        if self.feed.mode is Mode.APPEND:
+            number = count_rows(self.connection, self.feed, self.run["id"])
+            return self._told(number, number, (), (None, None), ())
+        holders = self.holders()
+        mine = sa.func.coalesce(sa.func.sum(sa.case((holders.c.run_id == self.run["id"], 1), else_=0)), 0)
+        considered, restored = map(
+            int, self.connection.execute(sa.select(sa.func.count(), mine).select_from(holders)).one()
+        )
+        left = self._left(holders) if considered != restored else ()
+        return self._told(considered, restored, left, self._watermarks(), self._passed(holders))
+
+    def _told(
+        self,
+        considered: int,
+        restored: int,
+        left: tuple[LeftKey, ...],
+        marks: tuple[str | None, str | None],
+        passed: tuple[Passed, ...],
+    ) -> Undo:
         return Undo(
             run_id=None,
             undo_of=self.run["id"],
             feed=self.run["job_name"],
             file_name=self.run["file_name"],
             claim=self.run["claim"],
-            considered=int(considered),
-            restored=int(restored),
-            left=int(considered) - int(restored),
-            left_keys=self._left(held) if considered != restored else (),
-            watermark_before=before,
-            watermark_after=after,
-            reload=self._passed(held),
+            considered=considered,
+            restored=restored,
+            left=considered - restored,
+            left_keys=left,
+            watermark_before=marks[0],
+            watermark_after=marks[1],
+            reload=passed,
         )
 
-    def held(self) -> sa.CTE:
+    def holders(self) -> sa.CTE:
+        """Return the keys that the run has changed, each with the run that was the last to change it.
+
+        That run wrote the row, or took it out: then it is this one, unless a later run has changed the key.
+        """
+        held = self._held_rows()
+        gone = self._held_gone(held)
+        images = before_images.c
+        holder = sa.case((held.c.record_key.is_not(None), held.c.run_id), else_=gone.c.run_id)
+        joined = before_images.outerjoin(held, held.c.record_key == images.record_key).outerjoin(
+            gone, gone.c.record_key == images.record_key
+        )
+        keys: sa.SelectBase = (
+            sa.select(images.record_key, holder.label("run_id")).select_from(joined).where(self.of_run())
+        )
+        if keeps_marks(self.feed):
+            keys = sa.union_all(keys, self._held_tombstones())
+        return keys.cte("holders")
+
+    def _held_rows(self) -> sa.CTE:
         """Return the rows that the images' keys have now: the key, and the run that was the last to write it.
 
         They are gathered first, on PostgreSQL: Citus would fetch all of a distributed table for an outer join, and
         refuses to join two that are not distributed alike.
         """
         target = target_of(self.feed)
-        rows = sa.select(before_images.c.record_key, target.c.run_id).where(self.of_run())
-        joined = rows.select_from(before_images.join(target, self.same_key(target)))
+        rows = sa.select(before_images.c.record_key, target.c[self.feed.own_columns.run_id].label("run_id"))
+        joined = rows.where(self.of_run()).select_from(before_images.join(target, self.same_key(target)))
         return joined.cte("held").prefix_with("MATERIALIZED", dialect="postgresql")
 
-    def images_with(self, held: sa.CTE) -> sa.Join:
-        """Return each image beside the row that has its key now."""
-        return before_images.outerjoin(held, held.c.record_key == before_images.c.record_key)
+    def _held_gone(self, held: sa.CTE) -> sa.CTE:
+        """Return the keys whose rows this run took out, and that no later run has changed."""
+        mine, later = (
+            lineage_records.alias("mine"),
+            self.standing_runs(of_table=True).where(self.is_later()).order_by(None).subquery(),
+        )
+        theirs = lineage_records.alias("theirs")
+        changed_since = sa.exists().where(
+            theirs.c.run_id.in_(sa.select(later.c.id)),
+            theirs.c.record_key == mine.c.record_key,
+            theirs.c.outcome.in_((LOADED, DELETED, ABSENT)),
+        )
+        keys = sa.select(mine.c.record_key, mine.c.run_id).where(
+            mine.c.run_id == self.run["id"],
+            mine.c.outcome.in_((DELETED, ABSENT)),
+            mine.c.record_key.not_in(sa.select(held.c.record_key)),
+            ~changed_since,
+        )
+        return keys.cte("gone")
+
+    def _held_tombstones(self) -> sa.Select[tuple[str, int]]:
+        """Return the keys of which the run has changed the tombstone alone: the row is still that of its upsert."""
+        kept, rows = before_images.alias("kept"), before_images.alias("of_rows")
+        there = tombstones.c
+        same = sa.and_(there.table_name == self.feed.table, there.record_key == kept.c.record_key)
+        imaged = sa.select(rows.c.record_key).where(
+            rows.c.run_id == self.run["id"], rows.c.table_name == self.feed.table
+        )
+        return (
+            sa.select(kept.c.record_key, there.run_id)
+            .select_from(kept.outerjoin(tombstones, same))
+            .where(
+                kept.c.run_id == self.run["id"],
+                kept.c.table_name == tombstones.name,
+                kept.c.record_key.not_in(imaged),
+            )
+        )
 
     def same_key(self, target: sa.TableClause) -> sa.ColumnElement[bool]:
         """Join an image to the row that has its key."""
@@ -159,15 +252,11 @@ class Scene:
         columns = before_images.c
         return sa.and_(columns.run_id == self.run["id"], columns.table_name == self.feed.table)
 
-    def _left(self, held: sa.CTE) -> tuple[LeftKey, ...]:
-        query = (
-            sa.select(before_images.c.record_key, held.c.run_id)
-            .select_from(self.images_with(held))
-            .where(self.of_run(), held.c.run_id.is_distinct_from(self.run["id"]))
-            .order_by(before_images.c.record_key)
-            .limit(LISTED)
-        )
-        return tuple(LeftKey(key, run_id) for key, run_id in self.connection.execute(query))
+    def _left(self, holders: sa.CTE) -> tuple[LeftKey, ...]:
+        keys = holders.c
+        query = sa.select(keys.record_key, keys.run_id).where(keys.run_id.is_distinct_from(self.run["id"]))
+        found = self.connection.execute(query.order_by(keys.record_key).limit(LISTED))
+        return tuple(LeftKey(key, run_id) for key, run_id in found)
 
     def standing_runs(self, *, of_table: bool = False) -> sa.Select[tuple[object, ...]]:
         """Return the other runs of the feed, or of its table, that loaded something and stand, in order of commit."""
@@ -212,9 +301,9 @@ class Scene:
             return row.value, row.value
         return row.value, None if left is None else str(left)
 
-    def _passed(self, held: sa.CTE) -> tuple[Passed, ...]:
+    def _passed(self, holders: sa.CTE) -> tuple[Passed, ...]:
         """Return the later files with records that lost to this run, in order of commit."""
-        stale = self._stale_because_of(held)
+        stale = self._stale_because_of(holders)
         passed: list[Passed] = []
         for run, skipping in self._skipping_because_of():
             counts = stale.get(run.id, 0), int(run.rows_skipped or 0) if skipping else 0
@@ -222,19 +311,19 @@ class Scene:
                 passed.append(Passed(run.id, run.file_name, run.claim, *counts))
         return tuple(passed)
 
-    def _stale_because_of(self, held: sa.CTE) -> dict[int, int]:
+    def _stale_because_of(self, holders: sa.CTE) -> dict[int, int]:
         """Count, by run, the stale records of the keys that this run still holds: nothing else can have beaten them."""
         lost, won = lineage_records.alias("lost"), lineage_records.alias("won")
         standing = self.standing_runs(of_table=True).where(self.is_later(), etl_runs.c.rows_stale > 0)
         later = standing.order_by(None).subquery()
         beaten_at_home = sa.exists().where(
-            won.c.run_id == lost.c.run_id, won.c.record_key == lost.c.record_key, won.c.outcome == LOADED
+            won.c.run_id == lost.c.run_id, won.c.record_key == lost.c.record_key, won.c.outcome.in_((LOADED, DELETED))
         )
         query = (
             sa.select(lost.c.run_id, sa.func.count())
-            .select_from(lost.join(held, held.c.record_key == lost.c.record_key))
+            .select_from(lost.join(holders, holders.c.record_key == lost.c.record_key))
             .where(
-                held.c.run_id == self.run["id"],
+                holders.c.run_id == self.run["id"],
                 lost.c.run_id.in_(sa.select(later.c.id)),
                 lost.c.outcome == STALE,
                 ~beaten_at_home,

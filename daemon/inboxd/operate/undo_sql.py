@@ -12,12 +12,11 @@ from typing import Any, Final, Protocol
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from inboxd.model import EXTRA_COLUMN, Feed, FieldType
-from inboxd.operate.target import Day, Plain
+from inboxd.model import Feed, FieldType
+from inboxd.operate.target import Day, Plain, column_type
 from inboxd.store.tables import Stamp, before_images
 
 Rows = sa.SelectBase
-OWN: Final = {"run_id": FieldType.INTEGER, "updated_at": FieldType.TIMESTAMP}
 
 
 POSTGRES_TYPES: Final[dict[FieldType, Callable[[], sa.types.TypeEngine[Any]]]] = {
@@ -33,7 +32,7 @@ POSTGRES_TYPES: Final[dict[FieldType, Callable[[], sa.types.TypeEngine[Any]]]] =
 
 
 class Dialect(Protocol):
-    """The three things that differ."""
+    """The things that differ."""
 
     def key(self, feed: Feed, images: sa.FromClause) -> list[sa.ColumnElement[object]]:
         """Return the target's key columns, read from an image's ``record_key``."""
@@ -41,6 +40,10 @@ class Dialect(Protocol):
 
     def value(self, feed: Feed, image: sa.ColumnElement[str], name: str) -> sa.ColumnElement[object]:
         """Return a column of an image; NULL if the image is older than the column."""
+        ...
+
+    def typed(self, text: sa.ColumnElement[str], kind: FieldType) -> sa.ColumnElement[object]:
+        """Return a text as a value of a field's type."""
         ...
 
     def insert_or_replace(
@@ -55,15 +58,6 @@ def dialect_of(connection: sa.Connection) -> Dialect:
     return _Postgres() if connection.dialect.name == "postgresql" else _Sqlite()
 
 
-def field_type(feed: Feed, name: str) -> FieldType:
-    """Return the type of a column of the feed's table."""
-    if name in OWN:
-        return OWN[name]
-    if name == EXTRA_COLUMN and all(field.name != name for field in feed.fields):
-        return FieldType.JSON
-    return feed.field(name).type
-
-
 class _Sqlite:
     _AFFINITY: Final[dict[FieldType, Callable[[], sa.types.TypeEngine[Any]]]] = {
         FieldType.INTEGER: sa.Integer,
@@ -74,10 +68,15 @@ class _Sqlite:
         text = images.c.record_key
         if len(feed.key) > 1:
             return [sa.func.json_extract(text, f"$[{place}]") for place in range(len(feed.key))]
-        kind = field_type(feed, feed.key[0])
+        kind = column_type(feed, feed.key[0])
         if kind is FieldType.BOOLEAN:
             return [sa.case((text == "true", 1), else_=0)]
-        return [sa.cast(text, self._AFFINITY[kind]()) if kind in self._AFFINITY else text]
+        return [self.typed(text, kind)]
+
+    def typed(self, text: sa.ColumnElement[str], kind: FieldType) -> sa.ColumnElement[object]:
+        if kind not in self._AFFINITY:
+            return sa.type_coerce(text, sa.Text())
+        return sa.cast(text, self._AFFINITY[kind]())
 
     def value(self, feed: Feed, image: sa.ColumnElement[str], name: str) -> sa.ColumnElement[object]:
         del feed
@@ -96,14 +95,14 @@ class _Postgres:
     def key(self, feed: Feed, images: sa.FromClause) -> list[sa.ColumnElement[object]]:
         text = images.c.record_key
         if len(feed.key) == 1:
-            return [sa.cast(text, POSTGRES_TYPES[field_type(feed, feed.key[0])]())]
-        return [
-            sa.cast(_member(text, str(place)), POSTGRES_TYPES[field_type(feed, name)]())
-            for place, name in enumerate(feed.key)
-        ]
+            return [self.typed(text, column_type(feed, feed.key[0]))]
+        return [self.typed(_member(text, str(place)), column_type(feed, name)) for place, name in enumerate(feed.key)]
+
+    def typed(self, text: sa.ColumnElement[str], kind: FieldType) -> sa.ColumnElement[object]:
+        return sa.cast(text, POSTGRES_TYPES[kind]())
 
     def value(self, feed: Feed, image: sa.ColumnElement[str], name: str) -> sa.ColumnElement[object]:
-        return sa.cast(_member(image, name), POSTGRES_TYPES[field_type(feed, name)]())
+        return self.typed(_member(image, name), column_type(feed, name))
 
     def insert_or_replace(
         self, target: sa.TableClause, names: list[str], rows: Rows, key: tuple[str, ...]
@@ -118,6 +117,13 @@ def _member(text: sa.ColumnElement[str], name: str) -> sa.ColumnElement[str]:
     return sa.func.json_extract_path_text(sa.cast(text, postgresql.JSON), name)
 
 
+def member(connection: sa.Connection, image: sa.ColumnElement[str], name: str) -> sa.ColumnElement[str]:
+    """Return a member of an image that is not of a feed's table, as text."""
+    if connection.dialect.name == "postgresql":
+        return _member(image, name)
+    return sa.cast(sa.func.json_extract(image, f'$."{name}"'), sa.Text)
+
+
 def writer_of(feed: Feed, dialect: Dialect) -> sa.ColumnElement[object]:
     """Return the run that had written the row of an image."""
-    return dialect.value(feed, before_images.c.image, "run_id")
+    return dialect.value(feed, before_images.c.image, feed.own_columns.run_id)

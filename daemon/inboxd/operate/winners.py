@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from inboxd.model import LineageStep
 from inboxd.operate.touches import BLOCK, Touch, Winner, in_order, touches_where
 from inboxd.store.cursors import from_run
-from inboxd.store.tables import LOADED, etl_runs, lineage_records
+from inboxd.store.tables import ABSENT, DELETED, LOADED, etl_runs, lineage_records
 
 NEARBY: Final = 1_000
 """Runs before one that skipped a record, among which is most likely the one that had raised the watermark."""
@@ -20,6 +20,10 @@ FIRST_LOOK: Final = 100
 """Runs looked through first for the rows that a run's records met; each further look is at twice as many."""
 KEYS: Final = 500
 """Keys sought in one statement: a page may be as long as a person asks for, a statement takes 32,766 values."""
+
+
+APPLIED: Final = (LineageStep.LOAD, LineageStep.DELETE)
+"""What a record does that others can lose to."""
 
 
 def why_lost(touches: list[Touch], marks: Mapping[int, Winner]) -> list[Touch]:
@@ -31,7 +35,7 @@ def why_lost(touches: list[Touch], marks: Mapping[int, Winner]) -> list[Touch]:
     standing: list[Touch] = []
     for run_id, group in groupby(touches, key=lambda touch: touch.run_id):
         of_run = list(group)
-        loaded = next((touch for touch in of_run if touch.outcome is LineageStep.LOAD), None)
+        loaded = next((touch for touch in reversed(of_run) if touch.outcome in APPLIED), None)
         met = standing[-1] if standing else None
         for touch in of_run:
             if touch.outcome is LineageStep.STALE and touch.kind != "undo":
@@ -61,7 +65,10 @@ def _winner(loser: Touch, loaded: Touch | None, met: Touch | None) -> Winner | N
         return Winner(loaded.run_id, loaded.file_name, loaded.record_no, why)
     if met is None:
         return None
-    return Winner(met.run_id, met.file_name, met.record_no, "not newer than the row it met, which this record wrote")
+    why = "not newer than the row it met, which this record wrote"
+    if met.outcome is LineageStep.DELETE:
+        why = "not newer than the deletion of its key by this record"
+    return Winner(met.run_id, met.file_name, met.record_no, why)
 
 
 def told_of_run(connection: sa.Connection, of_table: sa.ColumnElement[bool], page: Sequence[Touch]) -> list[Touch]:
@@ -104,7 +111,13 @@ def _loaded_until(
     # Said of both: PostgreSQL does not conclude it from the join, and would read all of the lineage for each block.
     numbered = sa.and_(runs.id > last - size, records.run_id > last - size)
     while sought and last >= first:
-        where = (of_feed, by_then, numbered, records.record_key.in_(sought), records.outcome == LOADED)
+        where = (
+            of_feed,
+            by_then,
+            numbered,
+            records.record_key.in_(sought),
+            records.outcome.in_((LOADED, DELETED, ABSENT)),
+        )
         for touch in touches_where(connection, *where, order=()):
             loaded[touch.record_key].append(touch)
         last, size = last - size, min(2 * size, BLOCK)

@@ -7,11 +7,16 @@ from collections.abc import Sequence
 from typing import Final
 
 from inboxd.errors import FileFault
-from inboxd.model import Feed, Mode, Origin, origin_of
+from inboxd.model import Feed, Gone, Mode, Origin, origin_of
 
 LISTED_KEYS: Final = 100
 """Keys of rows that would go that a report names; their number is exact."""
 _UNCOMPARED: Final = {(Origin.RECORD, "no")}
+
+
+def keeps_marks(feed: Feed) -> bool:
+    """Tell whether a key's upsert and its deletion both stand: a marked row keeps the values of its upsert."""
+    return feed.cursor is not None and feed.deletes is not None and feed.deletes.then is Gone.MARK
 
 
 def finds_changes(feed: Feed) -> bool:

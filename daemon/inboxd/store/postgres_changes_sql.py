@@ -7,7 +7,7 @@ Citus sends them to the target's nodes; all that is decided from it is between t
 from __future__ import annotations
 
 from inboxd.model import FieldType
-from inboxd.store.changes import compared, last_wins
+from inboxd.store.changes import compared, keeps_marks, last_wins
 from inboxd.store.feed_tables import marks
 from inboxd.store.postgres_sql import KEY_COLLATION, TYPES, FeedSql, moment, quoted
 
@@ -29,11 +29,6 @@ class ChangesSql(FeedSql):
     def present(self) -> str:
         """The table into which a distributed target's keys are gathered."""
         return f"present_{self.slot}"
-
-    @property
-    def two_winners(self) -> bool:
-        """Whether a key's upsert and its deletion may both apply: a marked row keeps the values of its upsert."""
-        return self.feed.cursor is not None and self.feed.deletes is not None and marks(self.feed)
 
     def temporary(self) -> list[tuple[str, str]]:
         """Return the temporary tables with their columns."""
@@ -68,7 +63,7 @@ class ChangesSql(FeedSql):
         """Keep the record of each key that stands."""
         deletion = self._deletion()
         cursor = f"s.{self.cursor}" if self.feed.cursor is not None else f"NULL::{self.cursor_type}"
-        distinct = f"{self._keys('s')}, {deletion}" if self.two_winners else self._keys("s")
+        distinct = f"{self._keys('s')}, {deletion}" if keeps_marks(self.feed) else self._keys("s")
         ranked = [f"{cursor} DESC"] if self.feed.cursor is not None else []
         if self.feed.cursor is not None and self.feed.deletes:
             ranked.append(f"{deletion} DESC")
@@ -124,7 +119,7 @@ class ChangesSql(FeedSql):
         join = " LEFT JOIN tombstones d ON d.table_name = %(table)s::text AND d.record_key = w.record_key"
         over = f"(d.cursor IS NULL OR w.cursor {{above}} d.cursor::{self.cursor_type})"
         deletion = f"(m.record_no IS NULL OR w.cursor >= m.cursor) AND {over.format(above=above)}"
-        if self.two_winners:
+        if keeps_marks(self.feed):
             same = " AND ".join(f"u.k{i} = w.k{i}" for i in range(len(self.feed.key)))
             newest = f"SELECT 1 FROM {self.winners} u WHERE {same} AND NOT u.deletion AND u.cursor > w.cursor"
             return join, self._either(f"{deletion} AND NOT EXISTS ({newest})", newer)
@@ -197,15 +192,20 @@ class ChangesSql(FeedSql):
         return (
             "INSERT INTO before_images (run_id, table_name, record_key, image) "
             f"SELECT %(run)s::bigint, %(table)s::text, c.record_key, {self.image()} "
-            f"FROM {self.changes} c JOIN {self.target} t ON {self._key_is('c', 't')} ON CONFLICT DO NOTHING"
+            f"FROM {self.changes} c JOIN {self.target} t ON {self._key_is('c', 't')}{self._imaged()}"
         )
 
     def save_absences(self) -> str:
         """Note the keys that have no row yet: those that have no image by now."""
         return (
             "INSERT INTO before_images (run_id, table_name, record_key) "
-            f"SELECT %(run)s::bigint, %(table)s::text, record_key FROM {self.changes} WHERE TRUE ON CONFLICT DO NOTHING"
+            f"SELECT %(run)s::bigint, %(table)s::text, c.record_key FROM {self.changes} c WHERE TRUE"
+            f"{self._imaged(' AND')} ON CONFLICT DO NOTHING"
         )
+
+    def _imaged(self, word: str = " WHERE") -> str:
+        """Return the condition of the changes whose rows are kept: what marks a row leaves it that of its upsert."""
+        return f"{word} NOT c.deletion" if keeps_marks(self.feed) else ""
 
     def save_tombstones(self) -> str:
         """Keep the tombstones that are about to change, as images of that table's rows."""
@@ -235,11 +235,9 @@ class ChangesSql(FeedSql):
         where = f"c.deletion AND {self._key_is('c', 't')}"
         if not marks(self.feed):
             return f"DELETE FROM {self.target} t USING {self.changes} c WHERE {where}"
-        own = (
-            (self.own.deleted_at, "%(now)s::timestamptz"),
-            (self.own.updated_at, "%(now)s::timestamptz"),
-            (self.own.run_id, "%(run)s::bigint"),
-        )
+        own = [(self.own.deleted_at, "%(now)s::timestamptz"), (self.own.updated_at, "%(now)s::timestamptz")]
+        if not keeps_marks(self.feed):  # there the row is still that of its upsert
+            own.append((self.own.run_id, "%(run)s::bigint"))
         assignments = ", ".join(f"{quoted(name)} = {value}" for name, value in own)
         return f"UPDATE {self.target} t SET {assignments} FROM {self.changes} c WHERE {where}"
 
@@ -247,7 +245,7 @@ class ChangesSql(FeedSql):
         """Write the rows of upserts. With ``mark`` a row below its tombstone is marked from the start."""
         more: tuple[str, ...] = ()
         join = ""
-        if self.two_winners:
+        if keeps_marks(self.feed):
             more = (f"CASE WHEN d.cursor::{self.cursor_type} >= s.{self.cursor} THEN d.deleted_at END",)
             join = f" LEFT JOIN tombstones d ON d.table_name = %(table)s::text AND d.record_key = s.{self.record_key}"
         elif marks(self.feed):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from inboxd.model import FieldType
-from inboxd.store.changes import compared, last_wins
+from inboxd.store.changes import compared, keeps_marks, last_wins
 from inboxd.store.feed_tables import marks, quoted
 from inboxd.store.sqlite_sql import FeedSql, Part
 
@@ -22,11 +22,6 @@ class ChangesSql(FeedSql):
     def changes(self) -> str:
         """The table of what is to be changed."""
         return f"scratch.changes_{self.slot}"
-
-    @property
-    def two_winners(self) -> bool:
-        """Whether a key's upsert and its deletion may both apply: a marked row keeps the values of its upsert."""
-        return self.feed.cursor is not None and self.feed.deletes is not None and marks(self.feed)
 
     def create_tables(self) -> list[str]:
         """Return what is made once."""
@@ -41,7 +36,7 @@ class ChangesSql(FeedSql):
         return [*super().create_tables(), *(f"CREATE TABLE {name} ({columns}" for name, columns in made)]
 
     def _unique(self) -> str:
-        return f"{self.key_columns()}, deletion" if self.two_winners else self.key_columns()
+        return f"{self.key_columns()}, deletion" if keeps_marks(self.feed) else self.key_columns()
 
     def _keys(self, alias: str) -> str:
         return ", ".join(f"{alias}.{quoted(name)}" for name in self.feed.key)
@@ -83,7 +78,7 @@ class ChangesSql(FeedSql):
         else:
             target = f"main.{self.target}"
         same = " AND ".join(f"t.{quoted(name)} = s.{quoted(name)}" for name in self.feed.key)
-        own_winner = f" AND w.deletion = {self._deletion('s')}" if self.two_winners else ""
+        own_winner = f" AND w.deletion = {self._deletion('s')}" if keeps_marks(self.feed) else ""
         return (
             f"INSERT INTO {self.changes} SELECT {self._keys('s')}, {self._deletion('s')}, "
             f"{self._staged(self.cursor)}, s.{self.record_key}, s.{self.number}, {met} "
@@ -109,7 +104,7 @@ class ChangesSql(FeedSql):
         dead = f"CAST(d.cursor AS {self._cursor_kind})"
         over = f"(d.cursor IS NULL OR s.{self.cursor} {{above}} {dead})"
         deletion = f"({key} IS NULL OR s.{self.cursor} >= t.{self.cursor}) AND {over.format(above=above)}"
-        if self.two_winners:
+        if keeps_marks(self.feed):
             same = " AND ".join(f"u.k{i} = w.k{i}" for i in range(len(self.feed.key)))
             newest = f"SELECT 1 FROM {self.winners} AS u WHERE {same} AND u.deletion = 0 AND u.cursor > w.cursor"
             return join, self._either(f"{deletion} AND NOT EXISTS ({newest})", newer)
@@ -175,7 +170,7 @@ class ChangesSql(FeedSql):
             "INSERT INTO main.before_images (run_id, table_name, record_key, image) "
             f"SELECT :run, :table, c.record_key, CASE WHEN {key} IS NOT NULL THEN {self.image()} END "
             f"FROM {self.changes} AS c LEFT JOIN main.{self.target} AS t ON {self.same_key('c', 't')} "
-            "WHERE TRUE ON CONFLICT DO NOTHING"
+            f"{'WHERE NOT c.deletion' if keeps_marks(self.feed) else ''}"
         )
 
     def save_tombstones(self) -> str:
@@ -204,7 +199,9 @@ class ChangesSql(FeedSql):
         chosen = f"SELECT {self.key_columns()} FROM {self.changes} WHERE {' AND '.join(('deletion', *bounds))}"
         head = f"DELETE FROM main.{self.target}"
         if marks(self.feed):
-            own = (self.own.deleted_at, ":now"), (self.own.updated_at, ":now"), (self.own.run_id, ":run")
+            own = [(self.own.deleted_at, ":now"), (self.own.updated_at, ":now")]
+            if not keeps_marks(self.feed):  # there the row is still that of its upsert
+                own.append((self.own.run_id, ":run"))
             head = f"UPDATE main.{self.target} SET " + ", ".join(f"{quoted(name)} = {value}" for name, value in own)
         return f"{head} WHERE ({keys}) IN ({chosen})"
 
@@ -212,7 +209,7 @@ class ChangesSql(FeedSql):
         """Write the rows of upserts. With ``mark`` a row below its tombstone is marked from the start."""
         more: tuple[str, ...] = ()
         join = ""
-        if self.two_winners:
+        if keeps_marks(self.feed):
             more = (f"CASE WHEN CAST(d.cursor AS {self._cursor_kind}) >= s.{self.cursor} THEN d.deleted_at END",)
             join = f"LEFT JOIN main.tombstones AS d ON d.table_name = :table AND d.record_key = s.{self.record_key} "
         elif marks(self.feed):

@@ -1,0 +1,44 @@
+"""Undoing a run of an append feed: its rows are its own, and go. No before-images are needed."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from inboxd.errors import EXIT_FAILED, OperatorFault
+from inboxd.model import Feed
+from inboxd.operate.target import target_of
+from inboxd.store.tables import LOADED, dead_letters, etl_runs, lineage_records
+
+
+def refuse_replayed(connection: sa.Connection, run_id: int) -> None:
+    """Refuse where a replay of the run's dead letters stands: loading the file again would make their rows twice."""
+    letters, replays = dead_letters.c, etl_runs.alias("replays")
+    standing = (
+        sa.select(sa.func.min(letters.resolved_by))
+        .select_from(dead_letters.join(replays, replays.c.id == letters.resolved_by))
+        .where(letters.run_id == run_id, replays.c.superseded_by.is_(None), replays.c.undo_of.is_(None))
+    )
+    replay = connection.execute(standing).scalar()
+    if replay is not None:
+        message = f"dead letters of run {run_id} were replayed by run {replay}, whose rows stand beside its own"
+        raise OperatorFault(
+            "not_undoable", message, f"undo the replay first: inboxd undo {replay}", exit_code=EXIT_FAILED
+        )
+
+
+def count_rows(connection: sa.Connection, feed: Feed, run_id: int) -> int:
+    """Count the rows that a run has made."""
+    target = target_of(feed)
+    query = sa.select(sa.func.count()).select_from(target).where(target.c[feed.own_columns.run_id] == run_id)
+    return int(connection.execute(query).scalar_one())
+
+
+def take_away(connection: sa.Connection, feed: Feed, run_id: int, own_id: int) -> None:
+    """Remove the rows that a run has made, and write the undo's lineage."""
+    records = lineage_records.c
+    rows = sa.select(sa.literal(own_id, sa.BigInteger), records.record_key, records.record_no, records.outcome)
+    of_run = rows.where(records.run_id == run_id, records.outcome == LOADED)
+    names = ["run_id", "record_key", "record_no", "outcome"]
+    connection.execute(sa.insert(lineage_records).from_select(names, of_run))
+    target = target_of(feed)
+    connection.execute(sa.delete(target).where(target.c[feed.own_columns.run_id] == run_id))
