@@ -29,7 +29,8 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 """From a small file, a few milliseconds, to tens of millions of records, half an hour."""
 FILE_OUTCOMES: Final = (Outcome.LOADED.value, ALL_REJECTED, Outcome.DUPLICATE.value, Outcome.FAILED.value)
-RECORD_OUTCOMES: Final = ("loaded", "rejected", "skipped", "stale")
+RECORD_OUTCOMES: Final = ("loaded", "rejected", "skipped", "stale", "filtered", "deleted")
+"""The last one is of rows, which a record or its absence took out or marked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +128,9 @@ class _Scrape(Collector):
         return self.families
 
 
-def _numbers(counts: Counts) -> tuple[int, int, int, int]:
-    return counts.rows_out, counts.rows_rejected, counts.rows_skipped, counts.rows_stale
+def _numbers(counts: Counts) -> tuple[int, ...]:
+    left_out = counts.rows_rejected, counts.rows_skipped, counts.rows_stale, counts.rows_filtered
+    return (counts.rows_out, *left_out, counts.rows_deleted)
 
 
 def _standing(standing: Standing) -> list[Metric]:

@@ -517,6 +517,8 @@ class Verdict:
     """Further entries of a failed file's report."""
     errors: tuple[str, ...] = ()
     """The first 100 rejects of the file as ``"key: code"``."""
+    content_returned: bool = False
+    """A duplicate of a feed in which the last file wins, and other content came in between: it would change rows."""
 
     @property
     def told(self) -> str:

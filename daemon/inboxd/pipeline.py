@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Protocol
 
 from inboxd.clock import EPOCH, Clock, moment, stamp
@@ -16,23 +18,31 @@ from inboxd.model import (
     Cursor,
     Edge,
     Feed,
-    FieldType,
     Hook,
     Late,
+    Mode,
+    Origin,
     Outcome,
+    Path,
     Reject,
     RunStart,
     Step,
     Verdict,
+    origin_of,
     printable,
+    spelled,
 )
 from inboxd.records.decode import Reading
 from inboxd.records.surroundings import NO_FACTS, FileFacts
 from inboxd.records.unpack import ByteStream
 from inboxd.store.base import Classified, FileTransaction, NoticeRow, RunEnd, Store
+from inboxd.store.snapshots import Snapshot, furthest, refuse_unfit, snapshot_of
 
 LISTED_FAULTS = 100
 """How many rejected records a report or a command's output names; the counts are exact."""
+
+
+_NAMES = {(Origin.FILE, "name"), (Origin.FILE, "path")}
 
 
 class Source(Protocol):
@@ -121,7 +131,16 @@ class Pipeline:
         clock_start = self.clock.monotonic()
         with self.step(Step.BEGIN):
             run_id = self.store.begin(
-                RunStart(job.feed.name, stamp(started), self.host, job.file_name, job.size, job.claim)
+                RunStart(
+                    job.feed.name,
+                    stamp(started),
+                    self.host,
+                    job.file_name,
+                    job.size,
+                    job.claim,
+                    job.facts.mtime or None,
+                    variant_of(job.feed, job.facts),
+                )
             )
         attempt = _Attempt(self, job, run_id, started, clock_start)
         try:
@@ -141,12 +160,18 @@ class Pipeline:
     def classify(self, job: Job) -> Forecast:
         """Decode, stage and validate a file as ``process`` does, then tell by reading only what would become of it."""
         now = self.clock.now()
-        with job.open() as source, self.store.transaction(0, job.feed, force=job.force) as tx:
-            for batch in self.reading(job, source, now).batches():
+        variant = variant_of(job.feed, job.facts)
+        with job.open() as source, self.store.transaction(0, job.feed, force=job.force, variant=variant) as tx:
+            reading = self.reading(job, source, now)
+            for batch in reading.batches():
                 tx.stage(batch)
             earlier = None if job.force else tx.duplicate_of(source.seal())
-            found = tx.classify(None if _reads_all(job) else tx.watermark())
-            considered = found.inserted + found.changed + found.stale + found.rejected
+            if job.feed.mode is Mode.SNAPSHOT:
+                found = self._classify_snapshot(job, snapshot_of(job.feed, reading, tx, now), tx)
+                earlier = earlier if found.skipped else None
+            else:
+                found = tx.classify(None if _reads_all(job) else tx.watermark())
+            considered = _considered(found)
             return Forecast(
                 found=found,
                 duplicate_of=earlier,
@@ -154,6 +179,16 @@ class Pipeline:
                 rejected_by_code=dict(tx.rejected_counts()),
                 faults=tuple(tx.first_faults(LISTED_FAULTS)),
             )
+
+    @staticmethod
+    def _classify_snapshot(job: Job, snapshot: Snapshot, tx: FileTransaction) -> Classified:
+        tx.cover(snapshot.scope or ())
+        old = snapshot.is_old(tx.watermark()) and not job.force
+        found = tx.classify(None)
+        if old:
+            return Classified(skipped=_considered(found), filtered=found.filtered)
+        refuse_unfit(job.feed, tx, snapshot, records=_considered(found), rejected=found.rejected)
+        return found
 
     def reading(self, job: Job, source: Source, now: datetime) -> Reading:
         """Return the reading of a file's records."""
@@ -177,13 +212,16 @@ class _Attempt:
     def load(self, source: Source) -> Verdict:
         """Everything a file does to the database, in one transaction."""
         feed, step = self.job.feed, self.pipeline.step
-        with self.pipeline.store.transaction(self.run_id, feed, force=self.job.force) as tx:
+        with self._transaction() as tx:
+            reading = self.pipeline.reading(self.job, source, self.started)
             with step(Step.STAGE):
-                self._stage(source, tx)
+                self._stage(reading, tx)
             with step(Step.SEAL):
                 sha256 = source.seal()
             with step(Step.LOCK):
                 tx.lock()
+            if feed.mode is Mode.SNAPSHOT:
+                return self._load_snapshot(tx, reading, sha256)
             earlier = None if self.job.force else tx.duplicate_of(sha256)
             if earlier is not None:
                 return self._duplicate(tx, sha256, earlier)
@@ -192,19 +230,49 @@ class _Attempt:
                 counts = tx.upsert(None if _reads_all(self.job) else tx.watermark())
                 self._refuse_too_many_rejected(tx, counts)
             with step(Step.ADVANCE):
-                watermark = tx.advance(self._furthest_cursor())
-            verdict = self._verdict(
-                Outcome.LOADED, sha256, counts=counts, watermark=watermark, errors=_errors(tx, counts)
-            )
-            return self._commit(tx, verdict)
+                watermark = tx.advance(self._furthest_cursor()) if feed.cursor is not None else None
+            return self._loaded(tx, sha256, counts, watermark)
 
-    def _stage(self, source: Source, tx: FileTransaction) -> None:
-        for batch in self.pipeline.reading(self.job, source, self.started).batches():
+    def _load_snapshot(self, tx: FileTransaction, reading: Reading, sha256: str) -> Verdict:
+        """Do the same with everything there is: what is older than what was applied is skipped whole."""
+        job, step = self.job, self.pipeline.step
+        snapshot = snapshot_of(job.feed, reading, tx, self.started)
+        tx.cover(snapshot.scope or ())
+        old = snapshot.is_old(tx.watermark()) and not job.force
+        earlier = tx.duplicate_of(sha256) if old else None
+        if earlier is not None:
+            return self._duplicate(tx, sha256, earlier)
+        self._refuse_a_wrong_clock(tx)
+        with step(Step.UPSERT):
+            if old:
+                return self._loaded(tx, sha256, tx.skip(), None)
+            rejected = sum(tx.rejected_counts().values())
+            refuse_unfit(job.feed, tx, snapshot, records=tx.staged(), rejected=rejected)
+            counts = tx.upsert(None)
+        with step(Step.ADVANCE):
+            tx.mark(snapshot.as_of)
+        return self._loaded(tx, sha256, counts, snapshot.as_of)
+
+    def _transaction(self) -> AbstractContextManager[FileTransaction]:
+        job = self.job
+        variant = variant_of(job.feed, job.facts)
+        return self.pipeline.store.transaction(self.run_id, job.feed, force=job.force, variant=variant)
+
+    def _loaded(self, tx: FileTransaction, sha256: str, counts: Counts, watermark: Cursor | None) -> Verdict:
+        errors = _errors(tx, counts)
+        verdict = self._verdict(Outcome.LOADED, sha256, counts=counts, watermark=watermark, errors=errors)
+        return self._commit(tx, verdict)
+
+    def _stage(self, reading: Reading, tx: FileTransaction) -> None:
+        for batch in reading.batches():
             tx.stage(batch)
             self.pipeline.progress()
 
     def _duplicate(self, tx: FileTransaction, sha256: str, earlier: int) -> Verdict:
-        return self._commit(tx, self._verdict(Outcome.DUPLICATE, sha256, duplicate_of=earlier))
+        verdict = self._verdict(Outcome.DUPLICATE, sha256, duplicate_of=earlier)
+        if self.job.feed.ordered and tx.followed(earlier):
+            verdict = replace(verdict, content_returned=True)
+        return self._commit(tx, verdict)
 
     def _commit(self, tx: FileTransaction, verdict: Verdict) -> Verdict:
         with self.pipeline.step(Step.RECORD):
@@ -216,8 +284,8 @@ class _Attempt:
     def fail(self, fault: FileFault, sha256: str | None) -> Verdict:
         """Record that the file's own fault kept it out; unless its content was loaded before, under another config."""
         store = self.pipeline.store
-        if sha256 is not None and not self.job.force:
-            with store.transaction(self.run_id, self.job.feed) as tx:
+        if sha256 is not None and not self.job.force and self.job.feed.mode is not Mode.SNAPSHOT:
+            with self._transaction() as tx:
                 tx.lock()
                 earlier = tx.duplicate_of(sha256)
                 if earlier is not None:
@@ -235,7 +303,7 @@ class _Attempt:
 
     def _refuse_too_many_rejected(self, tx: FileTransaction, counts: Counts) -> None:
         feed = self.job.feed
-        considered = counts.rows_in - counts.rows_skipped
+        considered = counts.rows_in - counts.rows_skipped - counts.rows_filtered
         if not feed.max_rejected.exceeded(counts.rows_rejected, considered):
             return
         faults = tx.first_faults(LISTED_FAULTS)
@@ -291,15 +359,28 @@ class _Attempt:
 
 
 def furthest_cursor(feed: Feed, now: datetime) -> Cursor | None:
-    """Return the largest cursor value that ``max_future`` allows at ``now``; ``None`` for an integer cursor."""
-    kind = feed.cursor_field.type
-    if kind is FieldType.INTEGER:
-        return None
-    try:
-        text = stamp(now + timedelta(seconds=feed.max_future_s))
-    except OverflowError:  # max_future reaches past the year 9999
-        text = "9999-12-31T23:59:59.999999Z"
-    return text[:10] if kind is FieldType.DATE else text
+    """Return the largest cursor that ``max_future`` allows at ``now``; ``None`` for an integer, or without a cursor."""
+    return None if feed.cursor is None else furthest(feed.cursor_field, feed.max_future_s, now)
+
+
+def variant_of(feed: Feed, facts: FileFacts) -> str:
+    """Return what of a file's name and path makes its content another one, as a JSON object; ``""`` if nothing does."""
+    found = {spelled(path): facts.value(path) for path in _telling(feed)}
+    return json.dumps(found, sort_keys=True, ensure_ascii=False, separators=(",", ":")) if found else ""
+
+
+@lru_cache(maxsize=256)
+def _telling(feed: Feed) -> tuple[Path, ...]:
+    """Return the paths of the file's name and place that a feed reads, and that tell equal bytes apart."""
+    names = [path for name in (*feed.key, *feed.scope) for path in feed.field(name).paths]
+    chosen = [*names, *(one.path for one in feed.where), *(feed.as_of.paths if feed.as_of else ())]
+    of_file = [path for path in chosen if path in _NAMES]
+    captured = [path for path in feed.paths if origin_of(path) is Origin.CAPTURE]
+    return tuple(dict.fromkeys((*of_file, *captured)))
+
+
+def _considered(found: Classified) -> int:
+    return found.inserted + found.changed + found.deletions + found.stale + found.rejected
 
 
 def _reads_all(job: Job) -> bool:

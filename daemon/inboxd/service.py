@@ -49,7 +49,6 @@ from inboxd.presence import (
     read_state,
     write_state,
 )
-from inboxd.records.unfinished import refuse_unfinished
 from inboxd.recovery import Recovery
 from inboxd.signals import Signals
 from inboxd.standing import state_of, status_line, work_of
@@ -170,7 +169,6 @@ class Service:
             notifier.need_time(MIGRATION_S)
         if store.upgrade():
             emit(log, Event.DATABASE_UPGRADED, version=__version__)
-        refuse_unfinished(self.settings.feeds)
         store.prepare(self.settings.feeds)
         store.announce(os.uname().nodename)
         return store
@@ -267,7 +265,6 @@ class Service:
             _refuse_what_needs_a_restart(self.settings, settings)
             make_folders(settings)
             hold_apart(settings)
-            refuse_unfinished(settings.feeds)
             daemon.store.prepare(settings.feeds)
             archive = own_archive(settings, self._database)
         except InboxdError as fault:

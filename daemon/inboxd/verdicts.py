@@ -27,6 +27,8 @@ def counts_of(counts: Counts) -> dict[str, int]:
         "rows_rejected": counts.rows_rejected,
         "rows_skipped": counts.rows_skipped,
         "rows_stale": counts.rows_stale,
+        "rows_filtered": counts.rows_filtered,
+        "rows_deleted": counts.rows_deleted,
     }
 
 
@@ -58,6 +60,7 @@ def _why_not(verdict: Verdict) -> dict[str, object]:
     line, column, byte = verdict.place or (None, None, None)
     return {
         "duplicate_of": verdict.duplicate_of,
+        "content_returned": verdict.content_returned or None,
         "error_code": verdict.error_code,
         "error": verdict.error,
         "hint": verdict.hint or None,
@@ -72,6 +75,8 @@ def _warnings(verdict: Verdict, about: Mapping[str, object]) -> Iterator[Line]:
     if counts.all_rejected:
         rejected = {"rows_rejected": counts.rows_rejected, "first": list(verdict.errors[:3])}
         yield Event.ALL_REJECTED, {**about, **rejected}
+    if counts.rows_filtered and counts.rows_filtered == counts.rows_in:
+        yield Event.ALL_FILTERED, {**about, "rows_filtered": counts.rows_filtered}
     if counts.rows_skipped:
         yield Event.RECORDS_SKIPPED, {**about, "rows_skipped": counts.rows_skipped}
 

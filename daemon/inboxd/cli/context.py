@@ -19,7 +19,6 @@ from inboxd.cli.progress import left_undone
 from inboxd.config import Settings, load_settings
 from inboxd.errors import EXIT_FAILED, EXIT_NOPERM, OperatorFault
 from inboxd.model import printable
-from inboxd.records.unfinished import refuse_unfinished
 
 if TYPE_CHECKING:
     from inboxd.store.base import Store
@@ -54,7 +53,6 @@ def writing_store(settings: Settings) -> Iterator[Store]:
 
     with open_store(settings.database.url, turn=Turn(TURN_S, partial(_say_once, set()))) as store:
         store.upgrade()
-        refuse_unfinished(settings.feeds)
         store.prepare(settings.feeds)
         with left_undone(lambda: "what was begun and not committed is rolled back, nothing is half done"):
             yield store
@@ -152,6 +150,5 @@ def checking_store(settings: Settings) -> Iterator[Store]:
                 return
     with TemporaryDirectory(prefix="inboxd-check-") as folder, open_store(f"sqlite:///{folder}/empty.db") as store:
         store.upgrade()
-        refuse_unfinished(settings.feeds)
         store.prepare(settings.feeds)
         yield store

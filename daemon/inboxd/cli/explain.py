@@ -141,7 +141,10 @@ def _why(touch: Touch) -> str:
         return f"undo of run {touch.undo_of}: {done}"
     if touch.lost_to is not None:
         return f"{touch.lost_to.why}: {_winner(touch.lost_to)}{undone}"
-    return f"{touch.detail or ''}{undone}".removeprefix("; ")
+    detail = touch.detail or ""
+    if touch.outcome == "delete":
+        detail = "deleted by this record" if len(touch.steps) > 1 else "absent from this snapshot"
+    return f"{detail}{undone}".removeprefix("; ")
 
 
 def _winner(winner: Winner) -> str:

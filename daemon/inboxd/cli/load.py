@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from inboxd.cli.arguments import FEED, GivenFile, OneFile, Text
+from inboxd.cli.asking import MAX_DELETED, YES, allowing, ask_before_old_values
 from inboxd.cli.context import checking_store, print_json, settings_of, write_json, writing_store
 from inboxd.cli.names import feed_named
 from inboxd.cli.progress import Phase, Progress, left_undone, progress_over
@@ -19,7 +20,7 @@ from inboxd.clock import SystemClock
 from inboxd.config import Settings, captures, match_feed
 from inboxd.errors import EXIT_FAILED, FileFault
 from inboxd.garbage import collect_seldom
-from inboxd.model import Feed, Origin, Outcome, RunStatus, Verdict, origin_of, printable
+from inboxd.model import Feed, Limit, Origin, Outcome, RunStatus, Verdict, origin_of, printable
 from inboxd.store.base import Classified
 
 if TYPE_CHECKING:
@@ -44,16 +45,20 @@ AS_NAME: Final = click.option(
 @click.option("--output", type=OneFile(), help="Write the JSON result to this file as well.")
 @AS_NAME
 @click.option("--force", is_flag=True, help="Load again what was loaded: a reload mends rows, newer rows still win.")
+@MAX_DELETED
+@YES
 @click.pass_context
-def load(
+def load(  # noqa: PLR0913 - an argument for each option
     context: click.Context,
     files: tuple[str, ...],
     feed_name: str | None,
     database_url: str | None,
     output: Path | None,
     as_name: str | None,
+    max_deleted: Limit | None,
     *,
     force: bool,
+    yes: bool,
 ) -> int:
     """Load files once, and leave them where they are. Prints one JSON object.
 
@@ -62,7 +67,9 @@ def load(
               inboxd load --feed orders --db sqlite:///try.db export/*.json
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     settings = settings_of(context, database_url=database_url)
-    feeds = _feeds_for(settings, files, feed_name, as_name)
+    feeds = [allowing(feed, max_deleted) for feed in _feeds_for(settings, files, feed_name, as_name)]
+    if force:
+        ask_before_old_values(feeds, yes=yes, snapshots=True)
     started = time.monotonic()
     with writing_store(settings) as store, progress_over(files) as progress:
         pipeline = _pipeline(settings, store, progress)
@@ -226,7 +233,7 @@ def _forecast(job: Job, found: Classified, *, fault: FileFault | None) -> dict[s
     return {
         "file": job.file_name,
         "feed": job.feed.name,
-        "input_records": sum(asdict(found).values()),
+        "input_records": sum(asdict(found).values()) - found.deleted,
         **asdict(found),
         "duplicate_of": None,
         "rejected_by_code": {},
@@ -248,6 +255,8 @@ def _sums(verdicts: Sequence[Verdict]) -> dict[str, object]:
         "rejected": sum(verdict.counts.rows_rejected for verdict in verdicts),
         "skipped": sum(verdict.counts.rows_skipped for verdict in verdicts),
         "stale": sum(verdict.counts.rows_stale for verdict in verdicts),
+        "filtered": sum(verdict.counts.rows_filtered for verdict in verdicts),
+        "deleted": sum(verdict.counts.rows_deleted for verdict in verdicts),
         "errors": [error for verdict in verdicts for error in verdict.errors][:MAX_ERRORS],
     }
 

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from inboxd.cli.arguments import FAILED_FILE
+from inboxd.cli.asking import MAX_DELETED, YES, allowing, ask_before_old_values
 from inboxd.cli.context import print_json, settings_of, writing_store
 from inboxd.cli.progress import left_undone
 from inboxd.cli.tables import Column, heading, print_table, print_text, shown
 from inboxd.clock import SystemClock
 from inboxd.config import Settings, match_feed
 from inboxd.errors import EXIT_FAILED, InboxdError, OperatorFault, WorldFault
-from inboxd.model import Outcome, RunStatus, Verdict, printable
+from inboxd.model import Limit, Outcome, RunStatus, Verdict, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from inboxd.inbox.archive import Archive, Place
     from inboxd.inbox.claim import Claim
     from inboxd.log import Logger
@@ -46,9 +49,19 @@ class Retried:
 @click.option(
     "--all", "everything", is_flag=True, help="Every file in failed/, and those in processed/ that no run loaded."
 )
+@MAX_DELETED
+@YES
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def retry(context: click.Context, names: tuple[str, ...], *, everything: bool, as_json: bool) -> int:
+def retry(
+    context: click.Context,
+    names: tuple[str, ...],
+    max_deleted: Limit | None,
+    *,
+    everything: bool,
+    yes: bool,
+    as_json: bool,
+) -> int:
     """Load files of failed/ or processed/ again, with today's config and without the watermark.
 
     NAME is a path, or a path as below failed/ or processed/. For a file that was mended, a config that was corrected,
@@ -62,7 +75,7 @@ def retry(context: click.Context, names: tuple[str, ...], *, everything: bool, a
     if bool(names) == everything:
         msg = "name the files to retry, or say --all"
         raise click.UsageError(msg)
-    from inboxd.operate.archived import all_failed, find_archived  # noqa: PLC0415 - `--help` needs none of it
+    from inboxd.operate.archived import all_failed, arrived, find_archived  # noqa: PLC0415 - `--help` needs none of it
     from inboxd.operate.disk_ledger import unknown_processed  # noqa: PLC0415 - the same
     from inboxd.premises import own_archive  # noqa: PLC0415 - the same
 
@@ -71,7 +84,9 @@ def retry(context: click.Context, names: tuple[str, ...], *, everything: bool, a
     with writing_store(settings) as store, closing(own_archive(settings, store.identity())):
         if everything:
             chosen += unknown_processed(store, settings.inbox, settings.archive)
-        retrier = _Retrier.of(settings, store)
+            chosen.sort(key=arrived)
+        retrier = _Retrier.of(settings, store, max_deleted)
+        ask_before_old_values(retrier.feeds_of(chosen), yes=yes)
         done: list[Retried] = []
         with left_undone(lambda: f"{len(done)} of {len(chosen)} files are done, the others are where they were"):
             done.extend(map(retrier.retry, chosen))
@@ -94,9 +109,10 @@ class _Retrier:
     pipeline: Pipeline
     archive: Archive
     log: Logger
+    max_deleted: Limit | None
 
     @classmethod
-    def of(cls, settings: Settings, store: Store) -> _Retrier:
+    def of(cls, settings: Settings, store: Store, max_deleted: Limit | None) -> _Retrier:
         from inboxd.inbox.archive import Archive  # noqa: PLC0415 - `--help` needs none of it
         from inboxd.log import open_log  # noqa: PLC0415 - the same
         from inboxd.pipeline import Pipeline  # noqa: PLC0415 - the same
@@ -110,7 +126,16 @@ class _Retrier:
             pipeline=pipeline,
             archive=Archive(settings.archive.processed, settings.archive.failed),
             log=log,
+            max_deleted=max_deleted,
         )
+
+    def feeds_of(self, files: Sequence[Place]) -> list[Feed]:
+        """Return the feeds that files would be read for; those that none matches are told of when they are tried."""
+        from inboxd.operate.archived import files_of_runs, name_in_inbox  # noqa: PLC0415 - `--help` needs none of it
+
+        runs = files_of_runs(self.store)
+        found = (match_feed(self.settings.feeds, name_in_inbox(runs, file.name)) for file in files)
+        return [feed for feed in found if feed is not None]
 
     def retry(self, file: Place) -> Retried:
         """Take one file back, process it, put it where it now belongs."""
@@ -139,7 +164,7 @@ class _Retrier:
 
         limit = self.settings.inbox.max_file_size
         return Job(
-            feed=feed,
+            feed=allowing(feed, self.max_deleted),
             file_name=printable(claim.name),
             size=claim.size,
             open=lambda: claim.source(max_size=limit),

@@ -55,6 +55,14 @@ def all_failed(settings: ArchiveSettings) -> list[Place]:
     return [place for _, _, place in found]
 
 
+def arrived(place: Place) -> tuple[int, str]:
+    """Return what files of both folders are sorted by: their mtime, then their name, as they arrived."""
+    try:
+        return os.lstat(place.path).st_mtime_ns, place.name
+    except OSError:
+        return 0, place.name
+
+
 def files_below(folder: Path, *, reports: bool) -> Iterator[tuple[Place, os.stat_result]]:
     """Yield the senders' files below a folder of the archive, each with a look at it: nothing hidden, no links.
 

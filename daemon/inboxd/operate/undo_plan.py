@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -149,7 +150,18 @@ class Scene:
             int, self.connection.execute(sa.select(sa.func.count(), mine).select_from(holders)).one()
         )
         left = self._left(holders) if considered != restored else ()
+        if self.feed.mode is Mode.SNAPSHOT:
+            return self._told(considered, restored, left, self._snapshot_marks(), ())
         return self._told(considered, restored, left, self._watermarks(), self._passed(holders))
+
+    def _snapshot_marks(self) -> tuple[str | None, str | None]:
+        """Return the watermark of the snapshot's scope as it is, and as its before-image has it."""
+        now = self.connection.execute(sa.select(watermarks.c.value).where(watermarks.c.run_id == self.run["id"]))
+        kept = sa.select(before_images.c.image).where(
+            before_images.c.run_id == self.run["id"], before_images.c.table_name == watermarks.name
+        )
+        image = self.connection.execute(kept).scalar()
+        return now.scalar(), None if image is None else str(json.loads(image)["value"])
 
     def _told(
         self,

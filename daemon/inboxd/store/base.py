@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from inboxd.errors import FileFault
-from inboxd.model import Batch, Counts, Cursor, Feed, Reject, RunStart, RunStatus, Verdict
+from inboxd.model import Batch, Counts, Cursor, Feed, Reject, RunStart, RunStatus, Scalar, Verdict
 
 if TYPE_CHECKING:  # SQLAlchemy costs 0.1 s to import: only code that reads with it pays
     import sqlalchemy as sa
@@ -244,6 +244,26 @@ class FileTransaction(Protocol):
 
     def classify(self, watermark: Cursor | None) -> Classified:
         """Tell what ``upsert`` would do, writing to no real table and taking no lock. Instead of ``lock``."""
+        ...
+
+    def staged(self) -> int:
+        """Return how many records were staged, rejects included."""
+        ...
+
+    def scopes(self) -> Sequence[tuple[Scalar, ...]]:
+        """Return the combinations of the values of a snapshot's scope that the staged records have; two at most."""
+        ...
+
+    def cover(self, scope: tuple[Scalar, ...]) -> None:
+        """Say which scope a snapshot is of. After ``lock``, before all that follows."""
+        ...
+
+    def skip(self) -> Counts:
+        """Skip everything that was staged, valid or not, and write its lineage. Instead of ``upsert``."""
+        ...
+
+    def mark(self, as_of: Cursor) -> None:
+        """Let the scope's watermark be this run's: raise it to the snapshot's moment. Instead of ``advance``."""
         ...
 
     def resolve(self, letters: Sequence[int]) -> int:

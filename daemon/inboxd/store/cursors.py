@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
@@ -19,7 +20,8 @@ def at_or_below(value: Cursor, limit: Cursor) -> bool:
 
 def from_text(feed: Feed, text: str) -> Cursor:
     """Return a cursor of this feed from its text in ``watermarks``."""
-    return int(text) if feed.cursor_field.type is FieldType.INTEGER else text
+    field = feed.as_of or feed.cursor_field
+    return int(text) if field.type is FieldType.INTEGER else text
 
 
 def from_run(text: str | None) -> Cursor | None:
@@ -34,6 +36,28 @@ def from_database(value: object) -> Cursor | None:
     if isinstance(value, date):  # a datetime is one too
         return canonical(value)
     return value if isinstance(value, int | str) else None
+
+
+def watermark_name(feed: Feed, scope: Sequence[Scalar] | None) -> str:
+    """Return what a feed's watermark is called: a snapshot feed has one for each scope."""
+    if scope is None:
+        return feed.name
+    return f"{feed.name} {json.dumps(list(scope), ensure_ascii=False, separators=(',', ':'))}"
+
+
+class Scopes:
+    """The combinations of the scope's values in what was staged so far: more than one are too many."""
+
+    __slots__ = ("_places", "found")
+
+    def __init__(self, feed: Feed) -> None:
+        self._places = tuple(map(feed.row_columns.index, feed.scope))
+        self.found: set[tuple[Scalar, ...]] = set()
+
+    def add(self, columns: Sequence[Sequence[Scalar]]) -> None:
+        """Take more records into account, at least one; given as ``Batch`` has them."""
+        if self._places and len(self.found) <= 1:
+            self.found.update(zip(*(columns[place] for place in self._places), strict=True))
 
 
 class Extent:

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from inboxd.errors import FileFault, InboxdError
-from inboxd.model import Feed, RunStatus
+from inboxd.model import Counts, Feed, RunStatus
 from inboxd.store.base import NoticeRow, RunEnd, RunRow, TableCounts, WatermarkRow
 from inboxd.store.feed_tables import quoted
 
@@ -57,6 +57,11 @@ def success_values(end: RunEnd, feed: Feed) -> tuple[object, ...]:
         verdict.duplicate_of,
         feed.table,
     )
+
+
+def skipped_counts(records: int, filtered: int) -> Counts:
+    """Return the counts of a file of which everything was skipped that is the feed's."""
+    return Counts(rows_in=records + filtered, rows_skipped=records, rows_filtered=filtered)
 
 
 def refuse_replayed(run_id: int, replay: int | None) -> None:

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from inboxd.errors import RUN_TAKEN, WorldFault
-from inboxd.model import Batch, Counts, Cursor, Feed, Late, Mode, Outcome, Reject
+from inboxd.model import Batch, Counts, Cursor, Feed, Late, Mode, Outcome, Reject, Scalar
 from inboxd.store.base import Applied, Classified, Foreseen, RunEnd, Way, Work
 from inboxd.store.changes import finds_changes
-from inboxd.store.cursors import at_or_below, from_database, from_text
+from inboxd.store.cursors import at_or_below, from_database, from_text, watermark_name
 from inboxd.store.feed_tables import quoted
-from inboxd.store.ledger import NOTICE_COLUMNS, canonical, notice_values, refuse_replayed, success_values
+from inboxd.store.ledger import (
+    NOTICE_COLUMNS,
+    canonical,
+    notice_values,
+    refuse_replayed,
+    skipped_counts,
+    success_values,
+)
 from inboxd.store.postgres_append import Append, AppendSql
 from inboxd.store.postgres_changes import Changes
 from inboxd.store.postgres_changes_sql import ChangesSql
@@ -84,6 +91,7 @@ class PostgresFile:
         values = {"run": work.run_id, "feed": work.feed.name, "table": work.feed.table, "watermark": None}
         self._staging = Staging(connection, sql, values)
         self._way = self._way_of(counts_hold=counts_hold)
+        self._scope: tuple[Scalar, ...] | None = None
         self._applied = Applied(0, 0, None)
         self._locks_watermark = False
         self.committed = False
@@ -146,7 +154,7 @@ class PostgresFile:
         """Return the feed's watermark; a ``skip`` feed's is locked with it."""
         statement = f"{WATERMARK} FOR UPDATE" if self._locks_watermark else WATERMARK
         with self._faults:
-            row = self._connection.execute(statement, (self._feed.name,)).fetchone()
+            row = self._connection.execute(statement, (watermark_name(self._feed, self._scope),)).fetchone()
         return None if row is None else from_text(self._feed, row[0])
 
     def upsert(self, watermark: Cursor | None) -> Counts:
@@ -221,6 +229,35 @@ class PostgresFile:
             deleted=found.deleted,
         )
 
+    def staged(self) -> int:
+        """Return how many records were staged, rejects included."""
+        return self._staging.records + self._staging.rejects
+
+    def scopes(self) -> Sequence[tuple[Scalar, ...]]:
+        """Return the combinations of the values of a snapshot's scope that the staged records have."""
+        return [*self._staging.scopes.found][:2]
+
+    def cover(self, scope: tuple[Scalar, ...]) -> None:
+        """Say which scope a snapshot is of."""
+        self._scope = scope
+        self._staging.values.update({f"scope{place}": value for place, value in enumerate(scope)})
+
+    def skip(self) -> Counts:
+        """Skip everything that was staged, valid or not, and write its lineage."""
+        staging = self._staging
+        with self._faults:
+            staging.change(self._sql.insert_lineage("2", ""))
+            staging.change(self._sql.skip_rejects())
+        return skipped_counts(staging.records + staging.rejects, staging.filtered)
+
+    def mark(self, as_of: Cursor) -> None:
+        """Let the scope's watermark be this run's: raise it to the snapshot's moment."""
+        about = {"name": watermark_name(self._feed, self._scope), "reached": str(as_of)}
+        with self._faults:
+            if self._feed.undo:
+                self._staging.change(self._sql.save_watermark(), **about)
+            self._staging.change(self._sql.mark(), **about)
+
     def resolve(self, letters: Sequence[int]) -> int:
         """Mark dead letters as resolved by this run; returns how many of them were still open."""
         with self._faults:
@@ -240,7 +277,8 @@ class PostgresFile:
         """Turn the run's row from running to success."""
         verdict = end.verdict
         with self._faults:
-            if self._force and verdict.outcome is Outcome.LOADED and verdict.sha256 is not None:
+            replaces = self._force or self._feed.mode is Mode.SNAPSHOT
+            if replaces and verdict.outcome is Outcome.LOADED and verdict.sha256 is not None:
                 self._supersede(verdict.sha256)
             updated = self._connection.execute(SUCCEED, (*success_values(end, self._feed), self._run_id)).rowcount
             for notice in notice_values(end):

@@ -144,6 +144,13 @@ class FeedSql:
             f"FROM {self.rejects}"
         )
 
+    def skip_rejects(self) -> str:
+        """Write the lineage of rejects that are all skipped."""
+        return (
+            "INSERT INTO lineage_records (run_id, record_key, record_no, outcome) "
+            f"SELECT %(run)s::bigint, record_key, record_no, 2 FROM {self.rejects}"
+        )
+
     def count_rejected(self, *, skipping: bool) -> str:
         """Count the rejects that are not skipped, by code."""
         where = self._reject_not_skipped(skipping=skipping)
@@ -158,6 +165,24 @@ class FeedSql:
 
     def _reject_not_skipped(self, *, skipping: bool) -> str:
         return f"(cursor IS NULL OR cursor > %(watermark)s::{self.cursor_type})" if skipping else "TRUE"
+
+    def save_watermark(self) -> str:
+        """Keep a scope's watermark as it is, as an image of that table's row."""
+        image = f"json_build_object('value', w.value, 'run_id', w.run_id, 'updated_at', {moment('w.updated_at')})::text"
+        return (
+            "INSERT INTO before_images (run_id, table_name, record_key, image) SELECT %(run)s::bigint, 'watermarks', "
+            f"%(name)s::text, (SELECT {image} FROM watermarks w WHERE w.name = %(name)s::text)"
+        )
+
+    def mark(self) -> str:
+        """Make a scope's watermark this run's; it never goes back."""
+        kind = TYPES[(self.feed.as_of or self.feed.cursor_field).type]
+        return (
+            "INSERT INTO watermarks AS w (name, value, run_id, updated_at) "
+            "VALUES (%(name)s, %(reached)s, %(run)s::bigint, %(now)s::timestamptz) ON CONFLICT (name) DO UPDATE SET "
+            f"value = CASE WHEN EXCLUDED.value::{kind} > w.value::{kind} THEN EXCLUDED.value ELSE w.value END, "
+            "run_id = EXCLUDED.run_id, updated_at = EXCLUDED.updated_at"
+        )
 
     def advance(self) -> str:
         """Raise the watermark, whatever another daemon has made of it since it was read."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from inboxd.model import Batch, Cursor, Reject
-from inboxd.store.cursors import Extent
+from inboxd.store.cursors import Extent, Scopes
 from inboxd.store.postgres_driver import TickingConnection
 from inboxd.store.postgres_sql import FeedSql
 
@@ -23,6 +23,7 @@ class Staging:
         self.values = values
         """The parameters that statements share: run, feed, table, watermark, now."""
         self.extent = Extent(sql.feed)
+        self.scopes = Scopes(sql.feed)
         self.records = 0
         self.rejects = 0
         self.filtered = 0
@@ -38,6 +39,7 @@ class Staging:
         self.filtered += batch.filtered
         if batch.columns:
             self.extent.add(batch.columns)
+            self.scopes.add(batch.columns)
             self.copy(self._sql.copy_rows(), zip(*batch.columns, strict=True))
             self.records += len(batch.columns[0])
         if batch.rejects:

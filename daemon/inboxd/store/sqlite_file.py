@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import Final, Self
 
 from inboxd.errors import RUN_TAKEN, InboxdError, WorldFault
-from inboxd.model import Batch, Counts, Cursor, Feed, Mode, Outcome, Reject
+from inboxd.model import Batch, Counts, Cursor, Feed, Mode, Outcome, Reject, Scalar
 from inboxd.store.base import Applied, Classified, Foreseen, RunEnd, Way, Work
-from inboxd.store.cursors import at_or_below, from_text
+from inboxd.store.cursors import at_or_below, from_text, watermark_name
 from inboxd.store.feed_tables import quoted
-from inboxd.store.ledger import NOTICE_COLUMNS, notice_values, refuse_replayed, success_values
+from inboxd.store.ledger import NOTICE_COLUMNS, notice_values, refuse_replayed, skipped_counts, success_values
 from inboxd.store.resolving import resolve_applied
 from inboxd.store.sqlite_append import Append, AppendSql
 from inboxd.store.sqlite_changes import Changes
@@ -86,6 +86,7 @@ class SqliteFile:
         values = {"run": work.run_id, "feed": feed.name, "table": feed.table, "watermark": None}
         self._staging = Staging(connection, faults, self._sql, values)
         self._way = self._way_of(feed)
+        self._scope: tuple[Scalar, ...] | None = None
         self._applied = Applied(0, 0, None)
         self._committed = False
 
@@ -151,7 +152,7 @@ class SqliteFile:
     def watermark(self) -> Cursor | None:
         """Return the feed's watermark."""
         with self._faults:
-            row = self._connection.execute(WATERMARK, (self._feed.name,)).fetchone()
+            row = self._connection.execute(WATERMARK, (watermark_name(self._feed, self._scope),)).fetchone()
         return None if row is None else from_text(self._feed, row[0])
 
     def upsert(self, watermark: Cursor | None) -> Counts:
@@ -217,6 +218,36 @@ class SqliteFile:
             deleted=found.deleted,
         )
 
+    def staged(self) -> int:
+        """Return how many records were staged, rejects included."""
+        return self._staging.records + self._staging.rejects
+
+    def scopes(self) -> Sequence[tuple[Scalar, ...]]:
+        """Return the combinations of the values of a snapshot's scope that the staged records have."""
+        return [*self._staging.scopes.found][:2]
+
+    def cover(self, scope: tuple[Scalar, ...]) -> None:
+        """Say which scope a snapshot is of."""
+        self._scope = scope
+        self._staging.values.update({f"scope{place}": value for place, value in enumerate(scope)})
+
+    def skip(self) -> Counts:
+        """Skip everything that was staged, valid or not, and write its lineage."""
+        staging = self._staging
+        with self._faults:
+            if staging.records:
+                staging.change_slices(lambda part: self._sql.insert_lineage(part, "2"))
+            staging.change(self._sql.skip_rejects())
+        return skipped_counts(staging.records + staging.rejects, staging.filtered)
+
+    def mark(self, as_of: Cursor) -> None:
+        """Let the scope's watermark be this run's: raise it to the snapshot's moment."""
+        about = {"name": watermark_name(self._feed, self._scope), "reached": str(as_of)}
+        with self._faults:
+            if self._feed.undo:
+                self._staging.change(self._sql.save_watermark(), **about)
+            self._staging.change(self._sql.mark(), **about)
+
     def resolve(self, letters: Sequence[int]) -> int:
         """Mark dead letters as resolved by this run; returns how many of them were still open."""
         with self._faults:
@@ -236,7 +267,8 @@ class SqliteFile:
         """Turn the run's row from running to success."""
         verdict = end.verdict
         with self._faults:
-            if self._force and verdict.outcome is Outcome.LOADED and verdict.sha256 is not None:
+            replaces = self._force or self._feed.mode is Mode.SNAPSHOT
+            if replaces and verdict.outcome is Outcome.LOADED and verdict.sha256 is not None:
                 self._supersede(verdict.sha256)
             updated = self._connection.execute(SUCCEED, (*success_values(end, self._feed), self._run_id)).rowcount
             if end.notices:

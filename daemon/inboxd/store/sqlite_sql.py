@@ -185,6 +185,13 @@ class FeedSql:
             f"FROM {self.rejects}"
         )
 
+    def skip_rejects(self) -> str:
+        """Write the lineage of rejects that are all skipped."""
+        return (
+            "INSERT INTO main.lineage_records (run_id, record_key, record_no, outcome) "
+            f"SELECT :run, record_key, record_no, 2 FROM {self.rejects}"
+        )
+
     def count_rejected(self) -> str:
         """Count the rejects that are not skipped, by code."""
         return f"SELECT code, COUNT(*) FROM {self.rejects} WHERE {self._not_skipped()} GROUP BY code ORDER BY 2 DESC, 1"
@@ -208,9 +215,31 @@ class FeedSql:
         """Join a table with columns ``k0 …`` to one with the feed's columns."""
         return " AND ".join(f"{one}.k{i} = {other}.{quoted(name)}" for i, name in enumerate(self.feed.key))
 
+    def save_watermark(self) -> str:
+        """Keep a scope's watermark as it is, as an image of that table's row."""
+        image = "json_object('value', w.value, 'run_id', w.run_id, 'updated_at', w.updated_at)"
+        return (
+            "INSERT INTO main.before_images (run_id, table_name, record_key, image) "
+            f"SELECT :run, 'watermarks', :name, (SELECT {image} FROM main.watermarks AS w WHERE w.name = :name)"
+        )
+
+    def mark(self) -> str:
+        """Make a scope's watermark this run's; it never goes back."""
+        newer = f"CAST(excluded.value AS {self._moment}) > CAST(w.value AS {self._moment})"
+        return (
+            "INSERT INTO main.watermarks AS w (name, value, run_id, updated_at) VALUES (:name, :reached, :run, :now) "
+            f"ON CONFLICT (name) DO UPDATE SET value = CASE WHEN {newer} THEN excluded.value ELSE w.value END, "
+            "run_id = excluded.run_id, updated_at = excluded.updated_at"
+        )
+
+    @property
+    def _moment(self) -> str:
+        """The type as which watermarks are compared: an integer's text as a number."""
+        return "INTEGER" if (self.feed.as_of or self.feed.cursor_field).type is FieldType.INTEGER else "TEXT"
+
     def advance(self) -> str:
-        """Raise the watermark. An integer's text is compared as a number."""
-        kind = "INTEGER" if self.feed.cursor_field.type is FieldType.INTEGER else "TEXT"
+        """Raise the watermark."""
+        kind = self._moment
         return (
             "INSERT INTO main.watermarks AS w (name, value, run_id, updated_at) VALUES (:feed, :reached, :run, :now) "
             "ON CONFLICT (name) DO UPDATE "

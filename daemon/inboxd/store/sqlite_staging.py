@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from inboxd.model import Batch, Cursor, Feed, FieldType, Scalar
 from inboxd.store.canonical_json import canonical_json
-from inboxd.store.cursors import Extent
+from inboxd.store.cursors import Extent, Scopes
 from inboxd.store.sqlite_driver import SqliteFaults, driver
 from inboxd.store.sqlite_sql import FeedSql, Part
 
@@ -46,6 +46,7 @@ class Staging:
         """The parameters that statements share: run, feed, table, watermark, now."""
         feed = sql.feed
         self.extent = Extent(feed)
+        self.scopes = Scopes(feed)
         self._json = _json_places(feed) if feed.ordered else ()
         self._chunk: list[list[Scalar]] = [[] for _ in sql.columns]
         self._chunk_bytes = 0
@@ -93,6 +94,7 @@ class Staging:
         if not number:
             return
         self.extent.add(columns)
+        self.scopes.add(columns)
         for place in self._json:
             columns[place] = [None if text is None else canonical_json(str(text)) for text in columns[place]]
         order = self._order(columns, number)

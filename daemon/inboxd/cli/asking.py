@@ -1,0 +1,58 @@
+"""What is asked before old values are put back, and how much a file may delete once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Final
+
+import click
+
+from inboxd.config.values import parse_limit
+from inboxd.model import Feed, Limit, Mode
+
+
+class LimitType(click.ParamType[Limit]):
+    """A share (``20%``) or a count."""
+
+    name = "limit"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Limit:  # noqa: ANN401 - as click declares it
+        """Return the limit that a person typed."""
+        if isinstance(value, Limit):
+            return value
+        try:
+            return parse_limit(int(value) if str(value).isdecimal() else value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+MAX_DELETED: Final = click.option(
+    "--max-deleted", type=LimitType(), metavar="LIMIT", help="How many rows these files may delete, once: 100%, 500."
+)
+YES: Final = click.option("--yes", is_flag=True, help="Put old values back without being asked.")
+
+
+def allowing(feed: Feed, limit: Limit | None) -> Feed:
+    """Return the feed as it is for these files."""
+    return feed if limit is None else replace(feed, max_deleted=limit)
+
+
+def ask_before_old_values(feeds: Iterable[Feed], *, yes: bool, snapshots: bool = False) -> None:
+    """Ask, where the file that is applied last wins: whatever is older than what was loaded would win now.
+
+    ``snapshots``: theirs are not skipped for their age, either.
+    """
+    names = {
+        feed.name
+        for feed in feeds
+        if feed.ordered and (feed.mode is Mode.UPSERT or (snapshots and feed.mode is Mode.SNAPSHOT))
+    }
+    if not names or yes:
+        return
+    which = ", ".join(sorted(names))
+    if not sys.stdin.isatty():
+        msg = f"of feed {which} the file that is applied last wins: this may put old values back. Say --yes if it is to"
+        raise click.UsageError(msg)
+    click.confirm(f"Of feed {which} the file that is applied last wins: put these files' values back?", abort=True)

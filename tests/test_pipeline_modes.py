@@ -1,0 +1,219 @@
+"""A file's way in each mode, from its bytes to the verdict, on both databases."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inboxd.clock import SystemClock
+from inboxd.config import load_settings, match_feed
+from inboxd.inbox.source import Source
+from inboxd.model import Limit, Outcome, Verdict
+from inboxd.operate.undo import undo
+from inboxd.pipeline import Job, Pipeline, facts_of
+from inboxd.store import open_store
+from inboxd.store.base import Store
+from stores import MakeUrl, query
+
+CONFIG = """
+[feeds.facts]
+mode = "append"
+fields = { a = { type = "integer" }, run_id = { type = "text" } }
+where = { from = "skip", exists = false }
+
+[feeds.ref]
+key = ["id"]
+fields = { id = { type = "text" }, name = { type = "text" } }
+
+[feeds.daily]
+match = ["daily-{day}.json"]
+key = ["id"]
+cursor = "day"
+late = "merge"
+fields = { id = { type = "text" }, v = { type = "integer" }, day = { from = "$path.day", type = "date" } }
+
+[feeds.cdc]
+key = ["id"]
+cursor = "ts"
+late = "merge"
+max_deleted = 1
+deletes = { from = "op", in = ["d"], then = "remove" }
+fields.id = { coalesce = ["after.id", "before.id"], type = "integer" }
+fields.name = { from = "after.name", type = "text" }
+fields.ts = { from = "ts_ms", type = "timestamp", unit = "ms" }
+
+[feeds.dump]
+match = ["dump/{region}/*"]
+mode = "snapshot"
+key = ["region", "id"]
+absent = "remove"
+scope = ["region"]
+undo = true
+max_deleted = "20%"
+fields = { region = { from = "$path.region", type = "text" }, id = { type = "integer" }, v = { type = "text" } }
+"""
+DAY_S = 86_400
+
+
+class Files:
+    """Files of all modes, loaded one after another as the daemon does."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        config = folder / "inboxd.toml"
+        config.write_text(CONFIG, encoding="utf-8")
+        self.settings = load_settings(config, {}, folder)
+        self.store = store
+        self.folder = folder
+        self.pipeline = Pipeline(store, SystemClock(), "here", 1 << 30)
+        store.upgrade()
+        store.prepare(self.settings.feeds)
+
+    def load(
+        self, name: str, records: object, *, day: int = 0, force: bool = False, max_deleted: Limit | None = None
+    ) -> Verdict:
+        """Load records as a file of that name and of that day."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(records), encoding="utf-8")
+        os.utime(path, (day * DAY_S, day * DAY_S))
+        feed = match_feed(self.settings.feeds, name)
+        assert feed is not None
+        if max_deleted is not None:
+            feed = replace(feed, max_deleted=max_deleted)
+        found = path.stat()
+        facts = facts_of(feed, name, found.st_mtime_ns)
+        return self.pipeline.process(Job(feed, name, found.st_size, lambda: Source(path), facts=facts, force=force))
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Ask the database."""
+        return query(self.store, sql)
+
+
+@pytest.fixture
+def files(make_url: MakeUrl, tmp_path: Path) -> Any:  # Any: a generator of Files
+    """Return a loader of files of all modes on a new database."""
+    with open_store(make_url()) as store:
+        yield Files(store, tmp_path)
+
+
+def test_facts_are_all_kept_and_those_of_others_only_counted(files: Files) -> None:
+    """Equal records are two rows, what ``where`` leaves out is no dead letter; our column gives way to a field."""
+    verdict = files.load("facts/1.json", [{"a": 1, "run_id": "x"}, {"a": 1, "run_id": "x"}, {"skip": 1}, {"a": "no"}])
+    counts = verdict.counts
+    assert (counts.rows_in, counts.rows_out, counts.rows_rejected, counts.rows_filtered) == (4, 2, 1, 1)
+    assert files.rows("SELECT a, run_id, inboxd_run_id, record_no FROM facts ORDER BY record_no") == [
+        (1, "x", verdict.run_id, 1),
+        (1, "x", verdict.run_id, 2),
+    ]
+    assert files.rows("SELECT record_key FROM dead_letters") == [("#4",)]
+
+
+def test_content_that_comes_back_is_said(files: Files) -> None:
+    """A, B, A: the second A stays a duplicate, and says that it would have changed something."""
+    first = [{"id": "a", "name": "A"}]
+    files.load("ref/1.json", first)
+    assert not files.load("ref/2.json", first).content_returned
+    files.load("ref/3.json", [{"id": "a", "name": "B"}])
+    again = files.load("ref/4.json", first)
+    assert (again.outcome, again.content_returned) == (Outcome.DUPLICATE, True)
+    assert files.rows("SELECT name FROM ref") == [("B",)]
+
+
+def test_the_same_bytes_of_another_day_are_another_file(files: Files) -> None:
+    """What a feed reads from the path is part of what a file is; of one file's records the last one of a key wins."""
+    records = [{"id": "a", "v": 1}, {"id": "a", "v": 2}]
+    assert files.load("daily-2026-01-01.json", records).counts.rows_out == 1
+    second = files.load("daily-2026-01-02.json", records)
+    assert (second.outcome, second.counts.rows_out, second.counts.rows_stale) == (Outcome.LOADED, 1, 1)
+    assert files.load("daily-2026-01-02.json", records).outcome is Outcome.DUPLICATE
+    assert files.rows("SELECT v FROM daily") == [(2,)]
+    assert files.rows("SELECT DISTINCT variant FROM etl_runs ORDER BY 1") == [
+        ('{"$path.day":"2026-01-01"}',),
+        ('{"$path.day":"2026-01-02"}',),
+    ]
+
+
+def test_a_file_that_deletes_too_much_changes_nothing(files: Files) -> None:
+    """It fails with the number and the keys, and passes where that is allowed for once."""
+    made = [{"op": "c", "after": {"id": number, "name": "n"}, "ts_ms": 1} for number in (1, 2, 3)]
+    files.load("cdc/1.json", made)
+    gone = [{"op": "d", "before": {"id": number}, "ts_ms": 2} for number in (1, 2)]
+    verdict = files.load("cdc/2.json", gone)
+    assert (verdict.outcome, verdict.error_code) == (Outcome.FAILED, "too_many_deleted")
+    assert verdict.details is not None
+    assert verdict.details["rows_deleted"] == 2
+    assert verdict.details["keys"] == ["1", "2"]
+    assert files.rows("SELECT COUNT(*) FROM cdc") == [(3,)]
+    assert files.rows("SELECT COUNT(*) FROM tombstones") == [(0,)]
+    assert files.load("cdc/2.json", gone, max_deleted=Limit(share=1.0)).counts.rows_deleted == 2
+    assert files.rows("SELECT id FROM cdc") == [(3,)]
+
+
+def dump(files: Files, ids: str, *, day: int, region: str = "EU", force: bool = False) -> Verdict:
+    """Load a snapshot of these keys."""
+    records = [{"id": int(each), "v": f"of day {day}" if each == "1" else "same"} for each in ids]
+    return files.load(f"dump/{region}/{day}-{ids}.json", records, day=day, force=force)
+
+
+def test_a_snapshot_is_everything_there_is_of_its_scope(files: Files) -> None:
+    """Rows that it has not go, those of other scopes stay, and what did not change keeps its run."""
+    first = dump(files, "123", day=1)
+    other = dump(files, "123", day=1, region="US")
+    verdict = dump(files, "12", day=2)
+    assert (verdict.counts.rows_out, verdict.counts.rows_stale, verdict.counts.rows_deleted) == (1, 1, 1)
+    assert files.rows("SELECT region, id, run_id FROM dump ORDER BY 1, 2") == [
+        ("EU", 1, verdict.run_id),
+        ("EU", 2, first.run_id),
+        *(("US", each, other.run_id) for each in (1, 2, 3)),
+    ]
+    assert files.rows("SELECT name, run_id FROM watermarks ORDER BY 1") == [
+        ('dump ["EU"]', verdict.run_id),
+        ('dump ["US"]', other.run_id),
+    ]
+
+
+def test_guards_of_a_snapshot(files: Files) -> None:
+    """An empty, a truncated, an invalid and an older dump change nothing, and say so."""
+    dump(files, "123", day=5)
+    before = files.rows("SELECT id, v, run_id FROM dump ORDER BY 1")
+    old = dump(files, "1", day=4)
+    assert (old.outcome, old.counts.rows_skipped, old.counts.rows_in) == (Outcome.LOADED, 1, 1)
+    refused = {
+        "snapshot_empty": files.load("dump/EU/empty.json", [], day=6),
+        "too_many_deleted": dump(files, "1", day=6),
+        "snapshot_incomplete": files.load("dump/EU/bad.json", [{"id": "x", "v": "a"}, {"id": 2, "v": "a"}], day=6),
+        "future_as_of": dump(files, "123", day=1_000_000),
+    }
+    assert {code: verdict.error_code for code, verdict in refused.items()} == {code: code for code in refused}
+    assert files.rows("SELECT id, v, run_id FROM dump ORDER BY 1") == before
+    assert dump(files, "123", day=5).outcome is Outcome.DUPLICATE
+    assert dump(files, "12", day=4, force=True).counts.rows_deleted == 1
+
+
+def test_the_same_dump_of_a_later_day_is_an_arrival(files: Files) -> None:
+    """It is applied, and takes the place of the run that had loaded the content."""
+    records = [{"id": 1, "v": "a"}]
+    first = files.load("dump/EU/x.json", records, day=1)
+    files.load("dump/EU/y.json", [{"id": 1, "v": "b"}], day=2)
+    third = files.load("dump/EU/x.json", records, day=3)
+    assert (third.outcome, third.counts.rows_out) == (Outcome.LOADED, 1)
+    run = files.store.run(first.run_id)
+    assert run is not None
+    assert run.superseded_by == third.run_id
+    assert files.rows("SELECT v FROM dump") == [("a",)]
+
+
+def test_the_last_snapshot_can_be_undone(files: Files) -> None:
+    """Rows, those that had gone, and the watermark are as before; an earlier one is refused."""
+    dump(files, "123", day=1)
+    seen = files.rows("SELECT id, v, run_id FROM dump ORDER BY 1")
+    marks = files.rows("SELECT name, value, run_id FROM watermarks")
+    second = dump(files, "124", day=2)
+    undo(files.store, files.settings.feeds, second.run_id, clock=SystemClock(), host="here")
+    assert files.rows("SELECT id, v, run_id FROM dump ORDER BY 1") == seen
+    assert files.rows("SELECT name, value, run_id FROM watermarks") == marks
