@@ -182,9 +182,9 @@ def test_the_events_of_the_documents_are_those_of_the_log() -> None:
 
 def test_the_codes_of_the_documents_are_those_that_files_wait_with() -> None:
     """Each transient fault that may hold a file up is explained, with what to do, and no other is."""
-    sorted_by_table = [*inbox_faults._KINDS.values(), *sqlite_driver.WORLD.values()]
+    sorted_by_table = [*inbox_faults._KINDS.values(), *sqlite_driver.TRANSIENT.values()]
     sorted_by_table += [*postgres_faults.BY_CLASS.values(), *postgres_faults.BY_STATE.values()]
-    codes = {code for code, _ in sorted_by_table} | raised("WorldFault", "DatabaseFault")
+    codes = {code for code, _ in sorted_by_table} | raised("TransientFault", "DatabaseFault")
     rows = table_rows("code")
     assert {row[0].strip("`") for row in rows} == codes
     assert all(len(row) == 3 and all(row) for row in rows)

@@ -6,7 +6,7 @@ import gc
 import os
 import weakref
 
-from inboxd.errors import WorldFault
+from inboxd.errors import TransientFault
 from inboxd.held import Held
 from inboxd.inbox.claim import Claim
 
@@ -22,7 +22,7 @@ def attempt(seen: list[weakref.ref[Window]]) -> None:
     try:
         os.listdir("/nowhere")
     except OSError as error:
-        raise WorldFault("disk_full", f"{window} could not be written", "free space") from error
+        raise TransientFault("disk_full", f"{window} could not be written", "free space") from error
 
 
 def test_a_file_that_waits_keeps_why_but_not_its_data() -> None:
@@ -35,8 +35,8 @@ def test_a_file_that_waits_keeps_why_but_not_its_data() -> None:
     )
     try:
         attempt(seen)
-    except WorldFault as fault:
-        held.because(fault)
+    except TransientFault as fault:
+        held.keep_fault(fault)
     gc.collect()
     assert held.fault is not None
     assert held.fault.code == "disk_full"

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from faults import mount, small_disk
 from folders import NOBODY, Bench, public_folder, without_privilege
-from inboxd.errors import Interrupted, WorldFault
+from inboxd.errors import Interrupted, TransientFault
 from inboxd.inbox.archive import Archive, Place
-from inboxd.inbox.claim import Claim, claims, forget, new_claim_id, release, unsaid
+from inboxd.inbox.claim import Claim, claims, forget, new_claim_id, release, without_line
 from inboxd.inbox.names import NAME_MAX, marked, report_name, suffixes_of
 from inboxd.inbox.reports import remove_report, write_report
 from inboxd.model import Counts
@@ -177,7 +177,7 @@ def test_a_moves_durability_may_be_asked_for_again(
 
     with monkeypatch.context() as patch:
         patch.setattr("inboxd.inbox.tree.os.fsync", no_sync)
-        with pytest.raises(WorldFault) as caught:
+        with pytest.raises(TransientFault) as caught:
             archive.make_durable(claim, place)
     assert caught.value.code == "io_error"
     archive.make_durable(claim, place)
@@ -189,7 +189,7 @@ def test_a_claimed_file_that_somebody_removed_is_said_to_be_gone(bench: Bench, a
     """It is not waited for as if a disk were full."""
     claim = bench.claim()
     Path(claim.path).unlink()
-    with pytest.raises(WorldFault) as caught:
+    with pytest.raises(TransientFault) as caught:
         put(archive, claim, archive.processed, 1)
     assert caught.value.code == "gone"
 
@@ -220,7 +220,7 @@ def test_a_copy_that_differs_is_never_believed(
     claim = bench.claim()
     with monkeypatch.context() as patch:
         patch.setattr("inboxd.inbox.carry._hash", lambda _fd, _tick: b"other")
-        with pytest.raises(WorldFault) as caught:
+        with pytest.raises(TransientFault) as caught:
             put(far_archive, claim, far_archive.processed, 1)
     assert caught.value.code == "io_error"
     assert Path(claim.path).exists()
@@ -276,7 +276,7 @@ def test_a_move_killed_before_any_of_its_calls_is_finished_by_the_next_start(
         for claim in claims(str(bench.root)):
             put(archive, claim, archive.processed, 812)
         assert list(claims(str(bench.root))) == []
-        assert len(list(unsaid(str(bench.root)))) == 1
+        assert len(list(without_line(str(bench.root)))) == 1
         assert list((bench.root / ".claimed").iterdir()) == []
         found = [path for path in (archive.processed / "a").iterdir() if path.read_bytes() == content]
         visible = [path for path in found if not path.name.startswith(".")]
@@ -310,7 +310,7 @@ def test_a_full_disk_is_the_worlds_fault_and_costs_nothing(
         archive = Archive(small / "processed", small / "failed")
         content = os.urandom(100_000)
         claim = bench.claim("a.json", content)
-        with pytest.raises(WorldFault) as caught:
+        with pytest.raises(TransientFault) as caught:
             put(archive, claim, archive.processed, 1)
         assert caught.value.code == "disk_full"
         assert str(archive.processed) in caught.value.hint
@@ -319,7 +319,7 @@ def test_a_full_disk_is_the_worlds_fault_and_costs_nothing(
         put(archive, claim, archive.processed, 1)
         assert files(archive.processed) == {"a.json": content}
         mount("-o", "remount,ro", small)
-        with pytest.raises(WorldFault) as caught:
+        with pytest.raises(TransientFault) as caught:
             put(archive, bench.claim("b.json"), archive.processed, 1)
         assert caught.value.code == "read_only"
 
@@ -332,7 +332,7 @@ def test_an_archive_that_is_not_ours_to_write_is_the_worlds_fault(public_bench: 
     claim = public_bench.claim()
     for folder in (public_bench.root, *(public_bench.root / ".claimed").rglob("*"), public_bench.root / ".claimed"):
         os.chown(folder, NOBODY, NOBODY)
-    with without_privilege(), pytest.raises(WorldFault) as caught:
+    with without_privilege(), pytest.raises(TransientFault) as caught:
         put(archive, claim, archive.processed, 1)
     assert caught.value.code == "permission"
     assert put(archive, claim, archive.processed, 1).exists()
@@ -356,7 +356,7 @@ def test_an_archived_file_can_be_claimed_again(
     assert list(claims(str(bench.root))) == [claim]
     assert (claim.name, claim.retry, Path(claim.path).read_bytes()) == ("a/b.json", True, b"[1]")
     assert release(str(bench.root), claim)
-    with pytest.raises(WorldFault) as caught:
+    with pytest.raises(TransientFault) as caught:
         archive.take_back(str(bench.root), place, "a/b.json", claim_id)
     assert caught.value.code == "gone"
     assert nothing_is_claimed(bench, claim)

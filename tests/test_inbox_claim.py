@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from faults import small_disk
 from folders import NOBODY, Bench, other_process, public_folder, read_all, without_privilege
-from inboxd.errors import FileFault, WorldFault
-from inboxd.inbox.claim import Claim, claims, forget, new_claim_id, release, take, unsaid
+from inboxd.errors import FileFault, TransientFault
+from inboxd.inbox.claim import Claim, claims, forget, new_claim_id, release, take, without_line
 from inboxd.inbox.scan import Candidate
 from inboxd.inbox.source import Source
 from inboxd.inbox.tree import Folder
@@ -119,7 +119,7 @@ def test_a_recovering_neighbour_that_clears_away_our_empty_folder_does_not_cost_
 
     def clear_away() -> None:
         while not stop.is_set():
-            list(unsaid(str(bench.root)))
+            list(without_line(str(bench.root)))
 
     neighbour = threading.Thread(target=clear_away)
     neighbour.start()
@@ -162,12 +162,12 @@ def test_a_file_that_is_not_ours_to_move_is_never_read(public_bench: Bench) -> N
     """In a sticky folder of somebody else a rename is refused: the file waits as `not_movable`."""
     found = candidate(public_bench, "a.json")
     public_bench.root.chmod(0o1777)
-    with without_privilege(), pytest.raises(WorldFault) as caught:
+    with without_privilege(), pytest.raises(TransientFault) as caught:
         take(str(public_bench.root), found, "id")
     assert caught.value.code == "not_movable"
     assert str(public_bench.root) in caught.value.hint
     public_bench.root.chmod(0o555)
-    with without_privilege(), pytest.raises(WorldFault) as caught:
+    with without_privilege(), pytest.raises(TransientFault) as caught:
         take(str(public_bench.root), found, "id")
     assert caught.value.code == "not_movable"
     assert (public_bench.root / "a.json").exists()
@@ -181,7 +181,7 @@ def test_a_folder_of_the_inbox_on_another_filesystem_is_not_movable(
     require_root()
     with small_disk(bench.root / "mounted"):
         found = candidate(bench, "mounted/a.json")
-        with pytest.raises(WorldFault) as caught:
+        with pytest.raises(TransientFault) as caught:
             take(str(bench.root), found, "id")
         assert caught.value.code == "not_movable"
         assert "another filesystem" in caught.value.hint
@@ -211,8 +211,8 @@ def test_what_a_crash_left_claimed_is_found_and_empty_folders_go(bench: Bench) -
     second = bench.claim("a.json")
     (bench.root / ".claimed" / "20990101T000000000000-000000000000" / "deep" / "er").mkdir(parents=True)
     assert list(claims(str(bench.root))) == [first, second]
-    assert list(unsaid(str(bench.root), ours=lambda _id: False)) == []
-    assert list(unsaid(str(bench.root))) == ["20990101T000000000000-000000000000"]
+    assert list(without_line(str(bench.root), ours=lambda _id: False)) == []
+    assert list(without_line(str(bench.root))) == ["20990101T000000000000-000000000000"]
     assert sorted(path.name for path in (bench.root / ".claimed").iterdir()) == [first.id, second.id]
 
 
@@ -328,7 +328,7 @@ def test_a_file_that_changes_while_it_is_read_is_never_committed(bench: Bench, c
             (bench.folder / "other").rename(path)
         while source.read(1000):
             pass
-        with pytest.raises(WorldFault) as caught:
+        with pytest.raises(TransientFault) as caught:
             source.seal() if end == "seal" else source.drain()
         assert caught.value.code == "changed_while_reading"
 
@@ -338,7 +338,7 @@ def test_a_file_that_a_writer_opened_after_it_had_settled_is_not_committed(bench
     claim = bench.claim()
     with other_process() as producer:
         producer.do(f"file = open({claim.path!r}, 'ab')")
-        with pytest.raises(WorldFault) as caught:
+        with pytest.raises(TransientFault) as caught:
             read_all(claim)
         assert caught.value.code == "changed_while_reading"
         producer.do("file.close()")

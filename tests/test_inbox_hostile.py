@@ -14,9 +14,9 @@ import pytest
 
 from faults import mount, umount
 from folders import NOBODY, Bench, without_privilege
-from inboxd.errors import WorldFault
+from inboxd.errors import TransientFault
 from inboxd.inbox.archive import Archive
-from inboxd.inbox.claim import claims, forget, new_claim_id, prepare, release, take, unsaid
+from inboxd.inbox.claim import claims, forget, new_claim_id, prepare, release, take, without_line
 from inboxd.inbox.settle import Kind
 from inboxd.inbox.tree import Folder, identities_of, is_within, walk
 
@@ -103,7 +103,7 @@ def test_a_folder_swapped_for_a_link_in_a_loop_leads_nowhere(bench: Bench, archi
                 assert not Path(claim.path).read_bytes().startswith(b"another's")
                 if number % 2 and release(str(bench.root), claim):
                     continue
-                with suppress(WorldFault):
+                with suppress(TransientFault):
                     archive.put(claim, archive.failed, number)
                     forget(claim)
         assert tree(archive.processed) == others
@@ -143,9 +143,9 @@ def claimed_refused(bench: Bench) -> str:
         lambda: prepare(str(bench.root)),
         lambda: take(str(bench.root), candidate, new_claim_id()),
         lambda: list(claims(str(bench.root))),
-        lambda: list(unsaid(str(bench.root))),
+        lambda: list(without_line(str(bench.root))),
     ):
-        with pytest.raises(WorldFault) as caught:
+        with pytest.raises(TransientFault) as caught:
             attempt()
         assert caught.value.code == "claimed_refused"
         assert f"{bench.root}/.claimed" in caught.value.message
@@ -206,7 +206,7 @@ def test_a_linked_claim_is_neither_walked_nor_counted(bench: Bench, tmp_path: Pa
     (bench.root / ".claimed" / "20200101T000000000000-000000000000").symlink_to(tmp_path / "others")
     (bench.root / ".claimed" / "20200101T000000000000-000000000001").symlink_to(tmp_path / "nowhere")
     assert list(claims(str(bench.root))) == [claim]
-    assert list(unsaid(str(bench.root))) == []
+    assert list(without_line(str(bench.root))) == []
     assert tree(tmp_path / "others") == others
 
 
@@ -232,7 +232,7 @@ def test_a_claim_that_is_gone_is_not_guessed_to_be_a_file_that_looks_like_it(ben
     os.utime(archive.processed / "a.json", ns=(claim.mtime_ns, claim.mtime_ns))
     claim.dev += 1
     Path(claim.path).unlink()
-    with pytest.raises(WorldFault) as caught:
+    with pytest.raises(TransientFault) as caught:
         archive.put(claim, archive.processed, 5)
     assert caught.value.code == "gone"
 
@@ -296,7 +296,7 @@ def test_nothing_is_archived_into_the_inbox_by_whatever_way(
     mount("--bind", bench.root, archive.processed / "sub")
     try:
         claim = bench.claim("sub/a.json", b"[1]")
-        with pytest.raises(WorldFault) as caught:
+        with pytest.raises(TransientFault) as caught:
             archive.put(claim, archive.processed, 1)
         assert caught.value.code == "archive_in_inbox"
         assert Path(claim.path).read_bytes() == b"[1]"
@@ -371,5 +371,5 @@ def test_half_a_copy_in_a_claim_is_no_senders_file(bench: Bench) -> None:
     folder.mkdir()
     (folder / f".{folder.name}.part").write_bytes(b"[1,")
     assert list(claims(str(bench.root))) == []
-    assert list(unsaid(str(bench.root))) == [folder.name]
+    assert list(without_line(str(bench.root))) == [folder.name]
     assert not folder.exists()

@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from folders import NOBODY, Bench, other_process, public_folder, without_privilege
-from inboxd.errors import WorldFault
+from inboxd.errors import TransientFault
 from inboxd.inbox.claim import new_claim_id, take
 from inboxd.inbox.scan import Candidate
 from inboxd.inbox.settle import Kind
 from inboxd.inbox.watch import Watch
 
-WORLD = WorldFault("not_movable", "it is not ours")
+NOT_OURS = TransientFault("not_movable", "it is not ours")
 
 
 @pytest.fixture
@@ -325,14 +325,14 @@ def test_a_file_that_could_not_be_claimed_is_offered_again_after_a_growing_pause
     bench.drop("a.json")
     bench.drop("b.json")
     first, other = bench.settled().ready
-    assert bench.inbox.set_aside(first, WORLD)
+    assert bench.inbox.set_aside(first, NOT_OURS)
     survey = bench.survey()
     assert survey.ready == (other,)
     assert survey.total == 2
     assert survey.next_due is not None
     assert survey.next_due - bench.clock.monotonic() <= 1.0
     assert first in bench.survey(after=1.1).ready
-    assert not bench.inbox.set_aside(first, WORLD)
+    assert not bench.inbox.set_aside(first, NOT_OURS)
     assert bench.survey(after=1.1).ready == (other,)
     assert first in bench.survey(after=1.0).ready
 
@@ -355,7 +355,7 @@ def test_a_subfolder_that_cannot_be_listed_is_said_once_and_the_rest_goes_on(pub
 def test_an_inbox_that_is_gone_is_the_worlds_fault(bench: Bench) -> None:
     """A missing inbox is waited for; it is no error of any file's."""
     bench.root.rename(bench.folder / "moved")
-    with pytest.raises(WorldFault) as caught:
+    with pytest.raises(TransientFault) as caught:
         bench.survey()
     assert caught.value.code == "gone"
     (bench.folder / "moved").rename(bench.root)
@@ -450,7 +450,7 @@ def test_a_folder_that_may_not_be_searched_is_said_to_be_closed(public_bench: Be
         assert [(notice.event, notice.name) for notice in notices] == [("folder_unreadable", "sub")]
         assert "Permission denied" in notices[0].reason
     public_bench.root.chmod(0o744)
-    with without_privilege(), pytest.raises(WorldFault) as caught:
+    with without_privilege(), pytest.raises(TransientFault) as caught:
         public_bench.survey()
     assert caught.value.code == "permission"
     with without_privilege():

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inboxd.config import load_settings
-from inboxd.errors import FileFault, WorldFault
+from inboxd.errors import FileFault, TransientFault
 from inboxd.inbox.source import Source
 from inboxd.model import Counts, Feed, Late, Limit, Outcome, Verdict
 from inboxd.pipeline import Job, Pipeline
@@ -223,7 +223,7 @@ def test_a_clock_far_behind_makes_files_wait(make_url: MakeUrl, tmp_path: Path) 
         loader.load([{"key": "a", "name": "n", "value": 1, "ts": stamp(1)}])
         late = Loader(loader.store, tmp_path / "late", clock=FixedClock(NOW - timedelta(hours=25)))
         late.folder.mkdir()
-        with pytest.raises(WorldFault) as raised:
+        with pytest.raises(TransientFault) as raised:
             late.load([{"key": "b", "name": "n", "value": 1, "ts": stamp(2)}])
         assert raised.value.code == "clock_behind"
         assert loader.query("SELECT COUNT(*) FROM etl_runs") == [(1,)]

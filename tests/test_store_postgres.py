@@ -11,7 +11,7 @@ from functools import partial
 import psycopg
 import pytest
 
-from inboxd.errors import Interrupted, WorldFault
+from inboxd.errors import Interrupted, TransientFault
 from inboxd.model import Feed, Late, Row, RunStatus
 from inboxd.store import open_store
 from inboxd.store.base import Store
@@ -102,7 +102,7 @@ def test_a_living_daemons_claim_is_its_own(url: str) -> None:
         run_id = one.begin(start(SKIP, claim="c-1", host="one"))
         assert two.interrupt_abandoned(GONE) == []
         assert not two.take_over("c-1", GONE)
-        with pytest.raises(WorldFault) as caught:
+        with pytest.raises(TransientFault) as caught:
             two.begin(start(SKIP, claim="c-1", host="two"))
         assert caught.value.code == "run_taken"
         with one.transaction(run_id, SKIP) as tx:
@@ -238,7 +238,7 @@ def _retried(task: Callable[[], object]) -> None:
     for _ in range(20):
         try:
             task()
-        except WorldFault as fault:
+        except TransientFault as fault:
             assert fault.code == "serialization"  # noqa: PT017 - any other is a failure
         else:
             return
@@ -251,14 +251,14 @@ def test_the_same_content_from_two_daemons_loads_once(url: str) -> None:
         first, second = one.begin(start(MERGE)), two.begin(start(MERGE))
         with one.transaction(first, MERGE) as tx:
             work(tx, first, MERGE, batches(record(MERGE, "a", 1)), sha256("x"), watermark=None)
-            caught: list[WorldFault] = []
+            caught: list[TransientFault] = []
 
             def other() -> None:
                 try:
                     with two.transaction(second, MERGE) as tx:
                         work(tx, second, MERGE, batches(record(MERGE, "b", 1)), sha256("x"), watermark=None)
                         tx.commit()
-                except WorldFault as fault:
+                except TransientFault as fault:
                     caught.append(fault)
 
             thread = threading.Thread(target=other)
@@ -277,7 +277,7 @@ def test_a_lost_connection_is_the_worlds_fault(url: str) -> None:
     """When the server goes away in the middle of a file, nothing of it stays; the next try finds the server again."""
     with opened(url) as store:
         run_id = store.begin(start(SKIP, claim="c-1"))
-        with pytest.raises(WorldFault) as caught, store.transaction(run_id, SKIP) as tx:  # noqa: PT012 - any verb may raise
+        with pytest.raises(TransientFault) as caught, store.transaction(run_id, SKIP) as tx:  # noqa: PT012 - any verb may raise
             tx.stage(batches(record(SKIP, "a", 1))[0])
             kill(url, store)
             work(tx, run_id, SKIP, batches(record(SKIP, "a", 1)), sha256("x"), watermark=None)
@@ -293,7 +293,7 @@ def test_the_ledger_knows_what_became_of_a_commit(url: str) -> None:
     """A connection lost during COMMIT leaves the outcome unknown, until the ledger is asked."""
     with opened(url) as store:
         run_id = store.begin(start(SKIP, claim="c-1"))
-        with pytest.raises(WorldFault) as caught, store.transaction(run_id, SKIP) as tx:  # noqa: PT012 - COMMIT is the last
+        with pytest.raises(TransientFault) as caught, store.transaction(run_id, SKIP) as tx:  # noqa: PT012 - COMMIT is the last
             work(tx, run_id, SKIP, batches(record(SKIP, "a", 1)), sha256("x"), watermark=None)
             kill(url, store)
             tx.commit()
@@ -329,7 +329,7 @@ def test_a_stop_ends_a_wait_for_the_server(url: str) -> None:
 
 def test_a_server_that_is_not_there_is_the_worlds_fault() -> None:
     """A database that cannot be reached is something to wait for."""
-    with pytest.raises(WorldFault) as caught:
+    with pytest.raises(TransientFault) as caught:
         open_store("postgresql://nobody@127.0.0.1:1/none")
     assert caught.value.code == "database_unavailable"
 
@@ -338,14 +338,14 @@ def test_a_reader_cannot_write(url: str) -> None:
     """A reading command's session is read-only on the server."""
     with open_store(url, readonly=True) as reader:
         assert reader.schema_current()
-        with pytest.raises(WorldFault) as caught:
+        with pytest.raises(TransientFault) as caught:
             reader.begin(start(SKIP))
         assert caught.value.code == "read_only"
         _refuses_to_write(reader)
 
 
 def _refuses_to_write(reader: Store) -> None:
-    with pytest.raises(WorldFault) as caught, reader.writing() as connection:
+    with pytest.raises(TransientFault) as caught, reader.writing() as connection:
         connection.exec_driver_sql("DELETE FROM etl_runs")
     assert caught.value.code == "read_only"
 

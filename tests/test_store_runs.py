@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inboxd.errors import FileFault, InboxdError, WorldFault
+from inboxd.errors import FileFault, InboxdError, TransientFault
 from inboxd.model import Counts, FieldType, Late, Outcome, Reject, RunStatus, Verdict
 from inboxd.store.base import RunEnd, Store
 from inboxd.store.cursors import at_or_below
@@ -320,7 +320,7 @@ def test_a_run_taken_by_another_is_not_ended_twice(open_empty: OpenEmpty) -> Non
         connection.exec_driver_sql(
             "UPDATE etl_runs SET status = 'failure', error_code = 'interrupted', finished_at = '2026-01-01 00:00:00+00'"
         )
-    with pytest.raises(WorldFault) as caught, store.transaction(run_id, FEED) as tx:  # noqa: PT012 - on SQLite the last line
+    with pytest.raises(TransientFault) as caught, store.transaction(run_id, FEED) as tx:  # noqa: PT012 - on SQLite the last line
         work(tx, run_id, FEED, batches(one_record()), sha256("x"), watermark=None)
         tx.commit()
     assert caught.value.code == "run_taken"

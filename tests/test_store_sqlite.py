@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from inboxd.errors import EXIT_CONFIG, Interrupted, OperatorFault, WorldFault
+from inboxd.errors import EXIT_CONFIG, Interrupted, OperatorFault, TransientFault
 from inboxd.model import Batch, Feed, FieldType, Late, Reject, Row
 from inboxd.store import open_store, sqlite, sqlite_staging
 from inboxd.store.base import TableCounts
@@ -128,11 +128,11 @@ def test_a_locked_database_is_the_worlds_fault(path: Path, monkeypatch: pytest.M
         run_id = store.begin(start(FEED))
         other.execute("BEGIN IMMEDIATE")
         ticks.clear()
-        with pytest.raises(WorldFault) as caught, store.transaction(run_id, FEED) as tx:
+        with pytest.raises(TransientFault) as caught, store.transaction(run_id, FEED) as tx:
             work(tx, run_id, FEED, batches(rows(10)), sha256("x"), watermark=None)
         assert caught.value.code == "database_locked"
         assert ticks
-        with pytest.raises(WorldFault):
+        with pytest.raises(TransientFault):
             store.begin(start(FEED))
         other.execute("COMMIT")
         load(store, FEED, batches(rows(10)))
@@ -144,7 +144,7 @@ def test_a_full_disk_is_the_worlds_fault(path: Path) -> None:
         run_id = store.begin(start(FEED))
         pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
         store._connection.execute(f"PRAGMA max_page_count = {pages + 5}")
-        with pytest.raises(WorldFault) as caught, store.transaction(run_id, FEED) as tx:
+        with pytest.raises(TransientFault) as caught, store.transaction(run_id, FEED) as tx:
             work(tx, run_id, FEED, batches(rows(20_000)), sha256("x"), watermark=None)
         assert caught.value.code == "disk_full"
         assert query(store, "SELECT COUNT(*) FROM events") == [(0,)]
@@ -156,7 +156,7 @@ def test_a_file_that_is_no_database_is_told_apart(path: Path) -> None:
     """Garbage where the database should be is named as such, and not written over."""
     path.parent.mkdir()
     path.write_bytes(b"not a database" * 1000)
-    with pytest.raises(WorldFault) as caught:
+    with pytest.raises(TransientFault) as caught:
         opened(path)
     assert caught.value.code == "database_corrupt"
     assert path.read_bytes() == b"not a database" * 1000
@@ -166,7 +166,7 @@ def test_a_table_dropped_by_hand_makes_files_wait(path: Path) -> None:
     """An operator's slip fails no file."""
     with opened(path) as store, closing(raw(path)) as other:
         other.execute("DROP TABLE events")
-        with pytest.raises(WorldFault) as caught:
+        with pytest.raises(TransientFault) as caught:
             load(store, FEED, batches(rows(3)))
         assert caught.value.code == "database_error"
         store.prepare([FEED])
@@ -383,7 +383,7 @@ def test_staging_tables_that_could_not_all_be_made_are_no_trouble_later(
         run_id = store.begin(start(MERGED))
         with monkeypatch.context() as full:
             full.setattr(FeedSql, "create_rejects", lambda _self: "CREATE TABLE nowhere.rejects (record_no)")
-            with pytest.raises(WorldFault), store.transaction(run_id, MERGED):
+            with pytest.raises(TransientFault), store.transaction(run_id, MERGED):
                 pass
         with store.transaction(run_id, MERGED) as tx:
             work(tx, run_id, MERGED, batches([row(MERGED, 1, ("a",), (1,), MOMENT)]), sha256(1), watermark=None)

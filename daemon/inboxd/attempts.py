@@ -9,12 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from inboxd.clock import Clock
-from inboxd.errors import RUN_TAKEN, DatabaseFault, FileFault, Interrupted, WorldFault
+from inboxd.errors import RUN_TAKEN, DatabaseFault, FileFault, Interrupted, TransientFault
 from inboxd.events import Event
 from inboxd.held import Held, HeldFiles, pause_after
 from inboxd.inbox.archive import Archive, Place
 from inboxd.inbox.claim import forget, is_kept, release
-from inboxd.inbox.faults import CHANGED_WHILE_READING, GONE, world_fault
+from inboxd.inbox.faults import CHANGED_WHILE_READING, GONE, transient_fault
 from inboxd.inbox.reports import complete_report, remove_orphans, write_report
 from inboxd.inbox.scan import Inbox
 from inboxd.inbox.source import Source
@@ -114,17 +114,17 @@ class Attempts:
                 self._without_feed(held)
                 return
             verdict = self.pipeline.process(self._job(held, feed))
-        except WorldFault as fault:
+        except TransientFault as fault:
             self._defer(held, fault)
         except (OSError, MemoryError) as error:  # also from reading our own code: never what is in the file
             trouble = error if isinstance(error, OSError) else OSError(errno.ENOMEM, str(error))
-            self._defer(held, world_fault(trouble, f"working on {printable(held.claim.name)}", held.claim.path))
+            self._defer(held, transient_fault(trouble, f"working on {printable(held.claim.name)}", held.claim.path))
         except Interrupted:
             raise
         except Exception as error:  # noqa: BLE001 - one file's bug must not hold up all the others
             self._bug(held, error)
         else:
-            self._database_is_well()
+            self._end_database_pause()
             self.finish(held, verdict)
 
     def _feed_of(self, held: Held) -> Feed | None:
@@ -156,7 +156,7 @@ class Attempts:
         found = self.recovery.verdict_of(held.claim)
         if found is None:
             return False
-        self._database_is_well()
+        self._end_database_pause()
         if self.recovery.shared and not self.lost and not held.claim.there():
             self._yield(held)  # another daemon asked the ledger first, and has moved the file
             return True
@@ -179,7 +179,7 @@ class Attempts:
             self.hook(Step.ARCHIVE, Edge.AFTER)
         except Interrupted:
             self.held.add(held)  # a stop does not wait for a long copy; the next start makes it anew
-        except WorldFault as fault:
+        except TransientFault as fault:
             gone = self._is_gone(held, fault)
             if not gone:
                 self._hold(held, fault)
@@ -201,7 +201,7 @@ class Attempts:
             return
         try:
             last.done.result()
-        except WorldFault as fault:
+        except TransientFault as fault:
             if not self._is_gone(last.held, fault):  # whoever reads the log may have moved it on, folder and all
                 self._hold(last.held, fault)
 
@@ -237,7 +237,7 @@ class Attempts:
                 complete_report(place, report_of(verdict))
         remove_orphans(self.folders.archive.failed, verdict.file_name)
 
-    def _defer(self, held: Held, fault: WorldFault) -> None:
+    def _defer(self, held: Held, fault: TransientFault) -> None:
         """Let the file wait until a transient fault has passed, and everything else too where it is the database's."""
         if fault.code == CHANGED_WHILE_READING and self._let_settle_again(held):
             return
@@ -247,12 +247,12 @@ class Attempts:
         if self._is_gone(held, fault) and self._forget(held):
             return
         if isinstance(fault, DatabaseFault):
-            self._database_is_ill()
+            self._pause_database()
         self._hold(held, fault)
 
-    def _hold(self, held: Held, fault: WorldFault) -> None:
+    def _hold(self, held: Held, fault: TransientFault) -> None:
         held.attempts += 1
-        held.because(fault)
+        held.keep_fault(fault)
         pause = pause_after(held.attempts)
         held.due = self.clock.monotonic() + pause
         self.held.add(held)
@@ -282,7 +282,7 @@ class Attempts:
             msg = f"no feed matches {printable(held.claim.name)} any more, and it could not be put back into the inbox"
             self._hold(
                 held,
-                WorldFault(
+                TransientFault(
                     "no_feed", msg, "put the feed back into the config, or see whether its name is taken in the inbox"
                 ),
             )
@@ -291,7 +291,7 @@ class Attempts:
         """Give a claim up, and its file back to the inbox; tell whether that was possible."""
         try:
             self.store.drop_claim(held.claim.id)
-        except WorldFault:
+        except TransientFault:
             return False
         if not release(self.folders.inbox.root, held.claim):
             return False
@@ -304,7 +304,7 @@ class Attempts:
         try:
             if self.lost or self.recovery.still_ours(held.claim):
                 return False
-        except WorldFault:
+        except TransientFault:
             return False  # nobody can tell before the database is back
         self._yield(held)
         return True
@@ -315,7 +315,7 @@ class Attempts:
         self.store.let_go(held.claim.id)
         emit(self.log, Event.FILE_TAKEN_OVER, feed=held.feed, file=held.claim.name)
 
-    def _is_gone(self, held: Held, fault: WorldFault) -> bool:
+    def _is_gone(self, held: Held, fault: TransientFault) -> bool:
         """Tell whether somebody took a claimed file, and not the whole inbox, away: it is in vain to try again."""
         return fault.code == GONE and not self.lost and is_kept(self.folders.inbox.root) and not held.claim.there()
 
@@ -323,7 +323,7 @@ class Attempts:
         """Let go of a claim whose file is gone; tell whether the database let us."""
         try:
             self.store.drop_claim(held.claim.id)
-        except WorldFault:
+        except TransientFault:
             return False
         self.store.let_go(held.claim.id)
         self.held.remove(held)
@@ -338,14 +338,14 @@ class Attempts:
         )
         try:
             self.finish(held, self.recovery.fail(held.claim, held.feed, fault))
-        except WorldFault as world:
-            self._defer(held, world)
+        except TransientFault as transient:
+            self._defer(held, transient)
 
-    def _database_is_ill(self) -> None:
+    def _pause_database(self) -> None:
         self.database_attempts += 1
         self.database_due = self.clock.monotonic() + pause_after(self.database_attempts)
 
-    def _database_is_well(self) -> None:
+    def _end_database_pause(self) -> None:
         self.database_attempts, self.database_due = 0, 0.0
 
     def database_pauses(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Final
 
 from inboxd.attempts import Attempts
 from inboxd.clock import stamp
-from inboxd.errors import DatabaseFault, Interrupted, WorldFault
+from inboxd.errors import DatabaseFault, Interrupted, TransientFault
 from inboxd.events import Event
 from inboxd.held import Held, HeldFiles
 from inboxd.inbox.claim import new_claim_id, release, take
@@ -97,12 +97,12 @@ class Daemon(Attempts):
     def _start(self) -> None:
         self._disk.submit(int)  # its thread begins now: where none can, that is to be known before a file is touched
         self._notice(self.watch.start())
-        self._say_unsaid()
+        self._say_what_was_not_said()
         for held in self.recovery.at_start():
             self.held.add(held)
 
-    def _say_unsaid(self) -> None:
-        for verdict in self.recovery.unsaid(self.held):
+    def _say_what_was_not_said(self) -> None:
+        for verdict in self.recovery.without_line(self.held):
             self.report_again(verdict)
             if not self.recovery.said(verdict.run_id):
                 log_verdict(self.log, verdict, archived=None, recovered=verdict.outcome is not Outcome.FAILED)
@@ -126,8 +126,8 @@ class Daemon(Attempts):
 
     def _take_over(self, found: Callable[[HeldFiles], Iterable[Held]]) -> None:
         """Hold the claims that nobody works on any more, and say what nobody said."""
-        with suppress(WorldFault):  # it is asked again in the next pass
-            self._say_unsaid()
+        with suppress(TransientFault):  # it is asked again in the next pass
+            self._say_what_was_not_said()
             for held in found(self.held):
                 self.held.add(held)
 
@@ -157,7 +157,7 @@ class Daemon(Attempts):
         self._notice(self.watch.check())
         try:
             self.survey = self.folders.inbox.survey(without=self._blocked())
-        except WorldFault:  # the watch has said that the inbox is lost, and why
+        except TransientFault:  # the watch has said that the inbox is lost, and why
             self.survey = Survey()
         self._notice(self.survey.notices)
 
@@ -183,7 +183,7 @@ class Daemon(Attempts):
         """Remove a little of what is old; tell whether there is more to do at once."""
         try:
             removed = self.retention.whole() if whole else self.retention.step()
-        except WorldFault as fault:
+        except TransientFault as fault:
             emit(self.log, Event.RETENTION_FAILED, error_code=fault.code, error=fault.message, hint=fault.hint or None)
             return False
         if removed:
@@ -214,7 +214,7 @@ class Daemon(Attempts):
             self.hook(Step.CLAIM, Edge.BEFORE)
             claim = take(self.folders.inbox.root, candidate, new_claim_id())
             self.hook(Step.CLAIM, Edge.AFTER)
-        except WorldFault as fault:
+        except TransientFault as fault:
             self._not_taken(candidate, feed, fault)
             return False
         if claim is None:  # gone, or changed since and put back: that rename in is ours, and proves nothing
@@ -223,7 +223,7 @@ class Daemon(Attempts):
         self.attempt(Held(claim, feed.name, self._now()))
         return True
 
-    def _not_taken(self, candidate: Candidate, feed: Feed, fault: WorldFault) -> None:
+    def _not_taken(self, candidate: Candidate, feed: Feed, fault: TransientFault) -> None:
         """Leave a file in the inbox for a while; what is not ours to move is said once, a disk in trouble each time."""
         inbox = self.folders.inbox
         first = inbox.set_aside(candidate, fault)
@@ -246,7 +246,7 @@ class Daemon(Attempts):
                 self.store.drop_claim(held.claim.id)
             except (DatabaseFault, Interrupted):
                 break  # the next start finds the claims; to ask again for each would take longer than a stop may
-            except WorldFault:
+            except TransientFault:
                 continue  # it is another daemon's by now
             release(self.folders.inbox.root, held.claim)
             self.held.remove(held)

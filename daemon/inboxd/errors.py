@@ -1,7 +1,7 @@
 """The three families of errors, sorted by what happens next.
 
 * ``FileFault``: the file's own fault. It goes to ``failed/`` with a report.
-* ``WorldFault``: transient. The file waits and is tried again; it is never moved to ``failed/``.
+* ``TransientFault``: transient. The file waits and is tried again; it is never moved to ``failed/``.
 * ``OperatorFault``: ours or the operator's. The process ends with ``exit_code``.
 
 Each has a stable ``code``, a message that names the file or the place, and a ``hint`` that names the remedy.
@@ -71,11 +71,11 @@ class FileFault(InboxdError):
         """Further entries for the file's report (for ``too_many_rejected``: counts by code, first faults)."""
 
 
-class WorldFault(InboxdError):
+class TransientFault(InboxdError):
     """A transient fault, not the file's: the file waits, with growing pauses."""
 
 
-class DatabaseFault(WorldFault):
+class DatabaseFault(TransientFault):
     """A transient fault on the database's side: other files would meet it too."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from inboxd.errors import DatabaseFault, WorldFault
+from inboxd.errors import DatabaseFault, TransientFault
 from inboxd.inbox.archive import Place
 from inboxd.inbox.claim import Claim
 from inboxd.model import Verdict
@@ -42,12 +42,12 @@ class Held:
     verdict: Verdict | None = None
     archived: Place | None = None
     """Where it was moved to already; that may still have to be made durable."""
-    fault: WorldFault | None = None
+    fault: TransientFault | None = None
     attempts: int = 0
     due: float = 0.0
     retry_at: str | None = None
 
-    def because(self, fault: WorldFault) -> None:
+    def keep_fault(self, fault: TransientFault) -> None:
         """Keep why it waits, without the frames of the attempt: they hold a window of the file's data."""
         fault.__cause__ = fault.__context__ = None
         self.fault = fault.with_traceback(None)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from inboxd.clock import EPOCH, Clock, moment, stamp
 from inboxd.config import captures
-from inboxd.errors import FileFault, WorldFault
+from inboxd.errors import FileFault, TransientFault
 from inboxd.model import (
     Counts,
     Cursor,
@@ -124,7 +124,7 @@ class Pipeline:
     def process(self, job: Job) -> Verdict:
         """Take one file all the way, and say how it ended.
 
-        Raises ``WorldFault`` when the file has to wait (its ``running`` row stays) and ``Interrupted`` when the
+        Raises ``TransientFault`` when the file has to wait (its ``running`` row stays) and ``Interrupted`` when the
         daemon was asked to stop; in both cases nothing was loaded.
         """
         started = self.clock.now()
@@ -153,7 +153,7 @@ class Pipeline:
             return attempt.fail(fault, None)
         except BaseException:
             if job.claim is None:  # nobody will try this again: it must not stay `running`
-                with suppress(WorldFault):
+                with suppress(TransientFault):
                     self.store.drop(run_id)
             raise
 
@@ -299,7 +299,7 @@ class _Attempt:
         last = tx.last_finished_at()
         if last is not None and self.started + timedelta(seconds=self.job.feed.max_future_s) < moment(last):
             msg = f"the clock says {stamp(self.started)}, but the last run ended at {last}"
-            raise WorldFault("clock_behind", msg, "set the clock right; the file waits until then")
+            raise TransientFault("clock_behind", msg, "set the clock right; the file waits until then")
 
     def _refuse_too_many_rejected(self, tx: FileTransaction, counts: Counts) -> None:
         feed = self.job.feed

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from inboxd.config import Settings
-from inboxd.errors import EXIT_CONFIG, EXIT_NOPERM, OperatorFault, WorldFault
+from inboxd.errors import EXIT_CONFIG, EXIT_NOPERM, OperatorFault, TransientFault
 from inboxd.inbox.claim import CLAIMED_REFUSED
 from inboxd.inbox.claim import prepare as prepare_claimed
 from inboxd.inbox.tree import is_within
@@ -45,7 +45,7 @@ def hold_apart(settings: Settings) -> None:
         raise OperatorFault(
             "permission_denied", f"cannot look at the folders: {error}", hint, exit_code=EXIT_NOPERM
         ) from error
-    except WorldFault as fault:
+    except TransientFault as fault:
         if fault.code == CLAIMED_REFUSED:
             raise OperatorFault(fault.code, fault.message, fault.hint, exit_code=EXIT_NOPERM) from fault
         found = None  # a full disk, say: files wait for it

@@ -11,7 +11,7 @@ from inboxd.clock import Clock, stamp
 from inboxd.errors import INTERRUPTED, FileFault
 from inboxd.events import Event
 from inboxd.held import Held
-from inboxd.inbox.claim import Claim, claims, looked_at, unsaid
+from inboxd.inbox.claim import Claim, claims, looked_at, without_line
 from inboxd.log import Logger, emit
 from inboxd.model import Counts, Feed, Outcome, RunStart, RunStatus, Verdict, printable
 from inboxd.store.base import NoticeRow, RunEnd, RunRow, Store
@@ -66,9 +66,9 @@ class Recovery:
             if held is not None:
                 yield held
 
-    def unsaid(self, mine: Container[str] = ()) -> Iterator[Verdict]:
+    def without_line(self, mine: Container[str] = ()) -> Iterator[Verdict]:
         """Yield the verdicts of files that were moved just before a crash, so that nothing was said of them."""
-        for claim_id in unsaid(self.root(), ours=lambda claim_id: claim_id not in mine and self._is_left(claim_id)):
+        for claim_id in without_line(self.root(), ours=lambda one: one not in mine and self._is_left(one)):
             verdict = _ended(self.store.runs_of_claim(claim_id))
             if verdict is not None:
                 yield verdict

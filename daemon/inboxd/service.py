@@ -22,7 +22,7 @@ from inboxd.errors import (
     InboxdError,
     Interrupted,
     OperatorFault,
-    WorldFault,
+    TransientFault,
 )
 from inboxd.events import Event
 from inboxd.garbage import collect_seldom
@@ -119,7 +119,7 @@ class Service:
                     self._outbox.settle(LAST_NOTICES_S)
                 code = _exit_code(daemon) if once else 0
                 self._write_state(daemon, gone=True)
-            except (Interrupted, WorldFault):  # a stop may come into a wait for the database, also before the loop
+            except (Interrupted, TransientFault):  # a stop may come into a wait for the database, also before the loop
                 if not signals.is_stopping():
                     raise
             if signals.newly_stopping() or once:

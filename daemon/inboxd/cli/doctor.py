@@ -33,7 +33,7 @@ def doctor(context: click.Context, *, deep: bool, mending: bool, as_json: bool) 
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     from inboxd.operate.disk_ledger import note_removed  # noqa: PLC0415 - `--help` needs none of it
     from inboxd.operate.doctor import examine, mend  # noqa: PLC0415 - `--help` needs none of it
-    from inboxd.operate.findings import Finding, Health, Patient  # noqa: PLC0415 - the same
+    from inboxd.operate.findings import Examined, Finding, Health  # noqa: PLC0415 - the same
 
     settings = settings_of(context)
     now = SystemClock().now()
@@ -46,8 +46,8 @@ def doctor(context: click.Context, *, deep: bool, mending: bool, as_json: bool) 
             listed = ", ".join(gone.first) + (", …" if gone.count > len(gone.first) else "")
             click.echo(f"noted as removed on purpose: {gone.count} files: {shown(listed)}", err=True)
     with store_or_reason(settings, without_tables=True) as (opened, fault):
-        patient = Patient(settings.inbox, settings.archive, settings.database, opened, now, deep, settings.feeds)
-        found = list(examine(patient))
+        examined = Examined(settings.inbox, settings.archive, settings.database, opened, now, deep, settings.feeds)
+        found = list(examine(examined))
     if fault is not None and fault.code != MISSING:
         found.append(Finding("database", Health.WRONG, fault.message, fault.hint))
     ok = all(one.status is not Health.WRONG for one in found)

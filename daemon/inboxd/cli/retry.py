@@ -16,7 +16,7 @@ from inboxd.cli.progress import left_undone
 from inboxd.cli.tables import Column, heading, print_table, print_text, shown
 from inboxd.clock import SystemClock
 from inboxd.config import Settings, match_feed
-from inboxd.errors import EXIT_FAILED, InboxdError, OperatorFault, WorldFault
+from inboxd.errors import EXIT_FAILED, InboxdError, OperatorFault, TransientFault
 from inboxd.model import Limit, Outcome, RunStatus, Verdict, printable
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class _Retrier:
             return Retried(file, name, fault=fault)
         try:
             verdict = self.pipeline.process(self._job_of(claim, feed))
-        except WorldFault as fault:
+        except TransientFault as fault:
             self._give_back(claim, file)
             return Retried(file, name, fault=fault)
         except BaseException:
@@ -184,7 +184,7 @@ class _Retrier:
         """Put a file that could not be processed back where it was; failing that, the daemon's next start does."""
         from inboxd.inbox.claim import forget  # noqa: PLC0415 - `--help` needs none of it
 
-        with suppress(WorldFault):
+        with suppress(TransientFault):
             self.archive.give_back(claim, file)
             forget(claim)
             self.store.drop_claim(claim.id)
@@ -202,7 +202,7 @@ class _Retrier:
                 write_report(place, report_of(verdict))
             if file.folder == os.fspath(self.archive.failed) and place != file:
                 remove_report(file)
-        except WorldFault as fault:
+        except TransientFault as fault:
             return Retried(file, name, verdict=verdict, fault=fault)
         log_verdict(self.log, verdict, archived=place.path)
         forget(claim)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from inboxd.errors import WorldFault
+from inboxd.errors import TransientFault
 from inboxd.inbox.carry import carry
 from inboxd.inbox.claim import CLAIMED, Claim, forget, open_claimed, sync_claims
-from inboxd.inbox.faults import GONE, world_fault
+from inboxd.inbox.faults import GONE, transient_fault
 from inboxd.inbox.names import Names, looks_like_report, marked
 from inboxd.inbox.tree import Folder, identity_of, make_root
 from inboxd.model import printable
@@ -83,7 +83,7 @@ class Archive:
         """Move a claimed file to its place below ``folder``, and return where it is now. Never overwrites.
 
         The claim's folder stays, empty, as the mark that the file's verdict is still to be said: see ``forget``.
-        May be called again after a crash or an error. Raises ``WorldFault``: the file is still claimed, and another
+        May be called again after a crash or an error. Raises ``TransientFault``: the file is still claimed, and another
         call goes on from there; ``gone`` if it is not.
         """
         reserved = folder == self.failed and looks_like_report(claim.file)
@@ -103,7 +103,7 @@ class Archive:
         """Make durable that a file was moved to ``place``: there first, so that it is never in neither folder.
 
         Then in the folder of all claims, as the claim's own may be gone by now. May be called from any thread, and
-        again; raises ``WorldFault``.
+        again; raises ``TransientFault``.
         """
         try:
             with place.opened() as folder:
@@ -125,7 +125,7 @@ class Archive:
     def take_back(self, root: str, place: Place, name: str, claim_id: str) -> Claim:
         """Claim a file of ``processed/`` or ``failed/`` again, as ``name`` (relative to the inbox), for ``retry``.
 
-        Raises ``WorldFault``; the file is then where it was.
+        Raises ``TransientFault``; the file is then where it was.
         """
         claim = Claim(claim_id, root, name)
         part = f".{claim_id}.part"
@@ -138,11 +138,11 @@ class Archive:
             claim.found(claim.folder.look(claim.file))
         except OSError as error:
             forget(claim)
-            raise world_fault(error, f"claiming {printable(place.path)} again", root) from error
+            raise transient_fault(error, f"claiming {printable(place.path)} again", root) from error
         return claim
 
     def give_back(self, claim: Claim, place: Place) -> None:
-        """Put a file that was taken back where it was, over nothing. Raises ``WorldFault``; it stays claimed then."""
+        """Put a file that was taken back where it was, over nothing; on ``TransientFault`` it stays claimed."""
         try:
             with place.opened() as folder:
                 carry(claim.folder, claim.file, folder, [place.file], part=f".{claim.id}.part", tick=self._tick)
@@ -153,7 +153,7 @@ class Archive:
 def probe(root: str, folder: Path) -> bool:
     """Rename a file of our own from ``.claimed`` to a folder of the archive; tell whether there is a ``.claimed``.
 
-    Raises ``OSError`` where that is not possible, ``WorldFault`` if ``.claimed`` is not ours.
+    Raises ``OSError`` where that is not possible, ``TransientFault`` if ``.claimed`` is not ours.
     """
     name = f".doctor-{os.getpid()}"
     with Folder.root(root) as inbox, Folder.root(folder) as target:
@@ -170,13 +170,13 @@ def probe(root: str, folder: Path) -> bool:
     return True
 
 
-def _gone(claim: Claim, folder: Path) -> WorldFault:
+def _gone(claim: Claim, folder: Path) -> TransientFault:
     message = f"{printable(claim.name)} is not claimed any more, and was to be moved to {printable(os.fspath(folder))}"
-    return WorldFault(GONE, message, "somebody moved or removed it; what it held is in the database")
+    return TransientFault(GONE, message, "somebody moved or removed it; what it held is in the database")
 
 
-def _not_moved(error: OSError, claim: Claim, folder: str | os.PathLike[str]) -> WorldFault:
-    return world_fault(error, f"moving {printable(claim.name)} to {printable(os.fspath(folder))}", folder)
+def _not_moved(error: OSError, claim: Claim, folder: str | os.PathLike[str]) -> TransientFault:
+    return transient_fault(error, f"moving {printable(claim.name)} to {printable(os.fspath(folder))}", folder)
 
 
 def _must_copy(folder: Folder, name: str, *, always: bool) -> bool:
@@ -227,7 +227,7 @@ def _made(top: Path, claim: Claim, run_id: int) -> Iterator[tuple[Folder, str]]:
         if folder.identity() != inbox:
             return folder
         message = f"{printable(folder.path)} is the inbox: what is archived there would be loaded again"
-        raise WorldFault(ARCHIVE_IN_INBOX, message, "let inbox.path and the folders of [archive] lie apart")
+        raise TransientFault(ARCHIVE_IN_INBOX, message, "let inbox.path and the folders of [archive] lie apart")
 
     try:
         archive = Folder.root(top)

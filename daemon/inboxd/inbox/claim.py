@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-from inboxd.errors import WorldFault
-from inboxd.inbox.faults import NOT_MOVABLE, world_fault
+from inboxd.errors import TransientFault
+from inboxd.inbox.faults import NOT_MOVABLE, transient_fault
 from inboxd.inbox.scan import Candidate
 from inboxd.inbox.source import Source
 from inboxd.inbox.tree import Folder, is_no_folder, is_regular, walk
@@ -62,7 +62,7 @@ class Claim:
 
     @property
     def claimed(self) -> Folder:
-        """The open folder of all claims; raises ``OSError``, or ``WorldFault`` if it is not ours."""
+        """The open folder of all claims; raises ``OSError``, or ``TransientFault`` if it is not ours."""
         if self._claimed is None:
             with Folder.root(self.root) as inbox:
                 self._claimed = open_claimed(inbox)
@@ -70,7 +70,7 @@ class Claim:
 
     @property
     def folder(self) -> Folder:
-        """The open folder that the file is in; raises ``OSError``, or ``WorldFault`` if it is not ours."""
+        """The open folder that the file is in; raises ``OSError``, or ``TransientFault`` if it is not ours."""
         if self._folder is None:
             self._folder = self.claimed.reach(_below(self.id, self.name))
         return self._folder
@@ -94,7 +94,7 @@ class Claim:
         """Tell whether the file is still where it was claimed to."""
         try:
             return self.folder.has(self.file)
-        except (OSError, WorldFault):
+        except (OSError, TransientFault):
             return False
 
     def rest(self) -> None:
@@ -125,7 +125,7 @@ def open_claimed(inbox: Folder, *, make: bool = False) -> Folder:
     """Open ``.claimed``; with ``make`` it is made where there is none.
 
     It is a folder of the daemon's own user (who may be asked by root) and shut to all others, or it is not entered:
-    whoever may write to the inbox can put something of that name there. Raises ``WorldFault`` ``claimed_refused``,
+    whoever may write to the inbox can put something of that name there. Raises ``TransientFault`` ``claimed_refused``,
     or ``OSError``.
     """
     try:
@@ -143,25 +143,25 @@ def open_claimed(inbox: Folder, *, make: bool = False) -> Folder:
     return claimed
 
 
-def _refused(inbox: Folder, why: str, remedy: str) -> WorldFault:
+def _refused(inbox: Folder, why: str, remedy: str) -> TransientFault:
     place = printable(f"{inbox.path}/{CLAIMED}")
     hint = f"look what is in it, then `{remedy} {place}`: it must be a folder of inboxd's user with mode 0700"
-    return WorldFault(CLAIMED_REFUSED, f"{place} is not inboxd's own, and is not entered: {why}", hint)
+    return TransientFault(CLAIMED_REFUSED, f"{place} is not inboxd's own, and is not entered: {why}", hint)
 
 
 def prepare(root: str) -> None:
-    """Make ``.claimed``, or prove that it is ours. Raises ``WorldFault``."""
+    """Make ``.claimed``, or prove that it is ours. Raises ``TransientFault``."""
     try:
         with Folder.root(root) as inbox:
             open_claimed(inbox, make=True).close()
     except OSError as error:
-        raise world_fault(error, "making .claimed", root) from error
+        raise transient_fault(error, "making .claimed", root) from error
 
 
 def take(root: str, candidate: Candidate, claim_id: str) -> Claim | None:
     """Rename a file into its claim's folder; ``None`` when somebody else was quicker, or it is not what it was.
 
-    What is not the regular file that was judged complete is put back. Raises ``WorldFault``: ``not_movable`` if the
+    What is not the regular file that was judged complete is put back. Raises ``TransientFault``: ``not_movable`` if the
     file is not ours to move (it has not been read then), else what the disk says.
     """
     claim = Claim(claim_id, root, candidate.name, candidate.size, candidate.mtime_ns, candidate.dev, candidate.ino)
@@ -215,7 +215,7 @@ def _made(folder: Folder, name: str) -> Folder:
 
 def _leave(claim: Claim) -> None:
     """Remove the folder of a claim that came to nothing, unless something is in it."""
-    with contextlib.suppress(OSError, WorldFault):
+    with contextlib.suppress(OSError, TransientFault):
         forget(claim)
     claim.rest()
 
@@ -224,21 +224,21 @@ def _is(claim: Claim, found: os.stat_result) -> bool:
     return (claim.ino, claim.size, claim.mtime_ns) == (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def _not_taken(error: OSError, candidate: Candidate, root: str) -> WorldFault:
+def _not_taken(error: OSError, candidate: Candidate, root: str) -> TransientFault:
     if error.errno not in _MISPLACED:
-        return world_fault(error, f"taking {printable(candidate.name)} out of the inbox", root)
+        return transient_fault(error, f"taking {printable(candidate.name)} out of the inbox", root)
     place = printable(os.path.dirname(f"{root}/{candidate.name}"))
     message = f"{printable(candidate.name)} cannot be renamed out of the inbox: {os.strerror(error.errno or 0)}"
     if error.errno == errno.EXDEV:
         hint = f"{place} is another filesystem than the inbox {printable(root)}; give it an inbox of its own"
     else:
         hint = f"give inboxd's user write permission on {place} (a sticky folder must be its own); until then it waits"
-    return WorldFault(NOT_MOVABLE, message, hint)
+    return TransientFault(NOT_MOVABLE, message, hint)
 
 
 def forget(claim: Claim) -> None:
     """Remove the claim's empty folder: its file is archived and its verdict said."""
-    with contextlib.suppress(OSError, WorldFault):  # not empty, or gone, or not ours: the next start looks again
+    with contextlib.suppress(OSError, TransientFault):  # not empty, or gone, or not ours: the next start looks again
         claim.claimed.remove_empty(_below(claim.id, claim.name))
     claim.rest()
 
@@ -251,7 +251,7 @@ def release(root: str, claim: Claim) -> bool:
     try:
         with Folder.root(root) as inbox, inbox.reach(claim.name.rpartition("/")[0], Folder.made) as place:
             claim.folder.move(claim.file, place, claim.file)
-    except (OSError, WorldFault):
+    except (OSError, TransientFault):
         claim.rest()
         return False
     forget(claim)
@@ -261,7 +261,7 @@ def release(root: str, claim: Claim) -> bool:
 def claims(root: str) -> Iterator[Claim]:
     """Yield the files that ``.claimed`` holds, in the order in which they were claimed.
 
-    Raises ``WorldFault`` if it cannot be listed, or is not ours.
+    Raises ``TransientFault`` if it cannot be listed, or is not ours.
     """
     try:
         with Folder.root(root) as inbox, open_claimed(inbox) as claimed:
@@ -290,7 +290,7 @@ def _claim_of(root: str, claim_id: str, path: str, entry: os.DirEntry[str]) -> C
     return Claim(claim_id, root, name).found(found) if name and is_regular(found) else None
 
 
-def unsaid(root: str, *, ours: Callable[[str], bool] = lambda _id: True) -> Iterator[str]:
+def without_line(root: str, *, ours: Callable[[str], bool] = lambda _id: True) -> Iterator[str]:
     """Yield the ids of claims whose folder is empty, and remove it: their file was moved, or never came.
 
     A crash came after the move and before the verdict was said. On a shared inbox another daemon may be just there:
@@ -337,7 +337,7 @@ def _clear(claimed: Folder, folders: list[str]) -> None:
 
 
 def looked_at(root: str, claim_id: str) -> os.stat_result:
-    """Look at a claim's folder; raises ``OSError``, or ``WorldFault`` if ``.claimed`` is not ours."""
+    """Look at a claim's folder; raises ``OSError``, or ``TransientFault`` if ``.claimed`` is not ours."""
     with Folder.root(root) as inbox, open_claimed(inbox) as claimed, claimed.into(claim_id) as folder:
         return folder.itself()
 
@@ -357,5 +357,5 @@ def sync_claims(root: str) -> None:
         claimed.sync()
 
 
-def _not_listed(error: OSError, root: str) -> WorldFault:
-    return world_fault(error, "listing what is claimed", f"{root}/{CLAIMED}")
+def _not_listed(error: OSError, root: str) -> TransientFault:
+    return transient_fault(error, "listing what is claimed", f"{root}/{CLAIMED}")

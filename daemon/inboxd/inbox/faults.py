@@ -6,7 +6,7 @@ import errno
 import os
 from typing import Final
 
-from inboxd.errors import WorldFault
+from inboxd.errors import TransientFault
 from inboxd.model import printable
 
 DISK_FULL: Final = "disk_full"
@@ -38,10 +38,10 @@ _KINDS: Final[dict[int, tuple[str, str]]] = {
 }
 
 
-def world_fault(error: OSError, doing: str, place: str | os.PathLike[str]) -> WorldFault:
+def transient_fault(error: OSError, doing: str, place: str | os.PathLike[str]) -> TransientFault:
     """Return the transient fault for an error that the kernel gave while ``doing`` something at ``place``."""
     number = error.errno or 0
     code, hint = _KINDS.get(number, (IO_ERROR, "look at the filesystem of {place}"))
     shown = printable(os.fspath(place))
     reason = os.strerror(number) if number else str(error)
-    return WorldFault(code, f"{doing}: {reason}", hint.format(place=shown))
+    return TransientFault(code, f"{doing}: {reason}", hint.format(place=shown))

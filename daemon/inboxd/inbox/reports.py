@@ -12,7 +12,7 @@ from typing import Final
 
 from inboxd.inbox.archive import Place
 from inboxd.inbox.carry import write_all
-from inboxd.inbox.faults import world_fault
+from inboxd.inbox.faults import transient_fault
 from inboxd.inbox.names import looks_like_report, report_name
 from inboxd.inbox.tree import Folder, sync
 from inboxd.model import printable
@@ -22,7 +22,7 @@ _LONGEST: Final = 16 << 20
 
 
 def write_report(place: Place, report: Mapping[str, object]) -> Place:
-    """Write a failed file's report, whole or not at all; it replaces an older one. Raises ``WorldFault``."""
+    """Write a failed file's report, whole or not at all; it replaces an older one. Raises ``TransientFault``."""
     target = Place(place.folder, f"{place.below}/{report_name(place.file)}".removeprefix("/"))
     text = json.dumps(report, indent=2, default=_plain) + "\n"
     try:
@@ -32,7 +32,7 @@ def write_report(place: Place, report: Mapping[str, object]) -> Place:
             folder.replace(part, folder, target.file)
             folder.sync()
     except OSError as error:
-        raise world_fault(error, f"writing {printable(target.path)}", place.folder) from error
+        raise transient_fault(error, f"writing {printable(target.path)}", place.folder) from error
     return target
 
 

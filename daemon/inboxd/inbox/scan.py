@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from inboxd.clock import Clock, SystemClock
-from inboxd.errors import WorldFault
-from inboxd.inbox.faults import NOT_MOVABLE, world_fault
+from inboxd.errors import TransientFault
+from inboxd.inbox.faults import NOT_MOVABLE, transient_fault
 from inboxd.inbox.mounts import is_remote
 from inboxd.inbox.notices import FILE_IGNORED, FILE_UNSETTLED, SETTLE_UNPROVEN, Notice, Once
 from inboxd.inbox.settle import Found, Kind, Settling
@@ -49,7 +49,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class NotSettled:
     """A file that is not complete yet: since when (monotonic seconds), and what it waits for."""
 
     name: str
@@ -66,7 +66,7 @@ class Survey:
     total: int = 0
     """Files of ours that wait, settled or not. Exact after a look at everything, else carried on from the last one."""
     settling: int = 0
-    unsettled: tuple[Waiting, ...] = ()
+    unsettled: tuple[NotSettled, ...] = ()
     """The first of those that are settling."""
     next_due: float | None = None
     """When (monotonic seconds) another survey may find more, without any event."""
@@ -90,7 +90,7 @@ class Aside:
     ino: int
     look: int
     since: float
-    fault: WorldFault
+    fault: TransientFault
     attempts: int = 1
 
 
@@ -235,7 +235,7 @@ class Inbox:
                 self._hints[name] = kind
         return True
 
-    def set_aside(self, candidate: Candidate, fault: WorldFault) -> bool:
+    def set_aside(self, candidate: Candidate, fault: TransientFault) -> bool:
         """Do not offer a file that could not be claimed for a while; tell whether this is the first time for it."""
         now = self._clock.monotonic()
         aside = self._aside.get(candidate.name)
@@ -265,7 +265,7 @@ class Inbox:
         """Look what is there. Files of the feeds ``without`` are counted, but not offered.
 
         Everything is looked at if that is cheap or due, or asked for with a hint to rescan; else only what was hinted
-        at since, and what was settling. Raises ``WorldFault`` if the inbox cannot be listed.
+        at since, and what was settling. Raises ``TransientFault`` if the inbox cannot be listed.
         """
         with self._lock:
             new, self._hints = self._hints, {}
@@ -284,7 +284,7 @@ class Inbox:
         except OSError as error:
             with self._lock:
                 self._rescan = True
-            raise world_fault(error, "listing the inbox", self.root) from error
+            raise transient_fault(error, "listing the inbox", self.root) from error
 
     def _full_is_due(self) -> bool:
         return self._last_cost <= CHEAP_S or self._clock.monotonic() >= self._next_full()
@@ -421,7 +421,7 @@ class Inbox:
             ready=tuple(ready),
             total=total,
             settling=gathered.settling,
-            unsettled=tuple(Waiting(name, *self._settling.reason(name)) for name in gathered.unsettled),
+            unsettled=tuple(NotSettled(name, *self._settling.reason(name)) for name in gathered.unsettled),
             next_due=None if gathered.due == float("inf") else gathered.due,
             oldest_arrival=None if oldest is None else oldest / 1e9,
             notices=self._once.take(),

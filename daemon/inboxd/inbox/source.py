@@ -9,8 +9,8 @@ import stat
 from collections.abc import Callable
 from typing import Final, Self
 
-from inboxd.errors import FileFault, WorldFault
-from inboxd.inbox.faults import CHANGED_WHILE_READING, GONE, world_fault
+from inboxd.errors import FileFault, TransientFault
+from inboxd.inbox.faults import CHANGED_WHILE_READING, GONE, transient_fault
 from inboxd.inbox.lease import Lease, lease_of
 from inboxd.inbox.tree import Folder, sync
 from inboxd.model import printable
@@ -48,7 +48,7 @@ class Source:
         self._hash = hashlib.sha256()
 
     def __enter__(self) -> Self:
-        """Open the file; raises ``FileFault`` (``unreadable``, ``file_too_large``) or ``WorldFault``."""
+        """Open the file; raises ``FileFault`` (``unreadable``, ``file_too_large``) or ``TransientFault``."""
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             self._fd = os.open(self.path, flags) if self._folder is None else self._folder().open(self.path, flags)
@@ -89,7 +89,7 @@ class Source:
         try:
             data = os.read(self._fd, wanted)
         except OSError as error:
-            raise world_fault(error, f"reading {self._shown}", self.path) from error
+            raise transient_fault(error, f"reading {self._shown}", self.path) from error
         self._hash.update(data)
         self._offset += len(data)
         if self._tick is not None:
@@ -103,12 +103,12 @@ class Source:
     def seal(self) -> str:
         """Prove that nobody changed the file since it was opened, make it durable, and return its SHA-256 (hex).
 
-        Raises ``WorldFault`` ``changed_while_reading`` when somebody did, or has it open for writing.
+        Raises ``TransientFault`` ``changed_while_reading`` when somebody did, or has it open for writing.
         """
         try:
             sync(self._fd)  # a producer that renames without fsync leaves an empty file after a power cut
         except OSError as error:
-            raise world_fault(error, f"making {self._shown} durable", self.path) from error
+            raise transient_fault(error, f"making {self._shown} durable", self.path) from error
         self._verify()  # last: making a large file durable takes its time
         if self._offset != self.size:
             msg = f"{self.path}: sealed after {self._offset} of {self.size} bytes; all must be parsed that is hashed"
@@ -128,14 +128,14 @@ class Source:
             message = f"{self._shown} has {found.st_size:,} bytes, more than inbox.max_file_size ({self._max_size:,})"
             raise FileFault("file_too_large", message, "raise inbox.max_file_size, or split the file, and retry it")
 
-    def _not_opened(self, error: OSError) -> FileFault | WorldFault:
+    def _not_opened(self, error: OSError) -> FileFault | TransientFault:
         reason = os.strerror(error.errno or 0)
         if error.errno in {errno.EACCES, errno.EPERM}:
             hint = "give inboxd's user read permission on the file, then retry it"
             return FileFault("unreadable", f"{self._shown} cannot be read: {reason}", hint)
         if error.errno in {errno.ELOOP, errno.ENXIO}:
             return FileFault("unreadable", f"{self._shown} is not a regular file", "only regular files are read")
-        return world_fault(error, f"opening {self._shown}", self.path)
+        return transient_fault(error, f"opening {self._shown}", self.path)
 
     def _verify(self) -> None:
         """Compare what the file is with what it was; a read lease tells whether a writer has it open."""
@@ -145,14 +145,14 @@ class Source:
             lease = Lease.FORBIDDEN if self._folder is None else lease_of(self._fd)
         except FileNotFoundError as error:
             message = f"{self._shown} was moved or removed while it was read"
-            raise WorldFault(GONE, message, "leave what is in .claimed to inboxd") from error
+            raise TransientFault(GONE, message, "leave what is in .claimed to inboxd") from error
         except OSError as error:
-            raise world_fault(error, f"reading {self._shown}", self.path) from error
+            raise transient_fault(error, f"reading {self._shown}", self.path) from error
         same = self._opened is not None and _same(self._opened, now) and os.path.samestat(now, there)
         if not same or lease is Lease.OPEN:
             what = "changed while it was read" if not same else "is still open for writing"
             hint = "write under another name and rename when it is complete"
-            raise WorldFault(CHANGED_WHILE_READING, f"{self._shown} {what}", hint)
+            raise TransientFault(CHANGED_WHILE_READING, f"{self._shown} {what}", hint)
 
 
 class Again:
@@ -173,7 +173,7 @@ class Again:
         try:
             data = os.pread(self._fd, wanted, self._offset)
         except OSError as error:
-            raise world_fault(error, f"reading {self._shown}", self._shown) from error
+            raise transient_fault(error, f"reading {self._shown}", self._shown) from error
         self._offset += len(data)
         if self._tick is not None:
             self._tick()

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from inboxd.clock import moment, stamp
 from inboxd.config import ArchiveSettings, InboxSettings
-from inboxd.errors import WorldFault
+from inboxd.errors import TransientFault
 from inboxd.inbox.archive import Place
 from inboxd.inbox.claim import CLAIMED, claims
 from inboxd.inbox.names import is_taken, suffixes_of
@@ -200,7 +200,7 @@ def _in_the_inbox(inbox: InboxSettings) -> Iterator[str]:
     with suppress(FileNotFoundError), Folder.root(inbox.path) as top:
         for name, _ in walk(top, skip=lambda name: name == CLAIMED):
             yield printable(name)
-    with suppress(WorldFault):  # where it is not ours, nothing of ours is in it: a check of its own says so
+    with suppress(TransientFault):  # where it is not ours, nothing of ours is in it: a check of its own says so
         for claim in claims(os.fspath(inbox.path)):
             yield printable(claim.name)
 

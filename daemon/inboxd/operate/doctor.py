@@ -13,7 +13,7 @@ from inboxd.clock import stamp
 from inboxd.errors import INTERRUPTED
 from inboxd.model import RunStatus
 from inboxd.operate import doctor_folders, doctor_schema
-from inboxd.operate.findings import Finding, Health, Patient
+from inboxd.operate.findings import Examined, Finding, Health
 from inboxd.store.base import Store
 from inboxd.store.ledger import canonical
 from inboxd.store.sqlite_driver import OLDEST, driver
@@ -27,9 +27,9 @@ FORGOTTEN_AFTER: Final = timedelta(hours=24)
 """A one-shot load that has been running for so long was killed."""
 
 
-def examine(patient: Patient) -> Iterator[Finding]:
+def examine(examined: Examined) -> Iterator[Finding]:
     """Make every check, the cheap ones first; a check that itself fails is a finding."""
-    checks: Sequence[tuple[str, Callable[[Patient], Iterator[Finding]]]] = (
+    checks: Sequence[tuple[str, Callable[[Examined], Iterator[Finding]]]] = (
         ("daemon", _daemon),
         ("folders", doctor_folders.folders),
         ("rename", doctor_folders.renames),
@@ -43,21 +43,21 @@ def examine(patient: Patient) -> Iterator[Finding]:
     )
     for name, check in checks:
         try:
-            yield from check(patient)
+            yield from check(examined)
         except OSError as error:
             yield Finding(
                 name, Health.WRONG, f"cannot be checked: {error}", "look at the path's permissions and the disk"
             )
 
 
-def _daemon(patient: Patient) -> Iterator[Finding]:
+def _daemon(examined: Examined) -> Iterator[Finding]:
     try:
-        pid = patient.pid
+        pid = examined.pid
     except PermissionError:
         message = "whether one runs cannot be told from here (permission)"
         yield Finding("daemon", Health.WARNING, message, "run doctor as the user who runs the daemon")
         return
-    if patient.database.is_postgres:
+    if examined.database.is_postgres:
         yield Finding("daemon", Health.OK, "any number may run on PostgreSQL; `inboxd status` tells of this host")
     elif pid is None:
         yield Finding("daemon", Health.OK, "not running")
@@ -65,20 +65,20 @@ def _daemon(patient: Patient) -> Iterator[Finding]:
         yield Finding("daemon", Health.OK, f"running{f', pid {pid}' if pid else ''}")
 
 
-def _schema(patient: Patient) -> Iterator[Finding]:
-    if patient.store is None:
+def _schema(examined: Examined) -> Iterator[Finding]:
+    if examined.store is None:
         yield Finding("schema", Health.WARNING, "there is no database yet", "inboxd db upgrade")
         return
-    with patient.store.reading() as connection:
+    with examined.store.reading() as connection:
         version = connection.execute(_version_query(connection)).scalar_one()
-    if not patient.database.is_postgres and driver.sqlite_version_info < OLDEST:
+    if not examined.database.is_postgres and driver.sqlite_version_info < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         message = f"SQLite {version} can corrupt a database that two programs write; {oldest} or later is needed"
         yield Finding("database", Health.WRONG, message, "pip install pysqlite3")
     else:
         yield Finding("database", Health.OK, f"{connection.dialect.name} {version}")
-    if patient.store.schema_current():
-        yield from doctor_schema.compared(patient.store, patient.feeds)
+    if examined.store.schema_current():
+        yield from doctor_schema.compared(examined.store, examined.feeds)
     else:
         yield Finding(
             "schema", Health.WRONG, "the tables are missing, or of an older version of inboxd", "inboxd db upgrade"
@@ -91,20 +91,20 @@ def _version_query(connection: sa.Connection) -> sa.Select[tuple[str]]:
     return sa.select(sa.func.sqlite_version())
 
 
-def _running_rows(patient: Patient) -> Iterator[Finding]:
+def _running_rows(examined: Examined) -> Iterator[Finding]:
     """Look for runs that are running in the ledger alone."""
-    if patient.store is None or not patient.store.schema_current():
+    if examined.store is None or not examined.store.schema_current():
         return
     runs = etl_runs.c
     query = sa.select(runs.id, runs.claim, runs.started_at).where(
         runs.status == RunStatus.RUNNING.value, runs.rows_rejected.is_not(None)
     )
-    with patient.store.reading() as connection:
+    with examined.store.reading() as connection:
         rows = connection.execute(query).all()
-    forgotten_before = stamp(patient.now - FORGOTTEN_AFTER)
+    forgotten_before = stamp(examined.now - FORGOTTEN_AFTER)
     orphans = [row.id for row in rows if row.claim is not None]
     killed = [row.id for row in rows if row.claim is None and row.started_at < forgotten_before]
-    if orphans and not patient.database.is_postgres and patient.pid is None:
+    if orphans and not examined.database.is_postgres and examined.pid is None:
         message = f"{len(orphans)} runs are marked as running, but no daemon is: {_listed(orphans)}"
         yield Finding("runs", Health.WRONG, message, "inboxd run (or run --once): the start puts them right")
     elif killed:
@@ -114,16 +114,16 @@ def _running_rows(patient: Patient) -> Iterator[Finding]:
         yield Finding("runs", Health.OK, f"{len(rows)} running" if rows else "none is left running")
 
 
-def _clock(patient: Patient) -> Iterator[Finding]:
+def _clock(examined: Examined) -> Iterator[Finding]:
     """Look for runs that a wrong clock has dated ahead: every file waits until the clock has caught up."""
-    if patient.store is None or not patient.store.schema_current():
+    if examined.store is None or not examined.store.schema_current():
         return
-    with patient.store.reading() as connection:
+    with examined.store.reading() as connection:
         ahead = connection.execute(
-            sa.select(etl_runs.c.id, etl_runs.c.finished_at).where(_ended_after(patient.now)).order_by(etl_runs.c.id)
+            sa.select(etl_runs.c.id, etl_runs.c.finished_at).where(_ended_after(examined.now)).order_by(etl_runs.c.id)
         ).all()
     if ahead:
-        message = f"{len(ahead)} runs ended later than now, {stamp(patient.now)}: {_listed([row.id for row in ahead])}"
+        message = f"{len(ahead)} runs ended later than now, {stamp(examined.now)}: {_listed([row.id for row in ahead])}"
         remedy = (
             f"set the clock if it is behind; if it was ahead then ({canonical(ahead[-1].finished_at)}), inboxd doctor "
             "--mend dates them to now, and inboxd watermark show tells what else came from the future"
@@ -171,15 +171,15 @@ def _listed(run_ids: Sequence[int]) -> str:
     return ", ".join(str(run_id) for run_id in run_ids[:5]) + (", …" if len(run_ids) > 5 else "")  # noqa: PLR2004 - a glance
 
 
-def _integrity(patient: Patient) -> Iterator[Finding]:
+def _integrity(examined: Examined) -> Iterator[Finding]:
     """Let SQLite look through its file; PostgreSQL has checksums and tools of its own."""
-    if patient.store is None or patient.database.is_postgres:
+    if examined.store is None or examined.database.is_postgres:
         return
-    size = patient.database.sqlite_path.stat().st_size
-    if size > SMALL_DATABASE and not patient.deep:
+    size = examined.database.sqlite_path.stat().st_size
+    if size > SMALL_DATABASE and not examined.deep:
         yield Finding("integrity", Health.OK, f"not looked at: the database has {size >> 20:,} MiB (--deep does)")
         return
-    with patient.store.reading() as connection:
+    with examined.store.reading() as connection:
         lines = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA quick_check(10)")]
     if lines == ["ok"]:
         yield Finding("integrity", Health.OK, "SQLite finds its file sound")

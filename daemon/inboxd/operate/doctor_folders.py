@@ -13,37 +13,37 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from inboxd.errors import WorldFault
+from inboxd.errors import TransientFault
 from inboxd.inbox.archive import probe
 from inboxd.inbox.claim import CLAIMED, claims
 from inboxd.model import printable
 from inboxd.operate.disk_ledger import Names, compare
-from inboxd.operate.findings import Finding, Health, Patient
+from inboxd.operate.findings import Examined, Finding, Health
 from inboxd.store.tables import etl_runs
 
 LITTLE_SPACE: Final = 256 << 20
 """Bytes free on a filesystem, below which it is worth a word."""
 
 
-def folders(patient: Patient) -> Iterator[Finding]:
+def folders(examined: Examined) -> Iterator[Finding]:
     """Look at what this user may do with the folders. Run it as the daemon's user to hear of the daemon's rights."""
     places = [
-        ("inbox", patient.inbox.path),
-        ("processed", patient.archive.processed),
-        ("failed", patient.archive.failed),
+        ("inbox", examined.inbox.path),
+        ("processed", examined.archive.processed),
+        ("failed", examined.archive.failed),
     ]
-    if not patient.database.is_postgres:
-        places.append(("database", patient.database.sqlite_path.parent))
-    used = _has_claimed(patient)
+    if not examined.database.is_postgres:
+        places.append(("database", examined.database.sqlite_path.parent))
+    used = _has_claimed(examined)
     for name, folder in places:
         yield _folder(name, folder, used=used)
 
 
-def _has_claimed(patient: Patient) -> bool:
+def _has_claimed(examined: Examined) -> bool:
     """Tell whether a daemon was ever at work here: then its folders were made."""
-    if patient.store is None or not patient.store.schema_current():
+    if examined.store is None or not examined.store.schema_current():
         return False
-    with patient.store.reading() as connection:
+    with examined.store.reading() as connection:
         query = sa.select(etl_runs.c.id).where(etl_runs.c.claim.is_not(None)).limit(1)
         return connection.execute(query).first() is not None
 
@@ -64,20 +64,20 @@ def _folder(name: str, folder: Path, *, used: bool) -> Finding:
     return Finding(name, Health.OK, f"{folder} can be read and written")
 
 
-def renames(patient: Patient) -> Iterator[Finding]:
+def renames(examined: Examined) -> Iterator[Finding]:
     """Rename a file for real, from ``.claimed`` to both archive folders: only the kernel knows where mounts end."""
-    if not patient.inbox.path.is_dir():
+    if not examined.inbox.path.is_dir():
         return
-    for folder in (patient.archive.processed, patient.archive.failed):
+    for folder in (examined.archive.processed, examined.archive.failed):
         if folder.is_dir():
-            yield _rename(patient.inbox.path / CLAIMED, folder)
+            yield _rename(examined.inbox.path / CLAIMED, folder)
 
 
 def _rename(source: Path, target: Path) -> Finding:
     try:
         if not probe(os.fspath(source.parent), target):
             return Finding("rename", Health.OK, f"{source} is not there yet: inboxd run makes it")
-    except WorldFault as fault:
+    except TransientFault as fault:
         return Finding("rename", Health.WRONG, fault.message, fault.hint)
     except OSError as error:
         if error.errno == errno.EXDEV:
@@ -89,11 +89,11 @@ def _rename(source: Path, target: Path) -> Finding:
     return Finding("rename", Health.OK, f"{source} → {target} works")
 
 
-def space(patient: Patient) -> Iterator[Finding]:
+def space(examined: Examined) -> Iterator[Finding]:
     """Look how much room is left where files and rows go."""
-    roots = [patient.inbox.path, patient.archive.processed, patient.archive.failed]
-    if not patient.database.is_postgres:
-        roots.append(patient.database.sqlite_path.parent)
+    roots = [examined.inbox.path, examined.archive.processed, examined.archive.failed]
+    if not examined.database.is_postgres:
+        roots.append(examined.database.sqlite_path.parent)
     devices = {place.stat().st_dev: place for place in roots if place.is_dir()}
     for place in devices.values():
         free = shutil.disk_usage(place).free
@@ -104,26 +104,26 @@ def space(patient: Patient) -> Iterator[Finding]:
             yield Finding("disk space", Health.OK, f"{free >> 20:,} MiB free at {place}")
 
 
-def claimed(patient: Patient) -> Iterator[Finding]:
+def claimed(examined: Examined) -> Iterator[Finding]:
     """Look for files that were claimed by a daemon that is gone."""
     try:
-        files = sorted(printable(claim.name) for claim in claims(os.fspath(patient.inbox.path)))
-    except WorldFault as fault:
+        files = sorted(printable(claim.name) for claim in claims(os.fspath(examined.inbox.path)))
+    except TransientFault as fault:
         yield Finding("claims", Health.WRONG, fault.message, fault.hint)
         return
-    if not files or patient.database.is_postgres or patient.pid is not None:
+    if not files or examined.database.is_postgres or examined.pid is not None:
         yield Finding("claims", Health.OK, f"{len(files)} files claimed" if files else "nothing is claimed")
     else:
         message = f"{len(files)} files are still claimed by a daemon that is gone: {', '.join(files[:5])}"
         yield Finding("claims", Health.WRONG, message, "inboxd run (or run --once): the start puts them right")
 
 
-def ledger(patient: Patient) -> Iterator[Finding]:
+def ledger(examined: Examined) -> Iterator[Finding]:
     """Hold the folders against the runs."""
-    if patient.store is None or not patient.store.schema_current():
+    if examined.store is None or not examined.store.schema_current():
         return
-    found = compare(patient.store, patient.inbox, patient.archive, now=patient.now, deep=patient.deep)
-    processed, failed = patient.archive.processed, patient.archive.failed
+    found = compare(examined.store, examined.inbox, examined.archive, now=examined.now, deep=examined.deep)
+    processed, failed = examined.archive.processed, examined.archive.failed
     if found.processed_unknown.count:
         what = f"in {processed}, but not in the ledger (an older database was restored?)"
         yield _unknown(found.processed_unknown, what)

@@ -32,7 +32,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class Examined:
     """What is looked at. ``store`` is ``None`` where there is no database to look into."""
 
     inbox: InboxSettings

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from inboxd.clock import Clock, stamp
-from inboxd.inbox.faults import world_fault
+from inboxd.inbox.faults import transient_fault
 from inboxd.inbox.names import Names, marked, spellings
 from inboxd.inbox.tree import Folder, is_no_folder, is_regular
 from inboxd.model import RunStatus, printable
@@ -51,7 +51,7 @@ class OldFiles:
         self._strangers: set[tuple[int, int, int]] = set()
 
     def round(self, removed: Callable[[str], None]) -> Iterator[None]:
-        """Look at everything once; ``removed`` is told the name of each file that is. Raises ``WorldFault``."""
+        """Look at everything once; ``removed`` is told the name of each file that is. Raises ``TransientFault``."""
         since = self._clock.now() - timedelta(seconds=self._keep_s)
         before, last = stamp(since), self._done
         again = self._first_not_due(before)
@@ -128,7 +128,7 @@ class OldFiles:
                             break
         except OSError as error:
             if not is_no_folder(error):
-                raise world_fault(error, "removing old processed files", self._processed) from error
+                raise transient_fault(error, "removing old processed files", self._processed) from error
         return found
 
     def _remove_one(self, folder: Folder, name: str, run: Old, since: float) -> Generator[None, None, bool | None]:

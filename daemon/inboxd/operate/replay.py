@@ -16,7 +16,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from inboxd.clock import Clock, stamp
-from inboxd.errors import FileFault, WorldFault
+from inboxd.errors import FileFault, TransientFault
 from inboxd.model import Batch, Counts, Cursor, Feed, Outcome, Reject, Row, RunStart, Verdict
 from inboxd.operate.letters import Filter, Letter, all_letters, of_feed
 from inboxd.records.validate import judge
@@ -69,8 +69,8 @@ class _Tally:
 def replay(store: Store, feed: Feed, wanted: Filter, *, clock: Clock, host: str, limit: Cursor | None) -> Replay:
     """Replay the open letters of one feed. ``limit`` is how far the watermark may go.
 
-    Raises ``WorldFault`` when the database must be waited for, and ``letters_taken`` when another replay was quicker;
-    nothing has been changed then but the codes of letters that failed again.
+    Raises ``TransientFault`` when the database must be waited for, and ``letters_taken`` when another replay was
+    quicker; nothing has been changed then but the codes of dead letters that failed again.
     """
     started, began = clock.now(), clock.monotonic()
     tally = _Tally()
@@ -111,7 +111,7 @@ def replay(store: Store, feed: Feed, wanted: Filter, *, clock: Clock, host: str,
 def _drop(store: Store, run_id: int) -> None:
     """Take the ``running`` row away again, even if it takes some waits for the lock that was in the way."""
     for _ in range(DROP_TRIES):
-        with suppress(WorldFault):
+        with suppress(TransientFault):
             store.drop(run_id)
             return
 
@@ -124,7 +124,7 @@ def _load(tx: FileTransaction, first: Batch, rest: Iterator[Batch], tally: _Tall
     counts = tx.upsert(None)
     if tx.resolve(tally.good) != len(tally.good):
         msg = "another replay has resolved some of these dead letters meanwhile"
-        raise WorldFault("letters_taken", msg, "replay again: what is left will be replayed")
+        raise TransientFault("letters_taken", msg, "replay again: what is left will be replayed")
     return Counts(
         rows_in=counts.rows_in + tally.failed,
         rows_out=counts.rows_out,

@@ -61,7 +61,7 @@ class Retention:
         """When (monotonic seconds) the next slice is due; never, where everything is kept for ever."""
 
     def step(self) -> Removed | None:
-        """Do one slice if it is due; at the end of a round, return what it removed. Raises ``WorldFault``."""
+        """Do one slice if it is due; at the end of a round, return what it removed. Raises ``TransientFault``."""
         if self._clock.monotonic() < self.due:
             return None
         if self._slices is None:
@@ -76,7 +76,7 @@ class Retention:
         return self._removed
 
     def whole(self) -> Removed:
-        """Do what is left of this round, or a new one, at once. Raises ``WorldFault``."""
+        """Do what is left of this round, or a new one, at once. Raises ``TransientFault``."""
         removed = None
         while removed is None and self._shortest is not None:
             self.due = self._clock.monotonic()

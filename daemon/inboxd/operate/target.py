@@ -115,8 +115,8 @@ class FilledTable:
         A run of the first version does not say its table: then its feed counts, one of the config's or of ``also``.
         """
         runs = etl_runs.c
-        unsaid = sa.and_(runs.table_name.is_(None), runs.job_name.in_({*self.feeds, *also}))
-        return sa.or_(runs.table_name == self.name, unsaid)
+        unnamed = sa.and_(runs.table_name.is_(None), runs.job_name.in_({*self.feeds, *also}))
+        return sa.or_(runs.table_name == self.name, unnamed)
 
 
 def filled_tables(connection: sa.Connection, feeds: Sequence[Feed]) -> list[FilledTable]:

@@ -42,7 +42,7 @@ LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('inboxd ' || :what,
 
 
 def undo(store: Store, feeds: tuple[Feed, ...], run_id: int, *, clock: Clock, host: str) -> Undo:
-    """Undo a run. Raises ``OperatorFault`` (exit 1) if it cannot be undone, ``WorldFault`` if the database is busy."""
+    """Undo a run; raises ``OperatorFault`` (exit 1) if it cannot be, ``TransientFault`` if the database is busy."""
     started, began = clock.now(), clock.monotonic()
     with store.writing() as connection:
         run, feed = undoable(connection, feeds, run_id)

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from inboxd.config import ArchiveSettings, InboxSettings, match_feed
-from inboxd.errors import WorldFault
+from inboxd.errors import TransientFault
 from inboxd.inbox.claim import claims
-from inboxd.inbox.faults import world_fault
+from inboxd.inbox.faults import transient_fault
 from inboxd.inbox.names import spellings
 from inboxd.inbox.notices import Once
 from inboxd.inbox.tree import Folder
@@ -51,7 +51,7 @@ class InboxContent:
 
 
 def inbox_content(settings: InboxSettings, archive: ArchiveSettings, feeds: Sequence[Feed], limit: int) -> InboxContent:
-    """Walk the inbox; raises ``WorldFault`` if it cannot be listed."""
+    """Walk the inbox; raises ``TransientFault`` if it cannot be listed."""
 
     def feed_name(name: str) -> str | None:
         feed = match_feed(feeds, name)
@@ -73,7 +73,7 @@ def inbox_content(settings: InboxSettings, archive: ArchiveSettings, feeds: Sequ
                 if len(files) > 4 * limit:
                     files = _oldest(files, limit)
     except OSError as error:
-        raise world_fault(error, f"listing the inbox {settings.path}", settings.path) from error
+        raise transient_fault(error, f"listing the inbox {settings.path}", settings.path) from error
     files = _oldest(files, limit)
     left_alone = [LeftAlone(printable(notice.name), notice.reason) for notice in once.take()]
     return InboxContent(
@@ -96,7 +96,7 @@ def still_waiting(settings: InboxSettings, told: Iterable[Waiting]) -> set[str]:
         claimed = {printable(claim.name) for claim in claims(os.fspath(settings.path))}
         with Folder.root(settings.path) as inbox:
             return {name for name in names if name in claimed or any(_has(inbox, found) for found in spellings(name))}
-    except (OSError, WorldFault):
+    except (OSError, TransientFault):
         return names  # it cannot be looked at from here
 
 
@@ -117,5 +117,5 @@ def _claimed(settings: InboxSettings) -> int:
     """Count the files that are claimed: being loaded, deferred, or left by a crash."""
     try:
         return sum(1 for _ in claims(os.fspath(settings.path)))
-    except WorldFault:
+    except TransientFault:
         return 0  # it is not inboxd's own: `doctor` says so

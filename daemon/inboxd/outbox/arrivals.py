@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from inboxd.clock import Clock, moment, stamp
-from inboxd.errors import WorldFault
+from inboxd.errors import TransientFault
 from inboxd.events import Event
 from inboxd.log import NOTICED, Logger, emit
 from inboxd.model import Feed, Verdict
@@ -50,7 +50,7 @@ class Arrivals:
             try:
                 self._judge(feeds)
                 self._next = now + self._patience()
-            except WorldFault:
+            except TransientFault:
                 self._next = now + AGAIN_S
         return max(self._next - now, 0.0)
 

@@ -28,7 +28,7 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Questions and changes, each a transaction of its own; raises ``WorldFault`` where the database is away."""
+    """Questions and changes, each a transaction of its own; raises ``TransientFault`` where the database is away."""
 
     store: Store
 

@@ -37,7 +37,7 @@ def open_store(
     before the COMMIT of a large file on SQLite how many seconds may pass without a tick, and 0 after it.
     ``turn`` is for commands: how long one waits for a lock. A daemon puts its file off after a few seconds on SQLite,
     and on PostgreSQL waits as long as the server lets it.
-    Raises ``WorldFault`` when the database cannot be reached, ``OperatorFault`` when it can never be used.
+    Raises ``TransientFault`` when the database cannot be reached, ``OperatorFault`` when it can never be used.
     """
     scheme = url.partition(":")[0].partition("+")[0]
     if scheme == "sqlite":

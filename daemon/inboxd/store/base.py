@@ -1,6 +1,6 @@
 """What every store can do: the verbs of a file's transaction, in the order in which they are used, and the reads.
 
-Timestamps are canonical text (``2026-01-15T10:30:00.000000Z``) on both databases. All methods raise ``WorldFault``
+Timestamps are canonical text (``2026-01-15T10:30:00.000000Z``) on both databases. All methods raise ``TransientFault``
 when the database is locked, gone, full or broken, and ``FileFault`` when it refuses the data: ``refused_by_database``
 where a rule of the user's own does, else ``internal_error``.
 """
@@ -357,7 +357,7 @@ class Store(Protocol):
     def drop_claim(self, claim: str) -> None:
         """Delete the claim's ``running`` row, if it has one: an orderly stop, or a file that settles again.
 
-        Raises ``WorldFault`` ``run_taken`` when the claim is another daemon's by now.
+        Raises ``TransientFault`` ``run_taken`` when the claim is another daemon's by now.
         """
         ...
 

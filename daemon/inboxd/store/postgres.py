@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import psycopg
 
 from inboxd.clock import SystemClock, stamp
-from inboxd.errors import RUN_TAKEN, DatabaseFault, InboxdError, WorldFault
+from inboxd.errors import RUN_TAKEN, DatabaseFault, InboxdError, TransientFault
 from inboxd.model import Cursor, Feed, RunStart
 from inboxd.store.base import ANNOUNCED_LENGTH, RunEnd, RunRow, Turn, Work
 from inboxd.store.feed_tables import MADE, TableShape, Wanted, made_columns, missing, quoted, wanted_tables
@@ -374,8 +374,8 @@ class PostgresStore(Ledger):
                 connection.execute(statement, (feed.name, str(value), updated_at))
 
 
-def _taken(what: str) -> WorldFault:
-    return WorldFault(RUN_TAKEN, f"{what} is another daemon's", "it works on this file")
+def _taken(what: str) -> TransientFault:
+    return TransientFault(RUN_TAKEN, f"{what} is another daemon's", "it works on this file")
 
 
 def _roll_back(connection: TickingConnection) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from inboxd.errors import RUN_TAKEN, WorldFault
+from inboxd.errors import RUN_TAKEN, TransientFault
 from inboxd.model import Batch, Counts, Cursor, Feed, Late, Mode, Outcome, Reject, Scalar
 from inboxd.store.base import Applied, Classified, Foreseen, RunEnd, Way, Work
 from inboxd.store.changes import finds_changes
@@ -113,7 +113,8 @@ class PostgresFile:
         with self._faults:
             own = self._connection.execute(OWN_RUN, (self._run_id,)).fetchone()
         if own is None:
-            raise WorldFault(RUN_TAKEN, f"run {self._run_id} is no longer ours", "another daemon works on this file")
+            message = f"run {self._run_id} is no longer ours"
+            raise TransientFault(RUN_TAKEN, message, "another daemon works on this file")
 
     def stage(self, batch: Batch) -> None:
         """Take one window of records into temporary tables."""
@@ -284,7 +285,8 @@ class PostgresFile:
             for notice in notice_values(end):
                 self._connection.execute(INSERT_NOTICE, notice)
         if updated != 1:
-            raise WorldFault(RUN_TAKEN, f"run {self._run_id} is no longer ours", "another daemon works on this file")
+            message = f"run {self._run_id} is no longer ours"
+            raise TransientFault(RUN_TAKEN, message, "another daemon works on this file")
 
     def _supersede(self, sha256: str) -> None:
         """Take the place of the run that had loaded this content; an append feed's rows of it go."""

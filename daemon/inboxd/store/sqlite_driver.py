@@ -36,7 +36,7 @@ OLDEST: Final = (3, 51, 3)
 
 PRIMARY_CODE: Final = 0xFF
 """An extended result code's low byte is the primary one (https://sqlite.org/rescode.html)."""
-WORLD: Final = {
+TRANSIENT: Final = {
     5: ("database_locked", "another program holds the database: let it finish, or end it"),
     6: ("database_locked", "another program holds the database: let it finish, or end it"),
     7: ("out_of_memory", "free memory"),
@@ -96,8 +96,8 @@ def _code(error: BaseException) -> int:
 def translated(error: BaseException, connection: driver.Connection | None = None) -> InboxdError:
     """Return what a driver's error means for the file being worked on; ``connection`` is asked for a rule's name."""
     code = _code(error)
-    if code in WORLD:
-        name, hint = WORLD[code]
+    if code in TRANSIENT:
+        name, hint = TRANSIENT[code]
         return DatabaseFault(name, f"SQLite: {error}", hint)
     rule = _rule(error, connection) if code == CONSTRAINT else None
     if rule is not None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Final, Self
 
-from inboxd.errors import RUN_TAKEN, InboxdError, WorldFault
+from inboxd.errors import RUN_TAKEN, InboxdError, TransientFault
 from inboxd.model import Batch, Counts, Cursor, Feed, Mode, Outcome, Reject, Scalar
 from inboxd.store.base import Applied, Classified, Foreseen, RunEnd, Way, Work
 from inboxd.store.cursors import at_or_below, from_text, watermark_name
@@ -274,7 +274,8 @@ class SqliteFile:
             if end.notices:
                 self._connection.executemany(INSERT_NOTICE, notice_values(end))
         if updated != 1:
-            raise WorldFault(RUN_TAKEN, f"run {self._run_id} is no longer ours", "another program works on this file")
+            message = f"run {self._run_id} is no longer ours"
+            raise TransientFault(RUN_TAKEN, message, "another program works on this file")
 
     def _supersede(self, sha256: str) -> None:
         """Take the place of the run that had loaded this content; an append feed's rows of it go."""
