@@ -17,7 +17,7 @@ LOCKS := locks/build.txt locks/run.txt locks/dev.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install uninstall test lint types floors check bench bench-peers profile torture model lock clean
+.PHONY: help run install uninstall test lint types floors check bench bench-peers profile torture soak hidden model lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,6 +102,14 @@ profile: $(RUN_READY)  ## show where the time of a bulk load and of many small f
 # --- what it survives -------------------------------------------------------------------------------------------------
 
 ROUNDS ?= 100
+MINUTES ?= 60
+TOOLS ?=
+
+soak: $(DEV_READY)  ## let it live a busy life for MINUTES=60; fails where something is lost or keeps growing (SEED=1)
+	PYTHONPATH=tests $(BIN)/python tests/soak.py --minutes $(MINUTES) $(SEED:%=--seed %)
+
+hidden: $(DEV_READY)  ## run the tests that name a tool on a PATH without it, one after another (TOOLS="strace ip")
+	PYTHONPATH=tests $(BIN)/python tests/hidden_tools.py $(TOOLS)
 
 torture: $(DEV_READY)  ## kill it, and fail its disk, at any system call; count what is lost or done twice (SEED=1 ROUNDS=100)
 	PYTHONPATH=tests $(BIN)/python tests/torture.py --rounds $(ROUNDS) $(SEED:%=--seed %)

@@ -19,6 +19,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from daemons import Home
+from requirements import tool
 
 PASSWORD: Final = "se:cr@t/ /%pass"  # noqa: S105 - of a server that lives as long as a test
 SERVER_USER: Final = "pgserver"
@@ -116,7 +117,8 @@ class Cluster:
         psutil.wait_procs(processes, timeout=30)
 
     def _run(self, program: str, *arguments: str) -> None:
-        as_user = ["setpriv", f"--reuid={SERVER_USER}", "--clear-groups"] if os.geteuid() == 0 else []
+        root = os.geteuid() == 0
+        as_user = [tool("setpriv", "util-linux"), f"--reuid={SERVER_USER}", "--clear-groups"] if root else []
         data = str(self.folder / "data")
         command = [*self.prefix, *as_user, str(self.binaries / program), "-D", data, *arguments]
         # Files, not pipes: the server inherits them, and a pipe would be read to its end, which is the server's.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from daemons import Home
-from requirements import missing
+from requirements import missing, tool
 
 QUICK = '[inbox]\nsettle = "0ms"\nsettle_unproven = "0ms"\nrescan = "1s"\n'
 """A config for tests that wait on conditions of another kind."""
@@ -16,7 +16,8 @@ QUICK = '[inbox]\nsettle = "0ms"\nsettle_unproven = "0ms"\nrescan = "1s"\n'
 
 def mount(*arguments: str | Path) -> None:
     """Mount; where that is not allowed the test is skipped, or fails in CI."""
-    done = subprocess.run(["mount", *map(str, arguments)], check=False, capture_output=True, text=True)
+    tool("umount", "mount")
+    done = subprocess.run([tool("mount", "mount"), *map(str, arguments)], check=False, capture_output=True, text=True)
     if done.returncode:
         missing(f"the right to mount: {done.stderr.strip()}")
 

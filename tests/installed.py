@@ -133,6 +133,12 @@ def machines(require_tool: Callable[[str, str], str], require_root: Callable[[],
     """Skip where no machine can be booted, or fail where everything must be tested."""
     require_root()
     require_tool("systemd-nspawn", "systemd-container")
+    require_tool("systemctl", "systemd")
+    require_tool("journalctl", "systemd")
+    require_tool("useradd", "passwd")
+    require_tool("mount", "mount")
+    require_tool("umount", "mount")
+    require_tool("unshare", "util-linux")
     if subprocess.run(("unshare", "--mount", "true"), capture_output=True, check=False).returncode:
         missing("CAP_SYS_ADMIN, to mount and boot: run the container that the tests run in as a privileged one")
 

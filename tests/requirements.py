@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import Final, NoReturn
 
 import pytest
@@ -16,3 +17,8 @@ def missing(what: str) -> NoReturn:
     if os.environ.get(REQUIRE_ALL):
         pytest.fail(f"{REQUIRE_ALL} is set, and this needs {what}")
     pytest.skip(f"needs {what}")
+
+
+def tool(name: str, package: str) -> str:
+    """Return the path of a program that the package brings; a test that starts one asks for it here, or is no test."""
+    return shutil.which(name) or missing(f"{name}: install {package}")

@@ -17,6 +17,7 @@ from daemons import PACKAGE, Home, record
 from inboxd.cli import cli, run_cli
 from inboxd.cli.arguments import Guarded
 from inboxd.cli.ending import open_standard_streams
+from requirements import tool
 from stores import MakeUrl
 from test_docs import leaves
 
@@ -148,13 +149,13 @@ def test_nonsense_in_any_place_is_answered_with_a_sentence(
             assert code in {0, 1} or err.strip(), line
 
 
-@pytest.mark.parametrize("nonsense", NONSENSE, ids=lambda text: ascii(text[:20]))
+@pytest.mark.parametrize(
+    "nonsense", [text for text in NONSENSE if "\0" not in text], ids=lambda text: ascii(text[:20])
+)  # no variable holds U+0000
 def test_nonsense_in_a_variable_is_answered_with_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], nonsense: str
 ) -> None:
     """A setting of any nonsense in the environment is a matter of the config."""
-    if "\0" in nonsense:
-        pytest.skip("no variable holds U+0000")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "inbox").mkdir()
     open_standard_streams()
@@ -189,7 +190,7 @@ def shell(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
     script = f'inboxd() {{ "{sys.executable}" -m inboxd "$@"; }}\n{line}'
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
     return subprocess.run(
-        ["bash", "-c", script],
+        [tool("bash", "bash"), "-c", script],
         cwd=folder,
         env=environment,
         capture_output=True,

@@ -17,17 +17,23 @@ MAY_SKIP: Final = {
     "requirements.py": "the one place",
     "test_bench.py": "what inboxd is measured against is installed by `make bench-peers`, and not for the tests",
 }
-ALWAYS_THERE: Final = frozenset({"util-linux"})
-"""Packages that every Linux has: nobody need install them."""
+ALWAYS_THERE: Final = frozenset({"util-linux", "bash", "gzip", "mount", "passwd"})
+"""Packages that every Linux has: nobody need install them, and CI looks for none of them."""
+NEEDED_BY_MAKE: Final = frozenset(
+    ["sh", "cat", "chown", "cp", "echo", "env", "false", "ls", "mkdir", "mv", "python3", "rm", "sleep", "touch", "true"]
+)
+"""Programs without which there is no ``make test``: the shell, the core utilities, Python."""
+OURS: Final = frozenset({"inboxd"})
+STARTERS: Final = frozenset({"run", "Popen", "check_call", "check_output", "run_on"})
 
 
 def asked_for() -> list[tuple[str, str]]:
-    """Return each tool that a test asks for by ``require_tool``, with the package that brings it."""
+    """Return each tool that a test asks for by ``require_tool`` or ``tool``, with the package that brings it."""
     calls = [
         [ast.literal_eval(argument) for argument in call.args]  # a name that is worked out could not be looked up
         for path in sorted(TESTS.glob("*.py"))
         for call in ast.walk(ast.parse(path.read_bytes()))
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "require_tool"
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in {"require_tool", "tool"}
     ]
     return sorted({(tool, package) for tool, package in calls})
 
@@ -43,6 +49,31 @@ def installed_by_ci() -> dict[str, str]:
 def test_ci_installs_every_tool_that_a_test_asks_for(tool: str, package: str) -> None:
     """A fresh machine passes: what a test needs is there, by the package that the test names."""
     assert package in ALWAYS_THERE or installed_by_ci().get(tool) == package
+
+
+def started() -> set[tuple[str, str]]:
+    """Return each program that a test starts by a name written out, with the file that does it."""
+    found = set()
+    for path in sorted(TESTS.glob("*.py")):
+        for call in ast.walk(ast.parse(path.read_bytes())):
+            if not isinstance(call, ast.Call):
+                continue
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            if name not in STARTERS:
+                continue
+            first = call.args[1 if name == "run_on" else 0] if call.args else None
+            if isinstance(first, ast.List | ast.Tuple) and first.elts:
+                first = first.elts[0]
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                found.add((first.value, path.name))
+    return found
+
+
+def test_a_program_that_a_test_starts_is_asked_for() -> None:
+    """On a machine that has only some of the tools a test that needs another is skipped by name, and does not fail."""
+    known = {tool for tool, _ in asked_for()} | NEEDED_BY_MAKE | OURS
+    unasked = {(program, file) for program, file in started() if re.fullmatch("[a-z][a-z0-9.-]+", program)}
+    assert {(program, file) for program, file in unasked if program not in known} == set()
 
 
 def test_nothing_else_is_skipped_where_everything_must_be_tested() -> None:

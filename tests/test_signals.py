@@ -95,12 +95,14 @@ def test_a_signal_during_the_start_is_heard_when_the_daemon_stands(home: Home, n
     assert home.lines("daemon_stopped")
 
 
-def _on_a_terminal(home: Home, prefix: tuple[str, ...] = (), **more: str) -> tuple[int, int]:
+def _on_a_terminal(home: Home, *, nohup: bool = False, **more: str) -> tuple[int, int]:
     """Start a daemon in a session of its own on a terminal; return its pid and the terminal's other end."""
     pid, master = pty.fork()
     if pid == 0:
+        if nohup:  # all that the command of this name does about it
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         os.chdir(home.path)
-        command = [*prefix, *home.command, "run"]
+        command = [*home.command, "run"]
         os.execvpe(command[0], command, {**home.environment(), **more})  # noqa: S606 - the child of a fork
     eventually(lambda: home.lines("daemon_started"), "daemon_started")
     return pid, master
@@ -132,10 +134,8 @@ def test_a_hangup_from_a_terminal_that_is_still_there_is_a_reload(home: Home) ->
 @pytest.mark.parametrize("how", ["nohup", "service manager"])
 def test_a_daemon_that_is_to_outlive_its_terminal_does(home: Home, how: str) -> None:
     """Under nohup, or a service manager, a HUP is a reload even where the terminal is gone."""
-    nohup = how == "nohup"
-    pid, master = (
-        _on_a_terminal(home, ("nohup",)) if nohup else _on_a_terminal(home, NOTIFY_SOCKET=str(home.path / "manager"))
-    )
+    more = {"NOTIFY_SOCKET": str(home.path / "manager")} if how == "service manager" else {}
+    pid, master = _on_a_terminal(home, nohup=how == "nohup", **more)
     os.close(master)
     os.kill(pid, signal.SIGHUP)
     eventually(lambda: home.lines("config_reloaded"), "the reload")

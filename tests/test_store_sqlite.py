@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,19 @@ def test_staging_is_empty_after_every_kind_of_file(path: Path) -> None:
             assert (counts.rows_out, counts.rows_stale) == ((50, 50) if twice else (100, 0))
         _, counts = load(store, MERGED, batches([]))
         assert counts.rows_in == 0
+
+
+def test_a_feed_that_is_changed_again_and_again_leaves_no_tables(path: Path) -> None:
+    """A config that is loaded anew every minute does not grow the daemon: what the feed had for staging goes."""
+    with opened(path) as store:
+        feeds = [replace(FEED, max_future_s=float(number)) for number in range(20)]
+        for feed in feeds:
+            store._scratch.statements(feed)
+        tables = "SELECT COUNT(*) FROM scratch.sqlite_schema"
+        many = store._connection.execute(tables).fetchone()
+        store._scratch.renew()
+        store._scratch.statements(FEED)
+        assert many == store._connection.execute(tables).fetchone()
 
 
 def test_two_writers_never_corrupt_or_lose(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -64,8 +64,12 @@ def test_postgresql_is_reached_with_a_password_that_no_file_of_ours_shows(with_p
     assert PASSWORD not in service.machine.shell("journalctl -u inboxd --no-pager -o export; systemctl show inboxd")
 
 
-def test_the_page_is_served_on_the_loopback_address_only(service: Service) -> None:
+def test_the_page_is_served_on_the_loopback_address_only(
+    service: Service, require_tool: Callable[[str, str], str]
+) -> None:
     """With the drop-in and ``listen`` the page answers there; without the drop-in the sandbox holds it back."""
+    require_tool("ss", "iproute2")
+    require_tool("systemd-analyze", "systemd")
     service.machine.run(INSTALLER, "install", "--drop-in", "page")
     service.configure("#[http]\n#listen", "[http]\nlisten")
     service.systemctl("restart")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -246,8 +247,10 @@ def test_files_that_wait_through_a_boot_are_loaded(disk: Disk, orderly: bool) ->
         machine.halt()
 
 
-def test_lines_survive_a_rotation_under_load(service: Service) -> None:
+def test_lines_survive_a_rotation_under_load(service: Service, require_tool: Callable[[str, str], str]) -> None:
     """Rotation renames the log while files arrive: each file has its line, once, in one of the logs."""
+    require_tool("logrotate", "logrotate")
+    require_tool("zcat", "gzip")
     service.configure('file = ""', 'file = "/var/log/inboxd/inboxd.log"')
     service.configure("", MERGE)
     service.systemctl("restart")

@@ -10,6 +10,11 @@ YOUNG: Final = 10_000
 makes is freed by counting; looking for cycles among it took a quarter of the time of a file with many bad records."""
 
 
+def collect_now() -> None:
+    """Collect what a config that was loaded anew has left: seldom as it is else, it would lie there for hours."""
+    gc.collect()
+
+
 def collect_seldom() -> None:
     """Look at new objects less often, and at what the start has made never again: it stays."""
     gc.freeze()

@@ -25,7 +25,7 @@ from inboxd.errors import (
     TransientFault,
 )
 from inboxd.events import Event
-from inboxd.garbage import collect_seldom
+from inboxd.garbage import collect_now, collect_seldom
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.scan import Inbox
 from inboxd.inbox.settle import Kind
@@ -239,6 +239,7 @@ class Service:
             self.signals.reload = False
             notifier.reloading(now)
             self._reload(daemon)
+            collect_now()
             notifier.ready(status_line(daemon, self._refused))
         if self._serving:
             self._publish(daemon)

@@ -57,10 +57,13 @@ class Scratch:
             raise
 
     def _prepared(self, feed: Feed) -> FeedSql:
+        sql = self._slots.get(feed.name)
+        if sql is not None and sql.feed != feed:  # a changed config: what the feed had goes, or each reload left some
+            self.renew()
+            sql = None
         if not self._attached:
             self._attach()
-        sql = self._slots.get(feed.name)
-        if sql is None or sql.feed != feed:  # a changed config: a changed feed gets tables of its own
+        if sql is None:
             self._feeds_met += 1
             sql = self._slots[feed.name] = feed_sql(feed, self._feeds_met)
         if sql not in self._created:

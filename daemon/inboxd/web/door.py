@@ -29,8 +29,10 @@ BURST: Final = 500
 NO_PLACE_S: Final = 0.05
 """How soon it is looked again where every place is taken by one who is being answered."""
 NO_DESCRIPTOR_S: Final = 1.0
-HALF_A_REQUEST_S: Final = 1.0
-"""How long somebody who has begun to ask keeps his place when others want it."""
+SILENT_S: Final = 0.1
+HALF_A_REQUEST_S: Final = 0.3
+"""How long somebody who has said nothing, or half a request, keeps his place when others want it: a request comes right
+behind its connection, so whoever has one is heard by then."""
 
 
 class Visitor(Protocol):
@@ -137,7 +139,7 @@ class Door:
         idle = [
             visitor
             for visitor in there
-            if not visitor.is_answered and (not visitor.has_spoken or now - visitor.since > HALF_A_REQUEST_S)
+            if not visitor.is_answered and now - visitor.since > (HALF_A_REQUEST_S if visitor.has_spoken else SILENT_S)
         ]
         if not idle:
             return False
