@@ -12,7 +12,7 @@ from inboxd.clock import stamp
 from inboxd.errors import DatabaseFault, Interrupted, TransientFault
 from inboxd.events import Event
 from inboxd.held import Held, HeldFiles
-from inboxd.inbox.claim import new_claim_id, release, take
+from inboxd.inbox.claim import Entrance, new_claim_id, release, take
 from inboxd.inbox.faults import NOT_MOVABLE
 from inboxd.inbox.notices import Notice
 from inboxd.inbox.scan import Candidate, Survey
@@ -134,16 +134,26 @@ class Daemon(Attempts):
     def _take_new(self) -> int:
         done = 0
         looked_up = self.clock.monotonic()
+        entrance = self._entrance() if self.survey.ready else None
         for candidate in self._in_turn(self.survey.ready):
             if self.stopping() or self.database_pauses():
                 break
-            done += self._take(candidate)
+            done += self._take(candidate, entrance)
             self.on_pass(self)
             if self.clock.monotonic() > looked_up + LOOK_UP_S:  # a long list must not hold up what is due meanwhile
                 self._notice(self.watch.check())
                 done += self._go_on_with_held()
                 looked_up = self.clock.monotonic()
+                entrance = self._entrance()
+        self.folders.archive.rest()
         return done
+
+    def _entrance(self) -> Entrance | None:
+        """Open the inbox for the next files; where that fails, each file says why."""
+        self.folders.archive.rest()
+        with suppress(OSError, TransientFault):
+            return Entrance(self.folders.inbox.root)
+        return None
 
     def _in_turn(self, ready: Sequence[Candidate]) -> Sequence[Candidate]:
         """Let the feeds go last of which the database has refused a file: perhaps it is only that feed's table."""
@@ -205,14 +215,14 @@ class Daemon(Attempts):
                 done += 1
         return done
 
-    def _take(self, candidate: Candidate) -> bool:
+    def _take(self, candidate: Candidate, entrance: Entrance | None) -> bool:
         """Claim a file and take it all the way; tell whether there was anything to do."""
         feed = self.folders.match(candidate.name)
         if feed is None or feed.name in self._blocked():
             return False
         try:
             self.hook(Step.CLAIM, Edge.BEFORE)
-            claim = take(self.folders.inbox.root, candidate, new_claim_id())
+            claim = take(self.folders.inbox.root, candidate, new_claim_id(), entrance)
             self.hook(Step.CLAIM, Edge.AFTER)
         except TransientFault as fault:
             self._not_taken(candidate, feed, fault)

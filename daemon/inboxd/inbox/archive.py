@@ -13,10 +13,10 @@ from typing import Final
 
 from inboxd.errors import TransientFault
 from inboxd.inbox.carry import carry
-from inboxd.inbox.claim import CLAIMED, Claim, forget, open_claimed, sync_claims
+from inboxd.inbox.claim import CLAIMED, Claim, Entrance, forget, open_claimed, sync_claims
 from inboxd.inbox.faults import GONE, transient_fault
 from inboxd.inbox.names import Names, looks_like_report, marked
-from inboxd.inbox.tree import Folder, identity_of, make_root
+from inboxd.inbox.tree import Folder, identity_of, make_root, sync_folder
 from inboxd.model import printable
 
 ARCHIVE_IN_INBOX: Final = "archive_in_inbox"
@@ -72,6 +72,7 @@ class Archive:
         self.failed = Path(failed)
         self._tick = tick
         self._copy = copy
+        self._tops: dict[Path, tuple[Folder, tuple[int, int]]] = {}
 
     def put(self, claim: Claim, folder: Path, run_id: int) -> Place:
         """Move a claimed file to its place below ``folder``, durably, and return where it is now."""
@@ -89,15 +90,33 @@ class Archive:
         reserved = folder == self.failed and looks_like_report(claim.file)
         names = Names(claim.file, run_id, reserved=reserved)
         try:
-            if not claim.folder.has(claim.file):
-                raise _gone(claim, folder)
-            copy = _must_copy(claim.folder, claim.file, always=self._copy)
-            with _made(folder, claim, run_id) as (place, below):
+            set_id = claim.folder.look(claim.file).st_mode & _SET_ID
+            copy = bool(self._copy or set_id) and _must_copy(claim, always=self._copy)
+            with _made(self._top(folder), claim, run_id) as (place, below):
                 part = f".{claim.id}.part"
                 name = carry(claim.folder, claim.file, place, names, part=part, copy=copy, tick=self._tick)
         except OSError as error:
+            self.rest()
+            if isinstance(error, FileNotFoundError) and not claim.there():
+                raise _gone(claim, folder) from error
             raise _not_moved(error, claim, folder) from error
         return Place(os.fspath(folder), f"{below}/{name}" if below else name)
+
+    def _top(self, folder: Path) -> tuple[Folder, tuple[int, int]]:
+        """Return one of the two folders, open, and what it is; it is made where there is none."""
+        found = self._tops.get(folder)
+        if found is None:
+            try:
+                top = Folder.root(folder)
+            except FileNotFoundError:
+                make_root(folder)
+                top = Folder.root(folder)
+            found = self._tops[folder] = top, top.identity()
+        return found
+
+    def rest(self) -> None:
+        """Close what it keeps open between two files: nobody could unmount it."""
+        self._tops.clear()
 
     def make_durable(self, claim: Claim, place: Place) -> None:
         """Make durable that a file was moved to ``place``: there first, so that it is never in neither folder.
@@ -106,8 +125,7 @@ class Archive:
         again; raises ``TransientFault``.
         """
         try:
-            with place.opened() as folder:
-                folder.sync()
+            sync_folder(place.folder, place.below)
             sync_claims(claim.root)
         except OSError as error:
             raise _not_moved(error, claim, place.folder) from error
@@ -130,9 +148,9 @@ class Archive:
         claim = Claim(claim_id, root, name)
         part = f".{claim_id}.part"
         try:
-            with place.opened() as folder, Folder.root(root) as inbox:
+            with place.opened() as folder:
                 folder.look(place.file)
-                claim.make(inbox)
+                claim.make(Entrance(root))
                 carry(folder, place.file, claim.folder, [claim.file], part=part, copy=False, tick=self._tick)
                 folder.sync()
             claim.found(claim.folder.look(claim.file))
@@ -179,21 +197,18 @@ def _not_moved(error: OSError, claim: Claim, folder: str | os.PathLike[str]) -> 
     return transient_fault(error, f"moving {printable(claim.name)} to {printable(os.fspath(folder))}", folder)
 
 
-def _must_copy(folder: Folder, name: str, *, always: bool) -> bool:
+def _must_copy(claim: Claim, *, always: bool) -> bool:
     """Take a file's set-id bits off; tell whether a copy is to be archived: asked for, or they are not ours to change.
 
     What may not be read cannot be copied, and is renamed as it is.
     """
-    mode = folder.look(name).st_mode
-    if not always and not mode & _SET_ID:
-        return False
     try:
-        fd = folder.open(name, os.O_RDONLY | os.O_NONBLOCK)
+        fd = claim.folder.open(claim.file, os.O_RDONLY | os.O_NONBLOCK)
     except PermissionError:
         return False
     try:
         if not always:
-            os.fchmod(fd, stat.S_IMODE(mode) & 0o777)
+            os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) & 0o777)
     except PermissionError:
         return True
     finally:
@@ -202,13 +217,14 @@ def _must_copy(folder: Folder, name: str, *, always: bool) -> bool:
 
 
 @contextlib.contextmanager
-def _made(top: Path, claim: Claim, run_id: int) -> Iterator[tuple[Folder, str]]:
-    """Open the folder that a file goes to, made where it is not; give its path below ``top`` too.
+def _made(top: tuple[Folder, tuple[int, int]], claim: Claim, run_id: int) -> Iterator[tuple[Folder, str]]:
+    """Open the folder that a file goes to, made where it is not; give its path below the top, which is open, too.
 
     Where a file, or a link, is in the way, the folder gets the run's number in its name. One that is the inbox, by
     whatever way, is not entered: what is archived there would be loaded again, for ever.
     """
-    inbox = identity_of(claim.root)
+    archive, found = top
+    inbox = claim.inbox or identity_of(claim.root)
     way: list[str] = []
 
     def step(here: Folder, name: str) -> Folder:
@@ -220,19 +236,14 @@ def _made(top: Path, claim: Claim, run_id: int) -> Iterator[tuple[Folder, str]]:
                     raise
             else:
                 way.append(new)
-                return checked(there)
+                return checked(there, there.identity())
         raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), name)
 
-    def checked(folder: Folder) -> Folder:
-        if folder.identity() != inbox:
+    def checked(folder: Folder, found: tuple[int, int]) -> Folder:
+        if found != inbox:
             return folder
         message = f"{printable(folder.path)} is the inbox: what is archived there would be loaded again"
         raise TransientFault(ARCHIVE_IN_INBOX, message, "let inbox.path and the folders of [archive] lie apart")
 
-    try:
-        archive = Folder.root(top)
-    except FileNotFoundError:
-        make_root(top)
-        archive = Folder.root(top)
-    with checked(archive), archive.reach(claim.name.rpartition("/")[0], step) as folder:
+    with checked(archive, found).reach(claim.name.rpartition("/")[0], step) as folder:
         yield folder, "/".join(way)

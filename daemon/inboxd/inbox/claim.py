@@ -16,7 +16,7 @@ from inboxd.errors import TransientFault
 from inboxd.inbox.faults import NOT_MOVABLE, transient_fault
 from inboxd.inbox.scan import Candidate
 from inboxd.inbox.source import Source
-from inboxd.inbox.tree import Folder, is_no_folder, is_regular, walk
+from inboxd.inbox.tree import Folder, is_no_folder, is_regular, sync_folder, walk
 from inboxd.model import printable
 
 CLAIMED: Final = ".claimed"
@@ -42,6 +42,8 @@ class Claim:
     mtime_ns: int = 0
     dev: int = 0
     ino: int = 0
+    inbox: tuple[int, int] | None = field(default=None, compare=False, repr=False)
+    """Device and inode of the inbox that it was taken from; ``None`` if it was found."""
     _claimed: Folder | None = field(default=None, compare=False, repr=False)
     _folder: Folder | None = field(default=None, compare=False, repr=False)
 
@@ -75,11 +77,11 @@ class Claim:
             self._folder = self.claimed.reach(_below(self.id, self.name))
         return self._folder
 
-    def make(self, inbox: Folder) -> None:
+    def make(self, entrance: Entrance) -> None:
         """Make ``.claimed/<id>`` and what is below it, and leave it open."""
         self.rest()
-        self._claimed = open_claimed(inbox, make=True)
-        self._folder = self._claimed.reach(_below(self.id, self.name), _made)
+        self.inbox, self._claimed = entrance.identity, entrance.claimed
+        self._folder = entrance.claimed.reach(_below(self.id, self.name), _made)
 
     def source(self, *, max_size: int | None = None, tick: Callable[[], None] | None = None) -> Source:
         """Return the file, to be opened for one attempt."""
@@ -99,10 +101,24 @@ class Claim:
 
     def rest(self) -> None:
         """Close what it keeps open; it is opened again when it is needed."""
-        for folder in (self._folder, self._claimed):
-            if folder is not None:
-                folder.close()
-        self._folder = self._claimed = None
+        if self._folder is not None:
+            self._folder.close()
+        self._folder = self._claimed = None  # others may have the latter open, too: the last one closes it
+
+
+class Entrance:
+    """The inbox, and ``.claimed`` in it, open for some files to be taken one after the other.
+
+    Not for long: meanwhile nobody can unmount it. What it has open is closed when nobody, no claim either, has it.
+    """
+
+    __slots__ = ("claimed", "identity", "inbox")
+
+    def __init__(self, root: str) -> None:
+        """Open it; raises ``OSError``, or ``TransientFault`` if ``.claimed`` is not ours."""
+        self.inbox = Folder.root(root)
+        self.identity = self.inbox.identity()
+        self.claimed = open_claimed(self.inbox, make=True)
 
 
 def _below(claim_id: str, name: str) -> str:
@@ -158,16 +174,18 @@ def prepare(root: str) -> None:
         raise transient_fault(error, "making .claimed", root) from error
 
 
-def take(root: str, candidate: Candidate, claim_id: str) -> Claim | None:
+def take(root: str, candidate: Candidate, claim_id: str, entrance: Entrance | None = None) -> Claim | None:
     """Rename a file into its claim's folder; ``None`` when somebody else was quicker, or it is not what it was.
 
-    What is not the regular file that was judged complete is put back. Raises ``TransientFault``: ``not_movable`` if the
-    file is not ours to move (it has not been read then), else what the disk says.
+    ``entrance`` is open already where many files are taken. What is not the regular file that was judged complete is
+    put back. Raises ``TransientFault``: ``not_movable`` if the file is not ours to move (it has not been read then),
+    else what the disk says.
     """
     claim = Claim(claim_id, root, candidate.name, candidate.size, candidate.mtime_ns, candidate.dev, candidate.ino)
     try:
-        with Folder.root(root) as inbox, inbox.reach(candidate.name.rpartition("/")[0]) as source:
-            taken = _take(claim, inbox, source)
+        entrance = entrance or Entrance(root)
+        with entrance.inbox.reach(candidate.name.rpartition("/")[0]) as source:
+            taken = _take(claim, entrance, source)
     except OSError as error:
         _leave(claim)
         if is_no_folder(error):
@@ -178,12 +196,12 @@ def take(root: str, candidate: Candidate, claim_id: str) -> Claim | None:
     return taken
 
 
-def _take(claim: Claim, inbox: Folder, source: Folder) -> Claim | None:
-    if not _move_in(claim, inbox, source):
+def _take(claim: Claim, entrance: Entrance, source: Folder) -> Claim | None:
+    if not _move_in(claim, entrance, source):
         return None
     found = claim.folder.look(claim.file)
     if is_regular(found) and _is(claim, found):
-        return claim
+        return claim.found(found)
     try:
         claim.folder.move(claim.file, source, claim.file)
     except OSError:  # its place is taken by a newer file; the reader proves that this one is whole
@@ -191,11 +209,11 @@ def _take(claim: Claim, inbox: Folder, source: Folder) -> Claim | None:
     return None
 
 
-def _move_in(claim: Claim, inbox: Folder, source: Folder) -> bool:
+def _move_in(claim: Claim, entrance: Entrance, source: Folder) -> bool:
     """Rename into a folder that is made for it; tell whether the file was still there."""
     for _ in range(3):
         try:
-            claim.make(inbox)
+            claim.make(entrance)
             source.replace(claim.file, claim.folder, claim.file)
         except FileNotFoundError:
             if claim.there():
@@ -210,7 +228,7 @@ def _move_in(claim: Claim, inbox: Folder, source: Folder) -> bool:
 
 def _made(folder: Folder, name: str) -> Folder:
     """Step into a folder that is made where there is none; it need not be durable: the file's move is not either."""
-    return folder.made(name, _PRIVATE, durable=False)
+    return folder.make(name, _PRIVATE, durable=False)
 
 
 def _leave(claim: Claim) -> None:
@@ -353,8 +371,8 @@ def is_kept(root: str) -> bool:
 
 def sync_claims(root: str) -> None:
     """Make durable what left ``.claimed``, if it is there; raises ``OSError``."""
-    with contextlib.suppress(FileNotFoundError), Folder.root(root) as inbox, inbox.into(CLAIMED) as claimed:
-        claimed.sync()
+    with contextlib.suppress(FileNotFoundError):
+        sync_folder(root, CLAIMED)
 
 
 def _not_listed(error: OSError, root: str) -> TransientFault:

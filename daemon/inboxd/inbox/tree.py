@@ -27,6 +27,7 @@ _NO_SUCH_CALL: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK})
 _CANNOT_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EROFS})
 _NO_FOLDER: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+_IS_ROOT: Final = os.geteuid() == 0
 _PASS: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 """To pass through a folder, and to name what is in it, takes no right to list it."""
 _STEP: Final = _PASS | os.O_NOFOLLOW
@@ -40,10 +41,11 @@ class Folder:
     kernel says is raised as ``OSError``.
     """
 
-    __slots__ = ("_fd", "path")
+    __slots__ = ("_fd", "_lent", "path")
 
-    def __init__(self, fd: int, path: str) -> None:
+    def __init__(self, fd: int, path: str, *, lent: bool = False) -> None:
         self._fd = fd
+        self._lent = lent  # the descriptor is another one's to close
         self.path = path
 
     @classmethod
@@ -64,7 +66,7 @@ class Folder:
     def close(self) -> None:
         """Close it; may be called twice."""
         fd, self._fd = self._fd, -1
-        if fd >= 0:
+        if fd >= 0 and not self._lent:
             os.close(fd)
 
     # Steps
@@ -74,8 +76,8 @@ class Folder:
         return Folder(os.open(_single(name), _STEP, dir_fd=self._fd), f"{self.path}/{name}")
 
     def reach(self, below: str, step: Callable[[Folder, str], Folder] | None = None) -> Folder:
-        """Open the folder at the relative path ``below`` (``""`` is this one), step by step."""
-        here = Folder(os.dup(self._fd), self.path)
+        """Open the folder at the relative path ``below``, step by step; ``""`` is this one, while it is open."""
+        here = Folder(self._fd, self.path, lent=True)
         for name in below.split("/") if below else ():
             with here:
                 here = here.into(name) if step is None else step(here, name)
@@ -88,9 +90,13 @@ class Folder:
         """
         with contextlib.suppress(FileNotFoundError):
             return self.into(name)
+        return self.make(name, mode, durable=durable)
+
+    def make(self, name: str, mode: int = 0o777, *, durable: bool = True) -> Folder:
+        """Do the same where there most likely is none."""
         with contextlib.suppress(FileExistsError):
-            os.mkdir(name, mode, dir_fd=self._fd)
-            if os.geteuid() == 0:
+            os.mkdir(_single(name), mode, dir_fd=self._fd)
+            if _IS_ROOT:
                 self._hand_over(name)
             if durable:
                 self.sync()
@@ -214,6 +220,20 @@ class Folder:
             sync(fd)
         finally:
             os.close(fd)
+
+
+def sync_folder(top: str | os.PathLike[str], below: str) -> None:
+    """Make durable what is in the folder at ``below`` of one that the operator named; raises ``OSError``."""
+    parent, _, name = below.rpartition("/")
+    if not below:
+        fd = os.open(top, _LIST)
+    else:
+        with Folder.root(top) as root, root.reach(parent) as folder:
+            fd = folder.open(name, _LIST)
+    try:
+        sync(fd)
+    finally:
+        os.close(fd)
 
 
 def sync(fd: int) -> None:
