@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -26,6 +27,19 @@ FILES = (
     "earthquakes.json",
     "github-events.json",
     "part-00000-c000.json",
+    "webhook.json",
+    "eve.ndjson",
+    "traces.json",
+    "debezium.ndjson",
+    "dms.json",
+    "maxwell.ndjson",
+    "sensors.ndjson",
+    "currencies.json",
+    "stations.geojson",
+    "sheet.json",
+    "quotes-2026-01-15.json",
+    "deploys.json",
+    "firehose.json",
 )
 
 
@@ -74,6 +88,19 @@ def test_every_sample_is_tested() -> None:
         ("earthquakes.json", 4, 4, 0, 0),
         ("github-events.json", 3, 3, 0, 0),
         ("part-00000-c000.json", 4, 3, 0, 1),
+        ("webhook.json", 1, 1, 0, 0),
+        ("eve.ndjson", 4, 3, 0, 0),
+        ("traces.json", 4, 4, 0, 0),
+        ("debezium.ndjson", 5, 3, 0, 2),
+        ("dms.json", 4, 3, 0, 1),
+        ("maxwell.ndjson", 4, 2, 0, 2),
+        ("sensors.ndjson", 5, 5, 0, 0),
+        ("currencies.json", 4, 4, 0, 0),
+        ("stations.geojson", 3, 3, 0, 0),
+        ("sheet.json", 4, 4, 0, 0),
+        ("quotes-2026-01-15.json", 3, 3, 0, 0),
+        ("deploys.json", 3, 3, 0, 0),
+        ("firehose.json", 3, 3, 0, 0),
     ],
 )
 def test_a_sample_loads_as_it_says(
@@ -139,3 +166,119 @@ def test_without_a_config_the_clean_sample_loads_too(tmp_path: Path) -> None:
     """The first command of the README needs no config file."""
     code, output = load(tmp_path, "load", str(SAMPLES / "clean.json"))
     assert (code, output["loaded"], output["target_rows"]) == (0, 5, 5)
+
+
+SHAPES = [
+    ("invoices", "invoice, created, customer, cents", [("in_7001", "2026-01-15T10:00:01.000000Z", "cus_42", 129900)]),
+    (
+        "network",
+        "kind, what, rcode, file",
+        [
+            ("dns", "example.org", "NOERROR", "eve.ndjson"),
+            ("alert", "Made-up scan of many ports", None, "eve.ndjson"),
+            ("dns", "nowhere.example", "NXDOMAIN", "eve.ndjson"),
+        ],
+    ),
+    (
+        "spans",
+        "span, library, service, began, nanoseconds",
+        [
+            ("eee19b7ec3c1b174", "http", "checkout", "2026-01-15T10:30:00.000000Z", 1768473000250000456),
+            ("eee19b7ec3c1b175", "http", "checkout", "2026-01-15T10:30:00.010000Z", 1768473000030000000),
+            ("eee19b7ec3c1b176", "redis", "checkout", "2026-01-15T10:30:00.040000Z", 1768473000041500000),
+            ("eee19b7ec3c1b177", "smtp", "mailer", "2026-01-15T10:30:01.000000Z", 1768473002000000000),
+        ],
+    ),
+    (
+        "customers",
+        "id, name, email",
+        [(1001, "Sally Thomas", "sally.t@example.com"), (1003, "Ada King", "ada@example.net")],
+    ),
+    (
+        "stock",
+        "sku, quantity, price, deleted_at IS NOT NULL",
+        [("B-100", 37, "12.50", 0), ("C-7", 5, "0.990", 1)],
+    ),
+    ("sessions", "id, account, daemon", [(1, "ada", "Iain Banks")]),
+    (
+        "sensors",
+        "sensor, time, celsius, humidity, battery",
+        [
+            ("t-01", "2026-01-15T10:00:00.000200Z", 21.25, 41, "3.10"),
+            ("t-02", "2026-01-15T10:00:00.500000Z", -4.0, None, "2.95"),
+            ("t-01", "2026-01-15T10:01:00.000100Z", 21.5, 40, "3.10"),
+            ("t-02", "2026-01-15T10:01:00.500000Z", None, None, "2.9500"),
+            ("t-01", "2026-01-15T10:01:00.000100Z", 21.5, 40, "3.10"),
+        ],
+    ),
+    (
+        "currencies",
+        "code, symbol, digits, introduced",
+        [
+            ("BHD", "", 3, "1965-10-16"),
+            ("EUR", "€", 2, "1999-01-01"),
+            ("JPY", "¥", 0, "1871-05-10"),
+            ("XTS", None, None, None),
+        ],
+    ),
+    (
+        "stations",
+        "id, name, lines, opened, longitude",
+        [
+            ("st-1", "Harbour", "[1,4]", "1988-05-01", 9.9937),
+            ("st-2", "Market", "[4]", None, 10.001),
+            ("st-3", "Depot", "[]", "2025-12-14", None),
+        ],
+    ),
+    (
+        "deliveries",
+        "day, depot, parcels, late, remark, sheet",
+        [
+            ("2026-01-12", "North", 118, 0.02, "", "Deliveries, week 3"),
+            ("2026-01-13", "North", 131, 0.0, "ice", "Deliveries, week 3"),
+            ("2026-01-13", "South", 97, 0.11, None, "Deliveries, week 3"),
+            ("2026-01-14", "South", 104, None, None, "Deliveries, week 3"),
+        ],
+    ),
+    (
+        "quotes",
+        "symbol, day, close, volume",
+        [
+            ("AAPL", "2026-01-15", "244.870", "61482900"),
+            ("BRK.B", "2026-01-15", "456.2", "3310000"),
+            ("MSFT", "2026-01-15", "421.01", "20111234567890123456"),
+        ],
+    ),
+    (
+        "steps",
+        "deploy, step, at, seconds",
+        [
+            ("d-101", "build", "2026-01-15T07:00:03.000000Z", 61.5),
+            ("d-101", "ship", "2026-01-15T07:00:03.000000Z", 8.0),
+            ("d-102", "build", "2026-01-15T08:41:00.000000Z", 40.25),
+        ],
+    ),
+    ("ticks", "ticker, price", [("QXZ", "84.51"), ("TGT", "100.10"), ("QXZ", "84.51")]),
+]
+
+
+@pytest.mark.parametrize(("table", "columns", "expected"), SHAPES, ids=[shape[0] for shape in SHAPES])
+def test_each_shape_of_json_arrives_as_its_feed_says(
+    loaded: tuple[Path, dict[str, dict[str, Any]]], table: str, columns: str, expected: list[tuple[object, ...]]
+) -> None:
+    """The samples that "your files" begins from are in their tables, value by value."""
+    found = rows(loaded[0], f"SELECT {columns} FROM {table}")
+    found = [
+        tuple(
+            re.sub(r"\s", "", value) if column == "lines" else value
+            for column, value in zip(columns.split(", "), row, strict=True)
+        )
+        for row in found
+    ]
+    assert sorted(found, key=repr) == sorted(expected, key=repr)
+
+
+def test_every_sample_is_in_the_page_that_begins_from_them() -> None:
+    """A reader of "your files" finds each sample in its table."""
+    page = (ROOT / "docs" / "your-files.md").read_text(encoding="utf-8")
+    assert all(f"`{path.name}`" in page for path in SAMPLES.iterdir() if path.name != "feeds.toml")

@@ -85,6 +85,21 @@ class Text(Guarded[str]):
         return _without_null(self, text, param, ctx)
 
 
+class Names(Guarded[tuple[str, ...]]):
+    """A path in a document: names with dots between them; nothing is the document itself."""
+
+    name = "path"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Return the names."""
+        from inboxd.config.paths import parse_names  # noqa: PLC0415 - the config costs time that `--help` has not
+
+        try:
+            return value if isinstance(value, tuple) else parse_names(Text().convert(value, param, ctx))
+        except ValueError as error:
+            self.fail(f"{quoted(value)} {error}.", param, ctx)
+
+
 class LedgerName(Guarded[str]):
     """A file's name as the ledger keeps it: of any bytes, those that are not UTF-8 backslash-escaped."""
 

@@ -1,82 +1,208 @@
-"""``inboxd init``: from sample files to a config."""
+"""``inboxd init``: from sample files to a config that takes each of their records."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator
+import os
+import tomllib
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from inboxd.cli.arguments import GivenFile, Text
-from inboxd.config.names import RESERVED_COLUMNS
-from inboxd.errors import EXIT_CONFIG, OperatorFault
-from inboxd.records.infer import Guess, Opener, Proposal, infer
+from inboxd.cli.arguments import GivenFile, Names, OneFile, Text
+from inboxd.cli.context import settings_of
+from inboxd.config import Settings, match_feed
+from inboxd.config.names import wrong_feed, wrong_table
+from inboxd.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_NOPERM, FileFault, OperatorFault
+from inboxd.infer.names import feed_name
+from inboxd.infer.propose import NothingToTake, Wishes, WrongWish
+from inboxd.model import Mode, printable
+
+if TYPE_CHECKING:
+    from inboxd.infer.prove import Outcome
+    from inboxd.infer.settle import Inferred
+
+_LOOK: Final = 65_536
+"""Bytes from which it is told what a file is that is no JSON."""
 
 
 @click.command()
 @click.argument("names", metavar="FILE…", nargs=-1, required=True, type=GivenFile())
-@click.option("--feed", "feed_name", type=Text(), help="The feed's name; without it, one made from the first file's.")
-def init(names: tuple[str, ...], feed_name: str | None) -> None:
-    """Infer a feed from sample files, and print its config, ready to edit.
+@click.option("--feed", type=Text(), help="The feed's name, and its table's; without it, one made from the file's.")
+@click.option("--key", type=Text(), help="The fields that name a record, with commas between them.")
+@click.option("--cursor", type=Text(), help="The field that tells when a record was made or changed.")
+@click.option("--records", type=Names(), help='Where the records are in a document, such as "data.items".')
+@click.option("--explode", type=Names(), help="The array inside each of the records whose elements are the records.")
+@click.option("--mode", type=click.Choice([mode.value for mode in Mode]), help="What a file means.")
+@click.option("--output", type=OneFile(), help="Write the config to this file.")
+@click.option("--force", is_flag=True, help="Let --output replace a file.")
+@click.option("--add", is_flag=True, help="Put the feed at the end of the config in force.")
+@click.pass_context
+def init(  # noqa: PLR0913, PLR0917 - one for each option
+    context: click.Context,
+    names: tuple[str, ...],
+    feed: str | None,
+    key: str | None,
+    cursor: str | None,
+    records: tuple[str, ...] | None,
+    explode: tuple[str, ...] | None,
+    mode: str | None,
+    output: Path | None,
+    *,
+    force: bool,
+    add: bool,
+) -> int:
+    """Infer a feed from sample files, prove it on them, and print its config.
 
     \b
     Example:  inboxd init export.json > inboxd.toml
-              inboxd check export.json
+              inboxd init --feed orders --key id --add orders/*.json
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    if output is not None and add:
+        raise click.UsageError("--output writes a new config, --add changes the one in force: give one of the two")
     files = tuple(Path(name) for name in names)
-    proposal = infer([_opener(path) for path in files], reserved=RESERVED_COLUMNS)
-    click.echo("\n".join(_lines(_feed_name(files[0], feed_name), proposal, files)))
-    if not proposal.key or not proposal.cursor:
-        missing = " and ".join(
-            what for what, found in (("key", proposal.key), ("cursor", proposal.cursor)) if not found
-        )
-        msg = f"no field of the samples is fit to be the {missing}"
-        hint = (
-            "a key is unique and always there; a cursor is a timestamp, date or integer that grows: name them by hand"
-        )
-        raise OperatorFault("nothing_inferred", msg, hint, exit_code=EXIT_CONFIG)
+    settings = settings_of(context) if add else None
+    name = _feed_name(files[0], feed, settings)
+    wishes = Wishes(
+        feed=feed,
+        key=tuple(part.strip() for part in key.split(",")) if key else None,
+        cursor=cursor,
+        records=records,
+        explode=explode,
+        mode=Mode(mode) if mode else None,
+    )
+    inferred = _infer(files, name, [f"{name}/**", f"**/{files[0].name}"] if add else ["**"], wishes)
+    if settings is not None:
+        _add(settings, inferred, files)
+    else:
+        _print(f"{_head(inferred, files)}{inferred.toml}", output, force=force)
+    _say(inferred.outcome, inferred, files)
+    return 0 if inferred.outcome.complete else EXIT_FAILED
 
 
-def _opener(path: Path) -> Opener:
-    return lambda: path.open("rb")
+def _infer(files: Sequence[Path], name: str, match: Sequence[str], wishes: Wishes) -> Inferred:
+    from inboxd.infer.settle import infer  # noqa: PLC0415 - `--help` needs none of it
+
+    openers = [lambda path=path: path.open("rb") for path in files]
+    stems = [path.name.split(".")[0] for path in files]
+    try:
+        return infer(openers, stems, name, match, wishes, now=datetime.now(UTC))
+    except NothingToTake:
+        what = printable(files[0].name) if len(files) == 1 else "the files"
+        msg = f"there is nothing to take in {what}: no record is in it"
+        hint = "a record is an element of an array, a member of an object, a line, or the whole of a document"
+        raise OperatorFault("nothing_to_take", msg, hint, exit_code=EXIT_FAILED) from None
+    except WrongWish as error:
+        raise OperatorFault("wrong_wish", str(error), exit_code=EXIT_CONFIG) from None
+    except FileFault as fault:
+        raise _explained(fault, files) from None
+    except OSError as error:
+        msg = f"cannot read {printable(str(error.filename))}: {error.strerror}"
+        raise OperatorFault("unreadable", msg, exit_code=EXIT_NOPERM) from error
 
 
-def _feed_name(path: Path, given: str | None) -> str:
-    stem = path.name.split(".")[0]
-    return given or re.sub(r"[^A-Za-z0-9_]+", "_", stem).strip("_").lower() or "records"
+def _explained(fault: FileFault, files: Sequence[Path]) -> FileFault:
+    """Return the fault with a hint that says what the file is, if it is no JSON."""
+    from inboxd.infer.guess import looks_like  # noqa: PLC0415 - only for a broken file
+
+    if fault.code not in ("invalid_json", "invalid_encoding"):
+        return fault
+    for path in files:
+        with path.open("rb") as file:
+            what = looks_like(file.read(_LOOK))
+        if what is not None:
+            return FileFault(fault.code, fault.message, f"{printable(path.name)} looks like {what}", place=fault.place)
+    return fault
 
 
-def _lines(feed: str, proposal: Proposal, files: tuple[Path, ...]) -> Iterator[str]:
-    yield f"# Inferred by `inboxd init` from {proposal.sampled} records of {', '.join(path.name for path in files)}."
-    yield "# Look at each line; then try it: inboxd check FILE"
-    yield f"[feeds.{feed}]"
-    yield 'match = ["**"]  # globs relative to the inbox; the first feed that matches wins'
-    if proposal.records:
-        yield f"records = {_path(proposal.records)}  # the array inside the document"
-    yield f"key = {json.dumps(list(proposal.key))}  # unique: one row per key"
-    yield f"cursor = {json.dumps(proposal.cursor)}  # what makes a record newer"
-    yield 'late = "merge"  # skip: leave out what is at or below the watermark; merge: newer rows win'
-    yield ""
-    yield f"[feeds.{feed}.fields]"
-    width = max(len(guess.name) for guess in proposal.fields)
-    for guess in proposal.fields:
-        yield f"{guess.name:<{width}} = {_attributes(guess)}"
+def _feed_name(path: Path, given: str | None, settings: Settings | None) -> str:
+    if given is not None:
+        wrong = wrong_feed(given) or wrong_table(given)
+        if wrong is not None or given == "events":
+            why = wrong or "'events' is the built-in feed, from which it would take what it does not say"
+            raise click.UsageError(f"--feed: {why}")
+    name = given or feed_name(path.name.split(".")[0])
+    if settings is not None and settings.source is not None:
+        taken = {each.name.lower() for each in settings.feeds} | {each.table.lower() for each in settings.feeds}
+        if given is not None and given.lower() in taken:
+            raise click.UsageError(f"--feed: {given!r} is a feed or a table of the config already")
+        number, plain = 1, name
+        while name.lower() in taken:
+            number += 1
+            name = f"{plain[:58]}_{number}"
+    return name
 
 
-def _attributes(guess: Guess) -> str:
-    parts = [f'type = "{guess.type.value}"']
-    if guess.path != (guess.name,):
-        parts.append(f"from = {_path(guess.path)}")
-    if guess.unit:
-        parts.append(f'unit = "{guess.unit}"')
-    if not guess.required:
-        parts.append("required = false")
-    return "{ " + ", ".join(parts) + " }"
+def _head(inferred: Inferred, files: Sequence[Path]) -> str:
+    names = ", ".join(printable(path.name) for path in files[:5]) + (", …" if len(files) > 5 else "")  # noqa: PLR2004 - a line
+    return (
+        f"# Made by `inboxd init` from {inferred.outcome.records:,} records of {names}.\n"
+        "# Look at each line; then try it: inboxd check FILE\n"
+    )
 
 
-def _path(path: tuple[str, ...]) -> str:
-    if any("." in part or not part for part in path):
-        return json.dumps(list(path), ensure_ascii=False)
-    return json.dumps(".".join(path), ensure_ascii=False)
+def _print(text: str, output: Path | None, *, force: bool) -> None:
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        with output.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        msg = f"{printable(os.fspath(output))} is there already"
+        raise OperatorFault(
+            "file_exists", msg, "name another, or replace it with --force", exit_code=EXIT_FAILED
+        ) from None
+    except OSError as error:
+        msg = f"cannot write {printable(os.fspath(output))}: {error.strerror}"
+        raise OperatorFault("cannot_write", msg, "name a file that can be written", exit_code=EXIT_NOPERM) from error
+
+
+def _add(settings: Settings, inferred: Inferred, files: Sequence[Path]) -> None:
+    """Put the feed at the end of the config in force, whole or not at all; what is there stays, comments too."""
+    path = settings.source
+    if path is None:
+        hint = "write a config first: inboxd init --output inboxd.toml FILE"
+        raise OperatorFault("no_config", "there is no config file in force to add to", hint, exit_code=EXIT_CONFIG)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        before = path.read_text(encoding="utf-8")
+        after = f"{before.rstrip()}\n\n{inferred.toml}"
+        tomllib.loads(after)
+        temporary.write_text(after, encoding="utf-8")
+        temporary.chmod(path.stat().st_mode)
+        temporary.replace(path)
+    except tomllib.TOMLDecodeError as error:
+        msg = f"the feed cannot stand at the end of {printable(os.fspath(path))}: {error}"
+        hint = "its feeds are one inline table; write them as [feeds.NAME]"
+        raise OperatorFault("cannot_add", msg, hint, exit_code=EXIT_CONFIG) from error
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        msg = f"cannot write {printable(os.fspath(path))}: {error.strerror}"
+        raise OperatorFault("cannot_write", msg, "", exit_code=EXIT_NOPERM) from error
+    _tell(f"added feed {inferred.proposal.feed!r} to {printable(os.fspath(path))}")
+    first = match_feed(settings.feeds, files[0].name) if "[feeds" in before else None
+    if first is not None:
+        _tell(f"feed {first.name!r} stands before it and takes {printable(files[0].name)!r}, too: narrow its match")
+
+
+def _say(outcome: Outcome, inferred: Inferred, files: Sequence[Path]) -> None:
+    """Say on standard error what became of the sample."""
+    part = "the sample" if not outcome.cut else "the part of the sample that was read"
+    _tell(
+        f"{outcome.records:,} records in {part}: {outcome.rows:,} rows, {outcome.rejected:,} rejected"
+        + (f", {outcome.filtered:,} filtered" if outcome.filtered else "")
+        + (f", {outcome.repeated:,} with the key of an earlier one" if outcome.repeated else "")
+    )
+    if left_out := inferred.proposal.layout.left_out:
+        _tell(f"left out, as no column can store what is there: {len(left_out)} fields; the config names them")
+    for number in outcome.empty:
+        _tell(f"{printable(files[number].name)} has nothing where the others have their records: it would fail")
+
+
+def _tell(line: str) -> None:
+    click.echo(f"inboxd: {line}", err=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -219,6 +222,7 @@ def _classify(pipeline: Pipeline, job: Job) -> dict[str, object]:
         too_many = FileFault("too_many_rejected", msg, "mend the records, or raise the feed's max_rejected")
     return {
         **_forecast(job, forecast.found, fault=too_many),
+        "unnamed": _unnamed(job),
         "duplicate_of": forecast.duplicate_of,
         "rejected_by_code": forecast.rejected_by_code,
         "errors": [f"{one.record_key}: {one.code}" for one in forecast.faults],
@@ -227,6 +231,16 @@ def _classify(pipeline: Pipeline, job: Job) -> dict[str, object]:
             for one in forecast.faults
         ],
     }
+
+
+def _unnamed(job: Job) -> dict[str, int]:
+    """Return the fields that records have and the feed has not, each with how many have it, the most usual first."""
+    from inboxd.infer.unnamed import unnamed_fields  # noqa: PLC0415 - only `check` asks
+
+    with suppress(FileFault):  # said before
+        found = unnamed_fields(partial(Path(job.file_name).open, "rb"), job.feed, now=datetime.now(UTC))
+        return dict(found.counts.most_common())
+    return {}
 
 
 def _forecast(job: Job, found: Classified, *, fault: FileFault | None) -> dict[str, object]:
@@ -239,6 +253,7 @@ def _forecast(job: Job, found: Classified, *, fault: FileFault | None) -> dict[s
         "rejected_by_code": {},
         "errors": [],
         "faults": [],
+        "unnamed": {},
         "error_code": fault.code if fault else None,
         "error": fault.message if fault else None,
         "hint": fault.hint if fault else None,

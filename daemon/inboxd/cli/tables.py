@@ -33,6 +33,8 @@ WIDEST: Final = 200
 """Characters of one cell; what is longer ends in an ellipsis."""
 NARROWEST: Final = 40
 """Columns below which no table is made to fit."""
+MOST_UNNAMED: Final = 20
+"""Fields that a feed has not of which a person is told; `--json` has them all."""
 SPARKS: Final = " ▁▂▃▄▅▆▇█"
 STYLES: Final[dict[str, dict[str, Any]]] = {  # Any: what click.style takes
     "success": {"fg": "green"},
@@ -196,6 +198,17 @@ def print_checks(found: Sequence[Mapping[str, object]]) -> None:
             heading(f"{shown(one['file'])}: {shown(one['error'])}")
             if one.get("hint"):
                 print_text(f"{one['hint']}", indent=2)
+        unnamed = one.get("unnamed")
+        if isinstance(unnamed, Mapping) and unnamed:
+            heading(f"{shown(one['file'])}: fields that its records have and the feed has not")
+            _print_unnamed(unnamed)
+
+
+def _print_unnamed(counts: Mapping[str, int]) -> None:
+    most = list(counts.items())[:MOST_UNNAMED]
+    print_table([Column("field"), Column("records", number=True)], most)
+    if len(counts) > len(most):
+        click.echo(f"and {len(counts) - len(most):,} more")
 
 
 def _verdict(one: Mapping[str, object]) -> str:

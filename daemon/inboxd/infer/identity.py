@@ -48,6 +48,8 @@ class Identities:
     columns: Sequence[Column]
     subjects: Collection[str]
     """What the records are called: names of the file, of the feed, of the path to them, in the singular."""
+    names_identify: bool = False
+    """Whether the names of members are identities: not of a map inside a document, which says what they are of."""
     refused: Collection[frozenset[str]] = ()
     """Sets of columns that the proof has found not to be unique."""
 
@@ -83,7 +85,7 @@ class Identities:
     def _alone(self, column: Column) -> bool:
         """Tell whether a column's name identifies the records: by itself, or as it names them."""
         if column.path == NAME:
-            return True
+            return self.names_identify
         own = _own_name(column)
         if own is None:
             return False

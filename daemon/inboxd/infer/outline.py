@@ -180,6 +180,9 @@ def _in_documents(documents: list[Value], *, alone: bool) -> Found:
     if alone and len(documents) == 1 and _is_map(whole, whole):
         return Found(Place(shape=Shape.MEMBERS))
     if not fit:
+        inner = _in_wrappers(collections, whole, looked)
+        if inner is not None:
+            return inner
         close = [one for one in collections if not one.members and one.objects > 1 and one.objects == one.size]
         close.sort(key=lambda one: -one.rich)
         return Found(Place(), tuple((Place(one.path), one.size) for one in close[:2]))
@@ -188,6 +191,20 @@ def _in_documents(documents: list[Value], *, alone: bool) -> Found:
         return Found(Place(best.path, Shape.MEMBERS))
     elements = [record for document in looked for _, record in _unexploded([document], Place(best.path))]
     return _exploded(Place(best.path), elements)
+
+
+def _in_wrappers(collections: list[_Collection], whole: _Collection, documents: list[Value]) -> Found | None:
+    """Return the arrays inside the elements of an array that is nearly everything, but only wraps them."""
+    for one in collections:
+        if one.members or one.objects < one.size or one.rich * 10 < whole.rich * 8:
+            continue
+        if not _is_page(documents[0], one.path) or _is_record(documents[0], one.path):
+            continue
+        elements = [record for document in documents for _, record in _unexploded([document], Place(one.path))]
+        found = _exploded(Place(one.path), elements)
+        if found.place.explode:
+            return Found(found.place)
+    return None
 
 
 def weigh(value: Value, weights: Weights) -> tuple[int, int]:
@@ -260,10 +277,12 @@ def _objects_fit(one: _Collection, whole: _Collection, document: Value, *, alone
     name = one.path[-1].lower()
     if name in ENVELOPES:
         return share >= 0.3  # noqa: PLR2004 - the name says it; the rest may be a page's bookkeeping
-    if one.size == 1 or _is_record(document, one.path):
+    if _is_record(document, one.path) or (one.size == 1 and name not in USUAL):
         return False
     if alone and _is_page(document, one.path):
         return share >= 0.3  # noqa: PLR2004 - as above
+    if one.size == 1:
+        return False
     if alone:
         return share >= 0.5 and (name in USUAL or one.size >= _MANY)  # noqa: PLR2004 - half of everything
     return share >= 0.8 and one.size >= 2 * one.documents  # noqa: PLR2004 - nearly everything, of many documents

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from inboxd.infer.columns import NAME, Column, Layout, lay_out
+from inboxd.infer.forms import form_of
 from inboxd.infer.identity import Identities, Key, cursor_of, subjects_of
 from inboxd.infer.leaves import Tree
 from inboxd.infer.outline import Found, Place, find, records_at
@@ -120,12 +121,15 @@ class Knowledge:
         cursor = cursor_of(columns, now=self.now, refused=self.no_cursors)
         place = self.found.place
         subjects = subjects_of([*self.file_stems, self.feed, *place.records[-1:], *place.explode[-1:]])
-        identities = Identities(self.sample, columns, subjects, self.no_keys)
+        named = not place.records and not form_of(self.tree.names)
+        identities = Identities(self.sample, columns, subjects, named, self.no_keys)
         key = self._wished_key(columns) or identities.key(cursor)
         mode = self.wishes.mode or (Mode.UPSERT if key.columns else Mode.APPEND)
         if self.wishes.cursor is not None:
+            if mode is not Mode.UPSERT:
+                raise WrongWish(f'mode "{mode}" has no cursor; one is for mode "upsert", which needs a key')
             cursor = _named(columns, self.wishes.cursor)
-        if mode is not Mode.UPSERT:
+        elif mode is not Mode.UPSERT:
             cursor = None
         if mode is not Mode.APPEND and not key.columns:
             raise WrongWish(f'mode "{mode}" needs a key, and no field of the sample is fit for it; name one with --key')

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Final
 
 from inboxd.infer.distant import distant_records
-from inboxd.infer.identity import Key
 from inboxd.infer.propose import Knowledge, NothingToTake, Proposal, Wishes
 from inboxd.infer.prove import READ, Outcome, feed_of, paths_of, prove
 from inboxd.infer.render import toml
@@ -50,17 +49,31 @@ def infer(
         raise
     distant = _distant(knowledge, openers)
 
-    def turn() -> tuple[Proposal, Feed, Outcome]:
-        proposal = knowledge.propose()
-        proposed = feed_of(toml(proposal, match, proposal.records))
-        return proposal, proposed, prove(proposed, openers, distant, now=now)
+    def attempt(proposal: Proposal) -> _Attempt:
+        text = toml(proposal, match, proposal.records)
+        proposed = feed_of(text)
+        return _Attempt(proposal, text, proposed, prove(proposed, openers, distant, now=now))
 
-    proposal, proposed, outcome = turn()
+    last = attempt(knowledge.propose())
     for _ in range(_TURNS):
-        if outcome.complete or not _learn(knowledge, proposal.key, proposed, outcome):
+        if last.outcome.complete:
             break
-        proposal, proposed, outcome = turn()
-    return Inferred(toml(proposal, match, outcome.rows), proposal, outcome)
+        _learn(knowledge, last)
+        proposal = knowledge.propose()
+        if toml(proposal, match, proposal.records) == last.text:  # a person's wish is what stands in the way
+            break
+        last = attempt(proposal)
+    return Inferred(toml(last.proposal, match, last.outcome.rows), last.proposal, last.outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A proposal, its config, and what became of the sample with it."""
+
+    proposal: Proposal
+    text: str
+    feed: Feed
+    outcome: Outcome
 
 
 def _distant(knowledge: Knowledge, openers: Sequence[Opener]) -> list[str]:
@@ -73,14 +86,16 @@ def _distant(knowledge: Knowledge, openers: Sequence[Opener]) -> list[str]:
     return found
 
 
-def _learn(knowledge: Knowledge, key: Key, feed: Feed, outcome: Outcome) -> bool:
-    """Take in what the proof found; return whether that can change the proposal."""
+def _learn(knowledge: Knowledge, last: _Attempt) -> None:
+    """Take in what the proof found: records that no type took, keys that repeat, cursors that are none."""
+    key, outcome = last.proposal.key, last.outcome
     wrong, future = outcome.columns_at_fault()
+    wished = key.names if key.wished else frozenset()
     if outcome.refused:
-        knowledge.learn([reject.raw for reject in outcome.refused], set(paths_of(feed, wrong)))
-    knowledge.keep_extra = knowledge.keep_extra and feed.own_columns.extra not in wrong
-    if not key.wished and (outcome.repeated or not wrong.isdisjoint(key.names)):
+        at_fault = set(paths_of(last.feed, wrong - wished - {knowledge.wishes.cursor or ""}))
+        knowledge.learn([reject.raw for reject in outcome.refused], at_fault)
+    knowledge.keep_extra = knowledge.keep_extra and last.feed.own_columns.extra not in wrong
+    if key.columns and (outcome.repeated or not wrong.isdisjoint(key.names)):
         knowledge.no_keys.add(key.names)
-    if feed.cursor is not None and feed.cursor in future | wrong:
-        knowledge.no_cursors.add(feed.cursor)
-    return bool(outcome.refused) or not key.wished
+    if last.feed.cursor is not None and last.feed.cursor in future | wrong:
+        knowledge.no_cursors.add(last.feed.cursor)

@@ -10,11 +10,13 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 ENVELOPES: Final = frozenset(
-    _words("records results features logevents resourcespans resourcelogs resourcemetrics hits rows value entries")
+    _words(
+        "records results features logevents resourcespans resourcelogs resourcemetrics hits rows value entries entry"
+    )
 )
 """Names that say by themselves that here are the records, be there one or a thousand."""
 USUAL: Final = ENVELOPES | frozenset(
-    _words("data items result events list values docs documents entry elements objects resources messages nodes edges")
+    _words("data items result events list values docs documents elements objects resources messages nodes edges")
 )
 BOOKKEEPING: Final = frozenset(
     _words("""
