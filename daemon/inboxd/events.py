@@ -60,6 +60,11 @@ class Event(StrEnum):
     FILE_NOT_MOVABLE = "file_not_movable", "warning", "a file cannot be renamed out of the inbox, so it is not read"
     ALL_REJECTED = "all_rejected", "warning", "there were records, and every one not skipped was rejected"
     ALL_FILTERED = "all_filtered", "warning", "a file had records, and the feed's `where` left every one of them out"
+    KEYS_REPEAT = (
+        "keys_repeat",
+        "warning",
+        "so many records have the key of an earlier one of the file, and the cursor does not tell which is newer",
+    )
     RECORDS_SKIPPED = "records_skipped", "warning", "records at or below the feed's watermark were left out"
     SETTLE_UNPROVEN = "settle_unproven", "warning", "no lease and no event to go by: files wait inbox.settle_unproven"
     INBOX_LOST = "inbox_lost", "error", "the inbox is gone, replaced or unreadable; it is looked for again"

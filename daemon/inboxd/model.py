@@ -513,6 +513,8 @@ class Verdict:
     hint: str = ""
     place: tuple[int, int, int] | None = None
     """Line and column (from 1) and byte offset (from 0) of the fault, where it has one."""
+    keys_repeat: int = 0
+    """Records with the key of an earlier one of the file from which the cursor does not tell them apart."""
     details: Mapping[str, object] | None = None
     """Further entries of a failed file's report."""
     errors: tuple[str, ...] = ()

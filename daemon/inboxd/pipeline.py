@@ -101,6 +101,8 @@ class Forecast:
     too_many_rejected: bool
     rejected_by_code: dict[str, int]
     faults: tuple[Reject, ...]
+    keys_repeat: int
+    """Records with the key of an earlier one of the file from which the cursor does not tell them apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ class Pipeline:
                 too_many_rejected=job.feed.max_rejected.exceeded(found.rejected, considered),
                 rejected_by_code=dict(tx.rejected_counts()),
                 faults=tuple(tx.first_faults(LISTED_FAULTS)),
+                keys_repeat=_repeated(job.feed, tx, found.stale),
             )
 
     @staticmethod
@@ -261,7 +264,8 @@ class _Attempt:
     def _loaded(self, tx: FileTransaction, sha256: str, counts: Counts, watermark: Cursor | None) -> Verdict:
         errors = _errors(tx, counts)
         verdict = self._verdict(Outcome.LOADED, sha256, counts=counts, watermark=watermark, errors=errors)
-        return self._commit(tx, verdict)
+        repeated = _repeated(self.job.feed, tx, counts.rows_stale)
+        return self._commit(tx, replace(verdict, keys_repeat=repeated) if repeated else verdict)
 
     def _stage(self, reading: Reading, tx: FileTransaction) -> None:
         for batch in reading.batches():
@@ -356,6 +360,11 @@ class _Attempt:
     def _end(self, verdict: Verdict) -> RunEnd:
         now = stamp(self.pipeline.clock.now())
         return RunEnd(verdict, now, self.pipeline.notices(verdict, now))
+
+
+def _repeated(feed: Feed, tx: FileTransaction, stale: int) -> int:
+    """Count the records whose key repeats; where none lost to another there are none, and nobody looks for them."""
+    return tx.repeated() if stale or feed.deletes is not None else 0
 
 
 def furthest_cursor(feed: Feed, now: datetime) -> Cursor | None:

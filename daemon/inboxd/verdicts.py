@@ -77,6 +77,8 @@ def _warnings(verdict: Verdict, about: Mapping[str, object]) -> Iterator[Line]:
         yield Event.ALL_REJECTED, {**about, **rejected}
     if counts.rows_filtered and counts.rows_filtered == counts.rows_in:
         yield Event.ALL_FILTERED, {**about, "rows_filtered": counts.rows_filtered}
+    if verdict.keys_repeat:
+        yield Event.KEYS_REPEAT, {**about, "keys_repeat": verdict.keys_repeat}
     if counts.rows_skipped:
         yield Event.RECORDS_SKIPPED, {**about, "rows_skipped": counts.rows_skipped}
 

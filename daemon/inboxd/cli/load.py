@@ -223,6 +223,7 @@ def _classify(pipeline: Pipeline, job: Job) -> dict[str, object]:
     return {
         **_forecast(job, forecast.found, fault=too_many),
         "unnamed": _unnamed(job),
+        "keys_repeat": forecast.keys_repeat,
         "duplicate_of": forecast.duplicate_of,
         "rejected_by_code": forecast.rejected_by_code,
         "errors": [f"{one.record_key}: {one.code}" for one in forecast.faults],
@@ -254,6 +255,7 @@ def _forecast(job: Job, found: Classified, *, fault: FileFault | None) -> dict[s
         "errors": [],
         "faults": [],
         "unnamed": {},
+        "keys_repeat": 0,
         "error_code": fault.code if fault else None,
         "error": fault.message if fault else None,
         "hint": fault.hint if fault else None,
@@ -288,6 +290,7 @@ def _of_file(verdict: Verdict) -> dict[str, object]:
         "place": dict(zip(("line", "column", "byte"), verdict.place, strict=True)) if verdict.place else None,
         "duplicate_of": verdict.duplicate_of,
         **_sums([verdict]),
+        "keys_repeat": verdict.keys_repeat,
         "watermark": verdict.watermark,
         "duration_ms": verdict.duration_ms,
     }

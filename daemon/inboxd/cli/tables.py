@@ -198,6 +198,11 @@ def print_checks(found: Sequence[Mapping[str, object]]) -> None:
             heading(f"{shown(one['file'])}: {shown(one['error'])}")
             if one.get("hint"):
                 print_text(f"{one['hint']}", indent=2)
+        if one.get("keys_repeat"):
+            print_text(
+                f"{one['file']}: keys_repeat: {one['keys_repeat']:,} records have the key of an earlier one, and the "
+                "cursor does not tell which is newer"
+            )
         unnamed = one.get("unnamed")
         if isinstance(unnamed, Mapping) and unnamed:
             heading(f"{shown(one['file'])}: fields that its records have and the feed has not")

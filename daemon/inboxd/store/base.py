@@ -234,6 +234,13 @@ class FileTransaction(Protocol):
         """
         ...
 
+    def repeated(self) -> int:
+        """Count the staged records with the key of an earlier one from which the cursor does not tell them apart.
+
+        After ``upsert`` or ``classify``. On SQLite a very large file may have some more: each slice is counted alone.
+        """
+        ...
+
     def rejected_counts(self) -> Mapping[str, int]:
         """Return how many records were rejected (not skipped) by code; after ``upsert`` or ``classify``."""
         ...

@@ -188,6 +188,13 @@ class PostgresFile:
     def _skips(self) -> bool:
         return self._staging.watermark is not None
 
+    def repeated(self) -> int:
+        """Count the staged records with the key of an earlier one from which the cursor does not tell them apart."""
+        if self._feed.mode is Mode.APPEND or self._staging.records <= 1:
+            return 0
+        with self._faults:
+            return int(self._staging.one(self._sql.count_repeated())[0])
+
     def rejected_counts(self) -> Mapping[str, int]:
         """Return how many records were rejected by code."""
         with self._faults:

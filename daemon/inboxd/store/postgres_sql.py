@@ -127,6 +127,12 @@ class FeedSql:
             f"ORDER BY s.{self.record_key}, s.{self.number}"
         )
 
+    def count_repeated(self) -> str:
+        """Count the records with the key, and the cursor if there is one, of another one."""
+        alike = self.key if self.feed.cursor is None else f"{self.key}, {self.cursor}"
+        groups = f"SELECT COUNT(*) AS n FROM {self.staging} GROUP BY {alike} HAVING COUNT(*) > 1"
+        return f"SELECT COALESCE(SUM(n - 1), 0)::bigint FROM ({groups}) repeated"
+
     def dead_letters(self, *, skipping: bool) -> str:
         """Keep the rejects that are not skipped."""
         return (

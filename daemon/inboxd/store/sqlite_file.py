@@ -183,6 +183,13 @@ class SqliteFile:
         self._staging.change(self._sql.lineage_of_rejects())
         return rejected, self._staging.rejects - rejected
 
+    def repeated(self) -> int:
+        """Count the staged records with the key of an earlier one from which the cursor does not tell them apart."""
+        if self._feed.mode is Mode.APPEND or self._staging.records <= 1:
+            return 0
+        with self._faults:
+            return self._staging.count_slices(self._sql.count_repeated)
+
     def rejected_counts(self) -> Mapping[str, int]:
         """Return how many records were rejected by code."""
         with self._faults:

@@ -167,6 +167,14 @@ class FeedSql:
             f"{self.in_order(part)}"
         )
 
+    def count_repeated(self, part: Part) -> str:
+        """Count the records with the key, and the cursor if there is one, of another one of the part."""
+        cursor = () if self.feed.cursor is None else (self.feed.cursor,)
+        names = (*self.feed.key, *cursor)
+        alike = ", ".join(f"s.{quoted(name)}" for name in dict.fromkeys(names))
+        groups = f"SELECT COUNT(*) AS n FROM {self.source(part, names)} GROUP BY {alike} HAVING COUNT(*) > 1"
+        return f"SELECT COALESCE(SUM(n - 1), 0) FROM ({groups})"
+
     def dead_letters(self) -> str:
         """Keep the rejects that are not skipped."""
         return (

@@ -162,6 +162,14 @@ class Staging:
                 touched += self._connection.execute(statement(part), values).rowcount
         return touched
 
+    def count_slices(self, statement: Callable[[Part], str]) -> int:
+        """Add up what a statement counts in each slice of the keys."""
+        found = 0
+        for values, low, high, numbered in self._slices():
+            for part in self.parts(low=low, high=high, numbered=numbered):
+                found += int(self._connection.execute(statement(part), values).fetchone()[0])
+        return found
+
     def change_keys(self, table: str, keys: str, statement: Callable[[Part], str]) -> None:
         """Change the target for the deletions in a table beside the staged records, so many keys at once."""
         low: tuple[Any, ...] | None = None
