@@ -18,7 +18,7 @@ from click.shell_completion import CompletionItem
 
 from inboxd.cli import complete
 from inboxd.clock import SystemClock, stamp
-from inboxd.model import printable
+from inboxd.model import Limit, printable
 from inboxd.records.times import timestamp
 
 LARGEST: Final = 2**63 - 1
@@ -187,6 +187,25 @@ class Hours(Guarded[float]):
         if not 0 < number <= LONGEST_HOURS:
             self.fail(f"{quoted(text)} is not a number of hours above 0, up to a hundred years.", param, ctx)
         return number
+
+
+class ShareOrCount(Guarded[Limit]):
+    """A share (``20%``) or a count."""
+
+    name = "limit"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Limit:
+        """Return the limit that a person typed."""
+        from inboxd.config.values import parse_limit  # noqa: PLC0415 - pydantic comes with it: `--version` needs none
+
+        if isinstance(value, Limit):
+            return value
+        text = str(value)
+        number = int(text) if _DIGITS.fullmatch(text) and len(text) < len(str(LARGEST)) else text
+        try:
+            return parse_limit(number)
+        except ValueError as error:
+            self.fail(f"{quoted(text)} {error}.", param, ctx)
 
 
 class Moment(Guarded[str]):

@@ -5,31 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import click
 
-from inboxd.config.values import parse_limit
+from inboxd.cli.arguments import ShareOrCount
 from inboxd.model import Feed, Limit, Mode
 
-
-class LimitType(click.ParamType[Limit]):
-    """A share (``20%``) or a count."""
-
-    name = "limit"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Limit:  # noqa: ANN401 - as click declares it
-        """Return the limit that a person typed."""
-        if isinstance(value, Limit):
-            return value
-        try:
-            return parse_limit(int(value) if str(value).isdecimal() else value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
 MAX_DELETED: Final = click.option(
-    "--max-deleted", type=LimitType(), metavar="LIMIT", help="How many rows these files may delete, once: 100%, 500."
+    "--max-deleted", type=ShareOrCount(), metavar="LIMIT", help="How many rows these files may delete, once: 100%, 500."
 )
 YES: Final = click.option("--yes", is_flag=True, help="Put old values back without being asked.")
 

@@ -42,6 +42,8 @@ def open_standard_streams() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
         continue
     os.close(fd)
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(0, closefd=False)
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None:

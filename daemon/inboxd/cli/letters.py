@@ -205,7 +205,7 @@ def _replay(settings: Settings, wanted: Filter) -> tuple[list[Replay], list[Code
 def dismiss(context: click.Context, ids: tuple[int, ...], wanted: Filter, *, everything: bool, as_json: bool) -> None:
     """Mark open dead letters as dealt with: those that nobody will mend. They stay to be looked at.
 
-    A letter is also resolved by a replay, and by a later file that applies a record of its feed and key.
+    A dead letter is also resolved by a replay, and by a later file that applies a record of its feed and key.
 
     \b
     Example:  inboxd dead-letters dismiss 17 18
