@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from inboxd.cli.arguments import FEED, RUN, Moment, Number, OneFile, Text
+from inboxd.cli.arguments import FEED, RUN, GivenFile, Moment, Number, OneFile, Text
 from inboxd.cli.context import print_json, reading_store, settings_of, writing_store, written
 from inboxd.cli.names import known_code, known_job
 from inboxd.cli.opening import store_if_there
@@ -139,9 +139,10 @@ def _destination(path: Path | None) -> AbstractContextManager[TextIO]:
 @letters.command()
 @click.argument("ids", nargs=-1, type=Number(), metavar="[ID]…")
 @_filters
+@click.option("--edited", type=GivenFile(), help="Replay the mended records of this export, and no others.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def replay(context: click.Context, ids: tuple[int, ...], wanted: Filter, *, as_json: bool) -> None:
+def replay(context: click.Context, ids: tuple[int, ...], wanted: Filter, edited: str | None, *, as_json: bool) -> None:
     """Judge open dead letters again by today's config, and load those that pass, in one transaction a feed.
 
     The watermark does not skip them; a row that is newer stays. What fails again stays open, with its new code.
@@ -151,7 +152,8 @@ def replay(context: click.Context, ids: tuple[int, ...], wanted: Filter, *, as_j
               inboxd dead-letters replay 17 18
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     wanted = replace(wanted, ids=ids)
-    done, still_open = _replay(settings_of(context), wanted)
+    mended = None if edited is None else _mended(edited)
+    done, still_open = _replay(settings_of(context), wanted, mended)
     if as_json:
         print_json({"replays": done, **_sums(done), "open": still_open})
         return
@@ -176,7 +178,14 @@ def replay(context: click.Context, ids: tuple[int, ...], wanted: Filter, *, as_j
         print_table(columns, [(one.feed, one.code, one.count, why[one.feed]) for one in still_open])
 
 
-def _replay(settings: Settings, wanted: Filter) -> tuple[list[Replay], list[CodeCount]]:
+def _mended(path: str) -> dict[int, str]:
+    from inboxd.operate.letters import edited_records  # noqa: PLC0415 - `--help` needs no database
+
+    with Path(path).open("rb") as lines:
+        return edited_records(lines)
+
+
+def _replay(settings: Settings, wanted: Filter, edited: dict[int, str] | None) -> tuple[list[Replay], list[CodeCount]]:
     """Replay what is wanted, feed by feed; return that, and what of it is open afterwards."""
     from inboxd.operate.letters import count_open, feeds_with_letters  # noqa: PLC0415 - `--help` needs no database
     from inboxd.operate.replay import replay as put_back  # noqa: PLC0415 - the same
@@ -192,7 +201,7 @@ def _replay(settings: Settings, wanted: Filter) -> tuple[list[Replay], list[Code
             if feed is None:  # said with what stays open
                 continue
             limit = furthest_cursor(feed, clock.now())
-            done.append(put_back(store, feed, wanted, clock=clock, host=host, limit=limit))
+            done.append(put_back(store, feed, wanted, clock=clock, host=host, limit=limit, edited=edited))
         return done, count_open(store, wanted)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+import msgspec
 import sqlalchemy as sa
 
-from inboxd.model import Feed
+from inboxd.errors import EXIT_USAGE, OperatorFault
+from inboxd.model import Feed, origin_of
 from inboxd.store.base import Store
 from inboxd.store.tables import dead_letters, etl_runs
 
@@ -33,6 +35,8 @@ class Letter:
     detail: str | None
     created: str
     resolved_by: int | None
+    context: str | None
+    """What the record was read with from outside of it: a JSON object from path to value."""
     raw: str
 
 
@@ -76,6 +80,7 @@ def letter_query(raw: sa.ColumnElement[str] = dead_letters.c.raw) -> sa.Select[t
         columns.detail,
         columns.created,
         columns.resolved_by,
+        columns.context,
         raw.label("raw"),
     ).select_from(dead_letters.outerjoin(etl_runs, etl_runs.c.id == columns.run_id))
 
@@ -133,12 +138,15 @@ def of_feed(wanted: Filter, feed: str) -> Filter:
 
 
 def export_line(letter: Letter, feed: Feed | None) -> str:
-    """Return the record as one line, ready to be mended and dropped into the inbox again.
+    """Return the record as one line, ready to be mended: to be dropped into the inbox again, or replayed.
 
     A line break of the source text stands between tokens (inside a string JSON forbids it), so it may become a space.
-    A feed that takes its records from inside a document gets each record in such a document.
+    A feed that takes its records from inside a document gets each record in such a document. A record that was read
+    with something from outside of it says nothing by itself: it goes with the number of its letter.
     """
     record = letter.raw.replace("\r", " ").replace("\n", " ")
+    if letter.context is not None or (feed is not None and _reads_around(feed)):
+        return f'{{"letter":{letter.id},"record":{record}}}'
     path = feed.records if feed is not None else ()
     if not path:
         return record
@@ -146,6 +154,31 @@ def export_line(letter: Letter, feed: Feed | None) -> str:
     for name in reversed(path):
         wrapped = "{" + json.dumps(name, ensure_ascii=False) + ":" + wrapped + "}"
     return wrapped
+
+
+def _reads_around(feed: Feed) -> bool:
+    return bool(feed.explode or feed.shape) or any(origin_of(path) is not None for path in feed.paths)
+
+
+class _Edited(msgspec.Struct):
+    letter: int
+    record: msgspec.Raw
+
+
+def edited_records(lines: Iterable[bytes]) -> dict[int, str]:
+    """Return the records of a mended export by the numbers of their letters; raises ``OperatorFault``."""
+    found: dict[int, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            edited = msgspec.json.decode(line, type=_Edited)
+            found[edited.letter] = bytes(edited.record).decode()
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            message = f"line {number} is no mended dead letter: {error}"
+            hint = 'each line is {"letter": id, "record": …}, as `inboxd dead-letters export` writes them'
+            raise OperatorFault("invalid_edit", message, hint, exit_code=EXIT_USAGE) from error
+    return found
 
 
 def _page(connection: sa.Connection, wanted: Filter, limit: int, after: int) -> list[Letter]:

@@ -7,7 +7,7 @@ being stale.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -57,6 +57,8 @@ class _Tally:
     """What the judging has found so far. Owned by the one thread that replays."""
 
     good: list[int] = field(default_factory=list)
+    origins: list[tuple[str, int, int, int]] = field(default_factory=list)
+    """Of each record that passes: its key and number, and the run and the number that it had."""
     failed: int = 0
     failures: list[Failure] = field(default_factory=list)
 
@@ -66,23 +68,34 @@ class _Tally:
             self.failures.append(Failure(letter.id, letter.record_key, reject.code, reject.detail))
 
 
-def replay(store: Store, feed: Feed, wanted: Filter, *, clock: Clock, host: str, limit: Cursor | None) -> Replay:
-    """Replay the open letters of one feed. ``limit`` is how far the watermark may go.
+def replay(
+    store: Store,
+    feed: Feed,
+    wanted: Filter,
+    *,
+    clock: Clock,
+    host: str,
+    limit: Cursor | None,
+    edited: Mapping[int, str] | None = None,
+) -> Replay:
+    """Replay the open dead letters of one feed. ``limit`` is how far the watermark may go.
+
+    ``edited`` are mended records by their dead letters; no others are replayed then.
 
     Raises ``TransientFault`` when the database must be waited for, and ``letters_taken`` when another replay was
     quicker; nothing has been changed then but the codes of dead letters that failed again.
     """
     started, began = clock.now(), clock.monotonic()
     tally = _Tally()
-    batches = _judged(store, feed, of_feed(wanted, feed.name), started, tally)
+    batches = _judged(store, feed, of_feed(wanted, feed.name), started, tally, edited)
     first = next(batches, None)
     if first is None:
         return Replay(feed.name, None, tally.failed, 0, 0, tally.failed, tuple(tally.failures))
     run_id = store.begin(RunStart(feed.name, stamp(started), host))
     try:
         with store.transaction(run_id, feed) as tx:
-            counts = _load(tx, first, batches, tally)
-            watermark = tx.advance(limit)
+            counts = _load(tx, feed, first, batches, tally)
+            watermark = tx.advance(limit) if feed.cursor is not None else None
             verdict = Verdict(
                 outcome=Outcome.LOADED,
                 run_id=run_id,
@@ -116,11 +129,13 @@ def _drop(store: Store, run_id: int) -> None:
             return
 
 
-def _load(tx: FileTransaction, first: Batch, rest: Iterator[Batch], tally: _Tally) -> Counts:
+def _load(tx: FileTransaction, feed: Feed, first: Batch, rest: Iterator[Batch], tally: _Tally) -> Counts:
     tx.stage(first)
     for batch in rest:
         tx.stage(batch)
     tx.lock()
+    if feed.ordered:
+        tx.outdate(tally.origins)
     counts = tx.upsert(None)
     if tx.resolve(tally.good) != len(tally.good):
         msg = "another replay has resolved some of these dead letters meanwhile"
@@ -130,36 +145,45 @@ def _load(tx: FileTransaction, first: Batch, rest: Iterator[Batch], tally: _Tall
         rows_out=counts.rows_out,
         rows_rejected=tally.failed,
         rows_stale=counts.rows_stale,
+        rows_filtered=counts.rows_filtered,
+        rows_deleted=counts.rows_deleted,
     )
 
 
-def _judged(store: Store, feed: Feed, wanted: Filter, now: datetime, tally: _Tally) -> Iterator[Batch]:
+def _judged(
+    store: Store, feed: Feed, wanted: Filter, now: datetime, tally: _Tally, edited: Mapping[int, str] | None
+) -> Iterator[Batch]:
     """Yield what passes, numbered from 1 in the letters' order; write down why the others fail again."""
+    key = feed.row_columns.index(feed.record_key_column)
     for page in all_letters(store, wanted):
         rows: list[Row] = []
         again: list[tuple[Letter, Reject]] = []
-        size = 0
-        for letter in page:
-            found = _judge(letter, len(tally.good) + 1, feed, now)
-            if found is None:  # `where` leaves it out now
-                continue
+        size = filtered = 0
+        for letter in page if edited is None else [one for one in page if one.id in edited]:
+            raw = letter.raw if edited is None else edited[letter.id]
+            number = len(tally.good) + 1
+            found = _judge(raw, letter, number, feed, now)
             if isinstance(found, Reject):
                 tally.refuse(letter, found)
                 again.append((letter, found))
+                continue
+            tally.good.append(letter.id)
+            size += len(raw)
+            if found is None:  # `where` leaves it out now: it is none of the feed's
+                filtered += 1
             else:
-                tally.good.append(letter.id)
                 rows.append(found)
-                size += len(letter.raw)
+                tally.origins.append((str(found[key]), number, letter.run_id, letter.record_no))
         _rewrite(store, again)
-        if rows:
-            yield Batch(list(zip(*rows, strict=True)), [], size)
+        if rows or filtered:
+            yield Batch(list(zip(*rows, strict=True)), [], size, filtered)
 
 
-def _judge(letter: Letter, record_no: int, feed: Feed, now: datetime) -> Row | Reject | None:
+def _judge(raw: str, letter: Letter, record_no: int, feed: Feed, now: datetime) -> Row | Reject | None:
     try:
-        return judge(letter.raw.encode(), record_no, feed, now=now)
-    except FileFault as fault:  # the letter was edited by hand, in the database
-        return Reject(record_no, letter.raw, letter.record_key, None, fault.code, fault.message)
+        return judge(raw.encode(), record_no, feed, now=now, context=letter.context)
+    except FileFault as fault:  # the letter was edited by hand
+        return Reject(record_no, raw, letter.record_key, None, fault.code, fault.message)
 
 
 def _rewrite(store: Store, again: list[tuple[Letter, Reject]]) -> None:

@@ -34,6 +34,7 @@ class Removed:
     lineage: int = 0
     resolved: int = 0
     images: int = 0
+    tombstones: int = 0
 
     def file(self, name: str) -> None:
         """Count a file, and name it if it is one of the first."""
@@ -42,7 +43,7 @@ class Removed:
             self.names.append(name)
 
     def __bool__(self) -> bool:
-        return any((self.files, self.lineage, self.resolved, self.images))
+        return any((self.files, self.lineage, self.resolved, self.images, self.tombstones))
 
 
 class Retention:
@@ -55,7 +56,7 @@ class Retention:
         self._clock = clock
         self._slices: Iterator[None] | None = None
         self._removed = Removed()
-        kept = (archive.keep, retention.lineage, retention.resolved, retention.images)
+        kept = (archive.keep, retention.lineage, retention.resolved, retention.images, retention.tombstones)
         self._shortest = min((seconds for seconds in kept if seconds is not None), default=None)
         self.due = float("inf") if self._shortest is None else clock.monotonic()
         """When (monotonic seconds) the next slice is due; never, where everything is kept for ever."""
@@ -97,6 +98,8 @@ class Retention:
             yield from self._resolved(self._cutoff(self._retention.resolved))
         if self._retention.images is not None:
             yield from self._images(self._cutoff(self._retention.images))
+        if self._retention.tombstones is not None:
+            yield from self._tombstones(self._cutoff(self._retention.tombstones))
 
     def _cutoff(self, kept_s: float) -> str:
         return stamp(self._clock.now() - timedelta(seconds=kept_s))
@@ -113,6 +116,21 @@ class Retention:
 
         for count in self._rows_of_old_runs(before_images, before):
             self._removed.images += count
+            yield
+
+    def _tombstones(self, before: str) -> Iterator[None]:
+        import sqlalchemy as sa  # noqa: PLC0415 - the same
+
+        from inboxd.store.tables import tombstones  # noqa: PLC0415 - the same
+
+        key = (tombstones.c.table_name, tombstones.c.record_key)
+        old = sa.select(*key).where(tombstones.c.deleted_at < before).limit(ROWS_AT_ONCE)
+        while True:
+            with self._store.writing() as connection:
+                count = connection.execute(sa.delete(tombstones).where(sa.tuple_(*key).in_(old))).rowcount
+            self._removed.tombstones += count
+            if not count:
+                return
             yield
 
     def _rows_of_old_runs(self, table: sa.Table, before: str) -> Iterator[int]:

@@ -253,6 +253,13 @@ class FileTransaction(Protocol):
         """Tell what ``upsert`` would do, writing to no real table and taking no lock. Instead of ``lock``."""
         ...
 
+    def outdate(self, origins: Sequence[tuple[str, int, int, int]]) -> None:
+        """Let staged records of a feed without a cursor be stale whose key was applied after they had come.
+
+        Each is told by its key and number, and by the run and number it had when it was refused. After ``lock``.
+        """
+        ...
+
     def staged(self) -> int:
         """Return how many records were staged, rejects included."""
         ...

@@ -11,6 +11,15 @@ from inboxd.model import Feed, Gone, Mode, Origin, origin_of
 
 LISTED_KEYS: Final = 100
 """Keys of rows that would go that a report names; their number is exact."""
+OUTDATED: Final = (
+    "SELECT DISTINCT o.record_no FROM {origins} o JOIN {runs} was ON was.id = o.run_id "
+    "JOIN {runs} r ON r.table_name = {table} AND r.commit_no >= was.commit_no "
+    "JOIN {lineage} l ON l.run_id = r.id AND l.record_key = o.record_key "
+    "LEFT JOIN {runs} u ON u.id = r.superseded_by AND u.undo_of = r.id "
+    "WHERE r.undo_of IS NULL AND u.id IS NULL AND l.outcome IN (0, 4) "
+    "AND (r.commit_no > was.commit_no OR l.record_no > o.original)"
+)
+"""The staged records of a replay whose key was applied later: by a later commit, or further down in their own file."""
 _UNCOMPARED: Final = {(Origin.RECORD, "no")}
 
 

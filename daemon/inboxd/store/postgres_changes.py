@@ -32,6 +32,11 @@ class Changes:
         """Return none: these feeds have no watermark, or merge."""
         return 0
 
+    def outdate(self, origins: Sequence[tuple[str, int, int, int]]) -> None:
+        """Leave out the records of a replay whose key was applied later."""
+        self._staging.copy(self._sql.copy_origins(), origins)
+        self._staging.change(self._sql.find_outdated())
+
     def apply(self, skipped: int) -> Applied:
         """Change what is to be changed, and write the lineage."""
         del skipped

@@ -7,7 +7,7 @@ Citus sends them to the target's nodes; all that is decided from it is between t
 from __future__ import annotations
 
 from inboxd.model import FieldType
-from inboxd.store.changes import compared, keeps_marks, last_wins
+from inboxd.store.changes import OUTDATED, compared, keeps_marks, last_wins
 from inboxd.store.feed_tables import marks
 from inboxd.store.postgres_sql import KEY_COLLATION, TYPES, FeedSql, moment, quoted
 
@@ -42,8 +42,31 @@ class ChangesSql(FeedSql):
             (self.winners, winners),
             (self.met, f"record_no bigint, cursor {self.cursor_type}, same boolean, marked boolean"),
             (self.changes, f"{winners}, met integer"),
+            (self.origins, 'record_key text COLLATE "C", record_no bigint, run_id bigint, original bigint'),
+            (self.outdated, "record_no bigint"),
             *([(self.present, keys)] if self.feed.absent else []),
         ]
+
+    @property
+    def origins(self) -> str:
+        """The table of where a replay's records came from."""
+        return f"origins_{self.slot}"
+
+    @property
+    def outdated(self) -> str:
+        """The table of a replay's records that are stale from the start."""
+        return f"outdated_{self.slot}"
+
+    def copy_origins(self) -> str:
+        """Take where a replay's records came from."""
+        return f"COPY {self.origins} (record_key, record_no, run_id, original) FROM STDIN"
+
+    def find_outdated(self) -> str:
+        """Find the records whose key was applied later."""
+        rule = OUTDATED.format(
+            origins=self.origins, runs="etl_runs", lineage="lineage_records", table="%(table)s::text"
+        )
+        return f"INSERT INTO {self.outdated} {rule}"
 
     def _keys(self, alias: str) -> str:
         return ", ".join(f"{alias}.{quoted(name)}" for name in self.feed.key)
@@ -71,6 +94,7 @@ class ChangesSql(FeedSql):
         return (
             f"INSERT INTO {self.winners} SELECT DISTINCT ON ({distinct}) {self._keys('s')}, {deletion}, {cursor}, "
             f"s.{self.record_key}, s.{self.number} FROM {self.staging} s "
+            f"WHERE s.{self.number} NOT IN (SELECT record_no FROM {self.outdated}) "
             f"ORDER BY {', '.join([distinct, *ranked, number])}"
         )
 

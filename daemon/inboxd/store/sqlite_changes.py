@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,12 @@ class Changes:
     def count_skipped(self) -> int:
         """Return none: these feeds have no watermark, or merge."""
         return 0
+
+    def outdate(self, origins: Sequence[tuple[str, int, int, int]]) -> None:
+        """Leave out the records of a replay whose key was applied later."""
+        insert = f"INSERT INTO {self._sql.origins} VALUES (?, ?, ?, ?)"
+        self._staging.insert_many(self._sql.origins, insert, iter(origins))
+        self._staging.insert_from(self._sql.outdated, self._sql.find_outdated())
 
     def apply(self, skipped: int) -> Applied:
         """Change what is to be changed, and write the lineage."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from inboxd.model import FieldType
-from inboxd.store.changes import compared, keeps_marks, last_wins
+from inboxd.store.changes import OUTDATED, compared, keeps_marks, last_wins
 from inboxd.store.feed_tables import marks, quoted
 from inboxd.store.sqlite_sql import FeedSql, Part
 
@@ -32,8 +32,29 @@ class ChangesSql(FeedSql):
         changes = (
             f"{keys}, deletion INTEGER, cursor {cursor}, record_key TEXT, record_no INTEGER, met INTEGER, {unique}"
         )
-        made = ((self.winners, winners), (self.changes, changes))
+        made = [(self.winners, winners), (self.changes, changes)]
+        made += [
+            (self.origins, "record_key TEXT, record_no INTEGER PRIMARY KEY, run_id INTEGER, original INTEGER)"),
+            (self.outdated, "record_no INTEGER PRIMARY KEY)"),
+        ]
         return [*super().create_tables(), *(f"CREATE TABLE {name} ({columns}" for name, columns in made)]
+
+    @property
+    def origins(self) -> str:
+        """The table of where a replay's records came from."""
+        return f"scratch.origins_{self.slot}"
+
+    @property
+    def outdated(self) -> str:
+        """The table of a replay's records that are stale from the start."""
+        return f"scratch.outdated_{self.slot}"
+
+    def find_outdated(self) -> str:
+        """Find the records whose key was applied later."""
+        rule = OUTDATED.format(
+            origins=self.origins, runs="main.etl_runs", lineage="main.lineage_records", table=":table"
+        )
+        return f"INSERT INTO {self.outdated} {rule}"
 
     def _unique(self) -> str:
         return f"{self.key_columns()}, deletion" if keeps_marks(self.feed) else self.key_columns()
@@ -61,7 +82,8 @@ class ChangesSql(FeedSql):
         return (
             f"INSERT INTO {self.winners} AS w SELECT {self._keys('s')}, {self._deletion('s')}, "
             f"{self._staged(self.cursor)}, s.{self.number} "
-            f"FROM {self._of_source(part)} WHERE TRUE {self.in_order(part)} "
+            f"FROM {self._of_source(part)} "
+            f"WHERE s.{self.number} NOT IN (SELECT record_no FROM {self.outdated}) {self.in_order(part)} "
             f"ON CONFLICT ({self._unique()}) DO UPDATE SET cursor = excluded.cursor, deletion = excluded.deletion, "
             f"record_no = excluded.record_no WHERE {better}"
         )

@@ -225,6 +225,12 @@ class SqliteFile:
             deleted=found.deleted,
         )
 
+    def outdate(self, origins: Sequence[tuple[str, int, int, int]]) -> None:
+        """Let staged records be stale whose key was applied after they had come."""
+        if isinstance(self._way, Changes):
+            with self._faults:
+                self._way.outdate(origins)
+
     def staged(self) -> int:
         """Return how many records were staged, rejects included."""
         return self._staging.records + self._staging.rejects

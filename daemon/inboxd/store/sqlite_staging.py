@@ -191,6 +191,11 @@ class Staging:
         self._used.add(table)
         return self.change_slices(statement)
 
+    def insert_from(self, table: str, statement: str) -> None:
+        """Fill one of the tables beside the staged records with one statement."""
+        self._used.add(table)
+        self.change(statement)
+
     def insert_many(self, table: str, statement: str, rows: Iterator[tuple[object, ...]]) -> int:
         """Fill one of the tables beside the staged records with rows of our own."""
         self._used.add(table)
