@@ -45,6 +45,8 @@ from inboxd.store.sqlite_staging import CHUNK_BYTES
 if TYPE_CHECKING:
     from _pytest.mark import ParameterSet
 
+    from citus import CitusCluster
+
 
 def on_postgres(name: str) -> ParameterSet:
     """Return a parameter for tests on one PostgreSQL server; they share a process, and so the server."""
@@ -57,7 +59,11 @@ OLDER: Final = 16
 PACKAGED: Final = "postgres-packaged"
 CITUS_WAY: Final = "postgres-citus-way"
 """The same server, on which the store works as it does with Citus, whose counts it does not trust."""
-VERSIONS: Final = (on_postgres(f"postgres-{OLDER}"), on_postgres(PACKAGED), on_postgres(CITUS_WAY))
+CITUS: Final = "citus"
+"""A real cluster, where ``INBOXD_TEST_CITUS`` names one (see ``citus.py``)."""
+CITUS_NODES: Final = tuple(os.environ.get("INBOXD_TEST_CITUS", "").split())
+"""Read here, before the suite takes inboxd's own settings out of the environment."""
+VERSIONS: Final = (on_postgres(f"postgres-{OLDER}"), on_postgres(PACKAGED), on_postgres(CITUS_WAY), on_postgres(CITUS))
 STARTED: Final = "2026-03-01T10:00:00.000000Z"
 ENDED: Final = "2026-03-01T10:00:01.500000Z"
 CLAIMS: Final = count(1)
@@ -69,8 +75,9 @@ OpenEmpty = Callable[..., Store]
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what asks for a database on each of them."""
     if "make_url" in metafunc.fixturenames:
-        every = metafunc.definition.get_closest_marker("every_version") is not None
-        metafunc.parametrize("make_url", (*DATABASES, *VERSIONS) if every else DATABASES, indirect=True)
+        marked = metafunc.definition.get_closest_marker
+        more = VERSIONS if marked("every_version") else (on_postgres(CITUS),) if marked("on_citus") else ()
+        metafunc.parametrize("make_url", (*DATABASES, *more), indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -136,6 +143,30 @@ def _databases(server: str) -> Iterator[MakeUrl]:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def citus() -> Iterator[CitusCluster]:
+    """Return the cluster of Citus that the environment names; without one the test is skipped."""
+    from citus import citus_cluster  # noqa: PLC0415 - as above
+
+    if not CITUS_NODES:
+        pytest.skip("a cluster of Citus: name its nodes in INBOXD_TEST_CITUS")
+    with citus_cluster(CITUS_NODES) as cluster:
+        yield cluster
+
+
+@contextmanager
+def _databases_on_citus(cluster: CitusCluster) -> Iterator[MakeUrl]:
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(f"inboxd_{os.getpid()}_{os.urandom(4).hex()}")
+        return cluster.make(made[-1])
+
+    yield make
+    for name in made:
+        cluster.drop(name)
+
+
 @pytest.fixture
 def make_postgres_url(postgres_server: str) -> Iterator[MakeUrl]:
     """Return a maker of URLs of new, empty databases on PostgreSQL."""
@@ -153,6 +184,9 @@ def make_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeUrl
         if request.param == CITUS_WAY:
             request.getfixturevalue("monkeypatch").setattr("inboxd.store.postgres.WITH_CITUS", "SELECT TRUE")
         yield request.getfixturevalue("make_postgres_url")
+    elif request.param == CITUS:
+        with _databases_on_citus(request.getfixturevalue("citus")) as make:
+            yield make
     else:
         with _databases(request.getfixturevalue("other_servers")(request.param)) as make:
             yield make

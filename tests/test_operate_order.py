@@ -13,6 +13,8 @@ from inboxd.store.base import Store
 from inboxd.store.tables import etl_runs
 from stores import OpenEmpty, batches, failed, load, make_feed, query, row, start
 
+pytestmark = pytest.mark.on_citus
+
 FEED = make_feed(late=Late.MERGE, undo=True)
 
 

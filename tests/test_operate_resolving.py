@@ -13,6 +13,8 @@ from inboxd.operate.undo import undo
 from inboxd.store.base import Store
 from stores import OpenEmpty, batches, load, make_feed, query, row
 
+pytestmark = pytest.mark.on_citus
+
 FEED = make_feed(late=Late.MERGE, undo=True)
 OTHER = make_feed("other", late=Late.MERGE)
 

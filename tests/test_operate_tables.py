@@ -15,6 +15,8 @@ from inboxd.store.base import Store
 from inboxd.store.tables import etl_runs
 from stores import OpenEmpty, batches, load, make_feed, query, row
 
+pytestmark = pytest.mark.on_citus
+
 ONE = make_feed("one", table="shared", late=Late.MERGE)
 TWO = make_feed("two", table="shared", late=Late.MERGE)
 PAIR = make_feed("pair", key=(FieldType.TEXT, FieldType.TIMESTAMP), late=Late.MERGE)

@@ -20,6 +20,8 @@ from inboxd.operate.undo_plan import Undo
 from inboxd.store.base import Store
 from stores import OpenEmpty, batches, load, make_feed, query, row, sha256
 
+pytestmark = pytest.mark.on_citus
+
 FIELDS = (
     ("text", FieldType.TEXT),
     ("number", FieldType.INTEGER),

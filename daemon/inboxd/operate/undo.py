@@ -46,7 +46,7 @@ def undo(store: Store, feeds: tuple[Feed, ...], run_id: int, *, clock: Clock, ho
     started, began = clock.now(), clock.monotonic()
     with store.writing() as connection:
         run, feed = undoable(connection, feeds, run_id)
-        _lock(connection, feed)
+        _lock(store, connection, feed)
         scene = Scene(connection, feed, run, dialect_of(connection))
         found = scene.look()
         work = _Work(scene)
@@ -76,7 +76,7 @@ def plan(store: Store, feeds: tuple[Feed, ...], run_id: int) -> Undo:
         return Scene(connection, feed, run, dialect_of(connection)).look()
 
 
-def _lock(connection: sa.Connection, feed: Feed) -> None:
+def _lock(store: Store, connection: sa.Connection, feed: Feed) -> None:
     """Keep files of this table and feed out until the undo is committed; SQLite lets only one write anyway."""
     if connection.dialect.name != "postgresql":
         connection.exec_driver_sql(f"PRAGMA cache_size = -{CACHE_KIB}")
@@ -84,6 +84,7 @@ def _lock(connection: sa.Connection, feed: Feed) -> None:
     connection.execute(sa.text(LOCK), {"what": f"table {feed.table}"})
     if feed.late is Late.SKIP and feed.cursor is not None:
         connection.execute(sa.text(LOCK), {"what": f"feed {feed.name}"})
+    store.await_commits(connection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,7 @@ class _Work:
     def hand_down(self, own_id: int) -> None:
         """Give this run's image of each key that is left to the run that replaced this run's row."""
         mine, told = before_images.alias("mine"), lineage_records.c
+        left = sa.select(told.record_key).where(told.run_id == own_id, told.outcome == STALE)
         statement = (
             sa.update(before_images)
             .values(image=mine.c.image)
@@ -160,9 +162,7 @@ class _Work:
                 mine.c.run_id == self.scene.run["id"],
                 mine.c.table_name == self.scene.feed.table,
                 mine.c.record_key == before_images.c.record_key,
-                told.run_id == own_id,
-                told.record_key == mine.c.record_key,
-                told.outcome == STALE,
+                mine.c.record_key.in_(left),  # no join: lineage may be distributed, and the images are not
                 writer_of(self.scene.feed, self.scene.dialect) == self.scene.run["id"],
             )
         )

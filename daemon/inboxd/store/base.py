@@ -437,6 +437,10 @@ class Store(Protocol):
         """Lend a SQLAlchemy connection with one consistent view of the database, for questions."""
         ...
 
+    def await_commits(self, connection: sa.Connection) -> None:
+        """Return once what was committed can be seen on every node of the database; ``DatabaseFault`` if that lasts."""
+        ...
+
     def writing(self) -> AbstractContextManager[sa.Connection]:
         """Lend a SQLAlchemy connection in one durable write transaction, committed at the block's end or not at all."""
         ...

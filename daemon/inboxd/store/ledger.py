@@ -144,6 +144,10 @@ class Ledger(ABC):
         with self._lent(write=True) as connection:
             yield connection
 
+    def await_commits(self, connection: sa.Connection) -> None:
+        """Return at once: a database on one node shows what was committed."""
+        del connection
+
     def _dispose_engine(self) -> None:
         engine, self._engine = self._engine, None
         if engine is not None:

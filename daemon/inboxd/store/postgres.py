@@ -20,6 +20,7 @@ from inboxd.model import Cursor, Feed, RunStart
 from inboxd.store.base import ANNOUNCED_LENGTH, RunEnd, RunRow, Turn, Work
 from inboxd.store.feed_tables import MADE, TableShape, Wanted, made_columns, missing, quoted, wanted_tables
 from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, notice_values, run_row
+from inboxd.store.postgres_citus import SIDE_BY_SIDE, WITH_CITUS, await_commits
 from inboxd.store.postgres_claims import CLAIM_LOCK, INTERRUPT, OF_CLAIM, OF_NOBODY, RUNNING, Claims
 from inboxd.store.postgres_driver import APPLICATION, TickingConnection, connect
 from inboxd.store.postgres_faults import PostgresFaults, translated
@@ -59,7 +60,6 @@ ANNOUNCED: Final = (
     f"SELECT substr(application_name, {len(DAEMON) + 1}) FROM pg_stat_activity "
     f"WHERE datname = current_database() AND starts_with(application_name, '{DAEMON}')"
 )
-WITH_CITUS: Final = "SELECT to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL"
 SHAPE: Final = (
     "SELECT a.attname, format_type(a.atttypid, a.atttypmod), array_position(i.indkey::int2[], a.attnum), "
     "a.attnotnull "
@@ -118,6 +118,8 @@ class PostgresStore(Ledger):
                 raise DatabaseFault(code, fault.message, fault.hint) from error
             if not self.readonly:
                 self._with_citus = self._open.execute(WITH_CITUS).fetchone() == (True,)
+                if self._with_citus:
+                    self._open.execute(SIDE_BY_SIDE)
                 self._name_session(self._open)
                 self._claims.reconnected(self._open)
         return self._open
@@ -337,6 +339,13 @@ class PostgresStore(Ledger):
             return connection
 
         return sa.create_engine("postgresql+psycopg://", creator=session, pool_pre_ping=True)
+
+    def await_commits(self, connection: sa.Connection) -> None:
+        """Return once what was committed can be seen on every node; ``DatabaseFault`` if that lasts."""
+        lent = connection.connection.driver_connection
+        if self._with_citus and isinstance(lent, TickingConnection):
+            with self._faults:
+                await_commits(lent)
 
     def _lending(self, *, write: bool) -> dict[str, Any]:
         """Questions get one snapshot; a repair takes row locks, and must see what others have just committed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from inboxd.errors import RUN_TAKEN, TransientFault
+from inboxd.errors import RUN_TAKEN, DatabaseFault, TransientFault
 from inboxd.model import Batch, Counts, Cursor, Feed, Late, Mode, Outcome, Reject, Scalar
 from inboxd.store.base import Applied, Classified, Foreseen, RunEnd, Way, Work
 from inboxd.store.changes import finds_changes
@@ -21,8 +21,9 @@ from inboxd.store.ledger import (
 from inboxd.store.postgres_append import Append, AppendSql
 from inboxd.store.postgres_changes import Changes
 from inboxd.store.postgres_changes_sql import ChangesSql
+from inboxd.store.postgres_citus import await_commits
 from inboxd.store.postgres_driver import TickingConnection
-from inboxd.store.postgres_faults import PostgresFaults
+from inboxd.store.postgres_faults import LOST, PostgresFaults
 from inboxd.store.postgres_newest import Newest, NewestSql
 from inboxd.store.postgres_sql import FeedSql
 from inboxd.store.postgres_staging import Staging
@@ -30,6 +31,8 @@ from inboxd.store.resolving import resolve_applied
 
 OWN_RUN = "SELECT 1 FROM etl_runs WHERE id = %s AND status = 'running' FOR UPDATE SKIP LOCKED"
 ONE_BY_ONE = "SELECT pg_advisory_xact_lock(hashtextextended('inboxd ' || %s, 0))"
+BESIDE_OTHERS = "SELECT pg_advisory_xact_lock_shared(hashtextextended('inboxd ' || %s, 0))"
+"""Of a table's files that may run side by side, but not beside an undo, or a feed that keeps before-images."""
 STANDS = "status = 'success' AND duplicate_of IS NULL AND superseded_by IS NULL"
 FIND_DUPLICATE = f"SELECT id FROM etl_runs WHERE job_name = %s AND content_sha256 = %s AND variant = %s AND {STANDS}"
 FOLLOWED = (
@@ -90,6 +93,7 @@ class PostgresFile:
         self._faults = PostgresFaults()
         values = {"run": work.run_id, "feed": work.feed.name, "table": work.feed.table, "watermark": None}
         self._staging = Staging(connection, sql, values)
+        self._with_citus = not counts_hold
         self._way = self._way_of(counts_hold=counts_hold)
         self._scope: tuple[Scalar, ...] | None = None
         self._applied = Applied(0, 0, None)
@@ -129,6 +133,10 @@ class PostgresFile:
         with self._faults:
             if self._feed.undo or finds_changes(self._feed):
                 self._connection.execute(ONE_BY_ONE, (f"table {self._feed.table}",))
+                if self._with_citus:
+                    await_commits(self._connection)
+            else:
+                self._connection.execute(BESIDE_OTHERS, (f"table {self._feed.table}",))
             if self._feed.late is Late.SKIP and self._feed.cursor is not None:
                 self._connection.execute(ONE_BY_ONE, (f"feed {self._feed.name}",))  # the first file has no row to lock
                 self._locks_watermark = True
@@ -313,6 +321,11 @@ class PostgresFile:
 
     def commit(self) -> None:
         """Make it durable. If the connection is lost in here, only the ledger can tell the outcome."""
-        with self._faults:
-            self._connection.execute("COMMIT")
+        try:
+            with self._faults:
+                self._connection.execute("COMMIT")
+        except DatabaseFault as fault:
+            if not self._with_citus or fault.code != "database_error":
+                raise
+            raise DatabaseFault(LOST[0], fault.message, LOST[1]) from fault  # a worker's, in the middle of it
         self.committed = True
