@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +15,41 @@ from requirements import missing, tool
 
 QUICK = '[inbox]\nsettle = "0ms"\nsettle_unproven = "0ms"\nrescan = "1s"\n'
 """A config for tests that wait on conditions of another kind."""
+
+
+RENAME_EXCHANGE = 2  # linux/fs.h
+AT_FDCWD = -100  # linux/fcntl.h
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Swap two names, as renameat2(2) does with RENAME_EXCHANGE: there is no moment without either."""
+    call = ctypes.CDLL(None, use_errno=True).renameat2
+    if call(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+@contextmanager
+def swapping(folder: Path, target: Path) -> Iterator[None]:
+    """Be a sender who swaps his folder in the inbox for a link to another place, and back, as fast as he can."""
+    trap = folder.parent.parent / "trap"
+    trap.symlink_to(target)
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.wait(0.0002):  # so that the others on the machine come to do something, too
+            exchange(folder, trap)
+
+    sender = threading.Thread(target=swap)
+    sender.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        sender.join()
+        if folder.is_symlink():
+            exchange(folder, trap)
+        trap.unlink()
 
 
 def mount(*arguments: str | Path) -> None:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import stat
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from faults import mount, umount
+from faults import mount, swapping, umount
 from folders import NOBODY, Bench, without_privilege
 from inboxd.errors import TransientFault
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.claim import claims, forget, new_claim_id, prepare, release, take, without_line
 from inboxd.inbox.settle import Kind
 from inboxd.inbox.tree import Folder, identities_of, is_within, walk
-
-RENAME_EXCHANGE = 2  # linux/fs.h
-AT_FDCWD = -100  # linux/fcntl.h
 
 
 @pytest.fixture
@@ -34,37 +29,6 @@ def bench(tmp_path: Path) -> Bench:
 def archive(tmp_path: Path) -> Archive:
     """Return an archive on the inbox's filesystem."""
     return Archive(tmp_path / "data" / "processed", tmp_path / "data" / "failed")
-
-
-def exchange(one: Path, other: Path) -> None:
-    """Swap two names, as renameat2(2) does with RENAME_EXCHANGE: there is not a time without either."""
-    call = ctypes.CDLL(None, use_errno=True).renameat2
-    if call(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
-@contextmanager
-def swapping(folder: Path, target: Path) -> Iterator[None]:
-    """Swap a folder for a symbolic link to another one, and back, as fast as the machine can."""
-    trap = folder.parent.parent / "trap"
-    trap.symlink_to(target)
-    stop = threading.Event()
-
-    def swap() -> None:
-        while not stop.is_set():
-            exchange(folder, trap)
-
-    sender = threading.Thread(target=swap)
-    sender.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        sender.join()
-        if folder.is_symlink():
-            exchange(folder, trap)
-        trap.unlink()
 
 
 def tree(folder: Path) -> dict[str, tuple[int, bytes]]:

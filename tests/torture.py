@@ -1,7 +1,8 @@
 """``make torture``: faults by chance, at any system call, and the proof that nothing is lost and nothing done twice.
 
 Each round drops a few files into a new inbox and drains it under strace, which kills the daemon at one system call or
-makes calls fail as a full or dying disk would, sometimes twice in a row. Then the daemon is run undisturbed, and
+makes calls fail as a full or dying disk would, sometimes twice in a row. In half of the rounds a hostile sender swaps a
+folder of the inbox for a link into the archive all the while, and back. Then the daemon is run undisturbed, and
 tables, folders and log are held against the truth. The same seed gives the same rounds.
 """
 
@@ -18,12 +19,14 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
 
 from daemons import Home
+from faults import swapping
 from torture_truth import CONFIG, Damage, damage, scenario
 
 KILLED_AT: dict[str, tuple[str, ...]] = {
@@ -157,10 +160,11 @@ class Torturer:
         row.tried += 1
         with self._home(f"round-{number}") as home:
             files = self._drop(home, chance)
-            struck = self._strike(home, fault)
+            hostile = chance.random() < 0.5
+            struck = self._strike(home, fault, hostile=hostile)
             if chance.random() < 0.3:  # and again, while what the first one left is put right
                 again = replace(fault, when=max(1, fault.when - chance.randint(0, 20)))
-                struck |= self._strike(home, again)
+                struck |= self._strike(home, again, hostile=hostile)
             row.struck += struck
             stuck = self._recover(home)
             found = damage(home, files) if not stuck else Damage([stuck], [])
@@ -176,10 +180,12 @@ class Torturer:
         """Keep what a broken round left, to be looked at."""
         shutil.copytree(home.path, self.folder / f"broken-{home.path.name}", symlinks=True)
 
-    def _strike(self, home: Home, fault: Fault) -> bool:
-        """Run the daemon under the fault; tell whether it met it."""
+    def _strike(self, home: Home, fault: Fault, *, hostile: bool) -> bool:
+        """Run the daemon under the fault, perhaps beside a hostile sender; tell whether it met the fault."""
         trace = home.path / "strace.out"
-        code = self._drain(home, ["-o", str(trace), *fault.options(home)])
+        beside = swapping(home.inbox / "sub", home.processed / "sub") if hostile else nullcontext()
+        with beside:
+            code = self._drain(home, ["-o", str(trace), *fault.options(home)])
         return code == -signal.SIGKILL or "(INJECTED)" in trace.read_text("utf-8", "replace")
 
     def _recover(self, home: Home) -> str:
