@@ -1,7 +1,8 @@
-"""The two drop-ins, each opening the sandbox for one thing: a PostgreSQL server, and the page."""
+"""The drop-ins, each opening the sandbox for one thing: a PostgreSQL server, the page, those who are told of events."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -88,3 +89,45 @@ def test_the_page_is_served_on_the_loopback_address_only(
     assert service.show("ExecMainStatus") == "78"
     assert any("make install DROPINS=page" in line for line in service.machine.journal(service.unit))
     assert get("/readyz") == ""
+
+
+RECEIVE: Final = """
+import http.server, pathlib
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers['Content-Length']))
+        with open('/home/bob/received', 'ab') as told:
+            told.write(self.headers['X-Secret'].encode() + b' ' + body)
+        self.send_response(204)
+        self.end_headers()
+http.server.HTTPServer(('127.0.0.1', 8099), Handler).serve_forever()
+"""
+
+
+def test_notices_reach_a_server_and_a_program_from_within_the_sandbox(
+    service: Service, require_tool: Callable[[str, str], str]
+) -> None:
+    """With the drop-in a notice is posted, with the secret header that systemd hands over; a program needs none."""
+    require_tool("systemd-analyze", "systemd")
+    machine = service.machine
+    machine.disk.write("/usr/local/lib/receive.py", RECEIVE, 0o644)
+    machine.disk.write("/usr/local/bin/tell", "#!/bin/sh\nexec cat >> /var/lib/inboxd/data/told\n", 0o755)
+    machine.shell("systemd-run --unit=receiver python3 /usr/local/lib/receive.py")
+    machine.run(INSTALLER, "install", "--drop-in", "notify")
+    headers = machine.path("/etc/inboxd/notify-headers")
+    assert headers.stat().st_mode & 0o777 == 0o600
+    headers.write_text("X-Secret: s3cret\n", encoding="utf-8")
+    receivers = (
+        '[[notify]]\non = ["file_failed"]\nexec = ["/usr/local/bin/tell"]\n'
+        '[[notify]]\non = ["file_failed"]\nurl = "http://127.0.0.1:8099/hook"\n'
+        'headers_file = "/run/credentials/inboxd.service/inboxd-notify-headers"\n'
+    )
+    service.configure("#[http]", f"{receivers}#[http]")
+    service.systemctl("restart")
+    machine.shell(f"echo '[1,' > {INBOX}/broken.json", user="bob")
+    service.wait_event("file_failed", file="broken.json")
+    received, told = machine.path("/home/bob/received"), machine.path("/var/lib/inboxd/data/told")
+    until(lambda: received.exists() and told.exists(), "both are told")
+    until(lambda: received.read_text().startswith('s3cret {"id":'), "the secret header")
+    assert json.loads(told.read_text())["id"] == json.loads(received.read_text().partition(" ")[2])["id"]
+    machine.run("systemd-analyze", "security", "--threshold=15", "inboxd.service")
