@@ -17,7 +17,7 @@ LOCKS := locks/build.txt locks/run.txt locks/dev.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install uninstall test lint types floors check bench bench-peers profile torture soak hidden model lock clean
+.PHONY: help run install uninstall test lint types floors check bench bench-peers profile torture crashes soak hidden model lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -113,6 +113,11 @@ hidden: $(DEV_READY)  ## run the tests that name a tool on a PATH without it, on
 
 torture: $(DEV_READY)  ## kill it, and fail its disk, at any system call; count what is lost or done twice (SEED=1 ROUNDS=100)
 	PYTHONPATH=tests $(BIN)/python tests/torture.py --rounds $(ROUNDS) $(SEED:%=--seed %)
+
+STATES ?= 300
+
+crashes: $(DEV_READY)  ## make every state that a power cut may leave real, and start on it (SEED=1 STATES=300, 0 for all)
+	PYTHONPATH=tests $(BIN)/python tests/crashes.py --states $(STATES) $(SEED:%=--seed %)
 
 model: $(DEV_READY)  ## search every state of the model of a file's life (needs spin and gcc)
 	PYTHONPATH=tests $(BIN)/python tests/spin_model.py

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from inboxd.clock import Clock
@@ -20,8 +19,9 @@ from inboxd.inbox.scan import Inbox
 from inboxd.inbox.source import Source
 from inboxd.log import Logger, emit
 from inboxd.model import Edge, Feed, Hook, Outcome, Step, Verdict, printable
+from inboxd.moved import Moved, MovedFiles
 from inboxd.pipeline import Job, Pipeline, facts_of
-from inboxd.recovery import Recovery
+from inboxd.recovery import LeftMoved, Recovery
 from inboxd.store.base import Store
 from inboxd.verdicts import log_verdict, report_of
 
@@ -56,20 +56,12 @@ class Tally:
         return self.loaded + self.duplicate + self.failed
 
 
-@dataclass(frozen=True, slots=True)
-class PuttingAway:
-    """A file that was moved, and whose move another thread is making durable."""
-
-    held: Held
-    done: Future[None]
-
-
 @dataclass(slots=True, kw_only=True)
 class Attempts:
     """What a daemon does with the files it has claimed. Everything in it is owned by the loop's thread.
 
-    But for one thing: while a moved file is being made durable, which is waiting for the disk, the loop goes on with
-    the next one. There is never more than one such file, and none when the loop waits or looks for claims.
+    But for one thing: while moved files are being made durable, which is waiting for the disk, the loop goes on with
+    the next ones (``MovedFiles``). There are none when the loop waits or looks for claims.
     """
 
     folders: Folders
@@ -89,8 +81,7 @@ class Attempts:
     """The inbox is gone, or cannot be watched."""
     reading: tuple[Held, Source] | None = None
     """What is being worked on, for those who ask how far it is."""
-    _disk: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "inboxd-disk"))
-    _putting_away: PuttingAway | None = None
+    moved: MovedFiles = field(default_factory=MovedFiles)
 
     def attempt(self, held: Held) -> None:
         """Process a claimed file once; afterwards it is done, or held with a pause.
@@ -166,15 +157,14 @@ class Attempts:
     def finish(self, held: Held, verdict: Verdict) -> None:
         """Move a file whose verdict is committed, and say the verdict, once.
 
-        The claim's folder goes last: it is what tells the next start, after a crash, that the verdict was not said.
-        It goes at once, because where there is no log file nothing else tells.
+        The claim's folder goes last, when the move is durable. Until then its name tells the next start, after a
+        crash, whether the verdict was said.
         """
         held.verdict = verdict
         archived: Place | None = None
         gone = False
         try:
             self.hook(Step.ARCHIVE, Edge.BEFORE)
-            self.put_away()
             archived = self._archive(held, verdict)
             self.hook(Step.ARCHIVE, Edge.AFTER)
         except Interrupted:
@@ -186,33 +176,40 @@ class Attempts:
         self._say(held, verdict, archived)
         if gone:
             emit(self.log, Event.FILE_GONE, run_id=verdict.run_id, feed=held.feed, file=held.claim.name)
-        if archived is not None or gone:
+            self._done_with(held)
+        elif archived is not None:
             self.held.remove(held)
-            forget(held.claim)
-            self.store.let_go(held.claim.id)
-        if archived is not None:
-            done = self._disk.submit(self.folders.archive.make_durable, held.claim, archived)
-            self._putting_away = PuttingAway(held, done)
+            self.moved.add(Moved(held, archived))
+        self._settle_moved()
 
     def put_away(self) -> None:
-        """Wait until the last file is durably where it was moved to."""
-        last, self._putting_away = self._putting_away, None
-        if last is None:
-            return
-        try:
-            last.done.result()
-        except TransientFault as fault:
-            if not self._is_gone(last.held, fault):  # whoever reads the log may have moved it on, folder and all
-                self._hold(last.held, fault)
+        """Wait until every file that was moved is durably where it was moved to."""
+        self._settle_moved(wait=True)
+
+    def _settle_moved(self, *, wait: bool = False) -> None:
+        for moved, fault in self.moved.ended(wait=wait):
+            if fault is None:
+                self.store.let_go(moved.held.claim.id)
+            elif self._is_gone(moved.held, fault):  # whoever reads the log may have moved it on, folder and all
+                self._done_with(moved.held)
+            else:
+                self._hold(moved.held, fault)
+
+    def _done_with(self, held: Held) -> None:
+        self.held.remove(held)
+        forget(held.claim)
+        self.store.let_go(held.claim.id)
 
     def _say(self, held: Held, verdict: Verdict, archived: Place | None) -> None:
         if held.said:
-            if archived is not None:  # only a file that could not be moved has its line before its move
+            if archived is not None and not held.place_said:
                 about = {"run_id": verdict.run_id, "feed": verdict.feed, "file": verdict.file_name}
                 emit(self.log, Event.FILE_ARCHIVED, **about, archived=archived.path)
+                held.place_said = True
             return
         log_verdict(self.log, verdict, archived=archived.path if archived else None, recovered=held.recovered)
-        held.said = True
+        held.said, held.place_said = True, archived is not None
+        held.claim.tell()
         self.tally.count(verdict.outcome)
         self.on_verdict(verdict)
 
@@ -229,13 +226,17 @@ class Attempts:
             remove_orphans(archive.failed, verdict.file_name)
         return held.archived
 
-    def report_again(self, verdict: Verdict) -> None:
-        """See to the reports that a crash, between a move and its verdict, left out, unfinished or behind."""
+    def finish_left(self, left: LeftMoved) -> None:
+        """See to what a crash, after a move, left out or behind: the report, parts of a copy, the verdict's line."""
+        verdict, archive = left.verdict, self.folders.archive
+        archive.clear(left.claim_id, verdict.file_name)
         if verdict.outcome is Outcome.FAILED:
-            place = self.folders.archive.find(verdict.file_name, verdict.run_id)
+            place = archive.find(verdict.file_name, verdict.run_id)
             if place is not None:
                 complete_report(place, report_of(verdict))
-        remove_orphans(self.folders.archive.failed, verdict.file_name)
+        remove_orphans(archive.failed, verdict.file_name)
+        if not left.told:
+            log_verdict(self.log, verdict, archived=None, recovered=verdict.outcome is not Outcome.FAILED)
 
     def _defer(self, held: Held, fault: TransientFault) -> None:
         """Let the file wait until a transient fault has passed, and everything else too where it is the database's."""

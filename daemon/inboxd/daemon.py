@@ -18,10 +18,9 @@ from inboxd.inbox.notices import Notice
 from inboxd.inbox.scan import Candidate, Survey
 from inboxd.inbox.watch import Watch
 from inboxd.log import emit
-from inboxd.model import Edge, Feed, Late, Outcome, Step
+from inboxd.model import Edge, Feed, Late, Step
 from inboxd.operate.retention import Retention
 from inboxd.presence import Published
-from inboxd.verdicts import log_verdict
 from inboxd.wake import Wake
 
 LONGEST_WAIT_S: Final = 20.0
@@ -95,17 +94,16 @@ class Daemon(Attempts):
         self._work()
 
     def _start(self) -> None:
-        self._disk.submit(int)  # its thread begins now: where none can, that is to be known before a file is touched
+        self.moved.begin()
         self._notice(self.watch.start())
-        self._say_what_was_not_said()
+        self._end_left()
         for held in self.recovery.at_start():
             self.held.add(held)
 
-    def _say_what_was_not_said(self) -> None:
-        for verdict in self.recovery.without_line(self.held):
-            self.report_again(verdict)
-            if not self.recovery.said(verdict.run_id):
-                log_verdict(self.log, verdict, archived=None, recovered=verdict.outcome is not Outcome.FAILED)
+    def _end_left(self) -> None:
+        """Do for files that a crash left moved what was still to be done: their reports, and their verdicts."""
+        for left in self.recovery.left_moved(self.held):
+            self.finish_left(left)
 
     def _pass(self) -> bool:
         """Look what is there and work on it; tell whether anything was done."""
@@ -127,7 +125,8 @@ class Daemon(Attempts):
     def _take_over(self, found: Callable[[HeldFiles], Iterable[Held]]) -> None:
         """Hold the claims that nobody works on any more, and say what nobody said."""
         with suppress(TransientFault):  # it is asked again in the next pass
-            self._say_what_was_not_said()
+            self.put_away()
+            self._end_left()
             for held in found(self.held):
                 self.held.add(held)
 
@@ -248,7 +247,7 @@ class Daemon(Attempts):
     def _leave(self) -> None:
         """Nothing of this daemon stays claimed or ``running`` after an orderly stop."""
         self.watch.stop()
-        self._disk.shutdown()
+        self.moved.close()
         for held in self.held:
             if held.verdict is not None:
                 continue  # committed: the next start only moves it

@@ -23,7 +23,7 @@ class Event(StrEnum):
     DAEMON_STARTED = (
         "daemon_started",
         "info",
-        "the daemon is ready: pid, host, version, inbox, database, config, files_waiting",
+        "the daemon is ready: pid, host, version, inbox, database, config, reload, files_waiting",
     )
     DAEMON_STOPPED = "daemon_stopped", "info", "an orderly stop: how many files it took, and why it stopped"
     FILE_LOADED = "file_loaded", "info", "a file's records are committed: all counts, watermark, where it was moved"

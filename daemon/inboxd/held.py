@@ -39,6 +39,8 @@ class Held:
     """Its run was committed before this daemon started."""
     said: bool = False
     """Its verdict is in the log."""
+    place_said: bool = False
+    """Where it was moved to is in the log."""
     verdict: Verdict | None = None
     archived: Place | None = None
     """Where it was moved to already; that may still have to be made durable."""

@@ -11,7 +11,7 @@ from inboxd.clock import Clock, stamp
 from inboxd.errors import INTERRUPTED, FileFault
 from inboxd.events import Event
 from inboxd.held import Held
-from inboxd.inbox.claim import Claim, claims, looked_at, without_line
+from inboxd.inbox.claim import Claim, claims, looked_at, split_told, without_line
 from inboxd.log import Logger, emit
 from inboxd.model import Counts, Feed, Outcome, RunStart, RunStatus, Verdict, printable
 from inboxd.store.base import NoticeRow, RunEnd, RunRow, Store
@@ -28,6 +28,15 @@ LOOK_AGAIN_S: Final = 0.1
 """How soon it is searched again while a drain has nothing else to wait for."""
 LOOK_EVERY_S: Final = 2.0
 """How often a shared inbox is searched for the claims of daemons that have died."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftMoved:
+    """A file that was moved, and whose claim a crash left; ``told``: its verdict is in the log."""
+
+    claim_id: str
+    verdict: Verdict
+    told: bool
 
 
 @dataclass(slots=True)
@@ -66,26 +75,28 @@ class Recovery:
             if held is not None:
                 yield held
 
-    def without_line(self, mine: Container[str] = ()) -> Iterator[Verdict]:
-        """Yield the verdicts of files that were moved just before a crash, so that nothing was said of them."""
-        for claim_id in without_line(self.root(), ours=lambda one: one not in mine and self._is_left(one)):
+    def left_moved(self, mine: Container[str] = ()) -> Iterator[LeftMoved]:
+        """Yield what is known of files that were moved just before a crash; their claims are forgotten with it."""
+        for own in without_line(self.root(), ours=lambda own: split_told(own)[0] not in mine and self._is_left(own)):
+            claim_id, told = split_told(own)
             verdict = _ended(self.store.runs_of_claim(claim_id))
             if verdict is not None:
-                yield verdict
+                yield LeftMoved(claim_id, verdict, told or self.said(verdict.run_id))
             self.store.let_go(claim_id)
 
-    def _is_left(self, claim_id: str) -> bool:
+    def _is_left(self, own: str) -> bool:
         """Tell whether an empty claim is a dead daemon's. One without a run is old: else another is just making it."""
         if not self.shared:
             return True
+        claim_id, _told = split_told(own)
         if not self.store.runs_of_claim(claim_id):
-            return self.clock.now().timestamp() - looked_at(self.root(), claim_id).st_mtime > SHARED_GRACE_S
+            return self.clock.now().timestamp() - looked_at(self.root(), own).st_mtime > SHARED_GRACE_S
         if not self.store.take_over(claim_id, stamp(self.clock.now())):
             return False
         try:
-            looked_at(self.root(), claim_id)
+            looked_at(self.root(), own)
         except FileNotFoundError:
-            self.store.let_go(claim_id)  # its daemon has just said the verdict, and removed the folder
+            self.store.let_go(claim_id)  # its daemon has just told the verdict, or removed the folder
             return False
         return True
 
@@ -114,7 +125,7 @@ class Recovery:
         held = Held(claim, feed, stamp(self.clock.now()), retry=claim.retry)
         held.verdict = _ended(runs)
         held.recovered = held.verdict is not None and held.verdict.outcome is not Outcome.FAILED
-        held.said = held.verdict is not None and self.said(held.verdict.run_id)
+        held.said = held.verdict is not None and (claim.told or self.said(held.verdict.run_id))
         if held.verdict is None and sum(run.error_code == INTERRUPTED for run in runs) >= POISON_AFTER:
             msg = f"the daemon died {POISON_AFTER} times while it worked on this file"
             fault = FileFault(POISON, msg, "look at the log before each start; then retry the file")

@@ -6,14 +6,14 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from inboxd.errors import TransientFault
 from inboxd.inbox.carry import carry
-from inboxd.inbox.claim import CLAIMED, Claim, Entrance, forget, open_claimed, sync_claims
+from inboxd.inbox.claim import CLAIMED, Claim, Entrance, forget, open_claimed
 from inboxd.inbox.faults import GONE, transient_fault
 from inboxd.inbox.names import Names, looks_like_report, marked
 from inboxd.inbox.tree import Folder, identity_of, make_root, sync_folder
@@ -39,6 +39,11 @@ class Place:
     def below(self) -> str:
         """The path, below the archive's, of the folder that the file is in."""
         return self.name.rpartition("/")[0]
+
+    @property
+    def whole_folder(self) -> str:
+        """The whole path of the folder that the file is in."""
+        return self.path.rpartition("/")[0]
 
     @property
     def file(self) -> str:
@@ -77,7 +82,8 @@ class Archive:
     def put(self, claim: Claim, folder: Path, run_id: int) -> Place:
         """Move a claimed file to its place below ``folder``, durably, and return where it is now."""
         place = self.move(claim, folder, run_id)
-        self.make_durable(claim, place)
+        for fault in make_durable([place]).values():
+            raise fault
         return place
 
     def move(self, claim: Claim, folder: Path, run_id: int) -> Place:
@@ -93,7 +99,7 @@ class Archive:
             set_id = claim.folder.look(claim.file).st_mode & _SET_ID
             copy = bool(self._copy or set_id) and _must_copy(claim, always=self._copy)
             with _made(self._top(folder), claim, run_id) as (place, below):
-                part = f".{claim.id}.part"
+                part = _part(claim.id)
                 name = carry(claim.folder, claim.file, place, names, part=part, copy=copy, tick=self._tick)
         except OSError as error:
             self.rest()
@@ -118,17 +124,11 @@ class Archive:
         """Close what it keeps open between two files: nobody could unmount it."""
         self._tops.clear()
 
-    def make_durable(self, claim: Claim, place: Place) -> None:
-        """Make durable that a file was moved to ``place``: there first, so that it is never in neither folder.
-
-        Then in the folder of all claims, as the claim's own may be gone by now. May be called from any thread, and
-        again; raises ``TransientFault``.
-        """
-        try:
-            sync_folder(place.folder, place.below)
-            sync_claims(claim.root)
-        except OSError as error:
-            raise _not_moved(error, claim, place.folder) from error
+    def clear(self, claim_id: str, name: str) -> None:
+        """Remove what a crash left of the copying of a file that is in its place by now. Never raises."""
+        for folder in (self.processed, self.failed):
+            with contextlib.suppress(OSError), Place(os.fspath(folder), name).opened() as place:
+                place.unlink(_part(claim_id))
 
     def find(self, name: str, run_id: int) -> Place | None:
         """Return where in ``failed/`` the file of a run is, under its own name or the one with the run's number."""
@@ -146,7 +146,7 @@ class Archive:
         Raises ``TransientFault``; the file is then where it was.
         """
         claim = Claim(claim_id, root, name)
-        part = f".{claim_id}.part"
+        part = _part(claim_id)
         try:
             with place.opened() as folder:
                 folder.look(place.file)
@@ -163,9 +163,29 @@ class Archive:
         """Put a file that was taken back where it was, over nothing; on ``TransientFault`` it stays claimed."""
         try:
             with place.opened() as folder:
-                carry(claim.folder, claim.file, folder, [place.file], part=f".{claim.id}.part", tick=self._tick)
+                carry(claim.folder, claim.file, folder, [place.file], part=_part(claim.id), tick=self._tick)
         except OSError as error:
             raise _not_moved(error, claim, place.folder) from error
+
+
+def make_durable(places: Iterable[Place]) -> dict[str, TransientFault]:
+    """Make durable that files were moved to these places, each folder once; return why for each where that failed.
+
+    What a move took out of another folder need not be durable: a file that is in both after a power cut is recognised.
+    May be called from any thread, and again.
+    """
+    faults: dict[str, TransientFault] = {}
+    for whole_folder, place in {place.whole_folder: place for place in places}.items():
+        try:
+            sync_folder(place.folder, place.below)
+        except OSError as error:
+            faults[whole_folder] = transient_fault(error, f"making {printable(place.path)} durable", whole_folder)
+    return faults
+
+
+def _part(claim_id: str) -> str:
+    """Return the hidden name of a copy that is being made for a claim."""
+    return f".{claim_id}.part"
 
 
 def probe(root: str, folder: Path) -> bool:

@@ -16,12 +16,14 @@ from inboxd.errors import TransientFault
 from inboxd.inbox.faults import NOT_MOVABLE, transient_fault
 from inboxd.inbox.scan import Candidate
 from inboxd.inbox.source import Source
-from inboxd.inbox.tree import Folder, is_no_folder, is_regular, sync_folder, walk
+from inboxd.inbox.tree import Folder, is_no_folder, is_regular, walk
 from inboxd.model import printable
 
 CLAIMED: Final = ".claimed"
 """The one thing of inboxd's own in the inbox. Hidden, so the scan never enters it."""
 CLAIMED_REFUSED: Final = "claimed_refused"
+_TOLD: Final = ".told"
+"""Ends the name of a claim's folder once the file's verdict is in the log, so that no crash lets it be told twice."""
 _PRIVATE: Final = 0o700
 _RETRY: Final = "-retry"
 _MISPLACED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV, errno.ENAMETOOLONG, errno.EBUSY})
@@ -44,6 +46,8 @@ class Claim:
     ino: int = 0
     inbox: tuple[int, int] | None = field(default=None, compare=False, repr=False)
     """Device and inode of the inbox that it was taken from; ``None`` if it was found."""
+    told: bool = False
+    """Its verdict is in the log."""
     _claimed: Folder | None = field(default=None, compare=False, repr=False)
     _folder: Folder | None = field(default=None, compare=False, repr=False)
 
@@ -55,7 +59,12 @@ class Claim:
     @property
     def path(self) -> str:
         """Where the file is now, to be shown."""
-        return f"{self.root}/{CLAIMED}/{self.id}/{self.name}"
+        return f"{self.root}/{CLAIMED}/{self.own}/{self.name}"
+
+    @property
+    def own(self) -> str:
+        """The name of its folder."""
+        return self.id + _TOLD if self.told else self.id
 
     @property
     def file(self) -> str:
@@ -74,14 +83,20 @@ class Claim:
     def folder(self) -> Folder:
         """The open folder that the file is in; raises ``OSError``, or ``TransientFault`` if it is not ours."""
         if self._folder is None:
-            self._folder = self.claimed.reach(_below(self.id, self.name))
+            self._folder = self.claimed.reach(_below(self.own, self.name))
         return self._folder
 
     def make(self, entrance: Entrance) -> None:
         """Make ``.claimed/<id>`` and what is below it, and leave it open."""
         self.rest()
         self.inbox, self._claimed = entrance.identity, entrance.claimed
-        self._folder = entrance.claimed.reach(_below(self.id, self.name), _made)
+        self._folder = entrance.claimed.reach(_below(self.own, self.name), _made)
+
+    def tell(self) -> None:
+        """Note in the name of its folder that the file's verdict is in the log. Never raises."""
+        with contextlib.suppress(OSError, TransientFault):
+            self.claimed.replace(self.id, self.claimed, self.id + _TOLD)
+            self.told = True
 
     def source(self, *, max_size: int | None = None, tick: Callable[[], None] | None = None) -> Source:
         """Return the file, to be opened for one attempt."""
@@ -255,9 +270,9 @@ def _not_taken(error: OSError, candidate: Candidate, root: str) -> TransientFaul
 
 
 def forget(claim: Claim) -> None:
-    """Remove the claim's empty folder: its file is archived and its verdict said."""
+    """Remove the claim's empty folder: its file is durably archived and its verdict told."""
     with contextlib.suppress(OSError, TransientFault):  # not empty, or gone, or not ours: the next start looks again
-        claim.claimed.remove_empty(_below(claim.id, claim.name))
+        claim.claimed.remove_empty(_below(claim.own, claim.name))
     claim.rest()
 
 
@@ -283,9 +298,9 @@ def claims(root: str) -> Iterator[Claim]:
     """
     try:
         with Folder.root(root) as inbox, open_claimed(inbox) as claimed:
-            for claim_id in claimed.names():
-                for path, entry in walk(claimed, start=claim_id, skip=_is_hidden):
-                    claim = _claim_of(root, claim_id, path, entry)
+            for own in claimed.names():
+                for path, entry in walk(claimed, start=own, skip=_is_hidden):
+                    claim = _claim_of(root, own, path, entry)
                     if claim is not None:
                         yield claim
     except FileNotFoundError:
@@ -299,28 +314,35 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
-def _claim_of(root: str, claim_id: str, path: str, entry: os.DirEntry[str]) -> Claim | None:
-    name = path[len(claim_id) + 1 :]
+def _claim_of(root: str, own: str, path: str, entry: os.DirEntry[str]) -> Claim | None:
+    name = path[len(own) + 1 :]
+    claim_id, told = split_told(own)
     try:
         found = entry.stat(follow_symlinks=False)
     except FileNotFoundError:
         return None  # its daemon is alive and done with it
-    return Claim(claim_id, root, name).found(found) if name and is_regular(found) else None
+    return Claim(claim_id, root, name, told=told).found(found) if name and is_regular(found) else None
+
+
+def split_told(own: str) -> tuple[str, bool]:
+    """Return the id of the claim whose folder has this name, and whether its file's verdict is in the log."""
+    return own.removesuffix(_TOLD), own.endswith(_TOLD)
 
 
 def without_line(root: str, *, ours: Callable[[str], bool] = lambda _id: True) -> Iterator[str]:
-    """Yield the ids of claims whose folder is empty, and remove it: their file was moved, or never came.
+    """Yield the names of claims' folders that are empty, and remove them: the file was moved, or never came.
 
-    A crash came after the move and before the verdict was said. On a shared inbox another daemon may be just there:
-    ``ours`` leaves its folders alone, and raises ``FileNotFoundError`` for one that is gone by now.
+    A crash came after the move. ``split_told`` tells whether that was before the verdict was told. On a shared inbox
+    another daemon may be just there: ``ours`` leaves its folders alone, and raises ``FileNotFoundError`` for one that
+    is gone by now.
     """
     try:
         with Folder.root(root) as inbox, open_claimed(inbox) as claimed:
-            for claim_id in claimed.names():
+            for own in claimed.names():
                 with contextlib.suppress(FileNotFoundError):
-                    folders = _empty(claimed, claim_id)
-                    if folders and ours(claim_id):
-                        yield claim_id
+                    folders = _empty(claimed, own)
+                    if folders and ours(own):
+                        yield own
                         _clear(claimed, folders)
     except FileNotFoundError:
         return
@@ -354,9 +376,9 @@ def _clear(claimed: Folder, folders: list[str]) -> None:
         claimed.remove_empty(below)
 
 
-def looked_at(root: str, claim_id: str) -> os.stat_result:
+def looked_at(root: str, own: str) -> os.stat_result:
     """Look at a claim's folder; raises ``OSError``, or ``TransientFault`` if ``.claimed`` is not ours."""
-    with Folder.root(root) as inbox, open_claimed(inbox) as claimed, claimed.into(claim_id) as folder:
+    with Folder.root(root) as inbox, open_claimed(inbox) as claimed, claimed.into(own) as folder:
         return folder.itself()
 
 
@@ -367,12 +389,6 @@ def is_kept(root: str) -> bool:
             return inbox.has(CLAIMED)
     except OSError:
         return False
-
-
-def sync_claims(root: str) -> None:
-    """Make durable what left ``.claimed``, if it is there; raises ``OSError``."""
-    with contextlib.suppress(FileNotFoundError):
-        sync_folder(root, CLAIMED)
 
 
 def _not_listed(error: OSError, root: str) -> TransientFault:
