@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import re
@@ -299,6 +300,42 @@ def test_probes_are_answered_whatever_else_is_asked(page: Served) -> None:
         page.loop.published.state = _state()
         for path in ("/healthz", "/readyz", "/metrics") * 5:
             assert page.get(path)[0] == 200
+
+
+@dataclass(eq=False)
+class Guest:
+    """A connection as the door sees it."""
+
+    since: float
+    has_spoken: bool = False
+    has_unread: bool = False
+    is_answered: bool = False
+    is_leaving: bool = False
+
+    def dismiss(self) -> None:
+        """Go."""
+        self.is_leaving = True
+
+
+def test_who_has_asked_keeps_his_place_however_slow_the_page_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a request may lie unread for long: its connection is not taken for a silent one."""
+    monkeypatch.setattr(door, "places", lambda: 4)
+
+    async def who_goes(*guests: Guest) -> list[Guest]:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            there = door.Door(listener, asyncio.Protocol, set(guests))
+            found = there._has_place()
+            gone = [guest for guest in guests if guest.is_leaving]
+            assert found == bool(gone)
+            return gone
+
+    long_ago = -60.0
+    unread, answered = Guest(long_ago, has_unread=True), Guest(long_ago, is_answered=True)
+    half, silent = Guest(long_ago, has_spoken=True), Guest(long_ago)
+    assert asyncio.run(who_goes(unread, answered, half, silent)) == [silent]
+    assert asyncio.run(who_goes(unread, answered, half, Guest(long_ago, has_unread=True))) == [half]
+    newcomer = Guest(float("inf"))
+    assert asyncio.run(who_goes(unread, answered, newcomer, Guest(long_ago, has_unread=True))) == []
 
 
 def test_probes_are_answered_while_the_database_is_asked_for_something_long(

@@ -49,6 +49,11 @@ class Visitor(Protocol):
         ...
 
     @property
+    def has_unread(self) -> bool:
+        """Whether something it has said was not read yet."""
+        ...
+
+    @property
     def since(self) -> float:
         """Since when (the loop's time, s) there was no whole request."""
         ...
@@ -136,11 +141,8 @@ class Door:
         if len(there) + len(self._arriving) < self._places:
             return True
         now = self._loop.time()
-        idle = [
-            visitor
-            for visitor in there
-            if not visitor.is_answered and now - visitor.since > (HALF_A_REQUEST_S if visitor.has_spoken else SILENT_S)
-        ]
+        idle = [visitor for visitor in there if not (visitor.is_answered or visitor.has_unread)]
+        idle = [one for one in idle if now - one.since > (HALF_A_REQUEST_S if one.has_spoken else SILENT_S)]
         if not idle:
             return False
         min(idle, key=lambda visitor: (visitor.has_spoken, visitor.since)).dismiss()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import termios
 from typing import Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
@@ -48,6 +50,15 @@ class BoundedProtocol(H11Protocol):
         """Whether an answer is being made or sent."""
         cycle: RequestResponseCycle | None = self.cycle  # None until the first request, whatever uvicorn declares
         return cycle is not None and not cycle.response_complete
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the client has said something that was not read yet: the loop may be behind."""
+        listening = self.transport.get_extra_info("socket")
+        try:
+            return fcntl.ioctl(listening.fileno(), termios.FIONREAD, bytes(4)) != bytes(4)
+        except (OSError, ValueError):  # closed in between
+            return False
 
     @property
     def is_leaving(self) -> bool:
