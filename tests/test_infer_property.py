@@ -140,3 +140,4 @@ def test_a_large_file_is_proved_by_its_first_part_and_a_few_samples(
     assert found.outcome.complete
     assert 0 < found.outcome.records < 4_000
     assert "coerce = true" in found.toml
+    assert [column.name for column in found.proposal.key.columns] == ["id"]

@@ -9,12 +9,15 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 from inboxd.infer.sample import Opener
+from inboxd.records.decode import WINDOW
 from inboxd.records.unpack import is_packed
 
 _PLACES: Final = (0.2, 0.4, 0.6, 0.8, 1.0)
 """How far into the file, of its size."""
 _PIECE: Final = 1 << 20
 """Bytes that are read at each place."""
+_APART: Final = 2 * WINDOW
+"""Bytes by which the reading of the first part may go on: no record is to be looked at twice."""
 _MOST: Final = 200
 """Records of one place."""
 _MOST_TRIED: Final = 2_000
@@ -34,7 +37,9 @@ def distant_records(opener: Opener, beyond: int, names: Collection[str]) -> list
         if is_packed(stream.read(4)) or (size := stream.seek(0, io.SEEK_END)) <= beyond:
             return []
         for share in _PLACES:
-            start = max(beyond, int(share * size) - _PIECE)
+            start = int(share * size) - _PIECE
+            if start < beyond + _APART:
+                continue
             stream.seek(start)
             found.extend(_objects(stream.read(_PIECE).decode("utf-8", "ignore"), frozenset(names)))
     return found
