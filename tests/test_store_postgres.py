@@ -393,3 +393,17 @@ def test_sessions_free_a_dead_hosts_locks(url: str) -> None:
     with opened(url) as store:
         shown = [store._rows(f"SHOW {name}")[0][0] for name in ("idle_in_transaction_session_timeout", "timezone")]
     assert shown == ["5min", "UTC"]
+
+
+def test_of_an_ordered_feed_one_daemon_at_a_time_claims_files(url: str) -> None:
+    """Another one gets its turn when the first has none of its files left, or is gone."""
+    with opened(url) as one, opened(url) as other:
+        assert one.take_turn("prices")
+        assert one.take_turn("prices")
+        assert not other.take_turn("prices")
+        assert other.take_turn("stock")
+        one.end_turn("prices")
+        assert other.take_turn("prices")
+        assert not one.take_turn("prices")
+        other.close()
+        assert one.take_turn("stock")

@@ -46,6 +46,8 @@ class Daemon(Attempts):
     longest_wait_s: float = LONGEST_WAIT_S
     survey: Survey = field(default_factory=Survey)
     waiting: int = 0
+    turns: set[str] = field(default_factory=set)
+    """The ordered feeds whose files are this daemon's to claim, while any of them is at work or waits."""
     """How many claimed files waited still when a drain ended."""
     published: Published = field(default_factory=Published)
     """The one thing here that other threads may read."""
@@ -119,6 +121,7 @@ class Daemon(Attempts):
         else:
             done = self._go_on_with_held() + self._take_new()
         self.put_away()
+        self._end_turns()
         self.on_pass(self)
         return bool(done)
 
@@ -171,11 +174,16 @@ class Daemon(Attempts):
         self._notice(self.survey.notices)
 
     def _blocked(self) -> frozenset[str]:
-        """Return the ordered feeds of which an older file waits for the database: newer ones must not overtake it."""
+        """Return the feeds of which an older file waits: newer ones must not overtake it.
+
+        Where the last file wins any wait counts, with ``late = "skip"`` that for the database.
+        """
         if not self.held:
             return frozenset()
         return frozenset(
-            feed.name for feed in self.folders.feeds if feed.late is Late.SKIP and self.held.blocks(feed.name)
+            feed.name
+            for feed in self.folders.feeds
+            if (feed.ordered and self.held.holds(feed.name)) or (feed.late is Late.SKIP and self.held.blocks(feed.name))
         )
 
     def _notice(self, notices: Sequence[Notice]) -> None:
@@ -217,7 +225,7 @@ class Daemon(Attempts):
     def _take(self, candidate: Candidate, entrance: Entrance | None) -> bool:
         """Claim a file and take it all the way; tell whether there was anything to do."""
         feed = self.folders.match(candidate.name)
-        if feed is None or feed.name in self._blocked():
+        if feed is None or feed.name in self._blocked() or not self._has_turn(feed):
             return False
         try:
             self.hook(Step.CLAIM, Edge.BEFORE)
@@ -231,6 +239,25 @@ class Daemon(Attempts):
             return False
         self.attempt(Held(claim, feed.name, self._now()))
         return True
+
+    def _has_turn(self, feed: Feed) -> bool:
+        """Tell whether a file of this feed may be claimed: of an ordered one only by the daemon whose turn it is."""
+        if not feed.ordered:
+            return True
+        try:
+            mine = self.store.take_turn(feed.name)
+        except TransientFault:
+            return False
+        if mine:
+            self.turns.add(feed.name)
+        return mine
+
+    def _end_turns(self) -> None:
+        """Let other daemons have the ordered feeds of which no file waits here."""
+        for name in [name for name in self.turns if not any(held.feed == name for held in self.held)]:
+            with suppress(TransientFault):
+                self.store.end_turn(name)
+            self.turns.discard(name)
 
     def _not_taken(self, candidate: Candidate, feed: Feed, fault: TransientFault) -> None:
         """Leave a file in the inbox for a while; what is not ours to move is said once, a disk in trouble each time."""

@@ -328,7 +328,7 @@ def folders_of(settings: Settings, tick: Callable[[], None], old: Folders | None
         feed = match_feed(feeds, name)
         return feed.name if feed else None
 
-    ordered = {feed.name for feed in feeds if feed.late is Late.SKIP}
+    ordered = {feed.name for feed in feeds if feed.ordered or (feed.cursor is not None and feed.late is Late.SKIP)}
     inbox = Inbox(
         root=str(settings.inbox.path),
         ignore=settings.inbox.ignore,

@@ -400,6 +400,14 @@ class Store(Protocol):
         """Give a claim up: its file was moved to where it belongs."""
         ...
 
+    def take_turn(self, feed: str) -> bool:
+        """Make it this daemon's turn to claim files of an ordered feed; ``False`` while it is another's."""
+        ...
+
+    def end_turn(self, feed: str) -> None:
+        """Let others have their turn."""
+        ...
+
     def runs_of_claim(self, claim: str) -> list[RunRow]:
         """Return the runs of a claim, oldest first."""
         ...

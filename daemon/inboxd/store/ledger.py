@@ -161,6 +161,14 @@ class Ledger(ABC):
         """Return the hosts whose daemons are up, if the database can tell."""
         return None
 
+    def take_turn(self, feed: str) -> bool:
+        """Tell that it is this daemon's turn: beside a SQLite file there is no other."""
+        del feed
+        return True
+
+    def end_turn(self, feed: str) -> None:  # noqa: B027 - PostgreSQL has something to do
+        """Do nothing: there is nobody who could want the turn."""
+
     def run(self, run_id: int) -> RunRow | None:
         """Return one run."""
         from inboxd.store.tables import etl_runs  # noqa: PLC0415 - SQLAlchemy, as above

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 SCHEMA_LOCK: Final = 0x696E626F7864
 """The advisory lock under which tables are made and changed: "inboxd" in ASCII."""
 
+TURN: Final = "hashtextextended('inboxd turn ' || %s, 0)"
+TAKE_TURN: Final = f"SELECT pg_try_advisory_lock({TURN})"
+END_TURN: Final = f"SELECT pg_advisory_unlock({TURN})"
 BEGIN_RUN: Final = (
     "INSERT INTO etl_runs (job_name, status, started_at, file_name, file_size, claim, host, file_mtime, variant) "
     "SELECT %(job)s, 'running', %(started_at)s::timestamptz, %(file_name)s, %(file_size)s::bigint, "
@@ -85,6 +88,7 @@ class PostgresStore(Ledger):
         self._feeds_met = 0
         self._with_citus = False
         self._claims = Claims()
+        self._turns: set[str] = set()
         with self._faults:
             self._connected()
 
@@ -122,6 +126,7 @@ class PostgresStore(Ledger):
                     self._open.execute(SIDE_BY_SIDE)
                 self._name_session(self._open)
                 self._claims.reconnected(self._open)
+                self._turns.clear()
         return self._open
 
     def announce(self, host: str) -> None:
@@ -315,6 +320,22 @@ class PostgresStore(Ledger):
         """Tell whether a claim is still ours; a lost connection may have given it to another daemon."""
         with self._faults:
             return self._claims.keep(self._connected(), claim)
+
+    def take_turn(self, feed: str) -> bool:
+        """Make it this session's turn to claim files of an ordered feed; it ends with the session at the latest."""
+        with self._faults:
+            connection = self._connected()
+            if feed not in self._turns and connection.execute(TAKE_TURN, (feed,)).fetchone() == (True,):
+                self._turns.add(feed)
+        return feed in self._turns
+
+    def end_turn(self, feed: str) -> None:
+        """Let others have their turn."""
+        with self._faults:
+            connection = self._connected()
+            if feed in self._turns:
+                self._turns.discard(feed)
+                connection.execute(END_TURN, (feed,))
 
     def let_go(self, claim: str) -> None:
         """Give a claim up: its file was moved to where it belongs."""
