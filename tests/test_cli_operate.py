@@ -69,8 +69,8 @@ def test_status_tells_of_the_daemon_and_of_what_waits(home: Home) -> None:
     assert running["dead_letters"] == [{"feed": "events", "code": "invalid_value", "count": 1}]
     spans = running["throughput"]
     assert (len(spans), sum(one["files"] for one in spans), sum(one["rows_out"] for one in spans)) == (48, 1, 1)
-    fields = ["start", "end", "files", "failures", "rows_in", "rows_out", "rows_rejected", "p50_ms", "p95_ms"]
-    assert list(spans[-1]) == fields
+    fields = ["start", "end", "files", "failures", "all_rejected", "rows_in", "rows_out", "rows_rejected"]
+    assert list(spans[-1]) == [*fields, "p50_ms", "p95_ms"]
     assert running["watermarks"][0]["value"] == "2026-01-15T10:30:00.000000Z"
     assert running["watermarks"][0]["lag_s"] > 0
     home.stop()
