@@ -168,3 +168,17 @@ def test_swapped_folders_are_still_watched(home: Home) -> None:
     home.verdict("one/a.json")
     home.verdict("two/b.json")
     assert "Traceback" not in home.output()
+
+
+def test_with_archive_copy_a_senders_link_changes_nothing_that_is_archived(home: Home) -> None:
+    """Neither of what the daemon archives nor of what `retry` does: each is a file of its own."""
+    (home.path / "inboxd.toml").write_text(f"{QUICK}[archive]\ncopy = true\n", encoding="utf-8")
+    for name, content in (("good.json", b"[]"), ("bad.json", b"[")):
+        os.link(home.write(name, content), home.path / f"kept-{name}")
+        (home.path / "outside" / name).rename(home.inbox / name)
+    assert home.run_once() == 1
+    assert home.call("retry", "bad.json").returncode == 1
+    for place, name in ((home.processed, "good.json"), (home.failed, "bad.json")):
+        before = (place / name).read_bytes()
+        (home.path / f"kept-{name}").write_bytes(b"changed")
+        assert (place / name).read_bytes() == before

@@ -124,7 +124,7 @@ class _Retrier:
             settings=settings,
             store=store,
             pipeline=pipeline,
-            archive=Archive(settings.archive.processed, settings.archive.failed),
+            archive=Archive(settings.archive.processed, settings.archive.failed, copy=settings.archive.copy),
             log=log,
             max_deleted=max_deleted,
         )
