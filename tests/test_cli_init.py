@@ -162,3 +162,10 @@ def test_several_files_and_compressed_ones_make_one_feed(home: Home) -> None:
     assert done.returncode == 0, done.stderr
     assert 'records = "items"' in done.stdout
     assert home.json("load", "b.json.gz")["loaded"] == 2
+
+
+def test_the_daemon_takes_files_of_the_sample_s_kind_of_name(home: Home) -> None:
+    """A sample with another suffix brings the setting by which the daemon takes such names."""
+    shutil.copy(SAMPLES / "stations.geojson", home.path / "stations.geojson")
+    assert init(home, "stations.geojson").returncode == 0
+    assert ".geojson" in home.json("config", "show", "--json")["inbox"]["suffixes"]

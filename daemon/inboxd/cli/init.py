@@ -19,6 +19,7 @@ from inboxd.config.names import wrong_feed, wrong_table
 from inboxd.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_NOPERM, FileFault, OperatorFault
 from inboxd.infer.names import feed_name
 from inboxd.infer.propose import NothingToTake, Wishes, WrongWish
+from inboxd.infer.render import quoted
 from inboxd.model import Mode, printable
 
 if TYPE_CHECKING:
@@ -141,7 +142,15 @@ def _head(inferred: Inferred, files: Sequence[Path]) -> str:
     return (
         f"# Made by `inboxd init` from {inferred.outcome.records:,} records of {names}.\n"
         "# Look at each line; then try it: inboxd check FILE\n"
-    )
+    ) + _suffixes(files)
+
+
+def _suffixes(files: Sequence[Path]) -> str:
+    """Return the setting with which the daemon takes files of such names; nothing where it does so anyway."""
+    usual = [".json", ".ndjson", ".jsonl"]
+    names = (path.name.lower().removesuffix(".gz").removesuffix(".zst") for path in files)
+    others = sorted({Path(name).suffix for name in names} - {*usual})
+    return f"[inbox]\nsuffixes = [{', '.join(map(quoted, usual + others))}]\n\n" if others else ""
 
 
 def _print(text: str, output: Path | None, *, force: bool) -> None:

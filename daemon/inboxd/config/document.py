@@ -98,6 +98,8 @@ def _sections(settings: Settings) -> dict[str, dict[str, Plain]]:
             "ignore": list(inbox.ignore),
             "settle": format_duration(inbox.settle),
             "settle_unproven": format_duration(inbox.settle_unproven),
+            "settle_moved": format_duration(inbox.settle_moved),
+            "suffixes": list(inbox.suffixes),
             "rescan": format_duration(inbox.rescan),
             "polling": inbox.polling.value,
             "max_file_size": format_size(inbox.max_file_size),
@@ -106,6 +108,7 @@ def _sections(settings: Settings) -> dict[str, dict[str, Plain]]:
             "processed": str(archive.processed),
             "failed": str(archive.failed),
             "keep": format_duration(archive.keep),
+            "copy": archive.copy,
         },
         "database": {
             "url": database.shown_url,
