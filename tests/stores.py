@@ -182,7 +182,10 @@ def make_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeUrl
         yield lambda: f"sqlite:///{tmp_path}/inboxd-{next(numbers)}.db"
     elif request.param in {"postgres", CITUS_WAY}:
         if request.param == CITUS_WAY:
-            request.getfixturevalue("monkeypatch").setattr("inboxd.store.postgres.WITH_CITUS", "SELECT TRUE")
+            patch = request.getfixturevalue("monkeypatch")
+            patch.setattr("inboxd.store.postgres.WITH_CITUS", "SELECT TRUE")
+            for module in ("postgres", "postgres_file"):  # there are no workers to ask
+                patch.setattr(f"inboxd.store.{module}.await_commits", lambda _connection: None)
         yield request.getfixturevalue("make_postgres_url")
     elif request.param == CITUS:
         with _databases_on_citus(request.getfixturevalue("citus")) as make:

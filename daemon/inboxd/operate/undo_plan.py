@@ -217,24 +217,28 @@ class Scene:
         return joined.cte("held").prefix_with("MATERIALIZED", dialect="postgresql")
 
     def _held_gone(self, held: sa.CTE) -> sa.CTE:
-        """Return the keys whose rows this run took out, and that no later run has changed."""
-        mine, later = (
-            lineage_records.alias("mine"),
-            self.standing_runs(of_table=True).where(self.is_later()).order_by(None).subquery(),
+        """Return the keys whose rows this run took out, and that no later run has changed.
+
+        Lineage is read by one run or some runs at a time, and never joined with itself: it may be distributed.
+        """
+        told = lineage_records.c
+        later = self.standing_runs(of_table=True).where(self.is_later()).order_by(None).subquery()
+        taken_out = sa.select(told.record_key, told.run_id).where(
+            told.run_id == self.run["id"],
+            told.outcome.in_((DELETED, ABSENT)),
+            told.record_key.not_in(sa.select(held.c.record_key)),
         )
-        theirs = lineage_records.alias("theirs")
-        changed_since = sa.exists().where(
-            theirs.c.run_id.in_(sa.select(later.c.id)),
-            theirs.c.record_key == mine.c.record_key,
-            theirs.c.outcome.in_((LOADED, DELETED, ABSENT)),
+        mine = taken_out.cte("mine").prefix_with("MATERIALIZED", dialect="postgresql")
+        changed_since = sa.select(told.record_key).where(
+            told.run_id.in_(sa.select(later.c.id)),
+            told.record_key.in_(sa.select(mine.c.record_key)),
+            told.outcome.in_((LOADED, DELETED, ABSENT)),
         )
-        keys = sa.select(mine.c.record_key, mine.c.run_id).where(
-            mine.c.run_id == self.run["id"],
-            mine.c.outcome.in_((DELETED, ABSENT)),
-            mine.c.record_key.not_in(sa.select(held.c.record_key)),
-            ~changed_since,
+        theirs = changed_since.cte("theirs").prefix_with("MATERIALIZED", dialect="postgresql")
+        kept = sa.select(mine.c.record_key, mine.c.run_id).where(
+            mine.c.record_key.not_in(sa.select(theirs.c.record_key))
         )
-        return keys.cte("gone")
+        return kept.cte("gone")
 
     def _held_tombstones(self) -> sa.Select[tuple[str, int]]:
         """Return the keys of which the run has changed the tombstone alone: the row is still that of its upsert."""

@@ -129,7 +129,7 @@ class Newest:
     """How one file's staged records become rows.
 
     ``counts_hold``: the server says of an upsert how many rows it wrote. Citus says how many it was given
-    (github.com/citusdata/citus/issues/3377), and so what was written is looked for.
+    (github.com/citusdata/citus/issues/3377), but it returns exactly what it wrote, and so that is counted.
     """
 
     def __init__(self, staging: Staging, sql: NewestSql, *, force: bool, counts_hold: bool) -> None:
@@ -153,8 +153,9 @@ class Newest:
             staging.change(sql.find_winners(skipping=skipping))
             staging.change(sql.save_images(force=self._force))
             staging.change(f"DELETE FROM {sql.winners}")
-        applied = staging.change(sql.upsert(skipping=skipping, force=self._force))
-        if applied and (applied < considered or not self._counts_hold):
+        upsert = sql.upsert(skipping=skipping, force=self._force)
+        applied = staging.change(upsert) if self._counts_hold else staging.count_returned(upsert)
+        if applied and applied < considered:
             applied = staging.change(sql.find_standing_winners(skipping=skipping, gathered=not self._counts_hold))
         whole = applied == considered
         if self._undo:

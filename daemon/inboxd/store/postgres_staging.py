@@ -56,6 +56,11 @@ class Staging:
         """Run one statement; returns how many rows it touched."""
         return self._connection.execute(statement, {**self.values, **more}).rowcount
 
+    def count_returned(self, statement: str) -> int:
+        """Run one statement that writes, and count the rows it wrote as they come: memory stays flat."""
+        with self._connection.cursor() as cursor:
+            return sum(1 for _ in cursor.stream(f"{statement} RETURNING 1", self.values))
+
     def one(self, statement: str, **more: object) -> tuple[Any, ...]:  # Any: whatever the columns hold
         """Return the one row of an answer."""
         return self._connection.execute(statement, {**self.values, **more}).fetchone() or (None,)
