@@ -7,7 +7,8 @@ from typing import Any
 
 from inboxd.errors import FileFault
 from inboxd.model import Extra, Feed, Field, FieldType, Reject, Row
-from inboxd.records.decode import WINDOW, read_batches
+from inboxd.records.decode import read_batches
+from inboxd.records.windows import WINDOW
 from records_oracle import NOW
 
 

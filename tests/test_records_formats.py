@@ -13,7 +13,8 @@ import pytest
 import zstandard
 
 from inboxd.errors import FileFault
-from inboxd.records.decode import MAX_RECORD, read_batches
+from inboxd.records.decode import read_batches
+from inboxd.records.windows import MAX_RECORD
 from records_feeds import EVENTS, fault_of, feed_of, read, record
 
 MANY = [record(key=f'"user-{number}"', value=str(number)) for number in range(500)]

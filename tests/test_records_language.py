@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from inboxd.errors import FileFault
 from inboxd.model import Condition, Deletes, Extra, Feed, Field, FieldType, Gone, Mode, Origin, Path, Reject, Shape
 from inboxd.records.decode import Reading
-from inboxd.records.surroundings import FileFacts, variant
+from inboxd.records.surroundings import FileFacts, variant_of
 from inboxd.records.validate import judge
 from language_oracle import ABSENT, Number, look, records
 from records_oracle import NOW
@@ -321,7 +321,7 @@ def test_the_moment_and_the_scope_of_a_snapshot_are_known_before_its_records() -
 def test_the_same_bytes_are_two_contents_where_the_path_tells_them_apart() -> None:
     """What the feed reads of the path is part of what was loaded; the file's name where it decides about rows."""
     plain = facts(field("a", ("a",)), field("name", (FILE, "name"), FieldType.TEXT))
-    assert variant(plain, FACTS) == ""
-    assert variant(replace(plain, key=("name",)), FACTS) == '{"$file.name": "x.json"}'
+    assert variant_of(plain, FACTS) == ""
+    assert variant_of(replace(plain, key=("name",)), FACTS) == '{"$file.name":"x.json"}'
     captured = facts(field("r", (CAPTURE, "region"), FieldType.TEXT), where=(Condition((FILE, "path"), pattern="x"),))
-    assert variant(captured, FACTS) == '{"$file.path": "EU/x.json", "$path.region": "EU"}'
+    assert variant_of(captured, FACTS) == '{"$file.path":"EU/x.json","$path.region":"EU"}'

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Protocol
 
 from inboxd.clock import EPOCH, Clock, moment, stamp
@@ -21,28 +19,21 @@ from inboxd.model import (
     Hook,
     Late,
     Mode,
-    Origin,
     Outcome,
-    Path,
     Reject,
     RunStart,
     Step,
     Verdict,
-    origin_of,
     printable,
-    spelled,
 )
 from inboxd.records.decode import Reading
-from inboxd.records.surroundings import NO_FACTS, FileFacts
+from inboxd.records.surroundings import NO_FACTS, FileFacts, variant_of
 from inboxd.records.unpack import ByteStream
 from inboxd.store.base import Classified, FileTransaction, NoticeRow, RunEnd, Store
 from inboxd.store.snapshots import Snapshot, furthest, refuse_unfit, snapshot_of
 
 LISTED_FAULTS = 100
 """How many rejected records a report or a command's output names; the counts are exact."""
-
-
-_NAMES = {(Origin.FILE, "name"), (Origin.FILE, "path")}
 
 
 class Source(Protocol):
@@ -370,22 +361,6 @@ def _repeated(feed: Feed, tx: FileTransaction, stale: int) -> int:
 def furthest_cursor(feed: Feed, now: datetime) -> Cursor | None:
     """Return the largest cursor that ``max_future`` allows at ``now``; ``None`` for an integer, or without a cursor."""
     return None if feed.cursor is None else furthest(feed.cursor_field, feed.max_future_s, now)
-
-
-def variant_of(feed: Feed, facts: FileFacts) -> str:
-    """Return what of a file's name and path makes its content another one, as a JSON object; ``""`` if nothing does."""
-    found = {spelled(path): facts.value(path) for path in _telling(feed)}
-    return json.dumps(found, sort_keys=True, ensure_ascii=False, separators=(",", ":")) if found else ""
-
-
-@lru_cache(maxsize=256)
-def _telling(feed: Feed) -> tuple[Path, ...]:
-    """Return the paths of the file's name and place that a feed reads, and that tell equal bytes apart."""
-    names = [path for name in (*feed.key, *feed.scope) for path in feed.field(name).paths]
-    chosen = [*names, *(one.path for one in feed.where), *(feed.as_of.paths if feed.as_of else ())]
-    of_file = [path for path in chosen if path in _NAMES]
-    captured = [path for path in feed.paths if origin_of(path) is Origin.CAPTURE]
-    return tuple(dict.fromkeys((*of_file, *captured)))
 
 
 def _considered(found: Classified) -> int:

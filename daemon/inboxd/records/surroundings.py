@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from inboxd.model import Feed, Origin, Path, Scalar, names_of, origin_of, spelled
@@ -122,19 +123,20 @@ def context_of(paths: Sequence[Path], item: Item) -> str | None:
     return "{" + ",".join(members) + "}" if members else None
 
 
-def variant(feed: Feed, facts: FileFacts) -> str:
-    """Return what tells the content of two files apart whose bytes are the same, as a JSON object; empty if nothing.
+def variant_of(feed: Feed, facts: FileFacts) -> str:
+    """Return what tells the content of two files apart whose bytes are the same, as a JSON object; ``""`` if nothing.
 
     That is every ``$path.`` that the feed reads, and ``$file.name`` and ``$file.path`` where they decide which row a
     record is, or whether it counts.
     """
-    deciding = {
-        *(path for name in (*feed.key, *feed.scope) for path in feed.field(name).paths),
-        *(condition.path for condition in feed.where),
-        *(feed.as_of.paths if feed.as_of else ()),
-    }
-    telling = {path for path in feed.paths if origin_of(path) is Origin.CAPTURE} | {
-        path for path in deciding if path in ((Origin.FILE, "name"), (Origin.FILE, "path"))
-    }
-    said = {spelled(path): facts.value(path) for path in telling}
-    return json.dumps({name: said[name] for name in sorted(said)}, ensure_ascii=False) if said else ""
+    found = {spelled(path): facts.value(path) for path in _telling(feed)}
+    return json.dumps(found, sort_keys=True, ensure_ascii=False, separators=(",", ":")) if found else ""
+
+
+@lru_cache(maxsize=256)
+def _telling(feed: Feed) -> tuple[Path, ...]:
+    names = [path for name in (*feed.key, *feed.scope) for path in feed.field(name).paths]
+    deciding = [*names, *(one.path for one in feed.where), *(feed.as_of.paths if feed.as_of else ())]
+    of_file = [path for path in deciding if path in ((Origin.FILE, "name"), (Origin.FILE, "path"))]
+    captured = [path for path in feed.paths if origin_of(path) is Origin.CAPTURE]
+    return tuple(dict.fromkeys((*of_file, *captured)))
