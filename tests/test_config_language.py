@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inboxd.config import InvalidConfig, captures, load_settings, show
+from inboxd.config import InvalidConfig, captures, json_schema, load_settings, show
 from inboxd.config.moments import format_days, parse_days
 from inboxd.config.paths import parse_path, path_text
 from inboxd.fieldtypes import TYPES, plain_decimal
@@ -332,6 +333,17 @@ def test_what_is_allowed_and_may_not_be_meant_is_a_warning(tmp_path: Path) -> No
         f'3: feeds.a.late: is not said; it is "skip", {LEFT_OUT}',
     ]
     assert load(tmp_path, f'{UPSERT}\ncursor = "at"').late is Late.SKIP
+
+
+def test_an_editor_takes_what_may_stand_without_brackets() -> None:
+    """One condition, or a path in place of a table, is right in the JSON Schema too."""
+    schema: Any = json_schema()
+    feed = schema["$defs"]["FeedTable"]["properties"]
+    for key, table in (("where", "ConditionTable"), ("deletes", "DeletionTable")):
+        kinds = feed[key]["anyOf"][0]["anyOf"]
+        assert kinds[0] == {"$ref": f"#/$defs/{table}"}
+        assert (kinds[1]["type"], kinds[1]["items"]) == ("array", kinds[0])
+    assert {"type": "string"} in feed["as_of"]["anyOf"]
 
 
 def test_the_built_in_feed_can_have_another_mode(tmp_path: Path) -> None:

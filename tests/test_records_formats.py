@@ -364,3 +364,27 @@ def test_a_cut_inside_a_string_or_a_nested_array_is_no_cut(window: int) -> None:
         rows, rejects = read(content, window=window)
         assert not rejects
         assert [row[0] for row in rows] == [f"k{n}" for n in range(60)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("window", [1, 3, 1 << 20])
+def test_another_encoding_is_named_with_what_to_do(encoding: str, window: int) -> None:
+    """What Windows programs write is told from a broken character."""
+    fault = fault_of('[{"key":"a"}]'.encode(encoding), window=window)
+    assert (fault.code, fault.place and fault.place.byte) == ("invalid_encoding", 0)
+    assert "UTF-16" in fault.message
+    assert "iconv" in fault.hint
+
+
+def test_a_window_that_is_too_long_is_told_from_damage() -> None:
+    """``zstd --long=28`` asks for more memory than a file may take: the fault says how to pack it."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=28, enable_ldm=True)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    fault = fault_of(packer.compress(b"[" + b" " * 1_000) + packer.flush())
+    assert fault.code == "invalid_compression"
+    assert "--long=27" in fault.hint
+
+
+def test_what_is_packed_is_told_from_the_first_bytes() -> None:
+    """A name that says ``.gz`` or nothing at all changes nothing: the reader never sees it."""
+    assert len(read(gzip.compress(b"[" + record() + b"]"))[0]) == len(read(b"[" + record() + b"]")[0]) == 1

@@ -15,10 +15,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     StrictBool,
     StrictInt,
     WithJsonSchema,
 )
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from inboxd.config.database import check_url
@@ -255,14 +257,31 @@ class ExpectTable(_Table):
     min_records: StrictInt = setting(1, "A file with fewer records does not count as an arrival.", ge=0)
 
 
+class _OneOrMore:
+    """Says in the JSON Schema that one of them may stand without the brackets."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:  # noqa: ANN401 - handed through
+        """Return the schema of one of them, or of the list."""
+        schema = handler(core)
+        return {"anyOf": [schema["items"], schema]}
+
+
+class _PathOrTable:
+    """Says in the JSON Schema that a path stands for the table with that path alone."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:  # noqa: ANN401 - handed through
+        """Return the schema of a path, or of the table."""
+        return {"anyOf": [*_PATH_SCHEMA["anyOf"], handler(core)]}
+
+
 def _moment(value: object) -> object:
     """Return a moment that is only a path as the table that it stands for."""
     return {"from": value} if isinstance(value, (str, list)) else value
 
 
-Where = Annotated[tuple[ConditionTable, ...], BeforeValidator(_one_or_more)]
-Deletions = Annotated[tuple[DeletionTable, ...], BeforeValidator(_one_or_more)]
-Moment = Annotated[MomentTable, BeforeValidator(_moment)]
+Where = Annotated[tuple[ConditionTable, ...], BeforeValidator(_one_or_more), _OneOrMore()]
+Deletions = Annotated[tuple[DeletionTable, ...], BeforeValidator(_one_or_more), _OneOrMore()]
+Moment = Annotated[MomentTable, BeforeValidator(_moment), _PathOrTable()]
 
 
 class FeedTable(_Table):

@@ -38,6 +38,7 @@ class Text:
         self._line = 1  # the line of buffer[0]
         self._in_line = 0  # how many characters of that line come before buffer[0]
         self._fault: tuple[str, str, int, str] | None = None
+        self._begins = True  # nothing was read yet
         self._half = b""  # the first bytes of a character that the next read completes
 
     @property
@@ -55,6 +56,11 @@ class Text:
         self._let_go()
         try:
             more = self._stream.read(min(max(self._window, len(self.buffer)), _MOST_READ))
+            while more and self._begins and len(more) < _LONGEST_CHARACTER:  # enough to tell the encoding by
+                rest = self._stream.read(_LONGEST_CHARACTER - len(more))
+                if not rest:
+                    break
+                more += rest
         except FileFault as fault:
             fault.place = fault.place or self.place(len(self.buffer))
             raise
@@ -125,7 +131,8 @@ class Text:
 
     def _checked(self, more: bytes) -> bytes:
         """Return what of ``more`` is UTF-8; remember where it stops being so."""
-        if not self._base and not self.buffer and _is_wider(self._half + more):
+        begins, self._begins = self._begins, False
+        if begins and _is_wider(more):
             message = "the content is UTF-16 or UTF-32, not UTF-8"
             self._fault = ("invalid_encoding", message, 0, "write it anew: iconv -f UTF-16 -t UTF-8 OLD > NEW")
             self._half = b""
