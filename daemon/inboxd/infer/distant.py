@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 from inboxd.infer.sample import Opener
-from inboxd.records.decode import WINDOW
 from inboxd.records.unpack import is_packed
+from inboxd.records.windows import WINDOW
 
 _PLACES: Final = (0.2, 0.4, 0.6, 0.8, 1.0)
 """How far into the file, of its size."""
