@@ -23,6 +23,17 @@ k = { type = "text" }
 c = { type = "integer" }
 """
 
+DUMP = """
+[feeds.dump]
+match = ["**"]
+mode = "snapshot"
+key = ["k"]
+absent = "remove"
+max_deleted = "100%"
+where = { from = "no", exists = false }
+fields.k = { type = "text" }
+"""
+
 
 def test_check_predicts_on_both_databases(make_url: MakeUrl, tmp_path: Path) -> None:
     """``check`` tells what ``load`` then does, on SQLite and on PostgreSQL, with or without tables."""
@@ -46,6 +57,29 @@ def test_check_of_a_feed_whose_table_is_still_to_be_made(make_url: MakeUrl, tmp_
     (tmp_path / "b.json").write_text('[{"k": "x", "c": 1}, {"k": "x", "c": 2}]', encoding="utf-8")
     found = home.json("check", "b.json", "--json")["files"][0]
     assert (found["inserted"], found["stale"], found["error_code"]) == (1, 1, None)
+
+
+def test_check_prints_what_would_go_and_what_is_refused(tmp_path: Path) -> None:
+    """Rows that would go and records that are filtered have columns where there are any; a refusal is exit code 1."""
+    home = Home(tmp_path)
+    (tmp_path / "inboxd.toml").write_text(DUMP, encoding="utf-8")
+    (tmp_path / "a.json").write_text('[{"k": "x"}, {"k": "y"}]', encoding="utf-8")
+    assert "deleted" not in home.call("check", "a.json", check=True).stdout
+    os.utime(tmp_path / "a.json", (1_000_000_000, 1_000_000_000))
+    home.call("load", "a.json", check=True)
+    (tmp_path / "b.json").write_text('[{"k": "x"}, {"k": "n", "no": 1}]', encoding="utf-8")
+    (tmp_path / "c.json").write_text("[]", encoding="utf-8")
+    done = home.call("check", "b.json", "c.json")
+    title, of_b, of_c, *_ = done.stdout.splitlines()
+    told = " ".join(title.split())
+    assert told == "file feed inserted changed stale skipped rejected filtered deleted verdict"
+    assert of_b.split()[-3:] == ["1", "1", "ok"]
+    assert of_c.split()[-1] == "snapshot_empty"
+    assert done.returncode == 1
+    (tmp_path / "a.json").write_text('[{"k": "x"}]', encoding="utf-8")
+    os.utime(tmp_path / "a.json", (1_000_000_000, 1_000_000_000))
+    old = home.call("check", "a.json", check=True)
+    assert "not newer than the snapshot" in old.stdout
 
 
 def test_the_config_is_taken_before_and_after_the_command(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from inboxd.config import load_settings
 from inboxd.errors import FileFault, TransientFault
+from inboxd.forecast import forecast
 from inboxd.inbox.source import Source
 from inboxd.model import Counts, Feed, Late, Limit, Outcome, Verdict
 from inboxd.pipeline import Job, Pipeline
@@ -291,8 +292,7 @@ def test_check_tells_what_load_then_does_and_leaves_no_trace(loader: Loader) -> 
         ]
         path = loader.folder / "check.json"
         path.write_text(json.dumps(records), encoding="utf-8")
-        forecast = loader.pipeline.classify(Job(EVENTS, "c", 1, lambda: Source(path)))
-        found = forecast.found
+        found = forecast(loader.pipeline, Job(EVENTS, "c", 1, lambda: Source(path))).found
         assert (found.inserted, found.changed, found.stale, found.skipped, found.rejected) == (1, 1, 1, 1, 1)
         assert loader.query("SELECT COUNT(*), MAX(id) FROM etl_runs") == before
         assert loader.load(records).counts == Counts(5, 2, 1, 1, 1)

@@ -12,6 +12,7 @@ import pytest
 
 from inboxd.clock import SystemClock
 from inboxd.config import load_settings, match_feed
+from inboxd.forecast import Forecast, forecast
 from inboxd.inbox.source import Source
 from inboxd.model import Limit, Outcome, Verdict
 from inboxd.operate.undo import undo
@@ -77,6 +78,12 @@ class Files:
         self, name: str, records: object, *, day: int = 0, force: bool = False, max_deleted: Limit | None = None
     ) -> Verdict:
         """Load records as a file of that name and of that day."""
+        return self.pipeline.process(self.job(name, records, day=day, force=force, max_deleted=max_deleted))
+
+    def job(
+        self, name: str, records: object, *, day: int = 0, force: bool = False, max_deleted: Limit | None = None
+    ) -> Job:
+        """Write records as a file of that name and of that day."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(records), encoding="utf-8")
@@ -87,7 +94,11 @@ class Files:
             feed = replace(feed, max_deleted=max_deleted)
         found = path.stat()
         facts = facts_of(feed, name, found.st_mtime_ns)
-        return self.pipeline.process(Job(feed, name, found.st_size, lambda: Source(path), facts=facts, force=force))
+        return Job(feed, name, found.st_size, lambda: Source(path), facts=facts, force=force)
+
+    def foresee(self, name: str, records: object, *, day: int = 0) -> Forecast:
+        """Tell what such a file would do."""
+        return forecast(self.pipeline, self.job(name, records, day=day))
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Ask the database."""
@@ -193,6 +204,25 @@ def test_guards_of_a_snapshot(files: Files) -> None:
     assert files.rows("SELECT id, v, run_id FROM dump ORDER BY 1") == before
     assert dump(files, "123", day=5).outcome is Outcome.DUPLICATE
     assert dump(files, "12", day=4, force=True).counts.rows_deleted == 1
+
+
+def test_check_tells_what_would_be_refused_and_what_would_go(files: Files) -> None:
+    """A file that ``load`` would refuse is named with its code and its count; an older snapshot would be skipped."""
+    dump(files, "123456", day=5)
+    same = [{"id": each, "v": "same"} for each in range(2, 7)]
+    found = files.foresee("dump/EU/a.json", same, day=6)
+    assert (found.refused, found.found.stale, found.found.deleted) == (None, 5, 1)
+    cases = {
+        "snapshot_empty": files.foresee("dump/EU/b.json", [], day=6),
+        "too_many_deleted": files.foresee("dump/EU/c.json", same[:1], day=6),
+        "snapshot_incomplete": files.foresee("dump/EU/d.json", [*same, {"id": "x"}], day=6),
+    }
+    assert {code: one.refused and one.refused.code for code, one in cases.items()} == {code: code for code in cases}
+    assert cases["too_many_deleted"].found.deleted == 5
+    old = files.foresee("dump/EU/e.json", [], day=5)
+    assert (old.refused, str(old.outdated_by)[:10]) == (None, "1970-01-06")
+    assert files.rows("SELECT COUNT(*) FROM dump") == [(6,)]
+    assert dump(files, "23456", day=6).counts.rows_deleted == 1
 
 
 def test_the_same_dump_of_a_later_day_is_an_arrival(files: Files) -> None:

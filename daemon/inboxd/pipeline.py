@@ -20,7 +20,6 @@ from inboxd.model import (
     Late,
     Mode,
     Outcome,
-    Reject,
     RunStart,
     Step,
     Verdict,
@@ -29,8 +28,8 @@ from inboxd.model import (
 from inboxd.records.decode import Reading
 from inboxd.records.surroundings import NO_FACTS, FileFacts, variant_of
 from inboxd.records.unpack import ByteStream
-from inboxd.store.base import Classified, FileTransaction, NoticeRow, RunEnd, Store
-from inboxd.store.snapshots import Snapshot, furthest, refuse_unfit, snapshot_of
+from inboxd.store.base import FileTransaction, NoticeRow, RunEnd, Store
+from inboxd.store.snapshots import furthest, refuse_unfit, snapshot_of
 
 LISTED_FAULTS = 100
 """How many rejected records a report or a command's output names; the counts are exact."""
@@ -81,19 +80,6 @@ def facts_of(feed: Feed, name: str, mtime_ns: int, *, tail: bool = False) -> Fil
     caught = captures(feed, name, tail=tail) or {}
     mtime = EPOCH + timedelta(microseconds=mtime_ns // 1_000)
     return FileFacts(printable(name), stamp(mtime), {each: printable(text) for each, text in caught.items()})
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """What a file would do: ``check``'s answer."""
-
-    found: Classified
-    duplicate_of: int | None
-    too_many_rejected: bool
-    rejected_by_code: dict[str, int]
-    faults: tuple[Reject, ...]
-    keys_repeat: int
-    """Records with the key of an earlier one of the file from which the cursor does not tell them apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,40 +136,6 @@ class Pipeline:
                     self.store.drop(run_id)
             raise
 
-    def classify(self, job: Job) -> Forecast:
-        """Decode, stage and validate a file as ``process`` does, then tell by reading only what would become of it."""
-        now = self.clock.now()
-        variant = variant_of(job.feed, job.facts)
-        with job.open() as source, self.store.transaction(0, job.feed, force=job.force, variant=variant) as tx:
-            reading = self.reading(job, source, now)
-            for batch in reading.batches():
-                tx.stage(batch)
-            earlier = None if job.force else tx.duplicate_of(source.seal())
-            if job.feed.mode is Mode.SNAPSHOT:
-                found = self._classify_snapshot(job, snapshot_of(job.feed, reading, tx, now), tx)
-                earlier = earlier if found.skipped else None
-            else:
-                found = tx.classify(None if _reads_all(job) else tx.watermark())
-            considered = _considered(found)
-            return Forecast(
-                found=found,
-                duplicate_of=earlier,
-                too_many_rejected=job.feed.max_rejected.exceeded(found.rejected, considered),
-                rejected_by_code=dict(tx.rejected_counts()),
-                faults=tuple(tx.first_faults(LISTED_FAULTS)),
-                keys_repeat=_repeated(job.feed, tx, found.stale),
-            )
-
-    @staticmethod
-    def _classify_snapshot(job: Job, snapshot: Snapshot, tx: FileTransaction) -> Classified:
-        tx.cover(snapshot.scope or ())
-        old = snapshot.is_old(tx.watermark()) and not job.force
-        found = tx.classify(None)
-        if old:
-            return Classified(skipped=_considered(found), filtered=found.filtered)
-        refuse_unfit(job.feed, tx, snapshot, records=_considered(found), rejected=found.rejected)
-        return found
-
     def reading(self, job: Job, source: Source, now: datetime) -> Reading:
         """Return the reading of a file's records."""
         return Reading(source, job.feed, now=now, max_size=self.max_file_size, facts=job.facts, again=source.again)
@@ -221,7 +173,7 @@ class _Attempt:
                 return self._duplicate(tx, sha256, earlier)
             self._refuse_a_wrong_clock(tx)
             with step(Step.UPSERT):
-                counts = tx.upsert(None if _reads_all(self.job) else tx.watermark())
+                counts = tx.upsert(None if reads_all(self.job) else tx.watermark())
                 self._refuse_too_many_rejected(tx, counts)
             with step(Step.ADVANCE):
                 watermark = tx.advance(self._furthest_cursor()) if feed.cursor is not None else None
@@ -255,8 +207,8 @@ class _Attempt:
     def _loaded(self, tx: FileTransaction, sha256: str, counts: Counts, watermark: Cursor | None) -> Verdict:
         errors = _errors(tx, counts)
         verdict = self._verdict(Outcome.LOADED, sha256, counts=counts, watermark=watermark, errors=errors)
-        repeated = _repeated(self.job.feed, tx, counts.rows_stale)
-        return self._commit(tx, replace(verdict, keys_repeat=repeated) if repeated else verdict)
+        again = repeated(self.job.feed, tx, counts.rows_stale)
+        return self._commit(tx, replace(verdict, keys_repeat=again) if again else verdict)
 
     def _stage(self, reading: Reading, tx: FileTransaction) -> None:
         for batch in reading.batches():
@@ -353,7 +305,7 @@ class _Attempt:
         return RunEnd(verdict, now, self.pipeline.notices(verdict, now))
 
 
-def _repeated(feed: Feed, tx: FileTransaction, stale: int) -> int:
+def repeated(feed: Feed, tx: FileTransaction, stale: int) -> int:
     """Count the records whose key repeats; where none lost to another there are none, and nobody looks for them."""
     return tx.repeated() if stale or feed.deletes is not None else 0
 
@@ -363,11 +315,8 @@ def furthest_cursor(feed: Feed, now: datetime) -> Cursor | None:
     return None if feed.cursor is None else furthest(feed.cursor_field, feed.max_future_s, now)
 
 
-def _considered(found: Classified) -> int:
-    return found.inserted + found.changed + found.deletions + found.stale + found.rejected
-
-
-def _reads_all(job: Job) -> bool:
+def reads_all(job: Job) -> bool:
+    """Tell whether the file is read without the watermark."""
     return job.force or job.ignore_watermark or job.feed.late is Late.MERGE
 
 

@@ -113,7 +113,7 @@ def load(  # noqa: PLR0913 - an argument for each option
 def check(
     context: click.Context, files: tuple[str, ...], feed_name: str | None, as_name: str | None, *, as_json: bool
 ) -> int:
-    """Tell what files would do: inserted, changed, stale, skipped, rejected. Changes nothing.
+    """Tell what files would do: inserted, changed, deleted, stale, skipped, rejected. Changes nothing.
 
     \b
     Example:  inboxd check orders.json
@@ -212,24 +212,23 @@ def _job(
 
 def _classify(pipeline: Pipeline, job: Job) -> dict[str, object]:
     """Return one file's forecast, every key always there."""
+    from inboxd.forecast import forecast  # noqa: PLC0415 - `--help` needs none of it
+
     try:
-        forecast = pipeline.classify(job)
+        told = forecast(pipeline, job)
     except FileFault as fault:
         return _forecast(job, Classified(), fault=fault)
-    too_many = None
-    if forecast.too_many_rejected:
-        msg = f"{forecast.found.rejected} records would be rejected, more than max_rejected allows"
-        too_many = FileFault("too_many_rejected", msg, "mend the records, or raise the feed's max_rejected")
     return {
-        **_forecast(job, forecast.found, fault=too_many),
+        **_forecast(job, told.found, fault=told.refused),
         "unnamed": _unnamed(job),
-        "keys_repeat": forecast.keys_repeat,
-        "duplicate_of": forecast.duplicate_of,
-        "rejected_by_code": forecast.rejected_by_code,
-        "errors": [f"{one.record_key}: {one.code}" for one in forecast.faults],
+        "keys_repeat": told.keys_repeat,
+        "duplicate_of": told.duplicate_of,
+        "outdated_by": told.outdated_by,
+        "rejected_by_code": told.rejected_by_code,
+        "errors": [f"{one.record_key}: {one.code}" for one in told.faults],
         "faults": [
             {"record_no": one.record_no, "key": one.record_key, "code": one.code, "detail": one.detail}
-            for one in forecast.faults
+            for one in told.faults
         ],
     }
 
@@ -251,6 +250,7 @@ def _forecast(job: Job, found: Classified, *, fault: FileFault | None) -> dict[s
         "input_records": sum(asdict(found).values()) - found.deleted,
         **asdict(found),
         "duplicate_of": None,
+        "outdated_by": None,
         "rejected_by_code": {},
         "errors": [],
         "faults": [],

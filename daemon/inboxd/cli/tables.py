@@ -180,7 +180,8 @@ def what_ran(run: RunRow) -> str:
 
 def print_checks(found: Sequence[Mapping[str, object]]) -> None:
     """Print what ``check`` found: a line per file, then the first faults."""
-    counts = ("inserted", "changed", "stale", "skipped", "rejected")
+    always, seldom = ("inserted", "changed", "stale", "skipped", "rejected"), ("filtered", "deleted")
+    counts = (*always, *(name for name in seldom if any(one[name] for one in found)))
     columns = (
         Column("file", cut="middle"),
         Column("feed", cut="middle", goes=1),
@@ -198,6 +199,11 @@ def print_checks(found: Sequence[Mapping[str, object]]) -> None:
             heading(f"{shown(one['file'])}: {shown(one['error'])}")
             if one.get("hint"):
                 print_text(f"{one['hint']}", indent=2)
+        if one.get("outdated_by") is not None:
+            print_text(
+                f"{one['file']}: not newer than the snapshot that was applied last, of {one['outdated_by']}: "
+                "it would be skipped"
+            )
         if one.get("keys_repeat"):
             print_text(
                 f"{one['file']}: keys_repeat: {one['keys_repeat']:,} records have the key of an earlier one, and the "
@@ -221,6 +227,8 @@ def _verdict(one: Mapping[str, object]) -> str:
         return str(one["error_code"])
     if one.get("duplicate_of") is not None:
         return f"duplicate of run {one['duplicate_of']}"
+    if one.get("outdated_by") is not None:
+        return "skipped"
     return "wrong" if one["rejected"] else "ok"
 
 

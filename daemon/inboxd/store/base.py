@@ -260,6 +260,10 @@ class FileTransaction(Protocol):
         """
         ...
 
+    def refuse_deletions(self, deleted: int) -> None:
+        """Raise ``FileFault`` ``too_many_deleted`` where ``classify`` found that more rows would go than may."""
+        ...
+
     def staged(self) -> int:
         """Return how many records were staged, rejects included."""
         ...

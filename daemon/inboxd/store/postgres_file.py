@@ -251,6 +251,12 @@ class PostgresFile:
             with self._faults:
                 self._way.outdate(origins)
 
+    def refuse_deletions(self, deleted: int) -> None:
+        """Raise ``FileFault`` where so many rows are more than the feed's ``max_deleted``."""
+        if isinstance(self._way, Changes):
+            with self._faults:
+                self._way.refuse(deleted)
+
     def staged(self) -> int:
         """Return how many records were staged, rejects included."""
         return self._staging.records + self._staging.rejects

@@ -40,7 +40,7 @@ class Changes:
         staging, sql, feed = self._staging, self._sql, self._feed
         self._decide(table=True)
         applied, deleted, deletions, _, largest = self._count()
-        self._refuse(deleted)
+        self.refuse(deleted)
         gone = deletions + deleted > 0
         if feed.undo:
             staging.change(sql.save_images())
@@ -85,7 +85,8 @@ class Changes:
         applied, deleted, deletions, new, largest = self._staging.one(self._sql.count_changes(), last=self._last)
         return applied, deleted, deletions, new, largest
 
-    def _refuse(self, deleted: int) -> None:
+    def refuse(self, deleted: int) -> None:
+        """Refuse the file if ``max_deleted`` does not allow that so many rows go."""
         if not deleted:
             return
         enough = enough_live(self._feed, deleted)
