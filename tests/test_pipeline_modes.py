@@ -15,6 +15,7 @@ from inboxd.config import load_settings, match_feed
 from inboxd.forecast import Forecast, forecast
 from inboxd.inbox.source import Source
 from inboxd.model import Limit, Outcome, Verdict
+from inboxd.operate.explain import explain
 from inboxd.operate.undo import undo
 from inboxd.pipeline import Job, Pipeline, facts_of
 from inboxd.store import open_store
@@ -47,6 +48,13 @@ deletes = { from = "op", in = ["d"], then = "remove" }
 fields.id = { coalesce = ["after.id", "before.id"], type = "integer" }
 fields.name = { from = "after.name", type = "text" }
 fields.ts = { from = "ts_ms", type = "timestamp", unit = "ms" }
+
+[feeds.marks]
+key = ["id"]
+cursor = "ts"
+late = "merge"
+deletes = { from = "op", in = ["d"], then = "mark" }
+fields = { id = { type = "text" }, ts = { type = "integer" } }
 
 [feeds.dump]
 match = ["dump/{region}/*"]
@@ -163,6 +171,35 @@ def test_a_file_that_deletes_too_much_changes_nothing(files: Files) -> None:
     assert files.rows("SELECT COUNT(*) FROM tombstones") == [(0,)]
     assert files.load("cdc/2.json", gone, max_deleted=Limit(share=1.0)).counts.rows_deleted == 2
     assert files.rows("SELECT id FROM cdc") == [(3,)]
+
+
+def test_explain_tells_who_deleted_a_key_when_nothing_else_is_left(files: Files) -> None:
+    """A tombstone alone is an answer: its run, file, cursor and time, with row and lineage gone."""
+    files.load("cdc/1.json", [{"op": "c", "after": {"id": 1, "name": "n"}, "ts_ms": 1}])
+    gone = files.load("cdc/2.json", [{"op": "d", "before": {"id": 1}, "ts_ms": 2}])
+    files.load("cdc/3.json", [{"op": "d", "before": {"id": 7}, "ts_ms": 3}])
+    with files.store.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM lineage_records")
+    (history,) = explain(files.store, files.settings.feeds, "1").feeds
+    assert (history.table, history.row, history.touches) == ("cdc", None, [])
+    assert history.tombstone is not None
+    assert (history.tombstone.run_id, history.tombstone.file_name) == (gone.run_id, "cdc/2.json")
+    assert history.tombstone.cursor == "1970-01-01T00:00:00.002000Z"
+    assert history.tombstone.deleted_at <= SystemClock().now().isoformat()
+    (never_seen,) = explain(files.store, files.settings.feeds, "7", feed="cdc").feeds
+    assert never_seen.tombstone is not None
+    assert explain(files.store, files.settings.feeds, "8").feeds == []
+
+
+def test_explain_tells_of_a_marked_row_since_when_it_is_deleted(files: Files) -> None:
+    """The row is there, with its ``deleted_at``, and what marked it is named."""
+    files.load("marks/1.json", [{"id": "a", "ts": 1}])
+    gone = files.load("marks/2.json", [{"op": "d", "id": "a", "ts": 2}])
+    (history,) = explain(files.store, files.settings.feeds, "a").feeds
+    assert history.row is not None
+    assert history.tombstone is not None
+    assert history.row["deleted_at"] == history.tombstone.deleted_at
+    assert (history.tombstone.run_id, history.tombstone.cursor) == (gone.run_id, "2")
 
 
 def dump(files: Files, ids: str, *, day: int, region: str = "EU", force: bool = False) -> Verdict:

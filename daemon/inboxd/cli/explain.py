@@ -11,12 +11,12 @@ from inboxd.cli.arguments import FEED, RUN, LedgerName, Number, Text
 from inboxd.cli.context import print_json, reading_store, settings_of
 from inboxd.cli.letters import resolver
 from inboxd.cli.names import known_job
-from inboxd.cli.tables import DETAIL, Column, heading, print_pairs, print_table, short_time, shown
+from inboxd.cli.tables import DETAIL, Column, heading, print_pairs, print_table, print_text, short_time, shown
 from inboxd.errors import EXIT_FAILED
 
 if TYPE_CHECKING:
     from inboxd.config import Settings
-    from inboxd.operate.explain import Explanation, Touch, Winner
+    from inboxd.operate.explain import Explanation, Tombstone, Touch, Winner
     from inboxd.operate.letters import Letter
 
 
@@ -113,12 +113,20 @@ def _print_key(found: Explanation) -> None:
             click.echo(f"no row in table {history.table}")
         else:
             print_pairs(history.row.items())
+        if history.tombstone is not None:
+            print_text(_buried(history.tombstone))
         if history.touches:
             heading("records with this key, in order of commit")
             _print_touches(history.touches, with_file=True)
         if history.dead_letters:
             heading("dead letters")
             _print_letters(history.dead_letters)
+
+
+def _buried(tombstone: Tombstone) -> str:
+    name = f" ({tombstone.file_name})" if tombstone.file_name is not None else ""
+    when = short_time(tombstone.deleted_at)
+    return f"last deleted by run {tombstone.run_id}{name}, {when}, by a record whose cursor is {tombstone.cursor}"
 
 
 def _print_touches(touches: Sequence[Touch], *, with_file: bool) -> None:

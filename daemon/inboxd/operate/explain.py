@@ -15,7 +15,7 @@ from inboxd.operate.target import FilledTable, canonical_key, filled_tables, row
 from inboxd.operate.touches import BLOCK, STEPS, Touch, Winner, in_order, touches_of_key, touches_where
 from inboxd.operate.winners import told_of_run, watermarks_met, watermarks_nearby, why_lost
 from inboxd.store.base import Store
-from inboxd.store.tables import ABSENT, DELETED, LOADED, etl_runs, lineage_records
+from inboxd.store.tables import ABSENT, DELETED, LOADED, etl_runs, lineage_records, tombstones
 
 __all__ = [
     "STEPS",
@@ -25,6 +25,7 @@ __all__ = [
     "KeyHistory",
     "Look",
     "RunExplanation",
+    "Tombstone",
     "Touch",
     "Winner",
     "explain",
@@ -40,13 +41,24 @@ CONTEXT: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
+class Tombstone:
+    """The deletion of a key with the highest cursor; it is remembered when row and lineage are gone."""
+
+    run_id: int
+    file_name: str | None
+    cursor: str
+    deleted_at: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeyHistory:
-    """A key in one table: its row now, every record that had the key in order of commit, its dead letters."""
+    """A key in one table: its row now, its deletion, every record of it in order of commit, its dead letters."""
 
     feed: str
     """The names of the feeds that fill the table, or of those that did, with a comma between them."""
     table: str
     row: dict[str, object] | None
+    tombstone: Tombstone | None
     touches: list[Touch]
     dead_letters: list[Letter]
 
@@ -131,7 +143,7 @@ def _pages(connection: sa.Connection, tables: Sequence[FilledTable], key: str, l
     for table in tables:
         page = _history_page(connection, table, canonical_key(table, key)[0], look)
         known = page.history
-        if known.touches or known.row is not None or known.dead_letters or page.more is not None:
+        if any((known.touches, known.row is not None, known.tombstone, known.dead_letters, page.more is not None)):
             found.append(page)
     return found
 
@@ -152,8 +164,20 @@ def _history_page(connection: sa.Connection, table: FilledTable, key: str, look:
     told = why_lost(in_order({*beside, *shown}), marks)
     touches = [touch for touch in told if (touch.run_id, touch.record_no) in here]
     feeds = dict.fromkeys((*table.feeds, *(one.feed for one in touches), *(one.feed for one in letters)))
-    history = KeyHistory(", ".join(feeds) or table.name, table.name, row, touches, letters)
+    grave = _tombstone(connection, table, key)
+    history = KeyHistory(", ".join(feeds) or table.name, table.name, row, grave, touches, letters)
     return HistoryPage(history, more, full=len(touches) == look.limit)
+
+
+def _tombstone(connection: sa.Connection, table: FilledTable, key: str) -> Tombstone | None:
+    there, runs = tombstones.c, etl_runs.c
+    query = (
+        sa.select(there.run_id, runs.file_name, there.cursor, there.deleted_at)
+        .select_from(tombstones.outerjoin(etl_runs, runs.id == there.run_id))
+        .where(there.table_name == table.name, there.record_key == key)
+    )
+    found = connection.execute(query).one_or_none()
+    return None if found is None else Tombstone(*found)
 
 
 def _writers(connection: sa.Connection, row: Mapping[str, object] | None) -> list[str]:
