@@ -82,6 +82,23 @@ def test_check_prints_what_would_go_and_what_is_refused(tmp_path: Path) -> None:
     assert "not newer than the snapshot" in old.stdout
 
 
+def test_status_and_runs_tell_what_was_deleted_and_filtered(tmp_path: Path) -> None:
+    """Where there is any; else neither has a word of it."""
+    home = Home(tmp_path)
+    (tmp_path / "inboxd.toml").write_text(DUMP, encoding="utf-8")
+    (tmp_path / "a.json").write_text('[{"k": "x"}, {"k": "y"}]', encoding="utf-8")
+    os.utime(tmp_path / "a.json", (1_000_000_000, 1_000_000_000))
+    home.call("load", "a.json", check=True)
+    assert "deleted" not in home.call("runs", "list", check=True).stdout
+    assert "deleted" not in home.call("status", check=True).stdout
+    (tmp_path / "b.json").write_text('[{"k": "x"}, {"k": "n", "no": 1}]', encoding="utf-8")
+    home.call("load", "b.json", check=True)
+    title, newest, *_ = home.call("runs", "list", check=True).stdout.splitlines()
+    told = dict(zip(title.split(), newest.split(), strict=False))
+    assert (told["in"], told["stale"], told["filtered"], told["deleted"]) == ("2", "1", "1", "1")
+    assert ", 2 rows, 1 deleted, 1 filtered" in home.call("status", check=True).stdout
+
+
 def test_the_config_is_taken_before_and_after_the_command(tmp_path: Path) -> None:
     """``--config FILE`` may stand anywhere."""
     home = Home(tmp_path)

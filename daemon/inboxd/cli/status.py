@@ -36,6 +36,8 @@ SHOWN: Final = 5
 """Names listed of each kind; ``--json`` has more."""
 MARGIN: Final = 14
 """Columns that stand beside the sparkline."""
+SELDOM: Final = ("deleted", "filtered")
+"""What is told of the last day only where there is any."""
 UP: Final = {True: "up", False: "down", None: ""}
 
 
@@ -150,6 +152,7 @@ def _last_day(found: Status) -> list[tuple[str, object]]:
     if totals["successes"] == totals["failures"] == 0:
         return [("last 24 h", "no run has ended")]
     line = f"{totals['total_runs']} runs, {totals['success_rate']} % succeeded, {totals['total_rows_out']} rows"
+    line += "".join(f", {totals[f'total_rows_{name}']} {name}" for name in SELDOM if totals[f"total_rows_{name}"])
     return [("last 24 h", line), ("rows", f"▕{sparkline([bucket.rows_out for bucket in found.throughput], MARGIN)}▏")]
 
 

@@ -126,6 +126,7 @@ def print_runs(runs: Sequence[RunRow]) -> None:
     if not runs:
         click.echo("no runs")
         return
+    seldom = [name for name in ("filtered", "deleted") if any(getattr(run, f"rows_{name}") for run in runs)]
     columns = (
         Column("run", number=True),
         Column("feed", cut="middle"),
@@ -135,15 +136,17 @@ def print_runs(runs: Sequence[RunRow]) -> None:
         Column("rejected", number=True, goes=5),
         Column("skipped", number=True, goes=2),
         Column("stale", number=True, goes=3),
+        *(Column(name, number=True, goes=3) for name in seldom),
         Column("ms", number=True, goes=1),
         Column("started", goes=4),
         Column("what", cut="middle", below=True),
     )
-    print_table(columns, [_run_line(run) for run in runs])
+    print_table(columns, [_run_line(run, seldom) for run in runs])
 
 
-def _run_line(run: RunRow) -> tuple[object, ...]:
-    counts = (run.rows_in, run.rows_out, run.rows_rejected, run.rows_skipped, run.rows_stale, run.duration_ms)
+def _run_line(run: RunRow, seldom: Sequence[str]) -> tuple[object, ...]:
+    beside = (getattr(run, f"rows_{name}") for name in seldom)
+    counts = (run.rows_in, run.rows_out, run.rows_rejected, run.rows_skipped, run.rows_stale, *beside, run.duration_ms)
     status = "all rejected" if run.all_rejected else run.status.value
     return (run.id, run.job_name, status, *counts, short_time(run.started_at), what_ran(run))
 

@@ -21,7 +21,7 @@ from inboxd.operate.cursors import lag_s
 from inboxd.operate.health import all_rejected, health
 from inboxd.operate.hosts import HostActivity, hosts
 from inboxd.operate.letters import CodeCount, count_open
-from inboxd.operate.trend import Bucket, trend
+from inboxd.operate.trend import Bucket, Sums, trend
 from inboxd.operate.waiting import InboxContent, inbox_content, still_waiting
 from inboxd.presence import STATE_FILE, DaemonState, ExpectedFeed, Waiting, read_state
 from inboxd.store.base import RunRow, Store
@@ -121,6 +121,7 @@ def status(store: Store | None, slices: Slices, *, now: datetime) -> Status:
     another = state is not None and daemon.pid not in {None, state.pid}  # of another database, in the same archive
     alive = state if daemon.running is not False and not another else None
     waiting = still_waiting(slices.inbox, [*alive.deferred, *alive.unsettled]) if alive else set()
+    lately = trend(store, now=now, hours=SPARK_HOURS, buckets=SPARK_BUCKETS) if store else None
     if daemon.running and alive is not None:
         problems.extend(_config_problems(alive, slices.config))
     return Status(
@@ -133,10 +134,10 @@ def status(store: Store | None, slices: Slices, *, now: datetime) -> Status:
         deferred=[one for one in alive.deferred if one.file in waiting] if alive else [],
         unsettled=[one for one in alive.unsettled if one.file in waiting] if alive else [],
         watermarks=_marks(store, slices.feeds, now) if store else [],
-        totals=_totals(store, now) if store else None,
+        totals=_totals(store, lately.total, now) if store and lately else None,
         hosts=hosts(store, now=now) if store else [],
         last_runs=store.runs(limit=RECENT_RUNS) if store else [],
-        throughput=trend(store, now=now, hours=SPARK_HOURS, buckets=SPARK_BUCKETS).buckets if store else [],
+        throughput=lately.buckets if lately else [],
         dead_letters=count_open(store) if store else [],
         expected=[one.shown for one in expected(store, slices.feeds, now)] if store else [],
         problems=problems,
@@ -209,10 +210,11 @@ def _marks(store: Store, feeds: Sequence[Feed], now: datetime) -> list[FeedMark]
     return marks
 
 
-def _totals(store: Store, now: datetime) -> dict[str, object]:
+def _totals(store: Store, sums: Sums, now: datetime) -> dict[str, object]:
     found = health(store, now=now, hours=SPARK_HOURS, limit=0)
     totals = {name: value for name, value in found.items() if name not in {"per_job", "recent_runs"}}
-    return {**totals, "all_rejected": all_rejected(store, now=now, hours=SPARK_HOURS)}
+    beside = {"total_rows_filtered": sums.filtered, "total_rows_deleted": sums.deleted}
+    return {**totals, **beside, "all_rejected": all_rejected(store, now=now, hours=SPARK_HOURS)}
 
 
 def as_json(found: Status) -> dict[str, object]:

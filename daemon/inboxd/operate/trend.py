@@ -39,6 +39,8 @@ _SUMMED: Final = (
     _RUNS.rows_rejected,
     _RUNS.rows_skipped,
     _RUNS.rows_stale,
+    _RUNS.rows_filtered,
+    _RUNS.rows_deleted,
 )
 RUNS_OF_A_SPAN: Final = (
     sa.select(_RUNS.job_name, _RUNS.status)
@@ -85,6 +87,9 @@ class Sums:
     rejected: int = 0
     skipped: int = 0
     stale: int = 0
+    filtered: int = 0
+    deleted: int = 0
+    """Rows, not records."""
 
     @property
     def runs(self) -> int:
@@ -117,7 +122,7 @@ class Sums:
         else:
             self.failures += runs
         durations = list(map(int, text.split(",")))
-        duplicates, all_rejected, rows_in, rows_out, rejected, skipped, stale = map(int, sums)
+        duplicates, all_rejected, rows_in, rows_out, rejected, skipped, stale, filtered, deleted = map(int, sums)
         self.duplicates += duplicates
         self.all_rejected += all_rejected
         self.duration_ms += sum(durations)
@@ -126,6 +131,8 @@ class Sums:
         self.rejected += rejected
         self.skipped += skipped
         self.stale += stale
+        self.filtered += filtered
+        self.deleted += deleted
         return durations
 
     def merge(self, other: Sums) -> None:
