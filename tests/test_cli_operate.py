@@ -18,6 +18,14 @@ from daemons import Home, eventually, record
 from faults import QUICK
 
 MERGE = '[feeds.events]\nlate = "merge"\n'
+DUMP = """
+[feeds.dump]
+match = ["**"]
+mode = "snapshot"
+key = ["k"]
+absent = "remove"
+fields = { k = { type = "text" } }
+"""
 UNDO = f"{MERGE}undo = true\n"
 
 
@@ -171,6 +179,19 @@ def test_retry_loads_a_mended_file_and_takes_its_report_away(home: Home) -> None
     assert not [path for path in home.failed.rglob("*") if path.is_file()]
     assert not [path for path in (home.inbox / ".claimed").rglob("*") if path.is_file()]
     assert home.verdicts("sub/bad.json")[-1]["event"] == "file_loaded"
+
+
+def test_retry_keeps_the_time_a_file_had_when_it_first_came(tmp_path: Path) -> None:
+    """Who mends a snapshot changes its mtime; it is still of the moment of the dump, and so is the next retry of it."""
+    with Home(tmp_path, DUMP) as home:
+        home.drop("dump.json", '[{"k": "x"}, {"k": 1}]')
+        os.utime(home.inbox / "dump.json", (1_000_000_000, 1_000_000_000))
+        home.run_once()
+        for content, code in (('[{"k": 1}]', 1), ('[{"k": "x"}]', 0)):
+            (home.failed / "dump.json").write_text(content)
+            assert home.call("retry", "dump.json").returncode == code
+        assert home.query("SELECT DISTINCT file_mtime FROM etl_runs") == [("2001-09-09T01:46:40.000000Z",)]
+        assert home.query("SELECT value FROM watermarks") == [("2001-09-09T01:46:40.000000Z",)]
 
 
 def test_retry_all_takes_every_failed_file_and_keeps_those_that_fail_again(home: Home) -> None:

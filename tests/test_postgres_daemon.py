@@ -15,9 +15,18 @@ from clusters import PostgresHome, new_database
 from daemons import Home, eventually, record
 from inboxd.inbox.claim import new_claim_id
 from inboxd.model import Edge, Step
+from inboxd.store.postgres import END_TURN, TAKE_TURN
 from test_crash import BAD, GOOD, crash, state
 
 pytestmark = [pytest.mark.postgres, pytest.mark.xdist_group("postgres")]
+
+ORDERED = """
+[feeds.prices]
+match = ["prices/**"]
+key = ["k"]
+fields = { k = { type = "text" }, v = { type = "integer" } }
+[feeds.events]
+"""
 
 
 @pytest.fixture
@@ -167,6 +176,23 @@ def _end_daemons(url: str) -> bool:
             " WHERE datname = current_database() AND application_name LIKE 'inboxd%'"
         )
         return bool(found.fetchall())
+
+
+def test_a_claim_that_was_taken_over_waits_for_its_feeds_turn(url: str, tmp_path: Path) -> None:
+    """While another daemon works on files of an ordered feed, what a dead one left of it waits, and nothing else."""
+    with PostgresHome(tmp_path, ORDERED, url=url) as home, psycopg.connect(url, autocommit=True) as other:
+        home.drop("prices/a.json", '[{"k": "x", "v": 1}]')
+        crash(home, Step.STAGE, Edge.AFTER)
+        take = partial(other.execute, TAKE_TURN.encode(), ("prices",))
+        eventually(lambda: take().fetchone() == (True,), "the dead daemon's turn")
+        home.start()
+        for number in range(2):
+            home.drop(f"{number}.json", json.dumps([record(f"k{number}")]))
+            home.verdict(f"{number}.json")
+        assert home.query("SELECT COUNT(*) FROM etl_runs WHERE job_name = 'prices' AND status = 'success'") == [(0,)]
+        assert other.execute(END_TURN.encode(), ("prices",)).fetchone() == (True,)
+        assert home.verdict("prices/a.json")["event"] == "file_loaded"
+        assert home.stop() == 0
 
 
 def test_two_daemons_start_at_once_on_an_empty_database(url: str, tmp_path: Path) -> None:

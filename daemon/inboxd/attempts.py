@@ -134,7 +134,7 @@ class Attempts:
             size=claim.size,
             open=lambda: self._opened(held, claim.source(max_size=limit, tick=self.pipeline.progress)),
             claim=claim.id,
-            facts=facts_of(feed, claim.name, claim.mtime_ns),
+            facts=facts_of(feed, claim.name, claim.mtime_ns, first_mtime=held.first_mtime),
             ignore_watermark=held.retry,
         )
 

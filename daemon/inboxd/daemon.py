@@ -11,7 +11,7 @@ from inboxd.attempts import Attempts
 from inboxd.clock import stamp
 from inboxd.errors import DatabaseFault, Interrupted, TransientFault
 from inboxd.events import Event
-from inboxd.held import Held, HeldFiles
+from inboxd.held import FIRST_PAUSE_S, Held, HeldFiles
 from inboxd.inbox.claim import Entrance, new_claim_id, release, take
 from inboxd.inbox.faults import NOT_MOVABLE
 from inboxd.inbox.notices import Notice
@@ -217,7 +217,7 @@ class Daemon(Attempts):
             if held.verdict is not None:
                 self.finish(held, held.verdict)
                 done += 1
-            elif not self.database_pauses():
+            elif not self.database_pauses() and self._may_go_on(held):
                 self.attempt(held)
                 done += 1
         return done
@@ -240,8 +240,16 @@ class Daemon(Attempts):
         self.attempt(Held(claim, feed.name, self._now()))
         return True
 
+    def _may_go_on(self, held: Held) -> bool:
+        """Tell whether it is this daemon's turn to work on a claimed file; else it is asked again a little later."""
+        feed = self._feed_of(held)
+        if feed is None or self._has_turn(feed):
+            return True
+        held.due = self.clock.monotonic() + FIRST_PAUSE_S
+        return False
+
     def _has_turn(self, feed: Feed) -> bool:
-        """Tell whether a file of this feed may be claimed: of an ordered one only by the daemon whose turn it is."""
+        """Tell whether a file of this feed may be worked on: of an ordered one only by the daemon whose turn it is."""
         if not feed.ordered:
             return True
         try:

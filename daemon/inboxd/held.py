@@ -35,6 +35,8 @@ class Held:
     since: str
     retry: bool = False
     """Asked for by ``inboxd retry``: read without the watermark."""
+    first_mtime: str | None = None
+    """The file's mtime as the first run of the claim had it; that of a file that was mended is another by now."""
     recovered: bool = False
     """Its run was committed before this daemon started."""
     said: bool = False

@@ -123,6 +123,7 @@ class Recovery:
         runs = self.store.runs_of_claim(claim.id)
         feed = runs[0].job_name if runs else self._feed_of(claim)
         held = Held(claim, feed, stamp(self.clock.now()), retry=claim.retry)
+        held.first_mtime = runs[0].file_mtime if runs else None
         held.verdict = _ended(runs)
         held.recovered = held.verdict is not None and held.verdict.outcome is not Outcome.FAILED
         held.said = held.verdict is not None and (claim.told or self.said(held.verdict.run_id))

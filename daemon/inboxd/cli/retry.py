@@ -140,17 +140,18 @@ class _Retrier:
     def retry(self, file: Place) -> Retried:
         """Take one file back, process it, put it where it now belongs."""
         from inboxd.inbox.claim import new_claim_id  # noqa: PLC0415 - `--help` needs none of it
-        from inboxd.operate.archived import files_of_runs, name_in_inbox  # noqa: PLC0415 - the same
+        from inboxd.operate.archived import files_of_runs, first_mtime, name_in_inbox  # noqa: PLC0415 - the same
 
         name = name_in_inbox(files_of_runs(self.store), file.name)
         try:
             feed = self._feed_of(name)
             root = os.fspath(self.settings.inbox.path)
+            mtime = first_mtime(self.store, file, name)
             claim = self.archive.take_back(root, file, name, new_claim_id(retry=True))
         except InboxdError as fault:
             return Retried(file, name, fault=fault)
         try:
-            verdict = self.pipeline.process(self._job_of(claim, feed))
+            verdict = self.pipeline.process(self._job_of(claim, feed, mtime))
         except TransientFault as fault:
             self._give_back(claim, file)
             return Retried(file, name, fault=fault)
@@ -159,7 +160,7 @@ class _Retrier:
             raise
         return self._put_away(file, name, claim, verdict)
 
-    def _job_of(self, claim: Claim, feed: Feed) -> Job:
+    def _job_of(self, claim: Claim, feed: Feed, mtime: str | None) -> Job:
         from inboxd.pipeline import Job, facts_of  # noqa: PLC0415 - the same
 
         limit = self.settings.inbox.max_file_size
@@ -169,7 +170,7 @@ class _Retrier:
             size=claim.size,
             open=lambda: claim.source(max_size=limit),
             claim=claim.id,
-            facts=facts_of(feed, claim.name, claim.mtime_ns),
+            facts=facts_of(feed, claim.name, claim.mtime_ns, first_mtime=mtime),
             ignore_watermark=True,
         )
 

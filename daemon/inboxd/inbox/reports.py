@@ -53,6 +53,14 @@ def remove_report(place: Place) -> None:
             folder.unlink(report)
 
 
+def run_of(place: Place) -> int | None:
+    """Return the run of which the report beside a file tells; ``None`` where there is none."""
+    with contextlib.suppress(OSError), place.opened() as folder:
+        run_id = _read(folder, report_name(place.file)).get("run_id")
+        return run_id if isinstance(run_id, int) else None
+    return None
+
+
 def remove_orphans(failed: str | os.PathLike[str], name: str) -> None:
     """Remove the reports on a file (its name in the inbox, as the ledger has it) whose file is no longer beside them.
 
@@ -74,12 +82,17 @@ def orphans(folder: Folder) -> list[str]:
 
 def _about(folder: Folder, report: str) -> object:
     """Return the name of the file that a report tells of; ``None`` if it is no report of ours."""
+    return _read(folder, report).get("file")
+
+
+def _read(folder: Folder, report: str) -> dict[str, object]:
+    """Return what a report says; nothing if it is none of ours."""
     try:
         with os.fdopen(folder.open(report, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             found = json.loads(file.read(_LONGEST))
     except (OSError, ValueError):
-        return None
-    return found.get("file") if isinstance(found, dict) and "run_id" in found else None
+        return {}
+    return found if isinstance(found, dict) and "run_id" in found else {}
 
 
 def _part(place: Place) -> str:

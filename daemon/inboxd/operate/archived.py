@@ -13,6 +13,7 @@ from inboxd.config import ArchiveSettings
 from inboxd.errors import EXIT_USAGE, OperatorFault
 from inboxd.inbox.archive import Place
 from inboxd.inbox.names import looks_like_report, marked, split
+from inboxd.inbox.reports import run_of
 from inboxd.inbox.tree import Folder, is_regular, walk
 from inboxd.model import printable
 from inboxd.store.base import Store
@@ -98,6 +99,17 @@ def name_in_inbox(file_of_run: Callable[[int], str | None], name: str) -> str:
         return plain
     cut = marked(os.path.basename(recorded), match["mark"]) == base  # noqa: PTH119 - the same
     return recorded if cut else name  # its stem was too long for the mark
+
+
+def first_mtime(store: Store, place: Place, name: str) -> str | None:
+    """Return the mtime that an archived file had when it was first claimed, as ``name``; ``None`` if it is not known.
+
+    The run is the one that its name tells, or the report beside it: who mends a file gives it another mtime.
+    """
+    match = _MARK.fullmatch(split(place.file)[0])
+    told = run_of(place) if match is None else int(match["run"])
+    run = None if told is None else store.run(told)
+    return run.file_mtime if run is not None and run.file_name == printable(name) else None
 
 
 def files_of_runs(store: Store) -> Callable[[int], str | None]:
