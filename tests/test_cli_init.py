@@ -93,7 +93,7 @@ def test_nothing_to_take_is_said(home: Home, content: str) -> None:
     (home.path / "x.json").write_text(content, encoding="utf-8")
     done = home.call("init", "x.json")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "nothing to take in x.json" in done.stderr
+    assert "there are no records in x.json" in done.stderr
 
 
 def test_a_file_that_is_no_json_is_told_for_what_it_is(home: Home) -> None:

@@ -179,12 +179,12 @@ def test_the_hint_for_a_missing_extra_can_be_typed() -> None:
 
 
 def test_a_database_whose_driver_is_missing_is_no_bug(tmp_path: Path) -> None:
-    """PostgreSQL without its driver: a sentence, how to install it, exit code 69."""
+    """PostgreSQL without its driver: a sentence, how to install it, exit code 78: the config asks for it."""
     block = "import sys; sys.modules['psycopg'] = None\nfrom inboxd.cli import run_cli\nsys.exit(run_cli(['health']))"
     home = Home(tmp_path, env={"INBOXD_DATABASE__URL": "postgresql://nobody@127.0.0.1:1/none"})
     done = subprocess.run(
         [sys.executable, "-c", block], cwd=tmp_path, env=home.environment(), capture_output=True, text=True, check=False
     )
-    assert done.returncode == 69, done.stderr
+    assert done.returncode == 78, done.stderr
     assert "psycopg" in done.stderr
     assert "--python" in done.stderr

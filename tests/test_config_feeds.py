@@ -152,7 +152,7 @@ def test_named_feeds_take_the_place_of_the_built_in_one(tmp_path: Path) -> None:
         ),
         (
             f"{MINIMAL}ID = {{ type = 'text' }}\n",
-            ["feeds.orders.fields.ID: differs from 'id' only in case, which a column's name does not tell apart"],
+            ["feeds.orders.fields.ID: differs from 'id' only in case, which column names do not distinguish"],
         ),
         (
             MINIMAL + '"first name" = { type = "text" }\n',
@@ -261,7 +261,7 @@ def other(**changes: str) -> str:
         ),
         (
             other().replace('"orders"', '"Orders"'),
-            "differs from the table of feed 'orders' only in case, which SQLite does not tell apart",
+            "differs from the table of feed 'orders' only in case, which SQLite does not distinguish",
         ),
     ],
 )

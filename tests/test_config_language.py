@@ -142,7 +142,7 @@ LATE = "is for feeds with a cursor; without one, the last record of a key counts
             'mode = "append"\ncursor = "at"\nlate = "merge"',
             [
                 'cursor: is not for mode "append": every record is a row of its own',
-                'late: is for feeds with a cursor, which mode "append" has not',
+                'late: is for feeds with a cursor, which mode "append" does not have',
             ],
         ),
         ('mode = "snapshot"\nabsent = "mark"',
@@ -150,7 +150,7 @@ LATE = "is for feeds with a cursor; without one, the last record of a key counts
         (
             'mode = "snapshot"\nkey = ["id"]\nmax_rejected = 1\ncursor = "at"\nlate = "merge"',
             [
-                "absent: must be said: remove, which takes a row out that a file has not, or mark",
+                "absent: must be given: remove, which deletes a row that a file does not have, or mark",
                 "max_rejected: is not for a snapshot: one with a rejected record is refused",
                 'cursor: is not for mode "snapshot": as_of instead',
                 'late: is for mode "upsert"; of two snapshots the one with the later as_of counts',
@@ -170,7 +170,7 @@ LATE = "is for feeds with a cursor; without one, the last record of a key counts
             f'{UPSERT}\ncursor = "at"\ndeletes = {{ from = "op", in = ["d"] }}',
             [
                 'late: must be "merge" where there is deletes: a skipped deletion would be lost',
-                "deletes.then: must be said: remove, which takes the row out, or mark, which sets deleted_at",
+                "deletes.then: must be given: remove, which takes the row out, or mark, which sets deleted_at",
             ],
         ),
         (
@@ -186,7 +186,7 @@ LATE = "is for feeds with a cursor; without one, the last record of a key counts
         (f"{UPSERT}\nshape = 'rows'", ["shape: must be 'members' or 'values'"]),
         (
             f'{UPSERT}\nwhere = {{ from = "a" }}',
-            ["where: says nothing of the value: give it in, not_in, pattern or exists"],
+            ["where: does not test the value: give it in, not_in, pattern or exists"],
         ),
         (
             f'{UPSERT}\nwhere = [{{ from = "a", in = [{{}}] }}, {{ from = "", pattern = "(" }}]',
@@ -200,10 +200,10 @@ LATE = "is for feeds with a cursor; without one, the last record of a key counts
         (f'{UPSERT}\nmatch = ["{{a}}/{{a}}"]', ["match: '{a}/{a}' has the same capture twice"]),
         (
             f'{UPSERT}\nmatch = ["a{{b"]',
-            ["match: 'a{b' has a { that begins no capture such as {day}; write [{] for the character"],
+            ["match: 'a{b' has a { that does not begin a capture such as {day}; write [{] for the character"],
         ),
         (f'{UPSERT}\nexpect = {{ grace = "1m" }}',
-         ['expect: must say one of every, such as "1h", and by, such as "06:00"']),
+         ['expect: must have one of the two: every, such as "1h", or by, such as "06:00"']),
         (
             f'{UPSERT}\nexpect = {{ by = "6", days = "mo", timezone = "Mars" }}',
             [
@@ -229,15 +229,18 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path: Path, keys: str,
         ('{ type = "text", from = "$path.a.b" }', "from: '$path.a.b' must be $path. and one name in braces of match"),
         ('{ type = "text", from = "$path.day" }', "from: $path.day needs {day} in every pattern of match; 'f/**' has"),
         ('{ type = "text", from = "$record.name" }', "from: $record.name is the name of a member: it needs shape ="),
-        ('{ type = "text", from = "^.a" }', "from: ^.a is what is around an exploded record: it needs explode"),
+        ('{ type = "text", from = "^.a" }', "from: ^.a is the record around an exploded one, so it needs explode"),
         ('{ type = "text", from = "$.a" }', "from: $.a is what is around the records, and there is nothing"),
-        ('{ type = "text", from = "a", coalesce = ["b"] }', "coalesce: is in place of from; leave one of the two out"),
+        ('{ type = "text", from = "a", coalesce = ["b"] }', "coalesce: replaces from; leave one of the two out"),
         ('{ type = "timestamp", unit = "s", format = "%Y" }', "format: '%Y' does not say the year, the month and"),
         ('{ type = "timestamp", unit = "s", timezone = "UTC" }', "timezone: is for times written as text; unit says"),
         ('{ type = "timestamp", format = "%d.%m.%Y %Z" }', "format: '%d.%m.%Y %Z' has %Z, which is not one of %% %A"),
         ('{ type = "timestamp", format = "%d.%m.%Y %" }', "format: '%d.%m.%Y %' has %, which is not one of %% %A"),
         ('{ type = "timestamp", format = "%d.%d.%m.%Y" }', "format: '%d.%d.%m.%Y' has the same directive twice"),
-        ('{ type = "date", format = "%d.%m.%Y %H" }', "format: '%d.%m.%Y %H' has a time of the day, which a date has"),
+        (
+            '{ type = "date", format = "%d.%m.%Y %H" }',
+            "format: '%d.%m.%Y %H' has a time of the day, which a date does not have",
+        ),
         ('{ type = "text", format = "%d.%m.%Y" }', "format: is for timestamp, date, not for text"),
         ('{ type = "date", timezone = "UTC" }', "timezone: is for timestamp, not for date"),
         ('{ type = "timestamp", timezone = "Europe" }', "timezone: 'Europe' is not a time zone that this host knows"),

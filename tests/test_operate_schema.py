@@ -19,10 +19,10 @@ WRONG = {
     "ALTER TABLE dead_letters DROP COLUMN detail": "table dead_letters has lost detail",
     "DROP INDEX dead_letters_key": "index dead_letters_key of dead_letters is gone",
     "DROP INDEX etl_runs_loaded_once; CREATE INDEX etl_runs_loaded_once ON etl_runs (job_name)": (
-        "index etl_runs_loaded_once of etl_runs is another one"
+        "index etl_runs_loaded_once of etl_runs is not as inboxd made it"
     ),
     "DROP VIEW run_log": "view run_log is gone",
-    "DROP VIEW run_log; CREATE VIEW run_log AS SELECT id FROM etl_runs": "view run_log is another one",
+    "DROP VIEW run_log; CREATE VIEW run_log AS SELECT id FROM etl_runs": "view run_log is not as inboxd made it",
     "DROP TABLE events": "not there: table events",
     "ALTER TABLE events DROP COLUMN value": 'not there: "events" ADD COLUMN "value"',
 }
@@ -96,5 +96,5 @@ def test_a_column_of_your_own_that_takes_no_null_is_refused_at_start(open_empty:
     """No file could be loaded: better said at once, by name."""
     store = open_empty(FEED)
     change(store, "ALTER TABLE events ADD COLUMN note TEXT NOT NULL DEFAULT ''")
-    with pytest.raises(OperatorFault, match="'note', that takes no NULL"):
+    with pytest.raises(OperatorFault, match="'note', that does not accept NULL"):
         store.prepare([FEED])

@@ -31,7 +31,7 @@ class Event(StrEnum):
     FILE_ARCHIVED = (
         "file_archived",
         "info",
-        "where a file is in the end, of which the line before could not say it: the move had to wait",
+        "where a file is in the end; its earlier line could not say so, because the move had to wait",
     )
     FILE_FAILED = "file_failed", "error", "nothing of the file was loaded: code, error, hint; the report is beside it"
     FILE_DEFERRED = (
@@ -42,7 +42,7 @@ class Event(StrEnum):
     FILE_IGNORED = (
         "file_ignored",
         "warning",
-        "left alone: none of `inbox.suffixes`, no feed for it, no regular file, or a folder of the archive",
+        "left alone: none of `inbox.suffixes`, no feed for it, not a regular file, or a folder of the archive",
     )
     FILE_RECOVERED = "file_recovered", "info", "a crash had come between this file's COMMIT and its verdict: its counts"
     FILE_RETRIED = "file_retried", "info", "a crash had interrupted this file: it is tried again"
@@ -50,7 +50,7 @@ class Event(StrEnum):
     FILE_GONE = (
         "file_gone",
         "warning",
-        "somebody took a claimed file away; without a run_id here, nothing of it was loaded",
+        "somebody took a claimed file away; if there is no run_id here, nothing of it was loaded",
     )
     FILE_TAKEN_OVER = (
         "file_taken_over",
@@ -63,14 +63,18 @@ class Event(StrEnum):
     KEYS_REPEAT = (
         "keys_repeat",
         "warning",
-        "so many records have the key of an earlier one of the file, and the cursor does not tell which is newer",
+        "this many records have the key of an earlier record of the file, and the cursor does not tell which is newer",
     )
     RECORDS_SKIPPED = "records_skipped", "warning", "records at or below the feed's watermark were left out"
-    SETTLE_UNPROVEN = "settle_unproven", "warning", "no lease and no event to go by: files wait inbox.settle_unproven"
+    SETTLE_UNPROVEN = (
+        "settle_unproven",
+        "warning",
+        "neither a lease nor an event proves that files are complete: they wait inbox.settle_unproven",
+    )
     INBOX_LOST = "inbox_lost", "error", "the inbox is gone, replaced or unreadable; it is looked for again"
     INBOX_RESTORED = "inbox_restored", "info", "the inbox is watched again"
     INBOX_OVERFLOW = "inbox_overflow", "warning", "the kernel's event queue overflowed; the inbox was scanned"
-    INBOX_POLLED = "inbox_polled", "info", "the filesystem gives no events, or no watch is to be had: it is polled"
+    INBOX_POLLED = "inbox_polled", "info", "the filesystem gives no events, or allows no watch, so the inbox is polled"
     FOLDER_UNREADABLE = "folder_unreadable", "warning", "a folder inside the inbox cannot be listed"
     CONFIG_RELOADED = "config_reloaded", "info", "HUP: the new config is in force"
     CONFIG_REJECTED = (
@@ -95,14 +99,14 @@ class Event(StrEnum):
     LOG_LINES_DROPPED = (
         "log_lines_dropped",
         "warning",
-        "so many lines are missing in this output: its reader, or its disk, took no more; the other one has them",
+        "this many lines are missing in this output: its reader or its disk took no more; the other output has them",
     )
     FEED_LATE = "feed_late", "warning", "nothing has arrived in the time that the feed's expect allows; said once"
-    FEED_ARRIVED = "feed_arrived", "info", "a file has ended a feed's being late"
+    FEED_ARRIVED = "feed_arrived", "info", "a file has arrived for a feed that was late"
     NOTICE_DEFERRED = (
         "notice_deferred",
         "warning",
-        "a notice was not taken: to whom, why, and after retry_in_s seconds it is tried again",
+        "a receiver did not take a notice: which one, and why; it is tried again after retry_in_s seconds",
     )
     NOTICE_DROPPED = "notice_dropped", "error", "a notice that nobody took for a day is given up"
     STEP_TIMED = "step_timed", "debug", "how long one step of a file took"

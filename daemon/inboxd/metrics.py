@@ -158,7 +158,7 @@ def _standing(standing: Standing) -> list[Metric]:
         ("inboxd_inbox_files", "Files that wait, claimed or not.", standing.inbox_files),
         (
             "inboxd_oldest_file_age_seconds",
-            "For how long the oldest of them waits; 0 if none.",
+            "How long the oldest of them has waited; 0 if there is none.",
             standing.oldest_file_age_s,
         ),
         ("inboxd_deferred_files", "Files held up by a transient fault.", standing.deferred_files),

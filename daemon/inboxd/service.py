@@ -226,7 +226,7 @@ class Service:
             inbox=self.settings.inbox.path,
             database=self.settings.database.shown_url,
             config=self.settings.source or "none: the defaults are in force",
-            reload="a new or changed config is in force after a reload (HUP)",
+            reload="a new or changed config takes effect after a reload (HUP)",
             files_waiting=daemon.survey.total,
         )
         collect_seldom()

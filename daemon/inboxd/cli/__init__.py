@@ -59,7 +59,7 @@ class LazyGroup(click.Group):
         module, _, attribute = target.partition(":")
         command = getattr(importlib.import_module(module), attribute)
         if not isinstance(command, click.Command):
-            msg = f"{target} is no command"
+            msg = f"{target} is not a command"
             raise TypeError(msg)
         return command
 

@@ -37,6 +37,6 @@ def ask_before_old_values(feeds: Iterable[Feed], *, yes: bool, snapshots: bool =
         return
     which = ", ".join(sorted(names))
     if not sys.stdin.isatty():
-        msg = f"of feed {which} the file that is applied last wins: this may put old values back. Say --yes if it is to"
+        msg = f"of feed {which} the file that is applied last wins: this may put old values back; confirm it with --yes"
         raise click.UsageError(msg)
     click.confirm(f"Of feed {which} the file that is applied last wins: put these files' values back?", abort=True)

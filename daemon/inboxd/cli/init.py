@@ -93,7 +93,7 @@ def _infer(files: Sequence[Path], name: str, match: Sequence[str], wishes: Wishe
         return infer(openers, stems, name, match, wishes, now=datetime.now(UTC))
     except NothingToTake:
         what = printable(files[0].name) if len(files) == 1 else "the files"
-        msg = f"there is nothing to take in {what}: no record is in it"
+        msg = f"there are no records in {what}"
         hint = "a record is an element of an array, a member of an object, a line, or the whole of a document"
         raise OperatorFault("nothing_to_take", msg, hint, exit_code=EXIT_FAILED) from None
     except WrongWish as error:
@@ -140,7 +140,7 @@ def _feed_name(path: Path, given: str | None, settings: Settings | None) -> str:
 def _head(inferred: Inferred, files: Sequence[Path]) -> str:
     names = ", ".join(printable(path.name) for path in files[:5]) + (", …" if len(files) > 5 else "")  # noqa: PLR2004 - a line
     return (
-        f"# Made by `inboxd init` from {inferred.outcome.records:,} records of {names}.\n"
+        f"# Made by `inboxd init` from {inferred.outcome.records} records of {names}.\n"
         "# Look at each line; then try it: inboxd check FILE\n"
     ) + _suffixes(files)
 
@@ -161,7 +161,7 @@ def _print(text: str, output: Path | None, *, force: bool) -> None:
         with output.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        msg = f"{printable(os.fspath(output))} is there already"
+        msg = f"{printable(os.fspath(output))} already exists"
         raise OperatorFault(
             "file_exists", msg, "name another, or replace it with --force", exit_code=EXIT_FAILED
         ) from None
@@ -203,9 +203,9 @@ def _say(outcome: Outcome, inferred: Inferred, files: Sequence[Path]) -> None:
     """Say on standard error what became of the sample."""
     part = "the sample" if not outcome.cut else "the part of the sample that was read"
     _tell(
-        f"{outcome.records:,} records in {part}: {outcome.rows:,} rows, {outcome.rejected:,} rejected"
-        + (f", {outcome.filtered:,} filtered" if outcome.filtered else "")
-        + (f", {outcome.repeated:,} with the key of an earlier one" if outcome.repeated else "")
+        f"{outcome.records} records in {part}: {outcome.rows} rows, {outcome.rejected} rejected"
+        + (f", {outcome.filtered} filtered" if outcome.filtered else "")
+        + (f", {outcome.repeated} with the key of an earlier one" if outcome.repeated else "")
     )
     if left_out := inferred.proposal.layout.left_out:
         _tell(f"left out, as no column can store what is there: {len(left_out)} fields; the config names them")

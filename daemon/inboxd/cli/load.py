@@ -164,7 +164,7 @@ def _feeds_for(settings: Settings, files: Sequence[str], feed_name: str | None, 
         if reads_path(feed) and captures(feed, as_name or name, tail=as_name is None) is None:
             msg = (
                 f"feed {feed.name!r} reads parts of the path, and {printable(as_name or name)!r} ends in none of "
-                f"{', '.join(map(repr, feed.match))}; say the path in the inbox with --as"
+                f"{', '.join(map(repr, feed.match))}; give the path in the inbox with --as"
             )
             raise click.UsageError(msg)
     return feeds

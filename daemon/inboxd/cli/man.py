@@ -24,7 +24,7 @@ CODES: Final = (
     ("2", "the command was called wrongly"),
     ("69", "the database is unavailable"),
     ("70", "a bug in inboxd"),
-    ("75", "another daemon holds this SQLite database or its inbox, or one of another database this archive"),
+    ("75", "another daemon uses this SQLite database or its inbox, or a daemon of another database uses this archive"),
     ("77", "a permission is missing"),
     ("78", "the config is wrong"),
     ("130", "ended by Ctrl-C"),

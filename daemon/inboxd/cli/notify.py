@@ -46,7 +46,7 @@ def test(context: click.Context, *, as_json: bool) -> int:
     if as_json:
         print_json({"receivers": found})
     elif not found:
-        click.echo("nobody is told of anything: the config has no [[notify]]")
+        click.echo("no notices are sent: the config has no [[notify]]")
     for one in () if as_json else found:
         click.echo(f"{shown(one['to'])}: {shown(one['error'] or 'taken')}")
     return EXIT_FAILED if any(one["error"] for one in found) else 0

@@ -209,7 +209,7 @@ def print_checks(found: Sequence[Mapping[str, object]]) -> None:
             )
         if one.get("keys_repeat"):
             print_text(
-                f"{one['file']}: keys_repeat: {one['keys_repeat']:,} records have the key of an earlier one, and the "
+                f"{one['file']}: keys_repeat: {one['keys_repeat']} records have the key of an earlier one, and the "
                 "cursor does not tell which is newer"
             )
         unnamed = one.get("unnamed")
@@ -222,7 +222,7 @@ def _print_unnamed(counts: Mapping[str, int]) -> None:
     most = list(counts.items())[:MOST_UNNAMED]
     print_table([Column("field"), Column("records", number=True)], most)
     if len(counts) > len(most):
-        click.echo(f"and {len(counts) - len(most):,} more")
+        click.echo(f"and {len(counts) - len(most)} more")
 
 
 def _verdict(one: Mapping[str, object]) -> str:

@@ -24,7 +24,7 @@ def _condition(table: ConditionTable, at: Key, faults: Faults) -> Condition:
     if table.path == ():
         faults.add((*at, "from"), "must name at least one field of the record")
     if table.any_of is None and table.none_of is None and table.pattern is None and table.exists is None:
-        faults.add(at, "says nothing of the value: give it in, not_in, pattern or exists")
+        faults.add(at, "does not test the value: give it in, not_in, pattern or exists")
     if table.pattern is not None:
         check_pattern(table.pattern, (*at, "pattern"), faults)
     return Condition(

@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import quote
 
 from inboxd.config.folders import absolute
+from inboxd.extras import how_to_install
 
 CREDENTIAL: Final = "inboxd-database-password"
 """The name of the systemd credential (``LoadCredential=``) that holds the password."""
@@ -76,7 +77,8 @@ def _options(url: str) -> dict[str, str]:
         from psycopg import ProgrammingError  # noqa: PLC0415 - the extra "postgres" may not be installed
         from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - the same
     except ModuleNotFoundError:
-        raise ValueError("needs psycopg, which is not installed: pip install '.[postgres]' in a checkout") from None
+        msg = f"needs psycopg, which is not installed: {how_to_install('postgres')}"
+        raise ValueError(msg) from None
     postgres = _POSTGRES.fullmatch(url)
     if postgres is None or "\0" in url:
         raise ValueError(_NOT_READABLE)

@@ -97,7 +97,7 @@ def _build_deletes(table: FeedTable, at: Key, faults: Faults) -> Deletes | None:
         return None
     said = {condition.then for condition in table.deletes if condition.then is not None}
     if len(said) != 1:
-        why = "must be said" if not said else "must be one for all of the conditions"
+        why = "must be given" if not said else "must be the same in all of the conditions"
         faults.add((*at, "then"), f"{why}: remove, which takes the row out, or mark, which sets deleted_at")
     return Deletes(build_conditions(table.deletes, at, faults), next(iter(said), Gone.REMOVE))
 
@@ -122,7 +122,7 @@ def _build_fields(table: FeedTable, at: Key, faults: Faults) -> dict[str, Field 
         fields[name] = build_field(name, attributes, inherited, key, faults)
         other = spelt.setdefault(name.lower(), name)
         if other != name:
-            faults.add(key, f"differs from {other!r} only in case, which a column's name does not tell apart")
+            faults.add(key, f"differs from {other!r} only in case, which column names do not distinguish")
     if len(fields) > MOST_FIELDS:
         faults.add((*at, "fields"), f"has {len(fields)} fields; a table takes {MOST_FIELDS}")
     return fields
@@ -167,7 +167,8 @@ def _check_shared_tables(feeds: Iterable[Feed], faults: Faults) -> None:
         differing = [what for what, ours, theirs in _shape(feed, first) if ours != theirs]
         if feed.table != first.table:
             faults.add(
-                at, f"differs from the table of feed {first.name!r} only in case, which SQLite does not tell apart"
+                at,
+                f"differs from the table of feed {first.name!r} only in case, which SQLite does not distinguish",
             )
         elif alone is not None:
             faults.add(at, f"is also filled by feed {first.name!r}; a feed of mode {alone.mode} has its table alone")

@@ -161,7 +161,7 @@ def _check_either(table: FieldTable, at: Key, faults: Faults) -> None:
     if table.default is not None and table.required:
         faults.add((*at, "default"), "is never used, as the field is required = true; leave one of the two out")
     if table.coalesce is not None and table.path is not None:
-        faults.add((*at, "coalesce"), "is in place of from; leave one of the two out")
+        faults.add((*at, "coalesce"), "replaces from; leave one of the two out")
     for key, value in (("format", table.format), ("timezone", table.timezone)):
         if table.unit is not None and value is not None:
             faults.add((*at, key), "is for times written as text; unit says that they are numbers")

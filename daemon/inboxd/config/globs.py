@@ -49,7 +49,7 @@ def captures_of(pattern: str) -> tuple[str, ...]:
         plain = _without_sets(part)
         names += _CAPTURE.findall(plain)
         if "{" in _CAPTURE.sub("", plain):
-            msg = f"{pattern!r} has a {{ that begins no capture such as {{day}}; write [{{] for the character"
+            msg = f"{pattern!r} has a {{ that does not begin a capture such as {{day}}; write [{{] for the character"
             raise ValueError(msg)
     if len(set(names)) < len(names):
         msg = f"{pattern!r} has the same capture twice"

@@ -14,7 +14,7 @@ def check_mode(table: FeedTable, at: Key, faults: Faults) -> None:
     if not table.key and table.mode is not Mode.APPEND:
         faults.add((*at, "key"), f'is missing: mode "{table.mode}" needs one; mode = "append" does not')
     if table.mode is Mode.SNAPSHOT and table.absent is None:
-        faults.add((*at, "absent"), "must be said: remove, which takes a row out that a file has not, or mark")
+        faults.add((*at, "absent"), "must be given: remove, which deletes a row that a file does not have, or mark")
     if table.deletes and table.cursor and table.late is not Late.MERGE and table.mode is Mode.UPSERT:
         faults.add((*at, "late"), 'must be "merge" where there is deletes: a skipped deletion would be lost')
     for key, why in _meaningless(table).items():
@@ -28,7 +28,7 @@ def _meaningless(table: FeedTable) -> dict[str, str]:
     """Return the keys that say nothing in a feed of this kind, each with the reason."""
     found: dict[str, str] = {}
     if table.mode is Mode.APPEND:
-        found["late"] = found["max_future"] = 'is for feeds with a cursor, which mode "append" has not'
+        found["late"] = found["max_future"] = 'is for feeds with a cursor, which mode "append" does not have'
     elif table.mode is Mode.SNAPSHOT:
         found["late"] = 'is for mode "upsert"; of two snapshots the one with the later as_of counts'
         found["max_rejected"] = "is not for a snapshot: one with a rejected record is refused"

@@ -36,7 +36,7 @@ def check_format(text: str, at: Key, faults: Faults, *, dates: bool) -> None:
     ):
         faults.add(at, f"{text!r} does not say the year, the month and the day")
     if dates and there & _CLOCK:
-        faults.add(at, f"{text!r} has a time of the day, which a date has not")
+        faults.add(at, f"{text!r} has a time of the day, which a date does not have")
 
 
 def check_zone(name: str, at: Key, faults: Faults) -> None:
@@ -50,9 +50,9 @@ def check_zone(name: str, at: Key, faults: Faults) -> None:
 def build_expect(table: ExpectTable, at: Key, faults: Faults) -> Expect | None:
     """Return when files are to arrive; whatever is wrong is noted in ``faults``."""
     if (table.every is None) == (table.by is None):
-        faults.add(at, 'must say one of every, such as "1h", and by, such as "06:00"')
+        faults.add(at, 'must have one of the two: every, such as "1h", or by, such as "06:00"')
     if table.every == 0:
-        faults.add((*at, "every"), "must be more than nothing")
+        faults.add((*at, "every"), "must be more than zero")
     if table.by is None:
         for name in ("timezone", "days"):
             if name in table.model_fields_set:

@@ -30,7 +30,7 @@ def build_notify(
         _check(table, key, faults)
         name = _name(table)
         if name in found:
-            faults.add(key, "is told twice: put all of its events into one table")
+            faults.add(key, "receives notices twice: put all of its events into one table")
         found[name] = NotifySettings(
             name=name,
             on=frozenset(table.on),
@@ -46,7 +46,7 @@ def _check(table: NotifyTable, key: Key, faults: Faults) -> None:
     if bool(table.exec) == bool(table.url):
         faults.add(key, "needs either exec or url")
     if not table.on and table.deferred_for is None:
-        faults.add(key, 'is told of nothing: name events, such as on = ["file_failed"], or set deferred_for')
+        faults.add(key, 'receives nothing: name events, such as on = ["file_failed"], or set deferred_for')
     for place, event in enumerate(table.on):
         if event not in TOLD:
             faults.add((*key, "on", place), f"is not an event that can be told; these can: {', '.join(TOLD)}")
@@ -55,7 +55,7 @@ def _check(table: NotifyTable, key: Key, faults: Faults) -> None:
     if table.url and _address(table.url) is None:
         faults.add((*key, "url"), "must be https://host/path, or http:// for a receiver on this machine or network")
     if table.headers_file and not table.url:
-        faults.add((*key, "headers_file"), "is for url alone")
+        faults.add((*key, "headers_file"), "is only for url")
 
 
 def _program(words: tuple[str, ...], path: Callable[[str], Path]) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ def _wrong(feed: Feed, path: Path) -> str | None:
 
 def _wrong_around(feed: Feed, out: int) -> str | None:
     if not feed.explode:
-        return "is what is around an exploded record: it needs explode"
+        return "is the record around an exploded one, so it needs explode"
     if out > len(feed.explode):
         return f"leads out of the elements of records, as explode has {len(feed.explode)} names; see $."
     return None

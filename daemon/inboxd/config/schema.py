@@ -120,7 +120,7 @@ class InboxTable(_Table):
     settle: Duration = setting("100ms", "How long size and mtime must be still before a file is taken.")
     settle_unproven: Duration = setting("5s", "The same, where the kernel cannot tell whether a writer is left.")
     settle_moved: Duration = setting(
-        "0s", "The same for files that were moved in; for senders that change times after."
+        "0s", "The same for files that were moved in; for senders that change times afterwards."
     )
     suffixes: tuple[Suffix, ...] = setting(
         [".json", ".ndjson", ".jsonl"],
@@ -187,7 +187,7 @@ class NotifyTable(_Table):
     exec: tuple[Text, ...] = setting([], "A program and its arguments; it gets the notice as JSON on standard input.")
     url: str = setting("", "An address that the notice is posted to as JSON, in place of exec.")
     headers_file: str = setting("", 'A file with headers for url, "Name: value" a line, such as a secret token.')
-    deferred_for: Duration | None = setting(None, "Tell of files, too, that wait for longer than this.")
+    deferred_for: Duration | None = setting(None, "Also tell of files that wait for longer than this.")
 
 
 class FieldTable(_Table):
@@ -214,7 +214,7 @@ class FieldTable(_Table):
     timezone: str | None = setting(None, "The zone of times without an offset, such as Europe/Berlin; default UTC.")
     null: tuple[str, ...] | None = setting(None, "Texts that count as null.")
     coerce: StrictBool | None = setting(
-        None, "Take what says the same in another JSON type: numbers as text, digits as integers, 0 and 1 as booleans."
+        None, "Accept the same value in another JSON type: numbers as text, digits as integers, 0 and 1 as booleans."
     )
 
 
@@ -312,7 +312,7 @@ class FeedTable(_Table):
         None, "Above this share of the live rows, or count, the file fails; default 100%, in a snapshot 20%."
     )
     as_of: Moment | None = setting(None, 'The time of a snapshot: a path, or a table; default "$file.mtime".')
-    absent: Gone | None = setting(None, "What becomes of rows that a snapshot has not: remove or mark.")
+    absent: Gone | None = setting(None, "What becomes of rows that a snapshot does not have: remove or mark.")
     scope: tuple[Text, ...] | None = setting(
         None, "Fields whose values say of which rows a snapshot is everything; default all.", min_length=1
     )
@@ -352,7 +352,7 @@ class ConfigFile(BaseSettings):
     retention: RetentionTable = RetentionTable()
     log: LogTable = LogTable()
     http: HttpTable = HttpTable()
-    notify: tuple[NotifyTable, ...] = setting([], "Those who are told of events.")
+    notify: tuple[NotifyTable, ...] = setting([], "Who receives notices of events.")
     feeds: dict[str, FeedTable] = setting({}, "The feeds; without any, the feed events.")
 
     @classmethod

@@ -209,7 +209,9 @@ def probe(root: str, folder: Path) -> bool:
 
 
 def _gone(claim: Claim, folder: Path) -> TransientFault:
-    message = f"{printable(claim.name)} is not claimed any more, and was to be moved to {printable(os.fspath(folder))}"
+    message = (
+        f"{printable(claim.name)} is no longer claimed, and should have been moved to {printable(os.fspath(folder))}"
+    )
     return TransientFault(GONE, message, "somebody moved or removed it; what it held is in the database")
 
 

@@ -176,7 +176,7 @@ def open_claimed(inbox: Folder, *, make: bool = False) -> Folder:
 
 def _refused(inbox: Folder, why: str, remedy: str) -> TransientFault:
     place = printable(f"{inbox.path}/{CLAIMED}")
-    hint = f"look what is in it, then `{remedy} {place}`: it must be a folder of inboxd's user with mode 0700"
+    hint = f"look at what is in it, then `{remedy} {place}`: it must be a folder of inboxd's user with mode 0700"
     return TransientFault(CLAIMED_REFUSED, f"{place} is not inboxd's own, and is not entered: {why}", hint)
 
 

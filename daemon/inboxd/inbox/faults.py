@@ -22,7 +22,7 @@ GONE: Final = "gone"
 _KINDS: Final[dict[int, tuple[str, str]]] = {
     errno.ENOSPC: (DISK_FULL, "make room on the filesystem of {place}"),
     errno.EDQUOT: (DISK_FULL, "raise the quota of inboxd's user on the filesystem of {place}, or make room there"),
-    errno.EFBIG: (DISK_FULL, "the filesystem of {place}, or a limit of the process, takes no file so large"),
+    errno.EFBIG: (DISK_FULL, "the filesystem of {place}, or a limit of the process, does not allow a file this large"),
     errno.EIO: (IO_ERROR, "look at the kernel's log (dmesg) for the disk under {place}"),
     errno.EROFS: (READ_ONLY, "mount the filesystem of {place} for writing (ext4 turns read-only after an error)"),
     errno.EACCES: (PERMISSION, "give inboxd's user write and search permission on {place}"),

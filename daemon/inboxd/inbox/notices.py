@@ -56,7 +56,7 @@ class Once:
             self._pending.append(Notice(event, name, reason))
         elif not self._said_more:
             self._said_more = True
-            reason = f"more than {self.limit:,} names; from here on they are only counted"
+            reason = f"more than {self.limit} names; from here on they are only counted"
             self._pending.append(Notice(event, "", reason))
 
     def say(self, event: str, name: str, reason: str) -> None:

@@ -125,7 +125,7 @@ class Source:
         if not stat.S_ISREG(found.st_mode):
             raise FileFault("unreadable", f"{self._shown} is not a regular file", "only regular files are read")
         if self._max_size is not None and found.st_size > self._max_size:
-            message = f"{self._shown} has {found.st_size:,} bytes, more than inbox.max_file_size ({self._max_size:,})"
+            message = f"{self._shown} has {found.st_size} bytes, more than inbox.max_file_size ({self._max_size})"
             raise FileFault("file_too_large", message, "raise inbox.max_file_size, or split the file, and retry it")
 
     def _not_opened(self, error: OSError) -> FileFault | TransientFault:

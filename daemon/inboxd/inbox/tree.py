@@ -359,7 +359,7 @@ def is_regular(found: os.stat_result) -> bool:
 
 def _single(name: str) -> str:
     if name in {"", ".", ".."} or "/" in name:
-        raise FileNotFoundError(errno.ENOENT, "it is no single name", name)
+        raise FileNotFoundError(errno.ENOENT, "it is not a single name", name)
     return name
 
 

@@ -159,7 +159,7 @@ class Walk:
             self._leave(name, self.sieve.reason)
             return None
         if len(name) > LONGEST // 4 and len(os.fsencode(name)) > LONGEST:
-            self._leave(name, f"its path has more than {LONGEST:,} bytes")
+            self._leave(name, f"its path has more than {LONGEST} bytes")
             return None
         feed = self.sieve.match(name)
         if feed is None:

@@ -18,7 +18,7 @@ _MAGIC: Final = (
     (b"%PDF", "a PDF"),
     (b"BZh", "bzip2; compress it with gzip or zstd"),
     (b"\xfd7zXZ", "xz; compress it with gzip or zstd"),
-    (b"\x1e{", "JSON text sequences (RFC 7464); take the bytes 0x1E out"),
+    (b"\x1e{", "JSON text sequences (RFC 7464); remove the bytes 0x1E"),
 )
 _TEXTS: Final = (
     (re.compile(r"\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE), "HTML: perhaps an error page in place of the data"),
@@ -27,7 +27,7 @@ _TEXTS: Final = (
         re.compile(r"\s*(?:(?:var|let|const|window|module|export)\b[^={(\[]*=?|[\w.$]+\s*\()\s*[\[{]"),
         "JavaScript around JSON; take out what comes before the first brace and after the last",
     ),
-    (re.compile(r"\s*(?://|/\*|#)"), "JSON with comments, which JSON has not; take them out"),
+    (re.compile(r"\s*(?://|/\*|#)"), "JSON with comments, which JSON does not allow; remove them"),
     (re.compile(r"\s*[\[{]\s*'"), "a Python or JavaScript literal in single quotes; write it with a JSON library"),
     (re.compile(r"\s*---|\s*[\w-]+:(?: |\n)"), "YAML; convert it to JSON"),
 )
@@ -47,7 +47,7 @@ def looks_like(head: bytes) -> str | None:
         if pattern.match(text):
             return what
     if re.search(r"[:\[,]\s*(?:NaN|-?Infinity)\b", text):
-        return "JSON but for NaN or Infinity, which JSON has not; write null"
+        return "JSON with NaN or Infinity, which JSON does not allow; write null"
     return "CSV; convert it to JSON, with its header as names" if _is_csv(text) else None
 
 

@@ -34,7 +34,7 @@ def find_archived(settings: ArchiveSettings, name: str) -> Place:
             if place is not None:
                 return place
     msg = f"there is no file {printable(name)!r} in {settings.failed} or {settings.processed}"
-    hint = "name it as it is called there; `inboxd runs list --status failure` tells what failed"
+    hint = "give its name as it is there; `inboxd runs list --status failure` tells what failed"
     raise OperatorFault("no_such_file", msg, hint, exit_code=EXIT_USAGE)
 
 

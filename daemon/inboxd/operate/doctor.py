@@ -177,7 +177,7 @@ def _integrity(examined: Examined) -> Iterator[Finding]:
         return
     size = examined.database.sqlite_path.stat().st_size
     if size > SMALL_DATABASE and not examined.deep:
-        yield Finding("integrity", Health.OK, f"not looked at: the database has {size >> 20:,} MiB (--deep does)")
+        yield Finding("integrity", Health.OK, f"not looked at: the database has {size >> 20} MiB (--deep does)")
         return
     with examined.store.reading() as connection:
         lines = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA quick_check(10)")]

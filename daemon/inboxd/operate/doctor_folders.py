@@ -60,7 +60,12 @@ def _folder(name: str, folder: Path, *, used: bool) -> Finding:
     sticky = found.st_mode & stat.S_ISVTX and os.geteuid() not in {0, found.st_uid}
     if name == "inbox" and sticky:
         remedy = f"chown it to the user who runs inboxd, or chmod -t {folder}"
-        return Finding(name, Health.WRONG, f"{folder} is sticky and another's: files of others cannot be taken", remedy)
+        return Finding(
+            name,
+            Health.WRONG,
+            f"{folder} is sticky and belongs to another user: the files of others cannot be taken",
+            remedy,
+        )
     return Finding(name, Health.OK, f"{folder} can be read and written")
 
 
@@ -101,7 +106,7 @@ def space(examined: Examined) -> Iterator[Finding]:
             message = f"{free >> 20} MiB left on the filesystem of {place}"
             yield Finding("disk space", Health.WARNING, message, "make room: files wait while a disk is full")
         else:
-            yield Finding("disk space", Health.OK, f"{free >> 20:,} MiB free at {place}")
+            yield Finding("disk space", Health.OK, f"{free >> 20} MiB free at {place}")
 
 
 def claimed(examined: Examined) -> Iterator[Finding]:

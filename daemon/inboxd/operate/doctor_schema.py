@@ -79,12 +79,12 @@ def _control_tables(wanted: Schema, found: Schema) -> Iterator[Finding]:
 def _indexes_and_views(wanted: Schema, found: Schema, texts: dict[str, str]) -> Iterator[Finding]:
     for name, index in wanted.indexes.items():
         if index.table in found.tables and found.indexes.get(name) != index:
-            there = "is gone" if name not in found.indexes else "is another one"
+            there = "is gone" if name not in found.indexes else "is not as inboxd made it"
             drop = "" if name not in found.indexes else f"DROP INDEX {name}; "
             yield Finding("schema", Health.WRONG, f"index {name} of {index.table} {there}", f"{drop}{texts[name]}")
     for name, columns in wanted.views.items():
         if found.views.get(name) != columns:
-            there = "is gone" if name not in found.views else "is another one"
+            there = "is gone" if name not in found.views else "is not as inboxd made it"
             drop = "" if name not in found.views else f"DROP VIEW {name}; "
             yield Finding("schema", Health.WRONG, f"view {name} {there}", f"{drop}{' '.join(texts[name].split())}")
 

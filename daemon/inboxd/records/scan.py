@@ -172,7 +172,7 @@ class Scanner:
         number = NUMBER.match(text, pos)
         if number is None or number.end() != run.end():
             at = number.end() if number is not None else pos + 1
-            raise Malformed(min(at, len(text)), "this is not a number as JSON has them")
+            raise Malformed(min(at, len(text)), "this is not a valid JSON number")
         self._state = _State.AFTER
         return number.end()
 
@@ -223,4 +223,4 @@ class Scanner:
             raise Malformed(pos, f"{shown(text, pos)} in a string must be escaped")
         if len(text) - pos < _LONGEST_ESCAPE and not final:
             return pos
-        raise Malformed(pos, "this is not an escape as JSON has them")
+        raise Malformed(pos, "this is not a valid JSON escape")

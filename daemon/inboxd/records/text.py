@@ -134,7 +134,7 @@ class Text:
         begins, self._begins = self._begins, False
         if begins and _is_wider(more):
             message = "the content is UTF-16 or UTF-32, not UTF-8"
-            self._fault = ("invalid_encoding", message, 0, "write it anew: iconv -f UTF-16 -t UTF-8 OLD > NEW")
+            self._fault = ("invalid_encoding", message, 0, "convert it: iconv -f UTF-16 -t UTF-8 OLD > NEW")
             self._half = b""
             return b""
         if not self._half and more.isascii():

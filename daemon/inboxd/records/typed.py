@@ -14,7 +14,7 @@ _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+
 _LONGEST: Final = 300
 """Digits beyond which a number is not converted: far past 64 bits, and within what a double can hold."""
 EXPECTED: Final = {
-    FieldType.TEXT: f"text that is not blank, at most {MAX_KEY_BYTES:,} bytes of it",
+    FieldType.TEXT: f"text that is not blank, at most {MAX_KEY_BYTES} bytes of it",
     FieldType.INTEGER: "an integer of 64 bits",
     FieldType.REAL: "a number",
     FieldType.BOOLEAN: "true or false",

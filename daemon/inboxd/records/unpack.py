@@ -105,7 +105,7 @@ class _Gzip:
             if self._member is not None and not self._packed:
                 self._packed = self._source.read(_GZIP_PIECE)
                 if not self._packed:
-                    raise _broken("gzip", "it ends before its end")
+                    raise _broken("gzip", "it ends too early")
 
     def _inflate(self, member: zlib._Decompress, n: int) -> bytes:
         try:
@@ -132,7 +132,7 @@ class _Gzip:
         if not self._packed:
             return False
         if not self._packed.startswith(_GZIP_MAGIC):
-            raise _broken("gzip", "something else follows its end")
+            raise _broken("gzip", "other data follows its end")
         self._member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
         self._members += 1
         return True
@@ -160,7 +160,7 @@ class _Zstd:
         if not self._packed:
             self._packed = self._source.read(_ZSTD_PIECE)
             if not self._packed:
-                raise _broken("zstd", "it ends before its end")
+                raise _broken("zstd", "it ends too early")
         try:
             self._ready = frame.decompress(self._packed[:_ZSTD_PIECE])
         except zstandard.ZstdError as error:
@@ -175,7 +175,7 @@ class _Zstd:
         """Begin the next frame, past skippable ones; return whether there is one."""
         while self._have(1):
             if not self._have(len(_ZSTD_MAGIC)) or not _is_zstd(self._packed[:4]):
-                raise _broken("zstd", "something else follows its end")
+                raise _broken("zstd", "other data follows its end")
             if self._packed.startswith(_ZSTD_MAGIC):
                 self._frame = zstandard.ZstdDecompressor().decompressobj()
                 return True
@@ -185,12 +185,12 @@ class _Zstd:
     def _skip_frame(self) -> None:
         """Pass over a skippable frame: its magic, its size in 4 bytes (little-endian), that many bytes."""
         if not self._have(8):
-            raise _broken("zstd", "it ends before its end")
+            raise _broken("zstd", "it ends too early")
         left = int.from_bytes(self._packed[4:8], "little")
         self._packed = self._packed[8:]
         while left:
             if not self._have(1):
-                raise _broken("zstd", "it ends before its end")
+                raise _broken("zstd", "it ends too early")
             passed = min(left, len(self._packed))
             self._packed = self._packed[passed:]
             left -= passed

@@ -96,7 +96,7 @@ def missing(
             continue
         own = own_columns_of(wanted, found, made.get(table))
         problems += [
-            f"table {table!r} has a column of your own, {name!r}, that takes no NULL: inboxd cannot fill it"
+            f"table {table!r} has a column of your own, {name!r}, that does not accept NULL: inboxd cannot fill it"
             for name in sorted(own & found.required)
         ]
         kept = {name: kind for name, kind in found.columns.items() if name not in own}

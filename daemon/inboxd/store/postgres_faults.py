@@ -26,11 +26,14 @@ BY_CLASS: Final = {  # https://www.postgresql.org/docs/current/errcodes-appendix
     "XX": ("database_error", "look at the server's log"),
 }
 BY_STATE: Final = {
-    "0A000": ("not_supported", "tables distributed by Citus do not take this: see docs/postgresql.md, and report it"),
+    "0A000": (
+        "not_supported",
+        "tables distributed by Citus do not support this: see docs/postgresql.md, and report it",
+    ),
     "25006": ("read_only", "this server is a standby, or was set read-only"),
     "3F000": ("database_error", "create the schema that the role's search_path names first"),
-    "40001": ("serialization", "two transactions met: the whole is to be tried again"),
-    "40P01": ("serialization", "two transactions met: the whole is to be tried again"),
+    "40001": ("serialization", "two transactions conflicted: the file is tried again"),
+    "40P01": ("serialization", "two transactions conflicted: the file is tried again"),
     "42501": ("access_denied", "grant inboxd's role the right that the message names"),
     "53100": ("disk_full", "free space on the server's disk"),
     "55P03": ("database_locked", "another session holds the lock; pg_locks and pg_stat_activity tell which"),

@@ -118,7 +118,7 @@ class PostgresFile:
             own = self._connection.execute(OWN_RUN, (self._run_id,)).fetchone()
         if own is None:
             message = f"run {self._run_id} is no longer ours"
-            raise TransientFault(RUN_TAKEN, message, "another daemon works on this file")
+            raise TransientFault(RUN_TAKEN, message, "another daemon is working on this file")
 
     def stage(self, batch: Batch) -> None:
         """Take one window of records into temporary tables."""
@@ -313,7 +313,7 @@ class PostgresFile:
                 self._connection.execute(INSERT_NOTICE, notice)
         if updated != 1:
             message = f"run {self._run_id} is no longer ours"
-            raise TransientFault(RUN_TAKEN, message, "another daemon works on this file")
+            raise TransientFault(RUN_TAKEN, message, "another daemon is working on this file")
 
     def _supersede(self, sha256: str) -> None:
         """Take the place of the run that had loaded this content; an append feed's rows of it go."""

@@ -57,11 +57,11 @@ def refuse_unfit(feed: Feed, tx: FileTransaction, snapshot: Snapshot, *, records
             {"record_no": one.record_no, "key": one.record_key, "code": one.code, "detail": one.detail}
             for one in tx.first_faults(100)
         ]
-        message = f"{rejected} of {records} records were rejected: what they name would be taken for absent"
+        message = f"{rejected} of {records} records were rejected: the rows that they name would count as absent"
         details: dict[str, object] = {"rejected_by_code": dict(tx.rejected_counts()), "faults": faults}
         raise FileFault("snapshot_incomplete", message, details=details)
     if not records and (not feed.allow_empty or snapshot.scope is None):
-        message = "the snapshot has no records: everything it is of would be deleted"
+        message = "the snapshot has no records: every row in its scope would be deleted"
         hint = f"if that is right, set allow_empty = true in [feeds.{feed.name}]"
         if feed.allow_empty:
             hint = "the scope is read from records, and there are none: take it from $path., $file. or $. instead"

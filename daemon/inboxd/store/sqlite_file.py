@@ -294,7 +294,7 @@ class SqliteFile:
                 self._connection.executemany(INSERT_NOTICE, notice_values(end))
         if updated != 1:
             message = f"run {self._run_id} is no longer ours"
-            raise TransientFault(RUN_TAKEN, message, "another program works on this file")
+            raise TransientFault(RUN_TAKEN, message, "another program is working on this file")
 
     def _supersede(self, sha256: str) -> None:
         """Take the place of the run that had loaded this content; an append feed's rows of it go."""

@@ -148,7 +148,7 @@ class Page:
         if request.url.path == "/records" and feed is not None and key:
             return RedirectResponse(record_url(feed, key), 303)
         if "\0" in key or len(key.encode("utf-8", "replace")) > LONGEST_KEY:
-            raise HTTPException(400, f"A key has at most {LONGEST_KEY:,} bytes, and none of them is zero.")
+            raise HTTPException(400, f"A key has at most {LONGEST_KEY} bytes, and none of them is zero.")
         before = (_whole(request, "before", 0), _whole(request, "number", 0))
         place = before if before[0] else None
         pages: Sequence[HistoryPage] = ()

@@ -64,7 +64,7 @@ class Reader:
     async def ask(self, question: Question[Answer]) -> Answer:
         """Return the answer; ``Unanswered`` if the database cannot be read, is too slow, or is asked too much."""
         if self._waiting >= MOST_WAITING or self._closed:
-            raise Unanswered("busy", "Too many questions at a time. Try again in a moment.")
+            raise Unanswered("busy", "Too many requests at a time. Try again in a moment.")
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, self._answer, question)
