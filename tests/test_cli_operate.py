@@ -53,6 +53,14 @@ def test_before_there_is_a_database_the_answers_are_zeros(home: Home) -> None:
     assert not home.database.exists()
 
 
+def test_runs_are_listed_from_a_time_on(home: Home) -> None:
+    """``runs list --since`` takes a span or a time, as ``health`` does."""
+    home.drop("a.json", [record("a")])
+    home.run_once()
+    assert len(home.json("runs", "list", "--since", "1h", "--json")["runs"]) == 1
+    assert home.json("runs", "list", "--since", "2999-01-01", "--json") == {"runs": []}
+
+
 def test_a_database_without_tables_counts_as_none(home: Home) -> None:
     """An empty file where the database is to be gives zeros, too, and doctor names the command that fills it."""
     home.database.parent.mkdir()

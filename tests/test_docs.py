@@ -263,6 +263,13 @@ def test_every_page_is_reached_from_the_readme() -> None:
     assert all(f"](docs/{page.name})" in readme for page in ROOT.glob("docs/*.md"))
 
 
+def test_the_readme_is_short_and_fits_a_terminal() -> None:
+    """At most 200 lines of at most 100 columns."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 200
+    assert [line for line in lines if len(line) > 100] == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_the_links_of_a_document_lead_somewhere(document: Path) -> None:
     """A link to a file leads to a file, a link to a heading to a heading."""

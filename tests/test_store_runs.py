@@ -272,7 +272,7 @@ def test_the_last_end_is_of_inboxds_own_runs(open_empty: OpenEmpty) -> None:
 
 
 def test_runs_are_listed_newest_first_and_filtered(open_empty: OpenEmpty) -> None:
-    """``runs list`` filters by job and status, a page at a time."""
+    """``runs list`` filters by job, status and time, a page at a time."""
     other = make_feed("others")
     store = open_empty(FEED, other)
     one, _ = load(store, FEED, batches(one_record()))
@@ -285,6 +285,9 @@ def test_runs_are_listed_newest_first_and_filtered(open_empty: OpenEmpty) -> Non
     assert [run.id for run in store.runs(before=three)] == [two, one]
     assert [run.id for run in store.runs(job="events", before=three, limit=1)] == [one]
     assert store.runs(before=one) == []
+    began = store.runs(job="others")[0].started_at
+    assert two in [run.id for run in store.runs(since=began)]
+    assert store.runs(since="2999-01-01T00:00:00.000000Z") == []
     assert store.run(10_000) is None
 
 

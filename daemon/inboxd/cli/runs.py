@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from inboxd.cli.arguments import FEED, GivenFile, Number
+from inboxd.cli.arguments import FEED, GivenFile, Moment, Number
 from inboxd.cli.context import print_json, settings_of, writing_store
 from inboxd.cli.names import known_job
 from inboxd.cli.opening import store_if_there
@@ -24,19 +24,23 @@ def runs() -> None:
 @runs.command("list")
 @click.option("--feed", type=FEED, help="Only runs of this feed or job.")
 @click.option("--status", type=click.Choice(["success", "failure", "running"]), help="Only runs with this status.")
+@click.option("--since", type=Moment(), help="Only runs that began in the last 24h, 7d, …, or from this time on.")
 @click.option("--limit", type=Number(1), default=20, show_default=True, help="The newest so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def list_runs(context: click.Context, feed: str | None, status: str | None, limit: int, *, as_json: bool) -> None:
+def list_runs(
+    context: click.Context, feed: str | None, status: str | None, since: str | None, limit: int, *, as_json: bool
+) -> None:
     """List the newest runs, newest first.
 
     \b
-    Example:  inboxd runs list --status failure
+    Example:  inboxd runs list --status failure --since 24h
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
     settings = settings_of(context)
     with store_if_there(settings) as store:
         known_job(settings, store, feed)
-        found = [] if store is None else store.runs(job=feed, status=RunStatus(status) if status else None, limit=limit)
+        wanted = RunStatus(status) if status else None
+        found = [] if store is None else store.runs(job=feed, status=wanted, since=since, limit=limit)
     if as_json:
         print_json({"runs": [asdict(run) for run in found]})
         return

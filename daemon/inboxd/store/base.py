@@ -428,9 +428,10 @@ class Store(Protocol):
         job: str | None = None,
         status: RunStatus | None = None,
         before: int | None = None,
+        since: str | None = None,
         limit: int | None = None,
     ) -> list[RunRow]:
-        """Return runs, newest first: those of a job, of a status, with an id below ``before``."""
+        """Return runs, newest first: of a job, a status, with an id below ``before``, begun at ``since`` or later."""
         ...
 
     def table_counts(self, feeds: Sequence[Feed]) -> TableCounts:

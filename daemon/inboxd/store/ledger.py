@@ -183,9 +183,10 @@ class Ledger(ABC):
         job: str | None = None,
         status: RunStatus | None = None,
         before: int | None = None,
+        since: str | None = None,
         limit: int | None = None,
     ) -> list[RunRow]:
-        """Return runs, newest first: those of a job, of a status, with an id below ``before``."""
+        """Return runs, newest first: of a job, a status, with an id below ``before``, begun at ``since`` or later."""
         from inboxd.store.tables import etl_runs  # noqa: PLC0415 - SQLAlchemy, as above
 
         query = etl_runs.select().order_by(etl_runs.c.id.desc()).limit(limit)
@@ -195,6 +196,8 @@ class Ledger(ABC):
             query = query.where(etl_runs.c.status == status.value)
         if before is not None:
             query = query.where(etl_runs.c.id < before)
+        if since is not None:
+            query = query.where(etl_runs.c.started_at >= since)
         with self.reading() as connection:
             return [run_row(row) for row in connection.execute(query)]
 
