@@ -340,7 +340,10 @@ def test_the_command_tells_who_can_be_reached(tmp_path: Path, receiver: Server) 
         ('on = ["file_failed"]\nurl = "ftp://a/b"', "notify[0].url"),
         ('on = ["file_failed"]\nurl = "https://me:pass@a/b"', "notify[0].url"),
         ('on = ["file_failed"]\nexec = ["/bin/true"]\nheaders_file = "x"', "notify[0].headers_file"),
-        ('on = ["file_failed"]\nexec = ["/bin/true"]\n[[notify]]\non = ["bug"]\nexec = ["/bin/true"]', "told twice"),
+        (
+            'on = ["file_failed"]\nexec = ["/bin/true"]\n[[notify]]\non = ["bug"]\nexec = ["/bin/true"]',
+            "receives notices twice",
+        ),
     ],
 )
 def test_a_receiver_that_cannot_be_is_refused(tmp_path: Path, text: str, said: str) -> None:
