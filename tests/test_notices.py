@@ -333,10 +333,10 @@ def test_the_command_tells_who_can_be_reached(tmp_path: Path, receiver: Server) 
     ("text", "said"),
     [
         ('on = ["file_faild"]\nexec = ["/bin/true"]', "notify[0].on[0]"),
-        ('on = ["notice_dropped"]\nexec = ["/bin/true"]', "no event that is told"),
+        ('on = ["notice_dropped"]\nexec = ["/bin/true"]', "is not an event that can be told"),
         ('on = ["file_failed"]', "needs either exec or url"),
         ('on = ["file_failed"]\nexec = ["/bin/true"]\nurl = "https://a/b"', "needs either exec or url"),
-        ('exec = ["/bin/true"]', "told of nothing"),
+        ('exec = ["/bin/true"]', "receives nothing"),
         ('on = ["file_failed"]\nurl = "ftp://a/b"', "notify[0].url"),
         ('on = ["file_failed"]\nurl = "https://me:pass@a/b"', "notify[0].url"),
         ('on = ["file_failed"]\nexec = ["/bin/true"]\nheaders_file = "x"', "notify[0].headers_file"),
