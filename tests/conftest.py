@@ -38,7 +38,8 @@ def _no_settings_from_outside() -> Iterator[None]:
         for name in os.environ:
             if name.startswith("INBOXD_") and name != REQUIRE_ALL:
                 patch.delenv(name)
-        patch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+        for name in ("CREDENTIALS_DIRECTORY", "COLUMNS", "LINES"):  # xdist says how wide its own terminal is
+            patch.delenv(name, raising=False)
         yield
 
 

@@ -56,7 +56,9 @@ class Crashes:
             home.drop(name, content)
             os.utime(home.inbox / name, (1_760_000_000 + age, 1_760_000_000 + age))
         shutil.rmtree(home.path / "outside")
-        with two_filesystems(home):
+        with second_filesystem() as mount:
+            home.processed.mkdir(parents=True)
+            mount(home.processed)
             self.record = Record(home.path)
             self.nodes = self.record.unsynced([f"inbox/{name}" for name in self.files])  # nobody asks senders to sync
             code = self.record.run([*self.command, "run", "--once"], home.environment())
@@ -101,19 +103,24 @@ class Crashes:
         """Make a state real, start daemons on it until nothing is left to do, and hold the end against the truth."""
         place = self.folder / "state"
         shutil.rmtree(place, ignore_errors=True)
-        disk = state.disk(self.record)
-        make(disk, place, self.record.mtimes)
-        files = self._as_sent(disk)
         home = Home(place, self.config, command=self.command)
+        shutil.rmtree(place)
+        with second_filesystem() as mount:
+            disk = state.disk(self.record)
+            make(disk, place, self.record.mtimes, lambda made: mount(made) if made == home.processed else None)
+            found = self._end_of(home, self._as_sent(disk))
+        # Such a disk may forget a claim and keep the hidden copy that was made for it: nobody knows whose.
+        parts = {line for line in found.twice if state.kind == "strict" and ".part'" in line}
+        return Damage(found.lost, [line for line in found.twice if line not in parts])
+
+    @staticmethod
+    def _end_of(home: Home, files: dict[str, bytes]) -> Damage:
         for _ in range(STARTS_AGAIN):
             done = home.call("run", "--once")
             if done.returncode not in {0, 1}:
                 return Damage([f"exit code {done.returncode}: {done.stderr.strip()[-500:]}"], [])
             if not any(path.is_file() for path in home.inbox.rglob("*")):
-                found = damage(home, files, cut=True)
-                # Such a disk may forget a claim and keep the hidden copy that was made for it: nobody knows whose.
-                parts = {line for line in found.twice if state.kind == "strict" and ".part'" in line}
-                return Damage(found.lost, [line for line in found.twice if line not in parts])
+                return damage(home, files, cut=True)
         return Damage([f"still in the inbox: {sorted(map(str, home.inbox.rglob('*')))}"], [])
 
     def _as_sent(self, disk: Disk) -> dict[str, bytes]:
@@ -158,18 +165,20 @@ def _kind(path: str, *, is_folder: bool) -> str:
 
 
 @contextmanager
-def two_filesystems(home: Home) -> Iterator[None]:
-    """Put ``processed`` on a filesystem of its own while a run is recorded, where that can be done."""
-    if os.geteuid() != 0:
-        yield
-        return
-    home.processed.mkdir(parents=True)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "none", str(home.processed)], check=False, capture_output=True)
+def second_filesystem() -> Iterator[Callable[[Path], None]]:
+    """Lend a function that puts a folder on a filesystem of its own until the block ends, where that can be done."""
+    mounted: list[Path] = []
+
+    def mount(folder: Path) -> None:
+        if os.geteuid() == 0:
+            done = subprocess.run(["mount", "-t", "tmpfs", "none", str(folder)], check=False, capture_output=True)
+            mounted.extend([] if done.returncode else [folder])
+
     try:
-        yield
+        yield mount
     finally:
-        if not mounted.returncode:
-            subprocess.run(["umount", str(home.processed)], check=True)
+        for folder in mounted:
+            subprocess.run(["umount", str(folder)], check=True)
 
 
 def needed(crashes: Crashes, most: int, tell: Callable[[str], None]) -> dict[str, int]:

@@ -302,7 +302,7 @@ class Reader:
                 self._record.create(*spot, int(mode, 8), is_folder=True)
         elif name in {"sync", "syncfs", "truncate", "symlink", "symlinkat"}:
             message = f"{name} is not known to the record"
-            raise NotImplementedError(message) if name != "sync" else AssertionError(message)
+            raise AssertionError(message)
 
     def _spot(self, at: str, path: str) -> tuple[int, str] | None:
         """Return the folder and the name that a path leads to; ``None`` outside of the tree."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -165,14 +165,15 @@ def _places(operation: Operation) -> set[int]:
     return set() if isinstance(operation, Sync) else {operation.folder}
 
 
-def make(disk: Disk, place: Path, mtimes: dict[int, int]) -> None:
-    """Lay a tree out in a new folder, files with the times they had before."""
+def make(disk: Disk, place: Path, mtimes: dict[int, int], made: Callable[[Path], None]) -> None:
+    """Lay a tree out in a new folder, files with the times they had before; ``made`` is told of each new folder."""
     place.mkdir(parents=True)
     for path, node in disk.walk():
         target = place / path
         if node in disk.folders:
             target.mkdir()
             target.chmod(disk.modes.get(node, 0o755) & 0o7777 or 0o755)
+            made(target)
         elif not path.endswith(VOLATILE):
             target.write_bytes(disk.files.get(node, b""))
             target.chmod(disk.modes.get(node, 0o644) & 0o666 | 0o200)

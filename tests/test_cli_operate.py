@@ -353,7 +353,10 @@ def test_a_feed_that_is_none_is_named_with_those_there_are(home: Home) -> None:
     ):
         asked = home.call(*command)
         assert asked.returncode == 2
-        assert "there is no feed 'nope'; the config has: events" in asked.stderr
+        told = "there is no feed 'nope'; the config has: events"
+        if command[0] == "explain":  # it knows of feeds that left the config, too
+            told = "there is no feed or job 'nope'; there are: events"
+        assert told in asked.stderr
 
 
 def test_undo_tells_the_commands_that_reload_and_they_do(home: Home) -> None:
