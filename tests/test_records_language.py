@@ -314,7 +314,7 @@ def test_the_moment_and_the_scope_of_a_snapshot_are_known_before_its_records() -
         assert reading(b'{"rows":[]}').as_of
     by_record = replace(feed, fields=(feed.fields[0], field("region", ("region",), FieldType.TEXT)))
     assert reading(b'{"rows":[],"at":0}', by_record).scope is None
-    with pytest.raises(FileFault, match="different moments"):
+    with pytest.raises(FileFault, match="different times"):
         list(reading(b'{"rows":[],"at":0}\n{"rows":[],"at":1}').batches())
 
 
