@@ -59,7 +59,8 @@ def all_failed(settings: ArchiveSettings) -> list[Place]:
 def arrived(place: Place) -> tuple[int, str]:
     """Return what files of both folders are sorted by: their mtime, then their name, as they arrived."""
     try:
-        return os.lstat(place.path).st_mtime_ns, place.name
+        with place.opened() as folder:
+            return folder.look(place.file).st_mtime_ns, place.name
     except OSError:
         return 0, place.name
 
