@@ -122,7 +122,8 @@ def written(path: Path) -> Iterator[TextIO]:
             temporary.replace(path)
     except OSError as error:
         msg = f"cannot write {printable(os.fspath(path))}: {error.strerror}"
-        code = EXIT_NOPERM if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS} else EXIT_FAILED
+        # A full or failing disk is a failure; any other reason is a place where this user cannot write.
+        code = EXIT_FAILED if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO} else EXIT_NOPERM
         raise OperatorFault("cannot_write", msg, "name a file that can be written", exit_code=code) from error
     finally:
         with suppress(OSError):
