@@ -338,7 +338,8 @@ def test_a_wrong_password_is_not_shown_either(
 
 def test_a_stop_while_the_ledger_is_locked_is_a_stop(home: PostgresHome) -> None:
     """TERM while any question waits for a lock: exit code 0, the line, and what was claimed is there for the next."""
-    (home.inbox / ".claimed" / new_claim_id()).mkdir(parents=True)  # another daemon's, or a crash's: it is asked about
+    (home.inbox / ".claimed").mkdir(mode=0o700)
+    (home.inbox / ".claimed" / new_claim_id()).mkdir()  # another daemon's, or a crash's: it is asked about
     with psycopg.connect(home.url, password=PASSWORD) as other:
         home.start()
         other.execute("LOCK TABLE etl_runs IN ACCESS EXCLUSIVE MODE")
