@@ -15,7 +15,8 @@ from inboxd.log import is_said
 def _leave_the_claims_folder(home: Home) -> None:
     """Be where a daemon is that was killed between a file's move and the removal of its claim's folder."""
     claim = home.query("SELECT claim FROM etl_runs WHERE file_name = 'a.json'")[0][0]
-    (home.inbox / ".claimed" / claim).mkdir(parents=True)
+    (home.inbox / ".claimed").mkdir(mode=0o700, exist_ok=True)
+    (home.inbox / ".claimed" / claim).mkdir()
 
 
 @pytest.mark.parametrize("content", [json.dumps([record("a")]), "[,"])
