@@ -173,7 +173,7 @@ def _parse(file: Path, text: str) -> Table:
         raise InvalidConfig([ConfigFault("", f"invalid TOML: {reason}{column}", line=line, origin=str(file))]) from None
     except RecursionError:
         raise InvalidConfig([ConfigFault("", "invalid TOML: nested too deep", origin=str(file))]) from None
-    except ValueError:  # the one that is no TOMLDecodeError comes from int()
+    except ValueError:  # from int(): not a TOMLDecodeError
         raise InvalidConfig([ConfigFault("", "invalid TOML: a number of too many digits", origin=str(file))]) from None
 
 
