@@ -32,9 +32,9 @@ LARGE: Final = 400
 """As many of them are of a thousand records, and of another feed."""
 FILL: Final = f"""
 INSERT INTO etl_runs (job_name, status, rows_in, rows_out, duration_ms, started_at, finished_at, file_name,
-                      content_sha256, claim, host)
+                      content_sha256, claim, host, commit_no)
 SELECT 'events', 'success', 10, 10, mod(n, 50), began, began, 'a/' || n || '.json',
-       repeat('0', 59) || to_char(n, 'FM00000'), 'claim-' || n, 'host-' || mod(n, 3)
+       repeat('0', 59) || to_char(n, 'FM00000'), 'claim-' || n, 'host-' || mod(n, 3), n
   FROM generate_series(1, {RUNS}) n CROSS JOIN LATERAL (SELECT now() - ({RUNS} - n) * interval '30 min') t (began);
 UPDATE etl_runs SET job_name = 'bulk', rows_in = 1000, rows_out = 1000 WHERE mod(id, {RUNS // LARGE}) = 0;
 INSERT INTO lineage_records (run_id, record_key, record_no, outcome)

@@ -260,8 +260,8 @@ def walk(
     """Yield what is below ``start`` and is no folder, each with its path relative to ``top``. A stream.
 
     Names for which ``skip`` holds are passed over, with all that is below them, and so is a folder that ``enter``,
-    which sees it open, refuses. What is gone is passed over; ``closed`` is told of what cannot be looked at. Raises
-    ``OSError`` if ``top`` itself cannot be listed.
+    which sees it open, refuses. What is gone is passed over; ``closed`` is told of what cannot be looked at, and, with
+    ``ENAMETOOLONG``, of folders that are deeper than ``DEEPEST``. Raises ``OSError`` if ``top`` cannot be listed.
     """
     waiting = [start]
     while waiting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import os
 import re
@@ -136,7 +137,9 @@ class Walk:
         return False
 
     def _closed(self, name: str, error: OSError) -> None:
-        self.once.tell(FOLDER_UNREADABLE, name, os.strerror(error.errno or 0))
+        deep = error.errno == errno.ENAMETOOLONG
+        reason = f"it is more than {DEEPEST} folders deep" if deep else os.strerror(error.errno or 0)
+        self.once.tell(FOLDER_UNREADABLE, name, reason)
 
     def _entry(self, name: str, entry: os.DirEntry[str]) -> Found | None:
         """Sort one entry. One that cannot be looked at (a stale handle, a bad inode) must not hold up the others."""
