@@ -7,18 +7,20 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from bench import bulk, growth, live, machine, postgres, results
+from bench import bulk, growth, live, machine, pipelines, postgres, results
 from bench.process import Broken
 from bench.results import Line, Skipped
 from bench.runner import SCALES, Bench, say
 from bench.subjects import BENCH, ROOT, WORK, versions
 
 ROWS: dict[str, Callable[[Bench], Iterator[Line | Skipped]]] = {
+    "peers": pipelines.peers,
     "bulk": bulk.bulk,
     "memory": bulk.memory,
     "regrowth": bulk.regrowth,
     "bad": bulk.bad,
     "small": live.small,
+    "slow": live.slow,
     "latency": live.latency,
     "start": live.start,
     "postgres": postgres.postgres,
@@ -76,7 +78,11 @@ def _measured(bench: Bench, names: list[str]) -> list[Line | Skipped]:
 def _report(
     bench: Bench, lines: list[Line], before: dict[str, float], skipped: list[Skipped], facts: dict[str, str]
 ) -> str:
-    parts = [HEAD.format(repeats=bench.scale.repeats), results.table(lines, before)]
+    parts = [HEAD.format(repeats=bench.scale.repeats)]
+    ranking = pipelines.ranking(lines)
+    if ranking:
+        parts += [ranking, ""]
+    parts.append(results.table(lines, before))
     if skipped:
         parts.append("\nNot measured here:\n")
         parts += [f"- {row.what}: {row.reason}" for row in skipped]

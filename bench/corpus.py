@@ -6,6 +6,7 @@ A corpus is made once, by a process of its own (so that the runner stays small, 
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import subprocess
@@ -71,6 +72,19 @@ def make(corpus: Bulk | Many, folder: Path) -> Path:
     return path
 
 
+def as_lines(source: Path) -> Path:
+    """Return a folder with the same records, one to a line, each with the operation that a change log names."""
+    path = source.with_name(f"{source.stem}-lines")
+    if not path.exists():
+        subprocess.run([sys.executable, "-m", __name__, "lines", str(path), str(source)], check=True, cwd=_root())
+    return path
+
+
+def files_of(source: Path) -> list[Path]:
+    """Return a file by itself, or the files of a folder in order."""
+    return sorted(source.iterdir()) if source.is_dir() else [source]
+
+
 def keys(count: int, seed: int) -> array[int]:
     """Return 0 … count-1, shuffled: every key once, in no order."""
     numbers = array("I", range(count))
@@ -126,6 +140,14 @@ def _write_many(path: Path, many: Many) -> None:
         (path / f"part-{number:06}.json").write_text("[" + ",".join(lines) + "]\n", encoding="utf-8")
 
 
+def _write_lines(path: Path, source: Path) -> None:
+    path.mkdir()
+    for file in files_of(source):
+        records = json.loads(file.read_bytes())
+        with (path / f"{file.stem}.ndjson").open("w", encoding="utf-8") as lines:
+            lines.writelines(json.dumps({"op": "u", **record}, separators=(",", ":")) + "\n" for record in records)
+
+
 def _root() -> Path:
     return Path(__file__).resolve().parent.parent
 
@@ -139,6 +161,8 @@ def _main(kind: str, target: str, *numbers: str) -> None:
         shutil.rmtree(temporary)
     if kind == "bulk":
         _write_bulk(temporary, Bulk(*map(int, numbers)))
+    elif kind == "lines":
+        _write_lines(temporary, Path(numbers[0]))
     else:
         _write_many(temporary, Many(*map(int, numbers)))
     temporary.rename(path)

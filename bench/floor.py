@@ -1,4 +1,4 @@
-"""Builds the C program that is the floor, against the same release of SQLite that inboxd runs on."""
+"""Builds what the bench has in C: the program that is the floor, on inboxd's release of SQLite, and the slow disk."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ class NotBuilt(Exception):
 
 
 SOURCE: Final = Path(__file__).with_name("peers") / "floor.c"
+SLOW_SYNC: Final = Path(__file__).with_name("peers") / "slow_sync.c"
+WARNINGS: Final = ("-Wall", "-Wextra", "-Werror")
 
 
 def program(folder: Path) -> Path:
@@ -39,20 +41,33 @@ def program(folder: Path) -> Path:
     return built
 
 
-def build(folder: Path) -> None:
-    """Build the program in ``folder``; SQLite itself is compiled once."""
+def slow_sync(folder: Path) -> Path:
+    """Return the library that makes syncs take their time, built in ``folder`` where it is not; see its source."""
+    built = folder / "slow_sync.so"
+    if not built.exists() or built.stat().st_mtime < SLOW_SYNC.stat().st_mtime:
+        folder.mkdir(parents=True, exist_ok=True)
+        _run([_compiler(), "-O2", *WARNINGS, "-shared", "-fPIC", str(SLOW_SYNC), "-o", str(built)])
+    return built
+
+
+def _compiler() -> str:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         message = "no C compiler (apt-get install gcc libc6-dev)"
         raise NotBuilt(message)
+    return compiler
+
+
+def build(folder: Path) -> None:
+    """Build the program in ``folder``; SQLite itself is compiled once."""
+    compiler = _compiler()
     folder.mkdir(parents=True, exist_ok=True)
     library = folder / "sqlite3.o"
     if not library.exists():
         _fetch(folder)
         _run([compiler, *FLAGS, "-c", str(folder / "sqlite3.c"), "-o", str(library)])
-    warnings = ("-Wall", "-Wextra", "-Werror")
     output = ("-lm", "-lpthread", "-o", str(folder / "floor"))
-    _run([compiler, *FLAGS, *warnings, f"-I{folder}", str(SOURCE), str(library), *output])
+    _run([compiler, *FLAGS, *WARNINGS, f"-I{folder}", str(SOURCE), str(library), *output])
 
 
 def _fetch(folder: Path) -> None:

@@ -11,22 +11,25 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
-from bench import machine, process
+from bench import floor, machine, process
 from bench.corpus import Many
 from bench.process import Broken, Started, Usage
 from bench.results import Line, Skipped
 from bench.runner import Bench, agreed, say
-from bench.subjects import INBOXD, PEERS, fingerprint
+from bench.subjects import INBOXD, PEERS, WORK, fingerprint
 
 PER_FILE = 10
 FILES_A_SECOND = 20
 READY_S = 30.0
 READABLE_S = 10.0
 LOOK_EVERY_S = 0.0001
+SLOW_SYNC_MS = 2
+LATE_FILES = 100
 READABLE = "SELECT 1 FROM etl_runs WHERE id > ? AND file_name = ? AND status = 'success'"
 
 
@@ -57,6 +60,38 @@ def small(bench: Bench) -> Iterator[Line | Skipped]:
         goal=0.8,
         at_most=False,
     )
+
+
+def slow(bench: Bench) -> Iterator[Line | Skipped]:
+    """Drain small files where a sync takes 2 ms, against what one sync a file and the CPU would allow."""
+    what = f"{bench.scale.slow_files:,} files of {PER_FILE} records where a sync takes {SLOW_SYNC_MS} ms"
+    try:
+        disk = str(floor.slow_sync(WORK / "floor"))
+    except floor.NotBuilt as reason:
+        yield Skipped(what, str(reason))
+        return
+    source = bench.many(Many(bench.scale.slow_files, PER_FILE))
+    took: dict[int, list[Usage]] = {0: [], SLOW_SYNC_MS * 1000: []}
+    for turn in range(bench.scale.repeats):
+        for sync_us, usages in took.items():
+            with bench.folder() as folder:
+                shutil.copytree(source, folder / "inbox")
+                env = {"LD_PRELOAD": disk, "SYNC_US": str(sync_us)}
+                usages.append(process.run([*INBOXD, "run", "--once"], folder=folder, env=env))
+            say(f"  a sync takes {sync_us} µs, {turn + 1}: {bench.scale.slow_files / usages[-1].seconds:.0f} files/s")
+    free, slowed = (process.median(usages) for usages in took.values())
+    allowed = bench.scale.slow_files * SLOW_SYNC_MS / 1000 + free.cpu_s
+    told = " / ".join(f"{bench.scale.slow_files / seconds:,.0f} files/s" for seconds in (slowed.seconds, allowed))
+    told = f"{told}; {bench.scale.slow_files / free.seconds:,.0f} where a sync is free"
+    title = f"{what}: rate against one file for each (one sync + its CPU time)"
+    yield Line("slow", title, told, allowed / slowed.seconds, goal=0.8, at_most=False)
+    with bench.folder() as folder:
+        files = sorted(shutil.copytree(bench.many(Many(LATE_FILES, PER_FILE)), folder / "waiting").iterdir())
+        (folder / "inbox").mkdir()
+        with daemon(folder, {"LD_PRELOAD": disk, "SYNC_US": str(SLOW_SYNC_MS * 1000)}):
+            p50, p99 = percentiles_ms(list(dropped(files, folder)))
+    what = f"renamed in → readable where a sync takes {SLOW_SYNC_MS} ms: p50"
+    yield Line("slow.p50", what, f"{LATE_FILES} files of {PER_FILE} records, p99 {p99:.1f} ms", p50, "ms")
 
 
 def latency(bench: Bench) -> Iterator[Line | Skipped]:
@@ -142,14 +177,14 @@ def _cpu_s(pid: int) -> float:
 
 
 @contextmanager
-def daemon(folder: Path) -> Iterator[tuple[Started, float]]:
+def daemon(folder: Path, env: Mapping[str, str] = MappingProxyType({})) -> Iterator[tuple[Started, float]]:
     """Run the daemon in ``folder``; yields once it has said READY, with how long that took."""
     address = str(folder / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.settimeout(READY_S)
         Path(address).unlink(missing_ok=True)
         manager.bind(address)
-        started = process.start([*INBOXD, "run"], folder=folder, env={"NOTIFY_SOCKET": address})
+        started = process.start([*INBOXD, "run"], folder=folder, env={"NOTIFY_SOCKET": address, **env})
         try:
             while b"READY=1" not in manager.recv(4096):
                 pass

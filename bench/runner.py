@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import process
-from bench.corpus import Bulk, Many, make
+from bench.corpus import Bulk, Many, as_lines, make
 from bench.process import Broken, Usage
-from bench.subjects import WORK, Missing, Subject
+from bench.subjects import TABLES, WORK, Missing, Subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,11 @@ class Scale:
     idle_s: float
     repeats: int
     grown_runs: int
+    peer_records: int
+    filedge_records: int
+    peer_files: int
+    slow_files: int
+    mixed_s: float
 
 
 SCALES = {
@@ -38,9 +43,25 @@ SCALES = {
         idle_s=60,
         repeats=5,
         grown_runs=10_000,
+        peer_records=100_000,
+        filedge_records=20_000,
+        peer_files=1_000,
+        slow_files=2_000,
+        mixed_s=3_600,
     ),
     "quick": Scale(
-        records=100_000, many=1_000_000, small_files=1_000, latency_files=100, idle_s=10, repeats=3, grown_runs=500
+        records=100_000,
+        many=1_000_000,
+        small_files=1_000,
+        latency_files=100,
+        idle_s=10,
+        repeats=3,
+        grown_runs=500,
+        peer_records=10_000,
+        filedge_records=2_000,
+        peer_files=100,
+        slow_files=400,
+        mixed_s=60,
     ),
 }
 
@@ -75,19 +96,24 @@ class Bench:
         finally:
             shutil.rmtree(path)
 
-    def against(self, subjects: Sequence[Subject], source: Path) -> dict[str, Usage]:
-        """Load one file with each subject in turn, and again; return the medians. All must leave the same tables."""
+    def against(self, subjects: Sequence[Subject], source: Path, tables: Sequence[str] = TABLES) -> dict[str, Usage]:
+        """Load a file or a folder with each subject in turn, and again; return the medians.
+
+        All must leave the same in these tables. Subjects that read lines are given the same records so.
+        """
+        lines = as_lines(source) if any(subject.reads_lines for subject in subjects) else source
         took: dict[str, list[Usage]] = {subject.name: [] for subject in subjects}
         left: dict[str, dict[str, list[int]]] = {}
         for turn in range(self.scale.repeats):
             for subject in subjects:
                 with self.folder() as folder:
                     database = folder / "loaded.db"
-                    usage = process.run(subject.command(source, database), folder=folder)
+                    command = subject.command(lines if subject.reads_lines else source, database)
+                    usage = process.run(command, folder=folder)
                     took[subject.name].append(usage)
                     say(f"  {subject.label}, {turn + 1}: {usage}")
                     if turn == 0:
-                        left[subject.name] = subject.fingerprint(database)
+                        left[subject.name] = subject.fingerprint(database, tables)
         agreed(left)
         return {name: process.median(usages) for name, usages in took.items()}
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench import process
-from bench.corpus import Bulk, Many, make, records
+from bench.corpus import Bulk, Many, as_lines, make, records
+from bench.pipelines import LEDGERS, ranking
 from bench.process import Broken
 from bench.results import STORED, Line, merged, stored, table
 from bench.runner import agreed
@@ -44,6 +45,21 @@ def test_a_peer_leaves_the_same_rows_as_inboxd(subject: Subject, tmp_path: Path)
     assert theirs == ours
     assert ours["target"][0] == RECORDS
     assert ours["lineage"][0] == 2 * RECORDS
+
+
+@pytest.mark.parametrize("subject", LEDGERS, ids=lambda subject: subject.name)
+def test_another_pipeline_leaves_the_same_rows_in_the_target(subject: Subject, tmp_path: Path) -> None:
+    """What others load from the same records, one to a line, is what inboxd loads from the array."""
+    source = make(Many(3, 10), tmp_path)
+    try:
+        command = subject.command(as_lines(source), tmp_path / f"{subject.name}.db")
+    except Missing as reason:
+        pytest.skip(str(reason))
+    process.run(command, folder=tmp_path)
+    process.run(INBOXD_LOAD.command(source, tmp_path / "inboxd.db"), folder=tmp_path)
+    theirs, ours = (one.fingerprint(tmp_path / f"{one.name}.db", ["target"]) for one in (subject, INBOXD_LOAD))
+    assert theirs == ours
+    assert ours["target"][0] == 30
 
 
 def test_the_bare_loop_leaves_the_same_rows_as_the_daemon(tmp_path: Path) -> None:
@@ -105,6 +121,20 @@ def test_a_lost_goal_is_shown_as_lost() -> None:
     shown = table([worse, better], {"a": 1.6})
     assert [line.split(" | ")[3] for line in shown.splitlines()[2:]] == ["**no**", "yes"]
     assert "1.25 × (1.6 ×)" in shown
+
+
+def test_who_takes_how_long_is_told_from_the_fastest_on() -> None:
+    """The table of other ways has one line each, inboxd's own at its place, and the size where it is another."""
+    lines = [
+        Line("peers.bulk.duckdb", "9 records: faster than DuckDB", "1 s / 0.5 s", 0.5),
+        Line("peers.bulk.dlt_sqlite", "9 records: faster than dlt", "1 s / 8 s", 8.0),
+        Line("peers.few.filedge", "3 records: faster than filedge", "1 s / 20 s", 20.0),
+        Line("peers.files.dlt_sqlite", "2 files: faster than dlt", "2 s / 8 s", 4.0),
+    ]
+    rows = [row.split(" | ") for row in ranking(lines).splitlines()[2:]]
+    assert [row[0].strip("| *") for row in rows] == ["DuckDB", "inboxd load", "dlt → SQLite", "filedge"]
+    assert rows[3][2] == "20 × at 3 records (20 s)"
+    assert ranking([]) == ""
 
 
 def test_rows_measured_again_take_the_place_of_the_old_ones(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from inboxd.forecast import forecast
 from inboxd.inbox.source import Source
 from inboxd.model import Counts, Feed, Late, Limit, Outcome, Verdict
 from inboxd.pipeline import Job, Pipeline
+from inboxd.records.decode import Reading
 from inboxd.store import open_store
 from inboxd.store.base import Store
 from stores import MakeUrl
@@ -264,6 +265,30 @@ def test_a_file_that_was_loaded_is_a_duplicate_even_where_it_would_fail_now(make
         run = loader.load(records).run_id
         loader.feed = replace(EVENTS, max_rejected=Limit(count=0), records=("nowhere",))
         assert loader.load(records).duplicate_of == run
+
+
+def test_a_large_duplicate_costs_its_hash(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large file that was loaded before is not decoded again; one that only has its size is, and loads whole."""
+    monkeypatch.setattr("inboxd.pipeline.HASHED_FIRST", 1)
+    decoded: list[Job] = []
+    reading = Pipeline.reading
+
+    def watched(pipeline: Pipeline, job: Job, source: Source, now: datetime) -> Reading:
+        decoded.append(job)
+        return reading(pipeline, job, source, now)
+
+    monkeypatch.setattr(Pipeline, "reading", watched)
+    with loader.store:
+        first = loader.load([{"key": "a", "name": "n", "value": 1, "ts": stamp(1)}])
+        again = loader.load([{"key": "a", "name": "n", "value": 1, "ts": stamp(1)}])
+        assert (again.outcome, again.duplicate_of, again.sha256) == (Outcome.DUPLICATE, first.run_id, first.sha256)
+        assert len(decoded) == 1
+        other = loader.load([{"key": "b", "name": "n", "value": 1, "ts": stamp(2)}])
+        assert (other.outcome, other.size, other.counts) == (Outcome.LOADED, first.size, Counts(1, 1))
+        assert len(decoded) == 2
+        assert [row[0] for row in loader.table()] == ["a", "b"]
+        loader.load([{"key": "a", "name": "n", "value": 1, "ts": stamp(1)}], force=True)
+        assert len(decoded) == 3
 
 
 @pytest.mark.parametrize("content", ["", " \n", "\ufeff"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import duckdb
 
@@ -39,14 +40,15 @@ SELECT key, 'load', 'upserted to target', now()::TIMESTAMP, 1, record_no FROM st
 
 
 def main(source: str, database: str) -> None:
-    """Load one file into one database."""
+    """Load a file, or each of a folder in its own transaction, into one database."""
     with duckdb.connect(database) as connection:
         connection.execute(SCHEMA)
-        connection.execute("BEGIN")
-        connection.execute(STAGE, [source])
-        connection.execute(UPSERT)
-        connection.execute(LINEAGE)
-        connection.execute("COMMIT")
+        for file in sorted(Path(source).iterdir()) if Path(source).is_dir() else [source]:
+            connection.execute("BEGIN")
+            connection.execute(STAGE, [str(file)])
+            connection.execute(UPSERT)
+            connection.execute(LINEAGE)
+            connection.execute("COMMIT")
 
 
 if __name__ == "__main__":

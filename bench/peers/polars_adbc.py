@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import adbc_driver_sqlite.dbapi as sqlite
 import polars as pl
@@ -32,19 +33,21 @@ FIELDS = {"key": pl.String, "name": pl.String, "value": pl.Float64, "ts": pl.Str
 
 
 def main(source: str, database: str) -> None:
-    """Load one file into one database."""
-    frame = pl.read_json(source, schema=FIELDS).with_row_index("record_no", offset=1)
+    """Load a file, or each of a folder in its own transaction, into one database."""
     with sqlite.connect(database, autocommit=True) as connection, connection.cursor() as cursor:
         for statement in ("PRAGMA journal_mode = WAL", TARGET, LINEAGE_TABLE):
             cursor.execute(statement)
             cursor.fetchall()
     with sqlite.connect(database) as connection, connection.cursor() as cursor:
         cursor.execute("PRAGMA cache_size = -65536")
-        cursor.adbc_ingest("staging", frame.to_arrow(), mode="create", temporary=True)
-        cursor.execute(UPSERT)
-        cursor.execute(LINEAGE.format(step="'stage', 'validated and staged'"))
-        cursor.execute(LINEAGE.format(step="'load', 'upserted to target'"))
-        connection.commit()
+        for file in sorted(Path(source).iterdir()) if Path(source).is_dir() else [source]:
+            frame = pl.read_json(file, schema=FIELDS).with_row_index("record_no", offset=1)
+            cursor.adbc_ingest("staging", frame.to_arrow(), mode="create", temporary=True)
+            cursor.execute(UPSERT)
+            cursor.execute(LINEAGE.format(step="'stage', 'validated and staged'"))
+            cursor.execute(LINEAGE.format(step="'load', 'upserted to target'"))
+            cursor.execute("DROP TABLE staging")
+            connection.commit()
 
 
 if __name__ == "__main__":

@@ -157,12 +157,14 @@ def run(source: Path, database: str) -> dict[str, object]:
 
 
 def main() -> None:
-    """Load one file into one database."""
+    """Load a file, or the files of a folder one after another, into one database."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("database")
     arguments = parser.parse_args()
-    print(json.dumps(run(arguments.source, arguments.database), indent=2))
+    source: Path = arguments.source
+    for file in sorted(source.iterdir()) if source.is_dir() else [source]:
+        print(json.dumps(run(file, arguments.database), indent=2))
 
 
 if __name__ == "__main__":

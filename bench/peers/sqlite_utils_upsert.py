@@ -15,8 +15,7 @@ BATCH = 1000
 
 
 def main(source: str, database: str) -> None:
-    """Load one file into one database."""
-    records = json.loads(Path(source).read_bytes())
+    """Load a file, or each of a folder in its own transaction, into one database."""
     now = datetime.now(UTC).isoformat()
     db = sqlite_utils.Database(database)
     db.enable_wal()
@@ -28,11 +27,13 @@ def main(source: str, database: str) -> None:
         {"id": int, "record_key": str, "step": str, "detail": str, "created": str, "run_id": int, "record_no": int},
         pk="id",
     )
-    with db.atomic():
-        db["target"].upsert_all(
-            ({**record, "run_id": 1, "updated_at": now} for record in records), pk="key", batch_size=BATCH
-        )
-        db["lineage"].insert_all(_lineage(records, now), batch_size=BATCH)
+    for file in sorted(Path(source).iterdir()) if Path(source).is_dir() else [Path(source)]:
+        records = json.loads(file.read_bytes())
+        with db.atomic():
+            db["target"].upsert_all(
+                ({**record, "run_id": 1, "updated_at": now} for record in records), pk="key", batch_size=BATCH
+            )
+            db["lineage"].insert_all(_lineage(records, now), batch_size=BATCH)
     db.close()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from itertools import islice, takewhile
 from typing import Final
 
 from inboxd.attempts import Attempts
@@ -12,6 +14,7 @@ from inboxd.clock import stamp
 from inboxd.errors import DatabaseFault, Interrupted, TransientFault
 from inboxd.events import Event
 from inboxd.held import FIRST_PAUSE_S, Held, HeldFiles
+from inboxd.inbox.ahead import sync_ahead
 from inboxd.inbox.claim import Entrance, new_claim_id, release, take
 from inboxd.inbox.faults import NOT_MOVABLE
 from inboxd.inbox.notices import Notice
@@ -29,6 +32,10 @@ LOST_WAIT_S: Final = 1.0
 """How often an inbox that is gone is looked for."""
 LOOK_UP_S: Final = 1.0
 """How long a list of ready files is worked on before looking up from it."""
+AHEAD: Final = 16
+"""So many files are claimed at once, that their contents may be made durable side by side."""
+AHEAD_BYTES: Final = 1 << 20
+"""A larger file is worked on for so long that those behind it may as well stay in the inbox."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,7 +93,7 @@ class Daemon(Attempts):
         self._leave()
 
     def _coming(self) -> bool:
-        return any(held.attempts <= 1 for held in self.held)
+        return any(held.attempts <= 1 and not self._overtakes(held) for held in self.held)
 
     def _begin(self, ready: Callable[[], None]) -> None:
         """Start, say so, and work on what the first look found: looking twice at a large backlog takes its time."""
@@ -136,19 +143,55 @@ class Daemon(Attempts):
     def _take_new(self) -> int:
         done = 0
         looked_up = self.clock.monotonic()
-        entrance = self._entrance() if self.survey.ready else None
-        for candidate in self._in_turn(self.survey.ready):
-            if self.stopping() or self.database_pauses():
-                break
-            done += self._take(candidate, entrance)
-            self.on_pass(self)
-            if self.clock.monotonic() > looked_up + LOOK_UP_S:  # a long list must not hold up what is due meanwhile
-                self._notice(self.watch.check())
-                done += self._go_on_with_held()
-                looked_up = self.clock.monotonic()
-                entrance = self._entrance()
+        ready = deque(self._in_turn(self.survey.ready))
+        entrance = self._entrance() if ready else None
+        claimed: deque[Held] = deque()
+        try:
+            while self._claim_ahead(ready, claimed, entrance):
+                done += self._go_on_with(claimed)
+                self.on_pass(self)
+                if self.clock.monotonic() > looked_up + LOOK_UP_S:  # a long list must not hold up what is due meanwhile
+                    self._notice(self.watch.check())
+                    done += self._go_on_with_held()
+                    looked_up = self.clock.monotonic()
+                    entrance = self._entrance()
+        finally:
+            for held in claimed:
+                self.held.add(held)
         self.folders.archive.rest()
         return done
+
+    def _claim_ahead(self, ready: deque[Candidate], claimed: deque[Held], entrance: Entrance | None) -> bool:
+        """Claim the next file, and small ones behind it whose contents become durable while others are worked on.
+
+        Tell whether there is any. On a shared inbox only one is claimed: others would take the rest for a dead
+        daemon's.
+        """
+        if len(claimed) > AHEAD // 2:
+            return True
+        most = 1 if self.recovery.shared else AHEAD
+        known = len(claimed) or 1  # the first is read at once, and made durable by whoever reads it
+        while ready and len(claimed) < most and not (claimed and ready[0].size > AHEAD_BYTES):
+            if self.stopping() or self.database_pauses():
+                break
+            held = self._take(ready.popleft(), entrance)
+            if held is not None:
+                claimed.append(held)
+        following = [held.claim for held in islice(claimed, known, None)]
+        if following:
+            sync_ahead(self.moved.disk, following)
+        return bool(claimed)
+
+    def _go_on_with(self, claimed: deque[Held]) -> bool:
+        """Work on the first of the files just claimed, if nothing has come between; else it is held like others."""
+        held = claimed.popleft()
+        if self.stopping() or self.database_pauses() or self._overtakes(held):
+            self.held.add(held)
+            return False
+        if held.claim.size > AHEAD_BYTES:
+            self.put_away()  # what was moved is not to wait for all of a large file
+        self.attempt(held)
+        return True
 
     def _entrance(self) -> Entrance | None:
         """Open the inbox for the next files; where that fails, each file says why."""
@@ -174,17 +217,16 @@ class Daemon(Attempts):
         self._notice(self.survey.notices)
 
     def _blocked(self) -> frozenset[str]:
-        """Return the feeds of which an older file waits: newer ones must not overtake it.
-
-        Where the last file wins any wait counts, with ``late = "skip"`` that for the database.
-        """
+        """Return the feeds of which an older file waits: newer ones must not overtake it."""
         if not self.held:
             return frozenset()
-        return frozenset(
-            feed.name
-            for feed in self.folders.feeds
-            if (feed.ordered and self.held.holds(feed.name)) or (feed.late is Late.SKIP and self.held.blocks(feed.name))
-        )
+        return frozenset(feed.name for feed in self.folders.feeds if any(_blocks(held, feed) for held in self.held))
+
+    def _overtakes(self, held: Held) -> bool:
+        """Tell whether an older file of the feed waits that this one must not overtake."""
+        feed = self._feed_of(held)
+        older = takewhile(lambda other: other is not held, self.held)
+        return feed is not None and any(_blocks(other, feed) for other in older)
 
     def _notice(self, notices: Sequence[Notice]) -> None:
         for notice in notices:
@@ -222,28 +264,27 @@ class Daemon(Attempts):
                 done += 1
         return done
 
-    def _take(self, candidate: Candidate, entrance: Entrance | None) -> bool:
-        """Claim a file and take it all the way; tell whether there was anything to do."""
+    def _take(self, candidate: Candidate, entrance: Entrance | None) -> Held | None:
+        """Claim a file, if its turn has come and it is still there."""
         feed = self.folders.match(candidate.name)
         if feed is None or feed.name in self._blocked() or not self._has_turn(feed):
-            return False
+            return None
         try:
             self.hook(Step.CLAIM, Edge.BEFORE)
             claim = take(self.folders.inbox.root, candidate, new_claim_id(), entrance)
             self.hook(Step.CLAIM, Edge.AFTER)
         except TransientFault as fault:
             self._not_taken(candidate, feed, fault)
-            return False
+            return None
         if claim is None:  # gone, or changed since and put back: that rename in is ours, and proves nothing
             self.folders.inbox.resettle(candidate.name)
-            return False
-        self.attempt(Held(claim, feed.name, self._now()))
-        return True
+            return None
+        return Held(claim, feed.name, self._now())
 
     def _may_go_on(self, held: Held) -> bool:
         """Tell whether it is this daemon's turn to work on a claimed file; else it is asked again a little later."""
         feed = self._feed_of(held)
-        if feed is None or self._has_turn(feed):
+        if feed is None or (self._has_turn(feed) and not self._overtakes(held)):
             return True
         held.due = self.clock.monotonic() + FIRST_PAUSE_S
         return False
@@ -307,3 +348,13 @@ class Daemon(Attempts):
 
     def _now(self) -> str:
         return stamp(self.clock.now())
+
+
+def _blocks(held: Held, feed: Feed) -> bool:
+    """Tell whether a file that waits holds up newer ones of a feed.
+
+    Where the last file wins any wait counts, with ``late = "skip"`` that for the database.
+    """
+    if held.feed != feed.name or held.verdict is not None:
+        return False
+    return feed.ordered or (feed.late is Late.SKIP and isinstance(held.fault, DatabaseFault))

@@ -90,10 +90,6 @@ class HeldFiles:
         dues = (held.due if held.verdict else max(held.due, database_due) for held in self._held.values())
         return min(dues, default=None)
 
-    def holds(self, feed: str) -> bool:
-        """Tell whether a file of the feed waits to be tried again."""
-        return any(held.feed == feed and held.verdict is None for held in self._held.values())
-
     def blocks(self, feed: str) -> bool:
         """Tell whether newer files of an ordered feed must wait behind one that the database holds up."""
         return any(

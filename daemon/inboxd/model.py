@@ -280,7 +280,7 @@ class Limit:
         """Tell whether ``found`` of ``considered`` are too many. Exact: 29% of 100 are 29."""
         if self.count is not None:
             return found > self.count
-        return self.share is not None and found > Fraction(repr(self.share)) * considered
+        return self.share is not None and found > 0 and found > Fraction(repr(self.share)) * considered
 
     def most(self, considered: int) -> int:
         """Return how many of ``considered`` may go: a share is rounded up, and at least 1."""
@@ -389,7 +389,7 @@ class Feed:
     @property
     def own_columns(self) -> OwnColumns:
         """The names of the columns that are not the feed's fields."""
-        return own_columns(tuple(field.name for field in self.fields))
+        return _columns_of(self).own
 
     @property
     def ordered(self) -> bool:
@@ -399,8 +399,7 @@ class Feed:
     @property
     def columns(self) -> tuple[str, ...]:
         """The target table's columns that come from the record, in the order of the feed's fields."""
-        names = tuple(field.name for field in self.fields)
-        return (*names, self.own_columns.extra) if self.extra is Extra.KEEP else names
+        return _columns_of(self).table
 
     @property
     def record_key_column(self) -> str:
@@ -416,10 +415,28 @@ class Feed:
         Whether it is a deletion (a ``bool``) only where the feed has ``deletes``; such a row has its key and its
         cursor, and what they come from; all else is ``None``.
         """
-        own = self.own_columns
-        key = () if self.record_key_column in self.key else (own.record_key,)
-        deletion = (own.deletion,) if self.deletes else ()
-        return (*self.columns, *key, *deletion, own.record_no)
+        return _columns_of(self).row
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """A feed's columns, as its properties of these names have them."""
+
+    own: OwnColumns
+    table: tuple[str, ...]
+    row: tuple[str, ...]
+
+
+@lru_cache(maxsize=256)
+def _columns_of(feed: Feed) -> _Columns:
+    """Put a feed's columns together once: they are asked for with each file."""
+    names = tuple(field.name for field in feed.fields)
+    own = own_columns(names)
+    table = (*names, own.extra) if feed.extra is Extra.KEEP else names
+    alone = len(feed.key) == 1 and feed.field(feed.key[0]).type is FieldType.TEXT
+    key = () if alone else (own.record_key,)
+    deletion = (own.deletion,) if feed.deletes else ()
+    return _Columns(own, table, (*table, *key, *deletion, own.record_no))
 
 
 UNREADABLE_KEY: Final = "?"

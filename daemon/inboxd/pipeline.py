@@ -33,6 +33,9 @@ from inboxd.store.snapshots import furthest, refuse_unfit, snapshot_of
 
 LISTED_FAULTS = 100
 """How many rejected records a report or a command's output names; the counts are exact."""
+HASHED_FIRST = 8 << 20
+"""From so many bytes on a file that may be a duplicate is hashed before it is decoded: a tenth of the work (measured
+on JSON), lost where it is none; below, asking the ledger for its size costs as much as is saved."""
 
 
 class Source(Protocol):
@@ -52,6 +55,10 @@ class Source(Protocol):
 
     def drain(self) -> str:
         """Read what is left and return the SHA-256."""
+        ...
+
+    def rewind(self) -> None:
+        """Begin again: what is read, and hashed, from here on is the file from its beginning."""
         ...
 
 
@@ -126,7 +133,7 @@ class Pipeline:
         try:
             with job.open() as source:
                 try:
-                    return attempt.load(source)
+                    return attempt.take(source)
                 except FileFault as fault:
                     return attempt.fail(fault, _hash_of(source, fault))
         except FileFault as fault:  # it could not even be opened
@@ -156,7 +163,34 @@ class _Attempt:
     started: datetime
     clock_start: float
 
-    def load(self, source: Source) -> Verdict:
+    def take(self, source: Source) -> Verdict:
+        """Load a file, unless it is a large one that is known by its hash."""
+        return self._known(source) or self._load(source)
+
+    def _known(self, source: Source) -> Verdict | None:
+        """End a large duplicate at the cost of its hash. A run must have loaded as many bytes, or it is none."""
+        if self.job.size < HASHED_FIRST or not self._may_be_duplicate():
+            return None
+        with self._transaction() as tx:
+            if not tx.has_loaded(self.job.size):
+                return None
+        verdict = self._duplicate_by(source.drain())
+        if verdict is None:
+            source.rewind()
+        return verdict
+
+    def _may_be_duplicate(self) -> bool:
+        """Tell whether the same content again changes nothing, whatever else there is."""
+        return not self.job.force and self.job.feed.mode is not Mode.SNAPSHOT
+
+    def _duplicate_by(self, sha256: str) -> Verdict | None:
+        """End a file as a duplicate if its content was loaded."""
+        with self._transaction() as tx:
+            tx.lock()
+            earlier = tx.duplicate_of(sha256)
+            return None if earlier is None else self._duplicate(tx, sha256, earlier)
+
+    def _load(self, source: Source) -> Verdict:
         """Everything a file does to the database, in one transaction."""
         feed, step = self.job.feed, self.pipeline.step
         with self._transaction() as tx:
@@ -231,15 +265,11 @@ class _Attempt:
 
     def fail(self, fault: FileFault, sha256: str | None) -> Verdict:
         """Record that the file's own fault kept it out; unless its content was loaded before, under another config."""
-        store = self.pipeline.store
-        if sha256 is not None and not self.job.force and self.job.feed.mode is not Mode.SNAPSHOT:
-            with self._transaction() as tx:
-                tx.lock()
-                earlier = tx.duplicate_of(sha256)
-                if earlier is not None:
-                    return self._duplicate(tx, sha256, earlier)
+        duplicate = self._duplicate_by(sha256) if sha256 is not None and self._may_be_duplicate() else None
+        if duplicate is not None:
+            return duplicate
         verdict = self._verdict(Outcome.FAILED, sha256, fault=fault)
-        store.fail(self.run_id, self._end(verdict))
+        self.pipeline.store.fail(self.run_id, self._end(verdict))
         return verdict
 
     def _refuse_a_wrong_clock(self, tx: FileTransaction) -> None:

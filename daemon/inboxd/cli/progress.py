@@ -30,6 +30,7 @@ class _Readable(Protocol):
     def again(self) -> ByteStream: ...
     def seal(self) -> str: ...
     def drain(self) -> str: ...
+    def rewind(self) -> None: ...
 
 
 class Phase(StrEnum):
@@ -95,6 +96,9 @@ class _Watched:
 
     def drain(self) -> str:
         return self.source.drain()
+
+    def rewind(self) -> None:
+        self.source.rewind()
 
 
 @contextmanager

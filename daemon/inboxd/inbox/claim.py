@@ -15,7 +15,7 @@ from typing import Final
 from inboxd.errors import TransientFault
 from inboxd.inbox.faults import NOT_MOVABLE, transient_fault
 from inboxd.inbox.scan import Candidate
-from inboxd.inbox.source import Source
+from inboxd.inbox.source import Ahead, Source
 from inboxd.inbox.tree import Folder, is_no_folder, is_regular, walk
 from inboxd.model import printable
 
@@ -48,8 +48,16 @@ class Claim:
     """Device and inode of the inbox that it was taken from; ``None`` if it was found."""
     told: bool = False
     """Its verdict is in the log."""
+    file: str = field(init=False, compare=False, repr=False)
+    """The file's own name."""
+    ahead: Ahead | None = field(default=None, compare=False, repr=False)
+    """Tells of its content being made durable before it is read, see ``sync_ahead``."""
     _claimed: Folder | None = field(default=None, compare=False, repr=False)
     _folder: Folder | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Take the file's own name from its path: it is asked for at each step."""
+        self.file = self.name.rpartition("/")[2]
 
     @property
     def retry(self) -> bool:
@@ -65,11 +73,6 @@ class Claim:
     def own(self) -> str:
         """The name of its folder."""
         return self.id + _TOLD if self.told else self.id
-
-    @property
-    def file(self) -> str:
-        """The file's own name."""
-        return self.name.rpartition("/")[2]
 
     @property
     def claimed(self) -> Folder:
@@ -100,7 +103,8 @@ class Claim:
 
     def source(self, *, max_size: int | None = None, tick: Callable[[], None] | None = None) -> Source:
         """Return the file, to be opened for one attempt."""
-        return Source(self.file, max_size=max_size, tick=tick, folder=lambda: self.folder, name=self.name)
+        ahead, self.ahead = self.ahead, None  # for the first: what it failed with may have passed by the second
+        return Source(self.file, max_size=max_size, tick=tick, folder=lambda: self.folder, name=self.name, ahead=ahead)
 
     def found(self, found: os.stat_result) -> Claim:
         """Take over what a look at the file says."""

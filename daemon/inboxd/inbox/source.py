@@ -16,6 +16,8 @@ from inboxd.inbox.tree import Folder, sync
 from inboxd.model import printable
 
 _CHUNK: Final = 1 << 20
+Ahead = Callable[[], os.stat_result | None]
+"""Gives what a look at the file said just before its content was made durable ahead; ``None`` if that is not done."""
 
 
 class Source:
@@ -24,7 +26,7 @@ class Source:
     A context manager. ``folder`` gives the open folder in which the file is; without it ``path`` is a user's own, of a
     file that stays where it is (``load``): a symlink is followed, and a writer that has the file open does no harm
     unless it writes. ``tick`` is called whenever bytes were read. ``name`` is what people call the file, where it is
-    not ``path``.
+    not ``path``. ``ahead`` tells of its content being made durable meanwhile.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Source:
         tick: Callable[[], None] | None = None,
         folder: Callable[[], Folder] | None = None,
         name: str | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
         self.path = os.fspath(path)
         self._name = name
@@ -46,6 +49,7 @@ class Source:
         self._opened: os.stat_result | None = None
         self._offset = 0
         self._hash = hashlib.sha256()
+        self._ahead = ahead
 
     def __enter__(self) -> Self:
         """Open the file; raises ``FileFault`` (``unreadable``, ``file_too_large``) or ``TransientFault``."""
@@ -106,7 +110,8 @@ class Source:
         Raises ``TransientFault`` ``changed_while_reading`` when somebody did, or has it open for writing.
         """
         try:
-            sync(self._fd)  # a producer that renames without fsync leaves an empty file after a power cut
+            if not self._is_durable():
+                sync(self._fd)  # a producer that renames without fsync leaves an empty file after a power cut
         except OSError as error:
             raise transient_fault(error, f"making {self._shown} durable", self.path) from error
         self._verify()  # last: making a large file durable takes its time
@@ -115,11 +120,21 @@ class Source:
             raise RuntimeError(msg)
         return self._hash.hexdigest()
 
+    def _is_durable(self) -> bool:
+        """Tell whether what was read was made durable ahead. Raises ``OSError`` where that failed."""
+        found = self._ahead() if self._ahead is not None else None
+        return found is not None and self._opened is not None and _same(found, self._opened)
+
     def drain(self) -> str:
         """Read what is left, then as ``seal``: a fault found in a file that changed meanwhile says nothing about it."""
         while self.read(_CHUNK):
             pass
         return self.seal()
+
+    def rewind(self) -> None:
+        """Begin again: what is read, and hashed, from here on is the file from its beginning."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        self._offset, self._hash = 0, hashlib.sha256()
 
     def _refuse(self, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):

@@ -214,6 +214,10 @@ class FileTransaction(Protocol):
         """Return the run that loaded this content for this feed and still stands."""
         ...
 
+    def has_loaded(self, size: int) -> bool:
+        """Tell whether a run that stands loaded a file of so many bytes for this feed. Asked without a lock."""
+        ...
+
     def followed(self, run_id: int) -> bool:
         """Tell whether other content of this feed was loaded after a run, and still stands."""
         ...

@@ -35,6 +35,9 @@ BESIDE_OTHERS = "SELECT pg_advisory_xact_lock_shared(hashtextextended('inboxd ' 
 """Of a table's files that may run side by side, but not beside an undo, or a feed that keeps before-images."""
 STANDS = "status = 'success' AND duplicate_of IS NULL AND superseded_by IS NULL"
 FIND_DUPLICATE = f"SELECT id FROM etl_runs WHERE job_name = %s AND content_sha256 = %s AND variant = %s AND {STANDS}"
+HAS_LOADED = (
+    f"SELECT 1 FROM etl_runs WHERE job_name = %s AND content_sha256 IS NOT NULL AND {STANDS} AND file_size = %s LIMIT 1"
+)
 FOLLOWED = (
     f"SELECT 1 FROM etl_runs WHERE job_name = %s AND content_sha256 IS NOT NULL AND {STANDS} "
     "AND commit_no > (SELECT commit_no FROM etl_runs WHERE id = %s) LIMIT 1"
@@ -147,6 +150,11 @@ class PostgresFile:
         with self._faults:
             row = self._connection.execute(FIND_DUPLICATE, (self._feed.name, sha256, self._variant)).fetchone()
         return None if row is None else int(row[0])
+
+    def has_loaded(self, size: int) -> bool:
+        """Tell whether a run that stands loaded a file of so many bytes for this feed."""
+        with self._faults:
+            return self._connection.execute(HAS_LOADED, (self._feed.name, size)).fetchone() is not None
 
     def followed(self, run_id: int) -> bool:
         """Tell whether other content of this feed was loaded after a run, and still stands."""

@@ -49,9 +49,21 @@ def resolve_applied(run: Statements, feed: Feed, applied: int, *, on_postgres: b
     """
     if not applied or feed.mode is Mode.APPEND:
         return
-    marks = {name: f"%({name})s" if on_postgres else f":{name}" for name in ("run", "feed", "most")}
-    found = int(str(run.one(_COUNT.format(**marks), most=1 if on_postgres else applied + 1)[0]))
-    if not found:
-        return
-    chosen = _BY_LETTER if on_postgres else _BY_LETTER_ON_SQLITE if found <= applied else _BY_RECORD_ON_SQLITE
-    run.change(f"{_RESOLVE}{chosen})".format(**marks))
+    texts = _ON_POSTGRES if on_postgres else _ON_SQLITE
+    found = int(str(run.one(texts.count, most=1 if on_postgres else applied + 1)[0]))
+    if found:
+        run.change(texts.by_letter if on_postgres or found <= applied else texts.by_record)
+
+
+class _Texts:
+    """The statements with their parameters as a database's driver writes them."""
+
+    def __init__(self, mark: str, by_letter: str, by_record: str) -> None:
+        marks = {name: mark.format(name) for name in ("run", "feed", "most")}
+        self.count = _COUNT.format(**marks)
+        self.by_letter = f"{_RESOLVE}{by_letter})".format(**marks)
+        self.by_record = f"{_RESOLVE}{by_record})".format(**marks)
+
+
+_ON_SQLITE: Final = _Texts(":{}", _BY_LETTER_ON_SQLITE, _BY_RECORD_ON_SQLITE)
+_ON_POSTGRES: Final = _Texts("%({})s", _BY_LETTER, _BY_LETTER)

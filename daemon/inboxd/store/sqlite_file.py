@@ -31,6 +31,10 @@ STANDS: Final = "status = 'success' AND duplicate_of IS NULL AND superseded_by I
 FIND_DUPLICATE: Final = (
     f"SELECT id FROM main.etl_runs WHERE job_name = ? AND content_sha256 = ? AND variant = ? AND {STANDS}"
 )
+HAS_LOADED: Final = (
+    f"SELECT 1 FROM main.etl_runs WHERE job_name = ? AND content_sha256 IS NOT NULL AND {STANDS} "
+    "AND file_size = ? LIMIT 1"
+)
 FOLLOWED: Final = (
     f"SELECT 1 FROM main.etl_runs WHERE job_name = ? AND content_sha256 IS NOT NULL AND {STANDS} "
     "AND commit_no > (SELECT commit_no FROM main.etl_runs WHERE id = ?) LIMIT 1"
@@ -137,6 +141,11 @@ class SqliteFile:
         with self._faults:
             row = self._connection.execute(FIND_DUPLICATE, (self._feed.name, sha256, self._variant)).fetchone()
         return None if row is None else int(row[0])
+
+    def has_loaded(self, size: int) -> bool:
+        """Tell whether a run that stands loaded a file of so many bytes for this feed."""
+        with self._faults:
+            return self._connection.execute(HAS_LOADED, (self._feed.name, size)).fetchone() is not None
 
     def followed(self, run_id: int) -> bool:
         """Tell whether other content of this feed was loaded after a run, and still stands."""

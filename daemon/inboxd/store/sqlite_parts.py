@@ -18,14 +18,10 @@ class Parts:
 
     def __init__(self, path: str, connection: driver.Connection) -> None:
         """Take note of the files."""
-        self._path = path
+        self._paths = (path, *(path + name for name in BESIDE))
         self._connection = connection
         connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()  # the first that is read makes the others
-        self._database = _identity(path)
-        self._beside = self._look_beside()
-
-    def _look_beside(self) -> tuple[tuple[int, int] | None, ...]:
-        return tuple(_identity(self._path + name) for name in BESIDE)
+        self._known = [_identity(path) for path in self._paths]
 
     def refuse_others(self) -> None:
         """Raise ``DatabaseFault`` once a name leads elsewhere: what is written would be lost with the file behind it.
@@ -33,16 +29,15 @@ class Parts:
         Where the -wal was only removed, what is in it is first written back to the database: the connection has it
         open still. Not where there is another one by now, which the old must not be mixed with.
         """
-        if _identity(self._path) != self._database:
-            message = f"the database {self._path} was replaced or removed while inboxd had it open"
-            raise DatabaseFault(REPLACED, message, "put it back, or restart inboxd to use what is there now")
-        beside = self._look_beside()
-        if beside == self._beside:
+        found = [_identity(path) for path in self._paths]
+        if found == self._known:
             return
-        log, _ = beside
-        if log is None:
+        if found[0] != self._known[0]:
+            message = f"the database {self._paths[0]} was replaced or removed while inboxd had it open"
+            raise DatabaseFault(REPLACED, message, "put it back, or restart inboxd to use what is there now")
+        if found[1] is None:
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        gone = [self._path + name for name, now, then in zip(BESIDE, beside, self._beside, strict=True) if now != then]
+        gone = [path for path, now, then in zip(self._paths, found, self._known, strict=True) if now != then]
         message = f"{' and '.join(gone)}, a part of the database, was replaced or removed while inboxd had it open"
         raise DatabaseFault(REPLACED, message, "restart inboxd, then compare the ledger with the disk: inboxd doctor")
 
