@@ -184,7 +184,7 @@ def test_the_password_may_come_from_a_credential_of_systemd(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("database", "told"),
+    ("database", "message"),
     [
         ('url = "postgresql://u@h/d"\npassword_file = "none"', "cannot be read from .*none: No such file"),
         ('url = "postgresql://u@h/d"\npassword_file = "empty"', "is empty"),
@@ -192,10 +192,10 @@ def test_the_password_may_come_from_a_credential_of_systemd(tmp_path: Path) -> N
         ('url = "sqlite:///x.db"\npassword_file = "empty"', "SQLite has no password"),
     ],
 )
-def test_a_password_that_cannot_be_had_is_told(tmp_path: Path, database: str, told: str) -> None:
+def test_a_password_that_cannot_be_had_is_told(tmp_path: Path, database: str, message: str) -> None:
     """The daemon does not start without the password that it was promised."""
     (tmp_path / "empty").write_text("", encoding="utf-8")
-    with pytest.raises(InvalidConfig, match=told) as caught:
+    with pytest.raises(InvalidConfig, match=message) as caught:
         load(tmp_path, database)
     assert [(fault.key, fault.line) for fault in caught.value.faults] == [("database.password_file", 3)]
 

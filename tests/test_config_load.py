@@ -347,7 +347,7 @@ def test_the_fault_carries_its_parts_for_programs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("[inbox]\npath = nope\n", "inboxd.toml:2: invalid TOML: Invalid value (column 8)"),
         ("a = 1\na = 2\n", "inboxd.toml:2: invalid TOML: Cannot overwrite a value (column 6)"),
@@ -355,9 +355,9 @@ def test_the_fault_carries_its_parts_for_programs(tmp_path: Path) -> None:
         ("[inbox]\npath = " + "[" * 5000, "inboxd.toml: invalid TOML: nested too deep"),
     ],
 )
-def test_what_is_no_toml_is_told_with_its_line(tmp_path: Path, text: str, told: str) -> None:
+def test_what_is_no_toml_is_told_with_its_line(tmp_path: Path, text: str, expected: str) -> None:
     """A slip in the syntax is pointed at."""
-    assert faults(tmp_path, text) == [told]
+    assert faults(tmp_path, text) == [expected]
 
 
 def test_a_config_that_is_not_utf8_is_told_with_its_line(tmp_path: Path) -> None:

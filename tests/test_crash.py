@@ -102,7 +102,7 @@ cursor = "no"
 key = { type = "text" }
 no = { type = "integer" }
 """
-    told = []
+    recovered = []
     for name, crashes in (("calm", False), ("crashed", True)):
         with Home(tmp_path / name, config) as home:
             home.drop("a.json", [{"key": "a", "no": 3}, {"key": "b", "no": -12}])
@@ -110,9 +110,11 @@ no = { type = "integer" }
                 crash(home, Step.COMMIT, Edge.AFTER)
             assert home.run_once() == 0
             (line,) = home.verdicts("a.json")
-            told.append({name: line[name] for name in ("feed", "watermark", "size", "rows_in", "rows_out", "run_id")})
-    assert told[0] == told[1]
-    assert told[0]["watermark"] == 3
+            recovered.append(
+                {name: line[name] for name in ("feed", "watermark", "size", "rows_in", "rows_out", "run_id")}
+            )
+    assert recovered[0] == recovered[1]
+    assert recovered[0]["watermark"] == 3
 
 
 TOO_MANY: Final = "[feeds.events]\nmax_rejected = 1\n"

@@ -14,8 +14,8 @@ from inboxd.standing import work_of
 
 def at_work(source: Source | None) -> Daemon:
     """Return a daemon that reads a file of a claim, as far as the question looks at it."""
-    held: Any = SimpleNamespace(claim=SimpleNamespace(id="c1", name="a/b.json"), feed="events")
-    return cast("Daemon", SimpleNamespace(reading=None if source is None else (held, source)))
+    pending: Any = SimpleNamespace(claim=SimpleNamespace(id="c1", name="a/b.json"), feed="events")
+    return cast("Daemon", SimpleNamespace(reading=None if source is None else (pending, source)))
 
 
 def test_a_file_is_told_of_while_it_is_read_and_then_written(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ class Truth:
     graves: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Cursor and run of the deletion of each key of ``changes`` that has the highest cursor."""
     watermarks: dict[str, str] = field(default_factory=dict)
-    letters: Lines = field(default_factory=Counter)
+    dead_letters: Lines = field(default_factory=Counter)
     lineage: Lines = field(default_factory=Counter)
     runs: Lines = field(default_factory=Counter)
     loaded: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -203,7 +203,7 @@ class Truth:
                 self.lineage[run, number, key, "skip"] += 1
             elif fault is not None:
                 rejected += 1
-                self.letters[run, number, key, fault] += 1
+                self.dead_letters[run, number, key, fault] += 1
                 self.lineage[run, number, key, "reject"] += 1
             else:
                 staged += 1
@@ -227,7 +227,7 @@ class Truth:
             self.lineage[run, number, key, "reject" if fault else "stage"] += 1
             if fault:
                 rejected += 1
-                self.letters[run, number, key, fault] += 1
+                self.dead_letters[run, number, key, fault] += 1
                 continue
             self.lineage[run, number, key, "stale"] += 1
             if key not in best or _rank(record) > _rank(records[best[key] - 1]):
@@ -336,7 +336,7 @@ def _compared(home: Home, files: dict[str, bytes]) -> Iterator[tuple[str, Lines,
     yield "watermarks", Counter(truth.watermarks.items()), Counter(home.query("SELECT name, value FROM watermarks"))
     yield (
         "dead letters",
-        truth.letters,
+        truth.dead_letters,
         Counter(home.query("SELECT run_id, record_no, record_key, error FROM dead_letters")),
     )
     yield "lineage", +truth.lineage, Counter(home.query("SELECT run_id, record_no, record_key, step FROM lineage"))

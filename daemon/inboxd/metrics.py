@@ -86,7 +86,7 @@ class Metrics:
     def count(self, verdict: Verdict) -> None:
         """Count one file that ended."""
         seconds = verdict.duration_ms / 1000
-        file = (verdict.feed, verdict.told)
+        file = (verdict.feed, verdict.outcome_name)
         with self._lock:
             self._files[file] = self._files.get(file, 0) + 1
             self._durations.setdefault(verdict.feed, _Durations()).add(seconds)
@@ -145,11 +145,11 @@ def _standing(standing: Standing) -> list[Metric]:
         "When a feed's last successful run ended that took a record, or had none.",
         labels=("feed",),
     )
-    letters = GaugeMetricFamily(
+    dead_letters = GaugeMetricFamily(
         "inboxd_open_dead_letters", "Dead letters that are not resolved.", labels=("feed", "code")
     )
     for key, count in standing.dead_letters.items():
-        letters.add_metric(key, count)
+        dead_letters.add_metric(key, count)
     for family, values in ((watermarks, standing.watermarks), (successes, standing.last_successes)):
         for feed, value in values.items():
             family.add_metric((feed,), value)
@@ -171,7 +171,7 @@ def _standing(standing: Standing) -> list[Metric]:
     )
     for feed, is_late in standing.feeds_late.items():
         late.add_metric((feed,), int(is_late))
-    return [info, *gauges, watermarks, successes, late, letters]
+    return [info, *gauges, watermarks, successes, late, dead_letters]
 
 
 def _process() -> list[Metric]:

@@ -20,7 +20,7 @@ MAX_LISTED: Final = 100
 """How many waiting files the state file names; the counts are exact."""
 
 
-class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
+class UnfinishedFile(msgspec.Struct, frozen=True, omit_defaults=True):
     """A file that waits, and why."""
 
     file: str
@@ -90,8 +90,8 @@ class DaemonState(msgspec.Struct, frozen=True):
     """The config in force is older than the one on disk."""
     expected: list[ExpectedFeed] = []
     ignored: list[LeftAlone] = []
-    deferred: list[Waiting] = []
-    unsettled: list[Waiting] = []
+    deferred: list[UnfinishedFile] = []
+    unsettled: list[UnfinishedFile] = []
 
 
 @dataclass(slots=True)

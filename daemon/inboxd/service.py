@@ -32,7 +32,7 @@ from inboxd.inbox.settle import Kind
 from inboxd.inbox.watch import Watch
 from inboxd.libraries import listen_to_libraries
 from inboxd.locks import ArchiveLock, DaemonLock
-from inboxd.log import Logger, emit, is_said, open_log
+from inboxd.log import Logger, emit, is_logged, open_log
 from inboxd.model import Edge, Hook, Late, Step, Verdict
 from inboxd.notify import Notifier
 from inboxd.operate.retention import Retention
@@ -198,7 +198,7 @@ class Service:
                 host,
                 log,
                 shared=self.settings.database.is_postgres,
-                said=lambda run_id: is_said(self.settings.log.file, run_id),
+                is_logged=lambda run_id: is_logged(self.settings.log.file, run_id),
                 notices=self._outbox.of_verdict,
             ),
             retention=Retention(store, self.settings.archive, self.settings.retention, self.clock),
@@ -243,7 +243,7 @@ class Service:
             notifier.ready(status_line(daemon, self._refused))
         if self._serving:
             self._publish(daemon)
-        patience = min(notifier.feed_every_s, self._outbox.look_at(daemon.held, daemon.folders.inbox.aside))
+        patience = min(notifier.feed_every_s, self._outbox.look_at(daemon.pending, daemon.folders.inbox.aside))
         if self._arrivals is not None and not daemon.database_pauses():
             patience = min(patience, self._arrivals.look(daemon.folders.feeds))
         if now - self._state_written < STATE_EVERY_S:

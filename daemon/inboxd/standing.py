@@ -13,7 +13,7 @@ from inboxd.clock import Clock, stamp
 from inboxd.config import Settings
 from inboxd.daemon import Daemon
 from inboxd.model import printable
-from inboxd.presence import MAX_LISTED, SETTLING, DaemonState, LeftAlone, Refused, Waiting, Work
+from inboxd.presence import MAX_LISTED, SETTLING, DaemonState, LeftAlone, Refused, UnfinishedFile, Work
 
 if TYPE_CHECKING:
     from inboxd.operate.arrivals import Expected
@@ -26,10 +26,10 @@ def work_of(daemon: Daemon) -> Work | None:
     """Return what the daemon is working on."""
     if daemon.reading is None:
         return None
-    held, source = daemon.reading
+    pending, source = daemon.reading
     done = source.offset
     phase = "reading" if done < source.size else "writing"
-    return Work(held.claim.id, printable(held.claim.name), held.feed, phase, done, source.size)
+    return Work(pending.claim.id, printable(pending.claim.name), pending.feed, phase, done, source.size)
 
 
 def status_line(daemon: Daemon, refused: Refused | None) -> str:
@@ -38,7 +38,7 @@ def status_line(daemon: Daemon, refused: Refused | None) -> str:
     config = "the config on disk is refused, an older one is in force; " if refused else ""
     return (
         f"{config}{tally.loaded} loaded, {tally.duplicate} duplicate, {tally.failed} failed; "
-        f"{daemon.survey.total} waiting, {len(daemon.held)} deferred"
+        f"{daemon.survey.total} waiting, {len(daemon.pending)} deferred"
     )
 
 
@@ -57,16 +57,16 @@ def state_of(
         database=printable(settings.database.shown_url),
         config=printable(str(settings.source)) if settings.source else None,
         config_mtime_ns=settings.source_mtime_ns,
-        files_waiting=survey.total + len(daemon.held),
+        files_waiting=survey.total + len(daemon.pending),
         oldest_waiting=_oldest(survey.oldest_arrival, daemon),
         files_ignored=survey.ignored,
-        files_deferred=sum(held.fault is not None for held in daemon.held) + len(daemon.folders.inbox.aside),
+        files_deferred=sum(pending.fault is not None for pending in daemon.pending) + len(daemon.folders.inbox.aside),
         config_refused=refused,
         expected=[one.shown for one in expected],
         ignored=[LeftAlone(printable(one.name), one.reason) for one in daemon.folders.inbox.left_alone(MAX_IGNORED)],
-        deferred=[*_held(daemon), *_aside(daemon)],
+        deferred=[*_pending(daemon), *_aside(daemon)],
         unsettled=[
-            Waiting(
+            UnfinishedFile(
                 file=printable(found.name),
                 code=SETTLING,
                 message=found.reason,
@@ -77,27 +77,27 @@ def state_of(
     )
 
 
-def _held(daemon: Daemon) -> list[Waiting]:
+def _pending(daemon: Daemon) -> list[UnfinishedFile]:
     """Return the claimed files that are not done, and why."""
     return [
-        Waiting(
-            file=printable(held.claim.name),
-            feed=held.feed,
-            code=held.fault.code if held.fault else "",
-            message=printable(held.fault.message) if held.fault else "",
-            hint=printable(held.fault.hint) if held.fault else "",
-            since=held.since,
-            attempts=held.attempts,
-            retry_at=_wall(daemon.clock, held.due) if held.fault else None,
+        UnfinishedFile(
+            file=printable(pending.claim.name),
+            feed=pending.feed,
+            code=pending.fault.code if pending.fault else "",
+            message=printable(pending.fault.message) if pending.fault else "",
+            hint=printable(pending.fault.hint) if pending.fault else "",
+            since=pending.since,
+            attempts=pending.attempts,
+            retry_at=_wall(daemon.clock, pending.due) if pending.fault else None,
         )
-        for held in islice(daemon.held, MAX_LISTED)
+        for pending in islice(daemon.pending, MAX_LISTED)
     ]
 
 
-def _aside(daemon: Daemon) -> list[Waiting]:
+def _aside(daemon: Daemon) -> list[UnfinishedFile]:
     """Return the files in the inbox that cannot be claimed, and why."""
     return [
-        Waiting(
+        UnfinishedFile(
             file=printable(name),
             code=aside.fault.code,
             message=aside.fault.message,
@@ -112,7 +112,7 @@ def _aside(daemon: Daemon) -> list[Waiting]:
 
 def _oldest(arrival: float | None, daemon: Daemon) -> str | None:
     """Return since when the oldest file waits: by its arrival in the inbox, or by when it was claimed."""
-    found = [held.since for held in daemon.held]
+    found = [pending.since for pending in daemon.pending]
     if arrival is not None:  # another host's clock, or a jump of ours, may have it in the future
         found.append(stamp(min(datetime.fromtimestamp(max(arrival, 0.0), UTC), daemon.clock.now())))
     return min(found, default=None)

@@ -26,7 +26,7 @@ COMMANDS: Final = {
     "status": ("inboxd.cli.status:status", "Show what runs, what waits, what failed."),
     "health": ("inboxd.cli.health:health", "Show success rate, durations and rows."),
     "runs": ("inboxd.cli.runs:runs", "List the runs, or import those of other jobs."),
-    "dead-letters": ("inboxd.cli.letters:letters", "List refused records, export or replay them."),
+    "dead-letters": ("inboxd.cli.dead_letters:dead_letters", "List refused records, export or replay them."),
     "explain": ("inboxd.cli.explain:explain", "Tell where a row, a run or a file comes from."),
     "watermark": ("inboxd.cli.watermark:watermark", "Show, set or reset a feed's watermark."),
     "retry": ("inboxd.cli.retry:retry", "Load files of failed/ or processed/ again."),

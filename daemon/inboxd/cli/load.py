@@ -215,20 +215,20 @@ def _classify(pipeline: Pipeline, job: Job) -> dict[str, object]:
     from inboxd.forecast import forecast  # noqa: PLC0415 - `--help` needs none of it
 
     try:
-        told = forecast(pipeline, job)
+        expected = forecast(pipeline, job)
     except FileFault as fault:
         return _forecast(job, Classified(), fault=fault)
     return {
-        **_forecast(job, told.found, fault=told.refused),
+        **_forecast(job, expected.found, fault=expected.refused),
         "unnamed": _unnamed(job),
-        "keys_repeat": told.keys_repeat,
-        "duplicate_of": told.duplicate_of,
-        "outdated_by": told.outdated_by,
-        "rejected_by_code": told.rejected_by_code,
-        "errors": [f"{one.record_key}: {one.code}" for one in told.faults],
+        "keys_repeat": expected.keys_repeat,
+        "duplicate_of": expected.duplicate_of,
+        "outdated_by": expected.outdated_by,
+        "rejected_by_code": expected.rejected_by_code,
+        "errors": [f"{one.record_key}: {one.code}" for one in expected.faults],
         "faults": [
             {"record_no": one.record_no, "key": one.record_key, "code": one.code, "detail": one.detail}
-            for one in told.faults
+            for one in expected.faults
         ],
     }
 

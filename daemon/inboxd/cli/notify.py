@@ -34,9 +34,9 @@ def test(context: click.Context, *, as_json: bool) -> int:
 
     receivers = settings_of(context).notify
     values = {"level": "info", "host": os.uname().nodename, "text": "a test: nothing happened"}
-    told = rows("test", stamp(SystemClock().now()), values, [one.name for one in receivers])
+    notice_rows = rows("test", stamp(SystemClock().now()), values, [one.name for one in receivers])
     found: list[dict[str, str | None]] = []
-    for receiver, row in zip(receivers, told, strict=True):
+    for receiver, row in zip(receivers, notice_rows, strict=True):
         fault = None
         try:
             Delivery().deliver(receiver, row.body)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from inboxd.operate.hosts import HostActivity
     from inboxd.operate.status import Status
-    from inboxd.presence import Waiting
+    from inboxd.presence import UnfinishedFile
 
 SHOWN: Final = 5
 """Names listed of each kind; ``--json`` has more."""
@@ -157,7 +157,7 @@ def _last_day(found: Status) -> list[tuple[str, object]]:
 
 
 def _print_waiting(found: Status, now: datetime) -> None:
-    def waited(one: Waiting) -> str:
+    def waited(one: UnfinishedFile) -> str:
         return span((now - moment(one.since)).total_seconds())
 
     if found.deferred:

@@ -56,9 +56,9 @@ STYLES: Final[dict[str, dict[str, Any]]] = {  # Any: what click.style takes
 
 def width_of_output() -> int | None:
     """Return how many columns there are: as COLUMNS says, or the terminal has; ``None`` for a pipe or a file."""
-    told = os.environ.get("COLUMNS", "")
-    if told.isdecimal() and int(told) > 0:
-        return max(NARROWEST, int(told))
+    width_set = os.environ.get("COLUMNS", "")
+    if width_set.isdecimal() and int(width_set) > 0:
+        return max(NARROWEST, int(width_set))
     return max(NARROWEST, shutil.get_terminal_size().columns) if on_terminal() else None
 
 

@@ -42,8 +42,8 @@ def show(settings: Settings) -> str:
 def shown_values(settings: Settings) -> dict[str, Plain]:
     """Return what ``show`` says as one value for JSON."""
     feeds = {feed.name: {**_feed_table(feed), "fields": _fields_table(feed)} for feed in settings.feeds}
-    told = {"notify": [_notify_table(one) for one in settings.notify]} if settings.notify else {}
-    return {**_sections(settings), **told, "feeds": feeds}
+    notified = {"notify": [_notify_table(one) for one in settings.notify]} if settings.notify else {}
+    return {**_sections(settings), **notified, "feeds": feeds}
 
 
 def json_schema() -> dict[str, object]:

@@ -50,8 +50,8 @@ class Sources:
         name = dotted(key)
         if _holds(self.options, key):
             return ConfigFault(name, message, origin="the command line")
-        for told, variable in self.variables.items():
-            if told[: len(key)] == key or key[: len(told)] == told:
+        for overrides, variable in self.variables.items():
+            if overrides[: len(key)] == key or key[: len(overrides)] == overrides:
                 return ConfigFault(name, message, origin=variable)
         if self.file is None:
             return ConfigFault(name, message)
@@ -76,10 +76,10 @@ def read_sources(path: Path | None, env: Mapping[str, str], cwd: Path | None, op
         elif (meant := _meant(variable)) is not None:
             message = f"is not a setting; with two underscores it is: {meant}"
             raise InvalidConfig([ConfigFault("", message, origin=variable)])
-    told: Table = {}
+    overrides: Table = {}
     for name, value in options.items():
-        _put(told, tuple(name.split(".")), value)
-    return Sources(document, environment, told, file, text, mtime_of(file), variables)
+        _put(overrides, tuple(name.split(".")), value)
+    return Sources(document, environment, overrides, file, text, mtime_of(file), variables)
 
 
 def with_events(document: Table, environment: Table) -> Table:

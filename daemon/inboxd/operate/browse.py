@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from inboxd.errors import INTERRUPTED
 from inboxd.model import LineageStep, RunStatus
+from inboxd.operate.dead_letters import CodeCount, DeadLetter, dead_letter_query
 from inboxd.operate.explain import STEPS
-from inboxd.operate.letters import CodeCount, Letter, letter_query
 from inboxd.operate.periods import ALL_REJECTED, FIRST_MOMENT, NOT_ALL_REJECTED, conditions
 from inboxd.store.base import RunRow, Store
 from inboxd.store.ledger import run_row
@@ -127,7 +127,7 @@ def records_of(store: Store, run_id: int, *, after: tuple[str, int] | None, limi
         ]
 
 
-def newest_letters(
+def newest_dead_letters(
     store: Store,
     *,
     feed: str | None = None,
@@ -135,7 +135,7 @@ def newest_letters(
     run: int | None = None,
     before: int | None = None,
     limit: int,
-) -> list[Letter]:
+) -> list[DeadLetter]:
     """Return unresolved dead letters (of one run: all), newest first, those with an id below ``before``.
 
     ``raw`` is cut to what a page shows.
@@ -149,16 +149,16 @@ def newest_letters(
     if before is not None:
         where.append(columns.id < before)
     shown = sa.func.substr(columns.raw, 1, RAW_SHOWN + 1)
-    query = letter_query(shown).where(*where).order_by(columns.id.desc()).limit(limit)
+    query = dead_letter_query(shown).where(*where).order_by(columns.id.desc()).limit(limit)
     with store.reading() as connection:
-        return [Letter(**row) for row in connection.execute(query).mappings()]
+        return [DeadLetter(**row) for row in connection.execute(query).mappings()]
 
 
-def samples(store: Store, counts: Iterable[CodeCount]) -> dict[tuple[str, str], Letter]:
-    """Return the newest unresolved letter of each feed and code."""
-    found: dict[tuple[str, str], Letter] = {}
+def samples(store: Store, counts: Iterable[CodeCount]) -> dict[tuple[str, str], DeadLetter]:
+    """Return the newest unresolved dead letter of each feed and code."""
+    found: dict[tuple[str, str], DeadLetter] = {}
     for count in counts:
-        newest = newest_letters(store, feed=count.feed, code=count.code, limit=1)
+        newest = newest_dead_letters(store, feed=count.feed, code=count.code, limit=1)
         if newest:
             found[count.feed, count.code] = newest[0]
     return found

@@ -18,12 +18,12 @@ from inboxd.locks import running_pid
 from inboxd.model import Feed
 from inboxd.operate.arrivals import expected
 from inboxd.operate.cursors import lag_s
+from inboxd.operate.dead_letters import CodeCount, count_open
 from inboxd.operate.health import all_rejected, health
 from inboxd.operate.hosts import HostActivity, hosts
-from inboxd.operate.letters import CodeCount, count_open
 from inboxd.operate.trend import Bucket, Sums, trend
 from inboxd.operate.waiting import InboxContent, inbox_content, still_waiting
-from inboxd.presence import STATE_FILE, DaemonState, ExpectedFeed, Waiting, read_state
+from inboxd.presence import STATE_FILE, DaemonState, ExpectedFeed, UnfinishedFile, read_state
 from inboxd.store.base import RunRow, Store
 
 LISTED: Final = 20
@@ -96,8 +96,8 @@ class Status:
     inbox: str
     database: str
     content: InboxContent | None
-    deferred: list[Waiting]
-    unsettled: list[Waiting]
+    deferred: list[UnfinishedFile]
+    unsettled: list[UnfinishedFile]
     watermarks: list[FeedMark]
     totals: dict[str, object] | None
     hosts: list[HostActivity]

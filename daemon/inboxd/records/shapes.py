@@ -71,7 +71,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Leaf:
+class SlotPath:
     """Where a slot's value is in the decoded structs."""
 
     attributes: tuple[str, ...]
@@ -104,7 +104,7 @@ class Shapes:
     root: Node
     typed: Reader[Struct]
     loose: Reader[Struct]
-    leaves: dict[int, Leaf]
+    leaves: dict[int, SlotPath]
     """By the slot's number."""
     names: tuple[tuple[bytes, tuple[int | None, ...]], ...]
     """Each declared name as it stands in a file, and the slots it is the last name of; ``None`` for an inner name."""
@@ -128,7 +128,7 @@ def shapes_of(slots: Sequence[Slot], fields: int) -> Shapes | None:
     except ValueError:  # a name with a quote, a backslash or a control character
         return None
     nodes = list(_nodes(root))
-    leaves: dict[int, Leaf] = {}
+    leaves: dict[int, SlotPath] = {}
     _collect(root, (), leaves)
     names = sorted({node.name for node in nodes})
     own = all(slot.number < fields and slot.check is not None for slot in slots)
@@ -166,11 +166,11 @@ def _nodes(node: Node) -> list[Node]:
     return [found for child in node.children.values() for found in (child, *_nodes(child))]
 
 
-def _collect(node: Node, above: tuple[str, ...], leaves: dict[int, Leaf]) -> None:
+def _collect(node: Node, above: tuple[str, ...], leaves: dict[int, SlotPath]) -> None:
     for child in node.children.values():
         attributes = (*above, child.attribute)
         if child.slot is not None:
-            leaves[child.slot.number] = Leaf(attributes, child.slot.is_source)
+            leaves[child.slot.number] = SlotPath(attributes, child.slot.is_source)
         _collect(child, attributes, leaves)
 
 

@@ -31,9 +31,9 @@ CONTROL_TABLES: Final = frozenset(
 """Inboxd's own tables: what refuses a row of theirs is a fault of inboxd's."""
 
 
-def refused(rule: str, told: str) -> FileFault:
+def refused(rule: str, reason: str) -> FileFault:
     """Return the fault of a file whose data a rule refused that inboxd did not make; ``told`` is the driver's word."""
-    message = f"the table's own rule refused a row: {rule} ({told.strip()})"
+    message = f"the table's own rule refused a row: {rule} ({reason.strip()})"
     hint = (
         "somebody added this constraint, index or trigger to your table: mend the records, or take the rule away, "
         "then `inboxd retry`"
@@ -288,7 +288,7 @@ class FileTransaction(Protocol):
         """Let the scope's watermark be this run's: raise it to the snapshot's moment. Instead of ``advance``."""
         ...
 
-    def resolve(self, letters: Sequence[int]) -> int:
+    def resolve(self, ids: Sequence[int]) -> int:
         """Mark dead letters as resolved by this run; returns how many of them no other has resolved. After ``lock``."""
         ...
 

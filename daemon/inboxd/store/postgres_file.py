@@ -294,10 +294,10 @@ class PostgresFile:
                 self._staging.change(self._sql.save_watermark(), **about)
             self._staging.change(self._sql.mark(), **about)
 
-    def resolve(self, letters: Sequence[int]) -> int:
+    def resolve(self, ids: Sequence[int]) -> int:
         """Mark dead letters as resolved by this run; returns how many of them were still open."""
         with self._faults:
-            return self._connection.execute(RESOLVE, (self._run_id, list(letters), self._run_id, self._run_id)).rowcount
+            return self._connection.execute(RESOLVE, (self._run_id, list(ids), self._run_id, self._run_id)).rowcount
 
     def advance(self, limit: Cursor | None) -> Cursor | None:
         """Raise the feed's watermark to the largest cursor this run committed, at most ``limit``."""

@@ -276,10 +276,10 @@ class SqliteFile:
                 self._staging.change(self._sql.save_watermark(), **about)
             self._staging.change(self._sql.mark(), **about)
 
-    def resolve(self, letters: Sequence[int]) -> int:
+    def resolve(self, ids: Sequence[int]) -> int:
         """Mark dead letters as resolved by this run; returns how many of them were still open."""
         with self._faults:
-            return self._connection.executemany(RESOLVE, ((self._run_id, letter) for letter in letters)).rowcount
+            return self._connection.executemany(RESOLVE, ((self._run_id, dead_letter) for dead_letter in ids)).rowcount
 
     def advance(self, limit: Cursor | None) -> Cursor | None:
         """Raise the feed's watermark to the largest cursor this run committed, at most ``limit``."""

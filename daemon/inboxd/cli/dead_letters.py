@@ -22,19 +22,19 @@ from inboxd.clock import SystemClock
 
 if TYPE_CHECKING:
     from inboxd.config import Settings
-    from inboxd.operate.letters import CodeCount, Filter, Letter
+    from inboxd.operate.dead_letters import CodeCount, DeadLetter, Filter
     from inboxd.operate.replay import Replay
     from inboxd.store.base import Store
 
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that choose letters; it takes them as one ``Filter`` named ``wanted``."""
+    """Give a command the options that choose dead letters; it takes them as one ``Filter`` named ``wanted``."""
 
     @wraps(command)
     def choosing(
         *, feed: str | None, code: str | None, run: int | None, since: str | None, until: str | None, **others: object
     ) -> None:
-        from inboxd.operate.letters import Filter  # noqa: PLC0415 - `--help` needs no database
+        from inboxd.operate.dead_letters import Filter  # noqa: PLC0415 - `--help` needs no database
 
         command(wanted=Filter(feed, code, run, since, until), **others)
 
@@ -56,11 +56,11 @@ def _hold(settings: Settings, store: Store | None, wanted: Filter) -> None:
 
 
 @click.group("dead-letters")
-def letters() -> None:
+def dead_letters() -> None:
     """List refused records, export them to be mended, or replay them after a fix of the config."""
 
 
-@letters.command("list")
+@dead_letters.command("list")
 @_filters
 @click.option("--resolved", is_flag=True, help="Only those that are resolved: by a later run, or dismissed.")
 @click.option("--all", "everything", is_flag=True, help="Resolved or not.")
@@ -68,7 +68,7 @@ def letters() -> None:
 @click.option("--after", type=Number(), default=0, help="Only dead letters with an id above this: the next page.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def list_letters(
+def list_dead_letters(
     context: click.Context, wanted: Filter, limit: int, after: int, *, resolved: bool, everything: bool, as_json: bool
 ) -> None:
     """List the refused records, oldest first: where they came from and what is wrong with them.
@@ -76,7 +76,7 @@ def list_letters(
     \b
     Example:  inboxd dead-letters list --feed orders --code invalid_value --since 24h
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate.letters import letters as ask  # noqa: PLC0415 - `--help` needs no database
+    from inboxd.operate.dead_letters import list_dead_letters as ask  # noqa: PLC0415 - `--help` needs no database
 
     wanted = replace(wanted, resolved=None if everything else resolved)
     settings = settings_of(context)
@@ -86,14 +86,14 @@ def list_letters(
     if as_json:
         print_json({"dead_letters": found})
         return
-    _print_letters(found, with_resolver=wanted.resolved is not False)
+    _print_dead_letters(found, with_resolver=wanted.resolved is not False)
     if not found:
         click.echo("no dead letters")
     elif len(found) == limit:
         click.echo(f"… more: --after {found[-1].id}")
 
 
-def _print_letters(found: Sequence[Letter], *, with_resolver: bool) -> None:
+def _print_dead_letters(found: Sequence[DeadLetter], *, with_resolver: bool) -> None:
     columns = [Column("id", number=True), Column("run", number=True, goes=3), Column("record", number=True, goes=2)]
     columns += [Column("feed", cut="middle", goes=4), Column("key", cut="middle"), Column("code"), DETAIL]
     columns.append(Column("created", goes=1))
@@ -107,7 +107,7 @@ def _print_letters(found: Sequence[Letter], *, with_resolver: bool) -> None:
     print_table(columns, rows)
 
 
-@letters.command()
+@dead_letters.command()
 @_filters
 @click.option("--output", type=OneFile(), help="Write to this file, whole or not at all.")
 @click.pass_context
@@ -118,16 +118,16 @@ def export(context: click.Context, wanted: Filter, output: Path | None) -> None:
     Example:  inboxd dead-letters export --feed orders --output mended.ndjson
               sed -i 's/"n\\/a"/null/' mended.ndjson && mv mended.ndjson inbox/orders/
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate.letters import all_letters, export_line  # noqa: PLC0415 - `--help` needs no database
+    from inboxd.operate.dead_letters import dead_letter_pages, export_line  # noqa: PLC0415 - `--help` needs no database
 
     settings = settings_of(context)
     feeds = {one.name: one for one in settings.feeds}
     count = 0
     with reading_store(settings) as store, _destination(output) as out:
         _hold(settings, store, wanted)
-        for page in all_letters(store, wanted):
+        for page in dead_letter_pages(store, wanted):
             count += len(page)
-            out.writelines(f"{export_line(letter, feeds.get(letter.feed))}\n" for letter in page)
+            out.writelines(f"{export_line(dead_letter, feeds.get(dead_letter.feed))}\n" for dead_letter in page)
     click.echo(f"{count} records exported", err=True)
 
 
@@ -136,7 +136,7 @@ def _destination(path: Path | None) -> AbstractContextManager[TextIO]:
     return nullcontext(sys.stdout) if path is None else written(path)
 
 
-@letters.command()
+@dead_letters.command()
 @click.argument("ids", nargs=-1, type=Number(), metavar="[ID]…")
 @_filters
 @click.option("--edited", type=GivenFile(), help="Replay the mended records of this export, and no others.")
@@ -179,7 +179,7 @@ def replay(context: click.Context, ids: tuple[int, ...], wanted: Filter, edited:
 
 
 def _mended(path: str) -> dict[int, str]:
-    from inboxd.operate.letters import edited_records  # noqa: PLC0415 - `--help` needs no database
+    from inboxd.operate.dead_letters import edited_records  # noqa: PLC0415 - `--help` needs no database
 
     with Path(path).open("rb") as lines:
         return edited_records(lines)
@@ -187,7 +187,7 @@ def _mended(path: str) -> dict[int, str]:
 
 def _replay(settings: Settings, wanted: Filter, edited: dict[int, str] | None) -> tuple[list[Replay], list[CodeCount]]:
     """Replay what is wanted, feed by feed; return that, and what of it is open afterwards."""
-    from inboxd.operate.letters import count_open, feeds_with_letters  # noqa: PLC0415 - `--help` needs no database
+    from inboxd.operate.dead_letters import count_open, feeds_with_dead_letters  # noqa: PLC0415 - `--help` needs no database
     from inboxd.operate.replay import replay as put_back  # noqa: PLC0415 - the same
     from inboxd.pipeline import furthest_cursor  # noqa: PLC0415 - the same
 
@@ -196,7 +196,7 @@ def _replay(settings: Settings, wanted: Filter, edited: dict[int, str] | None) -
     done: list[Replay] = []
     with writing_store(settings) as store:
         _hold(settings, store, wanted)
-        for name in feeds_with_letters(store, wanted):
+        for name in feeds_with_dead_letters(store, wanted):
             feed = known.get(name)
             if feed is None:  # said with what stays open
                 continue
@@ -205,7 +205,7 @@ def _replay(settings: Settings, wanted: Filter, edited: dict[int, str] | None) -
         return done, count_open(store, wanted)
 
 
-@letters.command()
+@dead_letters.command()
 @click.argument("ids", nargs=-1, type=Number(), metavar="[ID]…")
 @_filters
 @click.option("--all", "everything", is_flag=True, help="All that are open.")
@@ -220,8 +220,8 @@ def dismiss(context: click.Context, ids: tuple[int, ...], wanted: Filter, *, eve
     Example:  inboxd dead-letters dismiss 17 18
               inboxd dead-letters dismiss --feed orders --code invalid_value
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate.letters import Filter, count_open  # noqa: PLC0415 - `--help` needs no database
-    from inboxd.operate.letters import dismiss as put_aside  # noqa: PLC0415 - the same
+    from inboxd.operate.dead_letters import Filter, count_open  # noqa: PLC0415 - `--help` needs no database
+    from inboxd.operate.dead_letters import dismiss as put_aside  # noqa: PLC0415 - the same
 
     wanted = replace(wanted, ids=ids)
     if everything == (wanted != Filter()):
