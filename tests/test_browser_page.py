@@ -276,7 +276,7 @@ def test_what_needs_attention_comes_first(browser: Browser, axe: str, tmp_path: 
             tab.goto("/")
             said = tab.locator("#attention")
             for text in (
-                "config on disk is refused",
+                "config on disk was refused",
                 "invalid_json",
                 "too_many_rejected",
                 "nothing.json",

@@ -79,7 +79,7 @@ def template() -> Iterator[Path]:
             connection.execute(f"UPDATE etl_runs SET {times} WHERE id = ?", (*moments, run))
         connection.execute("UPDATE etl_runs SET host = 'host', claim = '20260501T080000000000-0123456789ab' || id")
         connection.execute("UPDATE etl_runs SET file_mtime = '2026-05-01T08:00:00.000000Z'")
-        for table, column in (("dead_letters", "created"), ("target", "updated_at")):
+        for table, column in (("dead_letters", "created"), ("target", "updated_at"), ("watermarks", "updated_at")):
             connection.execute(f"UPDATE {table} SET {column} = '2026-05-01T08:00:01.500000Z'")
     yield folder
     shutil.rmtree(folder)
@@ -193,6 +193,15 @@ def test_a_name_is_shortened_in_its_middle(name: str, width: int) -> None:
         assert name.startswith(begin)
         assert name.endswith(end)
         assert len(end) >= len(begin) >= width // 4 - GAP
+
+
+def test_a_code_before_a_name_stays_whole() -> None:
+    """Of ``invalid_json: NAME`` the name is shortened, as long as there is room for any of it."""
+    for width, begins in ((60, "invalid_json: xxxx"), (24, "invalid_json: x")):
+        _, line = lay_out((Column("what", cut="middle"),), [[f"invalid_json: {'x' * 80}.json"]], width)
+        assert line[0][1].startswith(begins)
+        assert line[0][1].endswith("x.json")
+        assert len(line[0][1]) == width
 
 
 def test_a_long_word_does_not_stand_in_the_way_of_a_sentence() -> None:

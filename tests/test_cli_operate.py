@@ -495,7 +495,7 @@ def test_check_counts_as_a_table_or_json_and_leaves_no_trace(home: Home) -> None
 
 
 def test_a_file_that_settles_is_said_to_settle_and_not_once_it_is_loaded(tmp_path: Path) -> None:
-    """One word for it, beside what waits; and `status` holds what the daemon said against the folder as it is now."""
+    """One word for it, beside what waits; and `status` compares what the daemon said with the folder as it is now."""
     with Home(tmp_path, QUICK) as home:
         home.start()
         with (home.inbox / "slow.json").open("wb") as file:

@@ -1,4 +1,4 @@
-"""The names that a JSON line's fields have in each layout, held against what their authors publish."""
+"""The names that a JSON line's fields have in each layout, compared with what their authors publish."""
 
 from __future__ import annotations
 

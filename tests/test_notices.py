@@ -138,7 +138,7 @@ def test_what_no_file_tells_is_told_too(tmp_path: Path, receiver: Server) -> Non
 
 @pytest.mark.slow
 def test_crashes_lose_no_notice_and_double_no_event(tmp_path: Path) -> None:
-    """Killed at any moment, the daemon tells of each file that failed at least once, and always under one id."""
+    """Killed at any moment, while the receiver hangs or refuses, too: each file is told at least once, by one id."""
     receiver_folder = tmp_path / "received"
     receiver_folder.mkdir()
     chance = random.Random(19)
@@ -147,9 +147,12 @@ def test_crashes_lose_no_notice_and_double_no_event(tmp_path: Path) -> None:
         for number in range(40):
             home.drop(f"{number}.json", BROKEN + str(number))
             if chance.random() < 0.3:
+                trouble = receiver_folder / chance.choice(["hang", "refuse", "nothing"])
+                trouble.touch()
                 least = chance.randint(0, number)
                 eventually(partial(_has_done, home, receiver_folder, least), "some work")
                 home.kill()
+                trouble.unlink()
                 home.start()
         eventually(lambda: not home.query("SELECT 1 FROM notices WHERE delivered_at IS NULL"), "all to be told")
         eventually(lambda: len({line["file"] for line in home.verdicts()}) == 40, "all verdicts")
@@ -201,20 +204,25 @@ def test_a_receiver_that_refuses_gets_everything_in_order_later(tmp_path: Path) 
     assert [one["file"] for one in received(receiver_folder)] == ["0.json", "1.json", "2.json"]
 
 
-def test_a_receiver_that_hangs_holds_up_nothing_else(tmp_path: Path, receiver: Server) -> None:
-    """While one receiver hangs, files are loaded, and the daemon stops in order when it is asked to."""
+@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
+def test_a_receiver_that_hangs_holds_up_nothing_else(tmp_path: Path, receiver: Server, *, killed: bool) -> None:
+    """While one receiver hangs, files are loaded, and the daemon stops in order; a kill then loses no notice either."""
     receiver.hanging.set()
     with Home(tmp_path, config(f'url = "{receiver.url}"')) as home:
         home.start()
         for number in range(5):
             home.drop(f"{number}.json", [record(str(number))])
             assert home.verdict(f"{number}.json")["event"] == "file_loaded"
-        assert home.stop() == 0
-        assert home.lines("daemon_stopped")
+        if killed:
+            home.kill()
+        else:
+            assert home.stop() == 0
+            assert home.lines("daemon_stopped")
         assert len(home.query("SELECT 1 FROM notices WHERE delivered_at IS NULL")) == 5
         receiver.hanging.clear()
         home.start()
-        eventually(lambda: len(receiver.notices) >= 5, "the next start's notices")
+        names = [f"{number}.json" for number in range(5)]
+        eventually(lambda: [one["file"] for one in receiver.notices][-5:] == names, "the next start's, in order")
 
 
 def test_a_locked_database_is_told_of_while_it_is_locked(tmp_path: Path, receiver: Server) -> None:
@@ -335,7 +343,7 @@ def test_the_command_tells_who_can_be_reached(tmp_path: Path, receiver: Server) 
     ("text", "said"),
     [
         ('on = ["file_faild"]\nexec = ["/bin/true"]', "notify[0].on[0]"),
-        ('on = ["notice_dropped"]\nexec = ["/bin/true"]', "is not an event that can be told"),
+        ('on = ["notice_dropped"]\nexec = ["/bin/true"]', "is not an event that notices are sent of"),
         ('on = ["file_failed"]', "needs either exec or url"),
         ('on = ["file_failed"]\nexec = ["/bin/true"]\nurl = "https://a/b"', "needs either exec or url"),
         ('exec = ["/bin/true"]', "receives nothing"),

@@ -237,7 +237,7 @@ def left_in(inbox: Path) -> list[str]:
 
 
 def check_the_end(site: Site, files: Mapping[str, str]) -> None:
-    """Hold the end against one daemon on SQLite."""
+    """Compare the end with one daemon on SQLite."""
     query = site.homes["one"].query
     assert {name: count for name, count in site.verdicts().items() if count != 1} == {}
     archived = [path.name for path in site.path.rglob("archive-*/processed/*/*.json")]

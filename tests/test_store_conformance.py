@@ -1,4 +1,4 @@
-"""What both databases do alike, held against a model that applies the records one by one."""
+"""What both databases do alike, compared with a model that applies the records one by one."""
 
 from __future__ import annotations
 

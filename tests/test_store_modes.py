@@ -1,4 +1,4 @@
-"""Each mode of a feed, and deletions, on both databases, held against a model that applies the records one by one."""
+"""Each mode of a feed, and deletions, on both databases, compared with a model that applies the records one by one."""
 
 from __future__ import annotations
 

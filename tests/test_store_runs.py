@@ -255,7 +255,7 @@ def test_operators_move_the_watermark_as_they_like(open_empty: OpenEmpty) -> Non
 
 
 def test_the_last_end_is_of_inboxds_own_runs(open_empty: OpenEmpty) -> None:
-    """The clock is held against the last run that inboxd ended, not against an imported one."""
+    """The clock is compared with the last run that inboxd ended, not with an imported one."""
     store = open_empty(FEED)
     with store.transaction(0, FEED) as tx:
         assert tx.last_finished_at() is None

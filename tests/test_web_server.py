@@ -213,7 +213,7 @@ def test_several_hosts_are_shown_with_what_they_work_at(page: Served, settings: 
     rows = [re.sub(r"for \d+ s", "for a moment", row) for row in rows]
     assert rows == [
         f"&lt;i&gt; {clock} 0 0 &lt;i&gt;-3.json for a moment",
-        f"alpha {clock} 0 1 nothing now",
+        f"alpha {clock} 0 1 nothing",
         f"beta {clock} 0 0 beta-2.json for a moment beta-1.json for a moment",
     ]
 

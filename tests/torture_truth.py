@@ -300,7 +300,7 @@ class Damage:
 
 
 def damage(home: Home, files: dict[str, bytes], *, cut: bool = False) -> Damage:
-    """Hold tables, folders and log against the truth.
+    """Compare tables, folders and log with the truth.
 
     After a power ``cut`` nothing is asked of the log, whose lines are not synced, and a file may have arrived again:
     where its way out of the inbox was lost it lies there as before, and its content is a duplicate, or fails, again.

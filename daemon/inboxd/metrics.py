@@ -142,7 +142,7 @@ def _standing(standing: Standing) -> list[Metric]:
     )
     successes = GaugeMetricFamily(
         "inboxd_last_success_timestamp_seconds",
-        "When a feed's last successful run ended that took a record, or had none.",
+        "When the feed's last successful run ended; one whose records were all rejected does not count.",
         labels=("feed",),
     )
     dead_letters = GaugeMetricFamily(
@@ -161,7 +161,7 @@ def _standing(standing: Standing) -> list[Metric]:
             "How long the oldest of them has waited; 0 if there is none.",
             standing.oldest_file_age_s,
         ),
-        ("inboxd_deferred_files", "Files held up by a transient fault.", standing.deferred_files),
+        ("inboxd_deferred_files", "Files that wait after a transient fault.", standing.deferred_files),
         ("inboxd_ignored_files", "Files in the inbox that are left alone.", standing.ignored_files),
         ("inboxd_config_refused", "1 if the config on disk was refused, and an older one is in force.", refused),
     )

@@ -82,7 +82,7 @@ class Job:
 def facts_of(feed: Feed, name: str, mtime_ns: int, *, tail: bool = False, first_mtime: str | None = None) -> FileFacts:
     """Return what fields can read of a file: its path in the inbox, its mtime, what its feed's ``match`` catches.
 
-    ``tail``: the path does not begin in the inbox, so its last parts are held against the patterns. ``first_mtime``:
+    ``tail``: the path does not begin in the inbox, so its last parts are compared with the patterns. ``first_mtime``:
     what the mtime was when the file was first claimed, where that is known; mending the file has changed it since.
     """
     caught = captures(feed, name, tail=tail) or {}
@@ -297,7 +297,7 @@ class _Attempt:
         raise FileFault("too_many_rejected", msg, hint, details=details)
 
     def _furthest_cursor(self) -> Cursor | None:
-        """Where the watermark may stand at most: now + ``max_future``; numbers have no clock to be held against."""
+        """Where the watermark may stand at most: now + ``max_future``; numbers have no clock to be compared with."""
         return furthest_cursor(self.job.feed, self.started)
 
     def _verdict(

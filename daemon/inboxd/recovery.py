@@ -41,7 +41,7 @@ class LeftMoved:
 
 @dataclass(slots=True)
 class Recovery:
-    """Holds the folder ``.claimed`` against the ledger. ``shared``: other daemons may own some of the claims."""
+    """Compares the folder ``.claimed`` with the ledger. ``shared``: other daemons may own some of the claims."""
 
     store: Store
     root: Callable[[], str]

@@ -32,7 +32,7 @@ COMMANDS: Final = {
     "retry": ("inboxd.cli.retry:retry", "Load files of failed/ or processed/ again."),
     "undo": ("inboxd.cli.undo:undo", "Take back what a run did to its table."),
     "doctor": ("inboxd.cli.doctor:doctor", "Look for what is wrong, and how to mend it."),
-    "notify": ("inboxd.cli.notify:notify", "Send a notice on trial."),
+    "notify": ("inboxd.cli.notify:notify", "Send a test notice."),
     "config": ("inboxd.cli.config:config", "Check, show or describe the config."),
     "db": ("inboxd.cli.db:db", "Upgrade the database's tables, or copy them."),
 }

@@ -19,6 +19,7 @@ from inboxd.cli.names import known_code, known_job
 from inboxd.cli.opening import store_if_there
 from inboxd.cli.tables import DETAIL, Column, heading, print_table, short_time
 from inboxd.clock import SystemClock
+from inboxd.words import counted
 
 if TYPE_CHECKING:
     from inboxd.config import Settings
@@ -128,7 +129,7 @@ def export(context: click.Context, wanted: Filter, output: Path | None) -> None:
         for page in dead_letter_pages(store, wanted):
             count += len(page)
             out.writelines(f"{export_line(dead_letter, feeds.get(dead_letter.feed))}\n" for dead_letter in page)
-    click.echo(f"{count} records exported", err=True)
+    click.echo(f"{counted(count, 'record')} exported", err=True)
 
 
 def _destination(path: Path | None) -> AbstractContextManager[TextIO]:
@@ -234,7 +235,7 @@ def dismiss(context: click.Context, ids: tuple[int, ...], wanted: Filter, *, eve
     if as_json:
         print_json({"dismissed": count, "open": still_open})
     else:
-        click.echo(f"{count} dead letters dismissed, {still_open} still open")
+        click.echo(f"{counted(count, 'dead letter')} dismissed, {still_open} still open")
 
 
 def resolver(resolved_by: int | None) -> str:

@@ -9,6 +9,7 @@ from inboxd.cli.opening import MISSING, store_or_reason
 from inboxd.cli.tables import STYLES, print_text, shown
 from inboxd.clock import SystemClock
 from inboxd.errors import EXIT_FAILED
+from inboxd.words import counted
 
 
 @click.command()
@@ -17,7 +18,7 @@ from inboxd.errors import EXIT_FAILED
     "--mend",
     "mending",
     is_flag=True,
-    help="End killed one-shot runs, date back what a clock ran ahead of, take note of files that were removed.",
+    help="End killed one-shot runs, date runs of the future to now, note files that were removed on purpose.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
@@ -44,7 +45,7 @@ def doctor(context: click.Context, *, deep: bool, mending: bool, as_json: bool) 
         click.echo(f"{mended.killed} killed runs ended as interrupted, {mended.ahead} dated back to now", err=True)
         if gone.count:
             listed = ", ".join(gone.first) + (", …" if gone.count > len(gone.first) else "")
-            click.echo(f"noted as removed on purpose: {gone.count} files: {shown(listed)}", err=True)
+            click.echo(f"noted as removed on purpose: {counted(gone.count, 'file')}: {shown(listed)}", err=True)
     with store_or_reason(settings, without_tables=True) as (opened, fault):
         examined = Examined(settings.inbox, settings.archive, settings.database, opened, now, deep, settings.feeds)
         found = list(examine(examined))

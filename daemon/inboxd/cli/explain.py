@@ -11,7 +11,7 @@ from inboxd.cli.arguments import FEED, RUN, LedgerName, Number, Text
 from inboxd.cli.context import print_json, reading_store, settings_of
 from inboxd.cli.dead_letters import resolver
 from inboxd.cli.names import known_job
-from inboxd.cli.tables import DETAIL, Column, heading, print_pairs, print_table, print_text, short_time, shown
+from inboxd.cli.tables import DETAIL, Column, heading, print_pairs, print_table, print_text, short_time, shown, title
 from inboxd.errors import EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _print_key(found: Explanation) -> None:
     for number, history in enumerate(found.feeds):
         if number:
             click.echo()
-        click.secho(f"{shown(found.key)} in feed {history.feed}", bold=True)
+        title(f"{shown(found.key)} in feed {history.feed}")
         if history.row is None:
             click.echo(f"no row in table {history.table}")
         else:
@@ -173,7 +173,7 @@ def _print_runs(runs: Sequence[Mapping[str, object]], records: Sequence[HistoryE
     for number, run in enumerate(runs):
         if number:
             click.echo()
-        print_pairs((name.replace("_", " "), value) for name, value in run.items())
+        print_pairs((name.replace("_", " "), value) for name, value in run.items() if value != "")
     if records:
         heading("records")
         _print_entries(records, with_file=False)

@@ -21,6 +21,7 @@ from inboxd.infer.names import feed_name
 from inboxd.infer.propose import NothingToTake, Wishes, WrongWish
 from inboxd.infer.render import quoted
 from inboxd.model import Mode, printable
+from inboxd.words import counted
 
 if TYPE_CHECKING:
     from inboxd.infer.prove import Outcome
@@ -203,7 +204,7 @@ def _say(outcome: Outcome, inferred: Inferred, files: Sequence[Path]) -> None:
     """Say on standard error what became of the sample."""
     part = "the sample" if not outcome.cut else "the part of the sample that was read"
     _tell(
-        f"{outcome.records} records in {part}: {outcome.rows} rows, {outcome.rejected} rejected"
+        f"{counted(outcome.records, 'record')} in {part}: {counted(outcome.rows, 'row')}, {outcome.rejected} rejected"
         + (f", {outcome.filtered} filtered" if outcome.filtered else "")
         + (f", {outcome.repeated} with the key of an earlier one" if outcome.repeated else "")
     )

@@ -18,12 +18,13 @@ from inboxd.cli.arguments import FEED, GivenFile, OneFile, Text
 from inboxd.cli.asking import MAX_DELETED, YES, allowing, ask_before_old_values
 from inboxd.cli.context import checking_store, print_json, settings_of, write_json, writing_store
 from inboxd.cli.names import feed_named
-from inboxd.cli.progress import Phase, Progress, left_undone, progress_over
+from inboxd.cli.progress import Progress, left_undone, progress_over
 from inboxd.clock import SystemClock
 from inboxd.config import Settings, captures, match_feed
 from inboxd.errors import EXIT_FAILED, FileFault
 from inboxd.garbage import collect_seldom
 from inboxd.model import Feed, Limit, Origin, Outcome, RunStatus, Verdict, origin_of, printable
+from inboxd.presence import Phase
 from inboxd.store.base import Classified
 
 if TYPE_CHECKING:

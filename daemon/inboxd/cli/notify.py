@@ -14,7 +14,7 @@ from inboxd.errors import EXIT_FAILED
 
 @click.group()
 def notify() -> None:
-    """Look after notices: who is told of which event."""
+    """Notices: who is told of which event."""
 
 
 @notify.command()

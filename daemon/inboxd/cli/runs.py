@@ -14,6 +14,7 @@ from inboxd.cli.tables import shown
 from inboxd.clock import SystemClock
 from inboxd.errors import EXIT_FAILED
 from inboxd.model import RunStatus, printable
+from inboxd.words import counted
 
 
 @click.group()
@@ -72,7 +73,7 @@ def import_runs(context: click.Context, name: str, *, as_json: bool) -> int:
         print_json({"file": printable(name), **asdict(found)})
     else:
         click.echo(
-            f"{found.records} records: {found.imported} imported, {found.updated} updated, "
+            f"{counted(found.records, 'record')}: {found.imported} imported, {found.updated} updated, "
             f"{found.unchanged} known already, {found.rejected} rejected"
         )
         for error in found.errors:

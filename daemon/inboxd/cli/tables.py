@@ -96,6 +96,11 @@ def _coloured(cell: str) -> str:
 def heading(text: str, *, fg: str | None = None) -> None:
     """Print a line above a group of lines."""
     click.echo()
+    title(text, fg=fg)
+
+
+def title(text: str, *, fg: str | None = None) -> None:
+    """Print a line that stands out; where it is longer than the terminal is wide, in lines."""
     room = width_of_output()
     for line in [text] if room is None else wrapped(text, room):
         click.secho(line, bold=True, fg=fg)

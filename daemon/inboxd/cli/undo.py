@@ -12,6 +12,7 @@ from inboxd.cli.arguments import RUN
 from inboxd.cli.context import print_json, reading_store, settings_of, writing_store
 from inboxd.cli.tables import Column, heading, print_table, print_text
 from inboxd.clock import SystemClock
+from inboxd.words import counted
 
 if TYPE_CHECKING:
     from inboxd.config import Settings
@@ -81,7 +82,7 @@ def _print(settings: Settings, found: Undo, *, dry_run: bool) -> None:
     run = f"run {found.undo_of}" + (f" ({found.file_name})" if found.file_name else "")
     verb = "would be restored" if dry_run else "restored"
     own = "" if found.run_id is None else f", by run {found.run_id}"
-    print_text(f"{run} of feed {found.feed}: {found.restored} of {found.considered} keys {verb}{own}")
+    print_text(f"{run} of feed {found.feed}: {found.restored} of {counted(found.considered, 'key')} {verb}{own}")
     if found.watermark_before != found.watermark_after:
         goes = "would go" if dry_run else "went"
         print_text(f"the watermark {goes} from {found.watermark_before} back to {found.watermark_after or 'none'}")
@@ -97,7 +98,7 @@ def _print(settings: Settings, found: Undo, *, dry_run: bool) -> None:
             click.echo(f"  {_reload(settings, found, one)}")
     again = _again(settings, found)
     if again is not None:
-        heading("the content is released" if not dry_run else "the content would be released")
+        heading("the file can be loaded again" if not dry_run else "the file could be loaded again then")
         print_text("mend the file and drop it again, or load it as it is:", indent=2)
         click.echo(f"  {again}")
 

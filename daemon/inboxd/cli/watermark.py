@@ -8,6 +8,7 @@ from inboxd.cli.arguments import FEED, Text
 from inboxd.cli.context import print_json, settings_of, writing_store
 from inboxd.cli.names import feed_named
 from inboxd.cli.opening import store_if_there
+from inboxd.cli.tables import Column, print_table, short_time
 from inboxd.clock import SystemClock, stamp
 from inboxd.model import Cursor, Feed
 from inboxd.records.typed import typed
@@ -43,10 +44,9 @@ def show(context: click.Context, *, as_json: bool) -> None:
     if as_json:
         print_json({"watermarks": found})
         return
-    for one in found:
-        click.echo(
-            f"{one['feed']}: {one['value'] or 'none yet'}" + (f" (run {one['run_id']})" if one["run_id"] else "")
-        )
+    columns = (Column("feed", cut="middle"), Column("up to"), Column("run", number=True), Column("set", goes=1))
+    rows_shown = ((one["feed"], one["value"] or "none yet", one["run_id"], _when(one["updated_at"])) for one in found)
+    print_table(columns, rows_shown)
 
 
 @watermark.command("set")
@@ -81,6 +81,10 @@ def reset(context: click.Context, feed_name: str) -> None:
     with writing_store(settings) as store:
         store.set_watermark(feed, None, stamp(SystemClock().now()))
     click.echo(f"{feed.name}: none")
+
+
+def _when(moment: object) -> str | None:
+    return None if moment is None else short_time(str(moment))
 
 
 def _cursor(feed: Feed, text: str) -> Cursor:

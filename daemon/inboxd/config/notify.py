@@ -49,7 +49,8 @@ def _check(table: NotifyTable, key: Key, faults: Faults) -> None:
         faults.add(key, 'receives nothing: name events, such as on = ["file_failed"], or set deferred_for')
     for place, event in enumerate(table.on):
         if event not in NOTIFIABLE:
-            faults.add((*key, "on", place), f"is not an event that can be told; these can: {', '.join(NOTIFIABLE)}")
+            known = ", ".join(NOTIFIABLE)
+            faults.add((*key, "on", place), f"is not an event that notices are sent of; these are: {known}")
     if any("\0" in word for word in table.exec):
         faults.add((*key, "exec"), "must not hold U+0000")
     if table.url and _address(table.url) is None:

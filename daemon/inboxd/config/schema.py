@@ -158,7 +158,7 @@ class RetentionTable(_Table):
     lineage: Keep = setting("forever", "How long lineage is kept.")
     resolved: Keep = setting("forever", "How long resolved dead letters are kept.")
     images: Keep = setting("forever", "How long before-images are kept, and so how far back undo reaches.")
-    tombstones: Keep = setting("forever", "How long it is remembered that a key was deleted.")
+    tombstones: Keep = setting("forever", "How long deletions of keys are remembered.")
 
 
 class LogTable(_Table):
@@ -183,11 +183,11 @@ class HttpTable(_Table):
 class NotifyTable(_Table):
     """Somebody who is told of events."""
 
-    on: tuple[Text, ...] = setting([], "The events that are told, such as file_failed.")
+    on: tuple[Text, ...] = setting([], "The events that notices are sent of, such as file_failed.")
     exec: tuple[Text, ...] = setting([], "A program and its arguments; it gets the notice as JSON on standard input.")
     url: str = setting("", "An address that the notice is posted to as JSON, in place of exec.")
     headers_file: str = setting("", 'A file with headers for url, "Name: value" a line, such as a secret token.')
-    deferred_for: Duration | None = setting(None, "Also tell of files that wait for longer than this.")
+    deferred_for: Duration | None = setting(None, "Also send a notice of files that are deferred for longer than this.")
 
 
 class FieldTable(_Table):

@@ -86,14 +86,31 @@ class Failures:
 
 
 def failures(store: Store, *, now: datetime, hours: float | None, limit: int) -> list[Failures]:
-    """Return the failures of a window by code and feed, the newest first. What is tried again by itself is none."""
-    runs = etl_runs.c
-    newest = sa.func.max(runs.id)
-    query = (
-        sa.select(runs.error_code, runs.job_name, sa.func.count(), newest)
+    """Return how many files failed in a window, by code and feed, the newest first.
+
+    A file that was tried again counts once, and one that was loaded since, under its name, no more. What is tried
+    again by itself is no failure.
+    """
+    runs, within = etl_runs.c, conditions(now=now, hours=hours)
+    failed = (
+        sa.select(runs.id, runs.job_name, runs.file_name, runs.error_code)
         .where(runs.status == RunStatus.FAILURE.value, runs.error_code.is_not(None), runs.error_code != INTERRUPTED)
-        .where(*conditions(now=now, hours=hours))
-        .group_by(runs.error_code, runs.job_name)
+        .where(*within)
+        .cte("failed")
+    )
+    mended = (
+        sa.select(runs.job_name, runs.file_name, sa.func.max(runs.id).label("id"))
+        .where(runs.status == RunStatus.SUCCESS.value, runs.file_name.in_(sa.select(failed.c.file_name)), *within)
+        .group_by(runs.job_name, runs.file_name)
+        .cte("mended")
+    )
+    same = sa.and_(mended.c.job_name == failed.c.job_name, mended.c.file_name == failed.c.file_name)
+    newest = sa.func.max(failed.c.id)
+    query = (
+        sa.select(failed.c.error_code, failed.c.job_name, sa.func.count(failed.c.file_name.distinct()), newest)
+        .select_from(failed.outerjoin(mended, same))
+        .where(sa.or_(mended.c.id.is_(None), mended.c.id < failed.c.id))
+        .group_by(failed.c.error_code, failed.c.job_name)
         .order_by(newest.desc())
         .limit(limit)
     )

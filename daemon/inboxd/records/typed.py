@@ -20,8 +20,8 @@ EXPECTED: Final = {
     FieldType.BOOLEAN: "true or false",
     FieldType.TIMESTAMP: "a timestamp, such as 2026-01-15T10:30:00Z",
     FieldType.DATE: "a date, such as 2026-01-15",
-    FieldType.DECIMAL: "no decimal: a decimal field is neither key nor cursor",
-    FieldType.JSON: "no json: a json field is neither key nor cursor",
+    FieldType.DECIMAL: "of another type: a decimal field cannot be key or cursor",
+    FieldType.JSON: "of another type: a json field cannot be key or cursor",
 }
 
 
