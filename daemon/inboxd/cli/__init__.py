@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "watermark": ("inboxd.cli.watermark:watermark", "Show, set or reset a feed's watermark."),
     "retry": ("inboxd.cli.retry:retry", "Load files of failed/ or processed/ again."),
     "undo": ("inboxd.cli.undo:undo", "Take back what a run did to its table."),
+    "audit": ("inboxd.cli.audit:audit", "Prove the database by the archived files."),
     "doctor": ("inboxd.cli.doctor:doctor", "Look for what is wrong, and how to mend it."),
     "notify": ("inboxd.cli.notify:notify", "Send a test notice."),
     "config": ("inboxd.cli.config:config", "Check, show or describe the config."),
