@@ -379,8 +379,8 @@ def test_a_files_statements_join_the_target_from_within_only(force: bool) -> Non
         sql.save_absences(skipping=True, whole=force),
         sql.lineage(skipping=True),
         sql.lineage_of_winners(skipping=True),
-        sql.dead_letters(skipping=True),
-        sql.lineage_of_rejects(skipping=True),
+        sql.dead_letters(),
+        sql.lineage_of_rejects(),
     ]
     met = [statement for statement in statements if '"distributed"' in statement]
     assert len(met) == 4

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self, runtime_checkable
 
 from inboxd.errors import FileFault
 from inboxd.model import Batch, Counts, Cursor, Feed, Reject, RunStart, RunStatus, Scalar, Verdict
@@ -32,7 +32,7 @@ CONTROL_TABLES: Final = frozenset(
 
 
 def refused(rule: str, reason: str) -> FileFault:
-    """Return the fault of a file whose data a rule refused that inboxd did not make; ``told`` is the driver's word."""
+    """Return the fault of a file whose data a rule refused that inboxd did not make; ``reason`` is the driver's word."""
     message = f"the table's own rule refused a row: {rule} ({reason.strip()})"
     hint = (
         "somebody added this constraint, index or trigger to your table: mend the records, or take the rule away, "
@@ -196,6 +196,19 @@ class Way(Protocol):
 
     def foresee(self, skipped: int, *, table: bool) -> Foreseen:
         """Tell what ``apply`` would do, writing to no real table; ``table``: whether there is one to look at."""
+        ...
+
+
+@runtime_checkable
+class Finder(Way, Protocol):
+    """A way that finds out what a file changes before it is changed."""
+
+    def outdate(self, origins: Sequence[tuple[str, int, int, int]]) -> None:
+        """Leave out the records of a replay whose key was applied later."""
+        ...
+
+    def refuse(self, deleted: int) -> None:
+        """Refuse the file if ``max_deleted`` does not allow that so many rows go."""
         ...
 
 

@@ -24,7 +24,7 @@ from inboxd.store.postgres_citus import SIDE_BY_SIDE, WITH_CITUS, await_commits
 from inboxd.store.postgres_claims import CLAIM_LOCK, INTERRUPT, OF_CLAIM, OF_NOBODY, RUNNING, Claims
 from inboxd.store.postgres_driver import APPLICATION, TickingConnection, connect
 from inboxd.store.postgres_faults import PostgresFaults, translated
-from inboxd.store.postgres_file import INSERT_NOTICE, PostgresFile, feed_sql
+from inboxd.store.postgres_file import LEDGER, PostgresFile, feed_sql
 from inboxd.store.postgres_import import PostgresImport
 from inboxd.store.postgres_sql import KEY_COLLATION, TYPES, FeedSql
 from inboxd.store.revision import HEAD, refuse_newer
@@ -281,7 +281,7 @@ class PostgresStore(Ledger):
             if connection.execute(FAIL_RUN, (*failure_values(end), run_id)).rowcount != 1:
                 raise _taken(f"run {run_id}")
             for notice in notice_values(end):
-                connection.execute(INSERT_NOTICE, notice)
+                connection.execute(LEDGER.notice, notice)
 
     def drop(self, run_id: int) -> None:
         """Delete a ``running`` row."""

@@ -65,6 +65,10 @@ class Staging:
         """Return the one row of an answer."""
         return self._connection.execute(statement, {**self.values, **more}).fetchone() or (None,)
 
+    def rows(self, statement: str, **more: object) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of an answer that is not large."""
+        return iter(self._connection.execute(statement, {**self.values, **more}))
+
     def pages(self, statement: str, **more: object) -> Iterator[list[tuple[Any, ...]]]:
         """Yield the rows of an answer some thousand at a time: between two the connection may be used."""
         with self._connection.cursor(name="inboxd_pages") as cursor:

@@ -36,7 +36,7 @@ from inboxd.store.sqlite_driver import (
     refuse_utf16,
     translated,
 )
-from inboxd.store.sqlite_file import INSERT_NOTICE, NEXT_COMMIT, SqliteFile
+from inboxd.store.sqlite_file import LEDGER, NEXT_COMMIT, SqliteFile
 from inboxd.store.sqlite_new import HAS_REVISION, make_tables
 from inboxd.store.sqlite_parts import Parts
 from inboxd.store.sqlite_scratch import Scratch
@@ -291,7 +291,7 @@ class SqliteStore(Ledger):
         with self._durably() as connection:
             connection.execute(FAIL_RUN, (*failure_values(end), run_id))
             if end.notices:
-                connection.executemany(INSERT_NOTICE, notice_values(end))
+                connection.executemany(LEDGER.notice, notice_values(end))
 
     def drop(self, run_id: int) -> None:
         """Delete a ``running`` row."""
