@@ -32,7 +32,7 @@ CONTROL_TABLES: Final = frozenset(
 
 
 def refused(rule: str, reason: str) -> FileFault:
-    """Return the fault of a file whose data a rule refused that inboxd did not make; ``reason`` is the driver's word."""
+    """Return the fault of a file whose data a rule refused not of inboxd's making; ``reason`` is the driver's word."""
     message = f"the table's own rule refused a row: {rule} ({reason.strip()})"
     hint = (
         "somebody added this constraint, index or trigger to your table: mend the records, or take the rule away, "
