@@ -13,7 +13,8 @@ import psycopg
 import pytest
 
 from daemons import Home, eventually, record
-from inboxd.cli import context, run_cli
+from inboxd import store as stores
+from inboxd.cli import run_cli
 from inboxd.store.sqlite_driver import driver
 from stores import MakeUrl
 
@@ -97,7 +98,7 @@ def test_a_command_that_has_waited_in_vain_says_what_is_true_of_it(
     home: Home, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 69, nothing changed, and no word of trying again: nobody will."""
-    monkeypatch.setattr(context, "TURN_S", 0.3)
+    monkeypatch.setattr(stores, "TURN_S", 0.3)
     monkeypatch.setenv("INBOXD_DATABASE__URL", home.env["INBOXD_DATABASE__URL"])
     monkeypatch.chdir(home.path)
     with held(home.env["INBOXD_DATABASE__URL"]):

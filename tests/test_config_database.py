@@ -216,9 +216,9 @@ def test_the_password_is_in_nothing_that_is_shown(tmp_path: Path, url: str) -> N
 
 def test_a_sqlite_database_is_a_file_and_a_postgresql_one_is_not() -> None:
     """Only SQLite has a path."""
-    assert DatabaseSettings("sqlite:////a b/x.db").sqlite_path == Path("/a b/x.db")
+    assert DatabaseSettings(url="sqlite:////a b/x.db").sqlite_path == Path("/a b/x.db")
     with pytest.raises(ValueError, match="no file"):
-        DatabaseSettings("postgresql://h/d").sqlite_path  # noqa: B018 - asking is what raises
+        DatabaseSettings(url="postgresql://h/d").sqlite_path  # noqa: B018 - asking is what raises
 
 
 def test_a_folder_that_no_url_can_hold_is_told(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ NAME_BYTES = st.binary(min_size=1, max_size=250).filter(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stem=NAME_BYTES)
 def test_a_file_of_any_name_is_found_under_exactly_that_name(
     tmp_path_factory: pytest.TempPathFactory, stem: bytes

@@ -89,7 +89,7 @@ def expected(records: Records, hours: float | None) -> dict[str, object]:
     }
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=RUNS, hours=st.sampled_from([None, 1, 24.5]))
 def test_health_is_what_counting_by_hand_gives(open_empty: OpenEmpty, records: Records, hours: float | None) -> None:
     """Sums, rates, the nearest-rank p95 and the lines per job are exact; a running run enters no average or rate."""
@@ -118,7 +118,7 @@ def test_health_of_an_empty_database_is_zeros(open_empty: OpenEmpty) -> None:
     assert next(iter(feed_of_health(found))) == "runs_recorded"
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=RUNS, buckets=st.integers(1, 50))
 def test_the_spans_lose_no_run(open_empty: OpenEmpty, records: Records, buckets: int) -> None:
     """The spans of a chart touch, and together they count every ended run of their time once."""
@@ -280,7 +280,7 @@ FILES = st.lists(
 """Files of (key, minute), and whether each is undone when all are loaded."""
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=FILES, late=st.sampled_from(Late), ends=st.randoms(use_true_random=False))
 def test_a_runs_losers_lost_to_what_their_keys_histories_say(
     open_empty: OpenEmpty, files: list[tuple[list[tuple[str, int]], bool]], late: Late, ends: Random

@@ -71,7 +71,7 @@ def feed(open_empty: OpenEmpty) -> Feed:
     return make_feed(undo=True, late=Late.MERGE, more=FIELDS)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(first=FILE, second=FILE)
 def test_load_a_load_b_undo_b_is_load_a_byte_for_byte(
     open_empty: OpenEmpty,
@@ -94,7 +94,7 @@ def test_load_a_load_b_undo_b_is_load_a_byte_for_byte(
     store.close()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=st.lists(FILE, min_size=1, max_size=5), order=st.randoms(use_true_random=False))
 def test_undoing_every_run_in_any_order_leaves_an_empty_table(
     open_empty: OpenEmpty, files: list[list[tuple[str, tuple[Scalar, ...], str]]], order: random.Random

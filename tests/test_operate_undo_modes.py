@@ -31,7 +31,7 @@ def seen(store: Store, feed: Feed) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("then", Gone)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_undoing_any_run_gives_what_was_there_without_it(
     open_empty: OpenEmpty, then: Gone, data: st.DataObject

@@ -128,7 +128,7 @@ def read_again(source: Any) -> Any:
     return None if source is None else canonical(source)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     feeds(),
     st.lists(VALUES, min_size=1, max_size=4),
@@ -152,7 +152,7 @@ def test_records_are_where_the_feed_says(feed: Feed, values: list[Any], between:
     assert filtered == left_out
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.fixed_dictionaries({"a": SCALARS, "b": VALUES}), max_size=30), st.data())
 def test_conditions_choose_the_same_records_by_every_road(values: list[Any], data: st.DataObject) -> None:
     """Whether decoded together or one by one."""

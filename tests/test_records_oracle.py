@@ -182,7 +182,7 @@ def same(mine: Verdicts, theirs: Verdicts) -> None:
 
 
 WINDOWS = st.one_of(st.integers(1, 60), st.integers(60, 400), st.just(1 << 20))
-LAX = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+LAX = settings(max_examples=80, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.parametrize("feed", FEEDS, ids=lambda feed: " ".join(feed.columns))

@@ -240,7 +240,7 @@ def rows_of(store: Store, feed: Feed) -> dict[str, StoredRow]:
 
 @pytest.mark.parametrize("chunks", [1, 3])
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_mode_ends_as_if_its_records_were_applied_one_by_one(
     open_empty: OpenEmpty, monkeypatch: pytest.MonkeyPatch, kind: str, chunks: int, data: st.DataObject
@@ -289,7 +289,7 @@ def test_a_mode_ends_as_if_its_records_were_applied_one_by_one(
 
 
 @pytest.mark.parametrize("then", Gone)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_deletions_end_the_same_in_every_order_of_files(open_empty: OpenEmpty, then: Gone, data: st.DataObject) -> None:
     """Any split, order and repetition of the same records gives the table that their order of cursors gives."""
@@ -369,7 +369,7 @@ def snapshot_of(*, then: Gone, scope: tuple[str, ...] = (), undo: bool = False) 
 
 @pytest.mark.parametrize("then", Gone)
 @pytest.mark.parametrize("chunks", [1, 3])
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_snapshot_gives_exactly_its_rows(
     open_empty: OpenEmpty, monkeypatch: pytest.MonkeyPatch, then: Gone, chunks: int, data: st.DataObject

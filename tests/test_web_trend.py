@@ -82,7 +82,7 @@ def test_a_file_needs_attention_until_it_is_loaded(open_empty: OpenEmpty) -> Non
     ]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(runs=st.lists(RUN, max_size=25), hours=st.sampled_from([1.0, 24.0, 168.0, None]), buckets=st.integers(1, 60))
 def test_the_page_says_what_health_says(
     open_empty: OpenEmpty, runs: list[Run], hours: float | None, buckets: int

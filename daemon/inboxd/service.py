@@ -349,7 +349,7 @@ def folders_of(settings: Settings, tick: Callable[[], None], old: Folders | None
         inbox.take_over(old.inbox)
     return Folders(
         inbox=inbox,
-        archive=Archive(settings.archive.processed, settings.archive.failed, tick, copy=settings.archive.copy),
+        archive=Archive(settings.archive.processed, settings.archive.failed, tick, copy=settings.archive.copy_files),
         feeds=feeds,
         match=lambda name: match_feed(feeds, name),
         rescan_s=settings.inbox.rescan,

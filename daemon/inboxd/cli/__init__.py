@@ -95,7 +95,7 @@ def cli(context: click.Context, config_file: Path | None) -> None:
     Try:  inboxd run                    watch the inbox
           inboxd check orders.json      see what a file would do
           inboxd status                 what waits, what failed, what was loaded
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     context.color = colour_wanted(os.environ, terminal=sys.stdout.isatty())
     context.obj = config_file
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
+from inboxd.audit.audit import audit as audit_tables
+from inboxd.audit.audit import records_of
+from inboxd.audit.check import Kept
+from inboxd.audit.report import Report, TableReport
 from inboxd.cli.arguments import FEED, RUN
 from inboxd.cli.context import print_json, reading_store, settings_of
 from inboxd.cli.names import feed_named
 from inboxd.cli.progress import progress_of_rows
 from inboxd.cli.tables import Column, heading, print_table, print_text, shown
 from inboxd.clock import SystemClock
+from inboxd.config import Settings
 from inboxd.errors import EXIT_FAILED
-
-if TYPE_CHECKING:
-    from inboxd.audit.report import Report, TableReport
-    from inboxd.config import Settings
-    from inboxd.store.base import Store
+from inboxd.store.base import Store
 
 SHOWN: Final = 100
 """Differences that are printed of each table; ``--json`` has 1,000."""
@@ -39,7 +40,7 @@ def audit(context: click.Context, feed_name: str | None, since: int | None, *, a
     \b
     Example:  inboxd audit
               inboxd audit --feed orders --since 812
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     settings = settings_of(context)
     with reading_store(settings) as store:
         report = _audit(settings, store, feed_name, since)
@@ -51,10 +52,6 @@ def audit(context: click.Context, feed_name: str | None, since: int | None, *, a
 
 
 def _audit(settings: Settings, store: Store, feed_name: str | None, since: int | None) -> Report:
-    from inboxd.audit.audit import audit as audit_tables  # noqa: PLC0415 - `--help` needs no database
-    from inboxd.audit.audit import records_of  # noqa: PLC0415 - the same
-    from inboxd.audit.check import Kept  # noqa: PLC0415 - the same
-
     feeds = settings.feeds
     table = None if feed_name is None else feed_named(settings, feed_name).table
     kept = Kept(

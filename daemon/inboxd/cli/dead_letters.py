@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import click
 
@@ -19,13 +19,24 @@ from inboxd.cli.names import known_code, known_job
 from inboxd.cli.opening import store_if_there
 from inboxd.cli.tables import DETAIL, Column, heading, print_table, short_time
 from inboxd.clock import SystemClock
+from inboxd.config import Settings
+from inboxd.operate.dead_letters import (
+    CodeCount,
+    DeadLetter,
+    Filter,
+    count_open,
+    dead_letter_pages,
+    edited_records,
+    export_line,
+    feeds_with_dead_letters,
+)
+from inboxd.operate.dead_letters import dismiss as put_aside
+from inboxd.operate.dead_letters import list_dead_letters as ask
+from inboxd.operate.replay import Replay
+from inboxd.operate.replay import replay as put_back
+from inboxd.pipeline import furthest_cursor
+from inboxd.store.base import Store
 from inboxd.words import counted
-
-if TYPE_CHECKING:
-    from inboxd.config import Settings
-    from inboxd.operate.dead_letters import CodeCount, DeadLetter, Filter
-    from inboxd.operate.replay import Replay
-    from inboxd.store.base import Store
 
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
@@ -35,8 +46,6 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
     def choosing(
         *, feed: str | None, code: str | None, run: int | None, since: str | None, until: str | None, **others: object
     ) -> None:
-        from inboxd.operate.dead_letters import Filter  # noqa: PLC0415 - `--help` needs no database
-
         command(wanted=Filter(feed, code, run, since, until), **others)
 
     for option in (
@@ -76,9 +85,7 @@ def list_dead_letters(
 
     \b
     Example:  inboxd dead-letters list --feed orders --code invalid_value --since 24h
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate.dead_letters import list_dead_letters as ask  # noqa: PLC0415 - `--help` needs no database
-
+    """
     wanted = replace(wanted, resolved=None if everything else resolved)
     settings = settings_of(context)
     with store_if_there(settings) as store:
@@ -118,9 +125,7 @@ def export(context: click.Context, wanted: Filter, output: Path | None) -> None:
     \b
     Example:  inboxd dead-letters export --feed orders --output mended.ndjson
               sed -i 's/"n\\/a"/null/' mended.ndjson && mv mended.ndjson inbox/orders/
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate.dead_letters import dead_letter_pages, export_line  # noqa: PLC0415 - `--help` needs no database
-
+    """
     settings = settings_of(context)
     feeds = {one.name: one for one in settings.feeds}
     count = 0
@@ -151,7 +156,7 @@ def replay(context: click.Context, ids: tuple[int, ...], wanted: Filter, edited:
     \b
     Example:  inboxd dead-letters replay --feed orders --code unexpected_field
               inboxd dead-letters replay 17 18
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     wanted = replace(wanted, ids=ids)
     mended = None if edited is None else _mended(edited)
     done, still_open = _replay(settings_of(context), wanted, mended)
@@ -180,18 +185,12 @@ def replay(context: click.Context, ids: tuple[int, ...], wanted: Filter, edited:
 
 
 def _mended(path: str) -> dict[int, str]:
-    from inboxd.operate.dead_letters import edited_records  # noqa: PLC0415 - `--help` needs no database
-
     with Path(path).open("rb") as lines:
         return edited_records(lines)
 
 
 def _replay(settings: Settings, wanted: Filter, edited: dict[int, str] | None) -> tuple[list[Replay], list[CodeCount]]:
     """Replay what is wanted, feed by feed; return that, and what of it is open afterwards."""
-    from inboxd.operate.dead_letters import count_open, feeds_with_dead_letters  # noqa: PLC0415 - `--help` needs no database
-    from inboxd.operate.replay import replay as put_back  # noqa: PLC0415 - the same
-    from inboxd.pipeline import furthest_cursor  # noqa: PLC0415 - the same
-
     clock, host = SystemClock(), os.uname().nodename
     known = {feed.name: feed for feed in settings.feeds}
     done: list[Replay] = []
@@ -220,10 +219,7 @@ def dismiss(context: click.Context, ids: tuple[int, ...], wanted: Filter, *, eve
     \b
     Example:  inboxd dead-letters dismiss 17 18
               inboxd dead-letters dismiss --feed orders --code invalid_value
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate.dead_letters import Filter, count_open  # noqa: PLC0415 - `--help` needs no database
-    from inboxd.operate.dead_letters import dismiss as put_aside  # noqa: PLC0415 - the same
-
+    """
     wanted = replace(wanted, ids=ids)
     if everything == (wanted != Filter()):
         raise click.UsageError("name the dead letters to dismiss, by number or by a filter, or say --all")

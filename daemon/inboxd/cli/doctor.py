@@ -9,6 +9,9 @@ from inboxd.cli.opening import MISSING, store_or_reason
 from inboxd.cli.tables import STYLES, print_text, shown
 from inboxd.clock import SystemClock
 from inboxd.errors import EXIT_FAILED
+from inboxd.operate.disk_ledger import note_removed
+from inboxd.operate.doctor import examine, mend
+from inboxd.operate.findings import Examined, Finding, Health
 from inboxd.words import counted
 
 
@@ -31,11 +34,7 @@ def doctor(context: click.Context, *, deep: bool, mending: bool, as_json: bool) 
     \b
     Example:  inboxd doctor
               sudo -u inboxd inboxd --config /etc/inboxd/inboxd.toml doctor --json
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate.disk_ledger import note_removed  # noqa: PLC0415 - `--help` needs none of it
-    from inboxd.operate.doctor import examine, mend  # noqa: PLC0415 - `--help` needs none of it
-    from inboxd.operate.findings import Examined, Finding, Health  # noqa: PLC0415 - the same
-
+    """
     settings = settings_of(context)
     now = SystemClock().now()
     if mending:

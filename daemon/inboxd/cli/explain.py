@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,12 +11,20 @@ from inboxd.cli.context import print_json, reading_store, settings_of
 from inboxd.cli.dead_letters import resolver
 from inboxd.cli.names import known_job
 from inboxd.cli.tables import DETAIL, Column, heading, print_pairs, print_table, print_text, short_time, shown, title
+from inboxd.config import Settings
 from inboxd.errors import EXIT_FAILED
-
-if TYPE_CHECKING:
-    from inboxd.config import Settings
-    from inboxd.operate.dead_letters import DeadLetter
-    from inboxd.operate.explain import Explanation, HistoryEntry, Tombstone, Winner
+from inboxd.operate.dead_letters import DeadLetter
+from inboxd.operate.explain import (
+    Explanation,
+    FileExplanation,
+    HistoryEntry,
+    RunExplanation,
+    Tombstone,
+    Winner,
+    explain_file,
+    explain_run,
+)
+from inboxd.operate.explain import explain as ask
 
 
 @click.command()
@@ -51,7 +58,7 @@ def explain(
               inboxd explain '["DE", 4711]' --feed orders
               inboxd explain --run 812
               inboxd explain --file orders/2026-01-15.json
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     if sum(one is not None for one in (key, run_id, file_name)) != 1:
         msg = "name one thing to explain: a KEY, --run N or --file NAME"
         raise click.UsageError(msg)
@@ -63,13 +70,6 @@ def explain(
 
 def _explain_runs(settings: Settings, what: int | str, limit: int, after: int, *, as_json: bool) -> int:
     """Explain a run by its number, or a file by its name."""
-    from inboxd.operate.explain import (  # noqa: PLC0415 - `--help` needs no database
-        FileExplanation,
-        RunExplanation,
-        explain_file,
-        explain_run,
-    )
-
     with reading_store(settings) as store:
         found: RunExplanation | FileExplanation | None
         if isinstance(what, int):
@@ -88,8 +88,6 @@ def _explain_runs(settings: Settings, what: int | str, limit: int, after: int, *
 
 
 def _explain_key(settings: Settings, key: str, feed: str | None, *, as_json: bool) -> int:
-    from inboxd.operate.explain import explain as ask  # noqa: PLC0415 - `--help` needs no database
-
     with reading_store(settings) as store:
         known_job(settings, store, feed)
         found = ask(store, settings.feeds, key, feed=feed)

@@ -16,6 +16,8 @@ from inboxd.cli.opening import store_if_there
 from inboxd.cli.tables import Column, all_rejected_line, heading, late_lines, print_pairs, print_table, short_time
 from inboxd.clock import SystemClock, moment
 from inboxd.errors import EXIT_FAILED
+from inboxd.operate import health as questions
+from inboxd.operate.arrivals import expected
 from inboxd.words import milliseconds
 
 SHORT: Final = {
@@ -58,10 +60,7 @@ def health(
     Example:  inboxd health --since 24h
               inboxd health --feed orders --json
               inboxd health --output /var/www/health.json
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate import health as questions  # noqa: PLC0415 - `--help` needs no database
-    from inboxd.operate.arrivals import expected  # noqa: PLC0415 - the same
-
+    """
     now = SystemClock().now()
     window = _window(since, hours, now)
     rejected, late = 0, []

@@ -10,6 +10,8 @@ from inboxd.cli.context import print_json, settings_of
 from inboxd.cli.tables import shown
 from inboxd.clock import SystemClock, stamp
 from inboxd.errors import EXIT_FAILED
+from inboxd.outbox.delivery import Delivery, Undelivered
+from inboxd.outbox.notices import rows
 
 
 @click.group()
@@ -28,10 +30,7 @@ def test(context: click.Context, *, as_json: bool) -> int:
     \b
     Example:  inboxd notify test
               sudo -u inboxd inboxd --config /etc/inboxd/inboxd.toml notify test
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.outbox.delivery import Delivery, Undelivered  # noqa: PLC0415 - `--help` needs none of it
-    from inboxd.outbox.notices import rows  # noqa: PLC0415 - the same
-
+    """
     receivers = settings_of(context).notify
     values = {"level": "info", "host": os.uname().nodename, "text": "a test: nothing happened"}
     notice_rows = rows("test", stamp(SystemClock().now()), values, [one.name for one in receivers])

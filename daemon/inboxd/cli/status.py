@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from datetime import datetime
+from typing import Final
 
 import click
 
@@ -23,14 +24,11 @@ from inboxd.cli.tables import (
 from inboxd.cli.tables import print_runs as print_run_table
 from inboxd.clock import SystemClock, moment
 from inboxd.model import printable
+from inboxd.operate import status as questions
+from inboxd.operate.hosts import HostActivity
+from inboxd.operate.status import Status
+from inboxd.presence import UnfinishedFile
 from inboxd.words import counted, lag, size, span
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from inboxd.operate.hosts import HostActivity
-    from inboxd.operate.status import Status
-    from inboxd.presence import UnfinishedFile
 
 SHOWN: Final = 5
 """Names listed of each kind; ``--json`` has more."""
@@ -52,9 +50,7 @@ def status(context: click.Context, *, as_json: bool) -> int:
     \b
     Example:  inboxd status
               watch --color inboxd status
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate import status as questions  # noqa: PLC0415 - `--help` needs no database
-
+    """
     settings = settings_of(context)
     source = printable(str(settings.source)) if settings.source else None
     slices = questions.Slices(settings.inbox, settings.archive, settings.database, settings.feeds, source)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,11 +11,12 @@ from inboxd.cli.arguments import RUN
 from inboxd.cli.context import print_json, reading_store, settings_of, writing_store
 from inboxd.cli.tables import Column, heading, print_table, print_text
 from inboxd.clock import SystemClock
+from inboxd.config import Settings
+from inboxd.inbox.names import marked
+from inboxd.operate.undo import plan
+from inboxd.operate.undo import undo as take_back
+from inboxd.operate.undo_plan import Passed, Undo
 from inboxd.words import counted
-
-if TYPE_CHECKING:
-    from inboxd.config import Settings
-    from inboxd.operate.undo_plan import Passed, Undo
 
 
 @click.command()
@@ -33,10 +33,7 @@ def undo(context: click.Context, run_id: int, *, dry_run: bool, as_json: bool) -
     \b
     Example:  inboxd undo 812 --dry-run
               inboxd undo 812
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate.undo import plan  # noqa: PLC0415 - `--help` needs no database
-    from inboxd.operate.undo import undo as take_back  # noqa: PLC0415 - the same
-
+    """
     settings = settings_of(context)
     if dry_run:
         with reading_store(settings) as store:
@@ -122,8 +119,6 @@ def _reload(settings: Settings, found: Undo, one: Passed) -> str:
 
 def _archived(settings: Settings, file_name: str, run_id: int) -> str:
     """Return where the file of a run lies in ``processed/``: under its own name, or with the run's number."""
-    from inboxd.inbox.names import marked  # noqa: PLC0415 - `--help` needs none of it
-
     place = settings.archive.processed / file_name
     with_number = place.with_name(marked(place.name, f"run-{run_id}"))
     return os.fspath(with_number if with_number.exists() else place)

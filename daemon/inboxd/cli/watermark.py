@@ -27,7 +27,7 @@ def show(context: click.Context, *, as_json: bool) -> None:
 
     \b
     Example:  inboxd watermark show
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     settings = settings_of(context)
     with store_if_there(settings) as store:
         rows = {row.name: row for row in store.watermarks()} if store else {}
@@ -58,7 +58,7 @@ def set_to(context: click.Context, feed_name: str, value: str) -> None:
 
     \b
     Example:  inboxd watermark set events 2026-01-15T00:00:00Z
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     settings = settings_of(context)
     feed = feed_named(settings, feed_name)
     canonical = _cursor(feed, value)
@@ -75,7 +75,7 @@ def reset(context: click.Context, feed_name: str) -> None:
 
     \b
     Example:  inboxd watermark reset events
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     settings = settings_of(context)
     feed = feed_named(settings, feed_name)
     with writing_store(settings) as store:

@@ -60,10 +60,15 @@ class Sources:
         return ConfigFault(name, message, line=line, origin=str(self.file))
 
 
-def read_sources(path: Path | None, env: Mapping[str, str], cwd: Path | None, options: Mapping[str, str]) -> Sources:
+def read_sources(
+    path: Path | Mapping[str, object] | None, env: Mapping[str, str], cwd: Path | None, options: Mapping[str, str]
+) -> Sources:
     """Find and read the config file, and take from the environment what is for us; raises ``OperatorFault``."""
-    file, text = _find(path, env, cwd)
-    document = _parse(file, text) if file else {}
+    if isinstance(path, Mapping):
+        file, text, document = None, "", dict(path)
+    else:
+        file, text = _find(path, env, cwd)
+        document = _parse(file, text) if file else {}
     environment: Table = {}
     variables: dict[tuple[str, ...], str] = {}
     for variable, value in sorted(env.items()):
@@ -234,7 +239,7 @@ def takes_text(key: Sequence[str]) -> bool:
     named = {(info.alias or name): info.annotation for name, info in model.model_fields.items()}
     annotation = named.get(key[-1], str)
     one_field = model is FieldTable and len(key) == len(("feeds", "NAME", "fields", "FIELD"))
-    return not one_field and (annotation is str or str in get_args(annotation))
+    return not one_field and not {str, Path}.isdisjoint((annotation, *get_args(annotation)))
 
 
 def section_model(name: str) -> type[BaseModel] | None:

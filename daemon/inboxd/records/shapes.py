@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Annotated, Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
-from inboxd.model import FieldType
 from inboxd.records.checks import Check, Value
-from inboxd.records.kinds import INTEGER_RANGE, MAX_KEY_BYTES
 
 ABSENT_SOURCE: Final = Raw(b"")
 """Stands in a column of sources for a value that is absent."""
@@ -207,20 +205,5 @@ def _leaf_member(attribute: str, slot: Slot, *, typed: bool) -> tuple[str, Any, 
         return attribute, Raw, ABSENT_SOURCE
     if not typed:
         return attribute, Any, UNSET
-    kind = TYPES[check.field.type]
-    if check.is_key and check.field.type is FieldType.TEXT:
-        kind = Annotated[str, Meta(max_length=MAX_KEY_BYTES)]
+    kind = check.decoded
     return (attribute, kind | None | UnsetType, UNSET) if check.optional else (attribute, kind, msgspec.NODEFAULT)
-
-
-TYPES: Final[dict[FieldType, Any]] = {
-    FieldType.TEXT: str,
-    FieldType.INTEGER: Annotated[int, Meta(ge=INTEGER_RANGE[0], le=INTEGER_RANGE[1])],
-    FieldType.REAL: float,
-    FieldType.BOOLEAN: bool,
-    FieldType.TIMESTAMP: str,
-    FieldType.DATE: str,
-    FieldType.DECIMAL: Raw,
-    FieldType.JSON: Raw,
-}
-"""What msgspec makes of a value of each type; a check that judges sources takes ``Raw``, whatever stands here."""

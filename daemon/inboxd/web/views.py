@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from inboxd.clock import moment
+from inboxd.fieldtypes import TYPES
 from inboxd.inbox.names import marked
 from inboxd.model import Feed, FieldType, RunStatus
 from inboxd.operate.browse import (
@@ -210,17 +211,8 @@ def _sample(feed: Feed, now: datetime) -> str | None:
     plain = not (feed.records or feed.explode or feed.where or feed.shape)
     if not plain or any(field.path != (field.name,) or field.formats for field in feed.fields):
         return None
-    values: dict[FieldType, object] = {
-        FieldType.TEXT: "a",
-        FieldType.INTEGER: 1,
-        FieldType.REAL: 1.5,
-        FieldType.DECIMAL: "1.50",
-        FieldType.BOOLEAN: True,
-        FieldType.TIMESTAMP: f"{now:%Y-%m-%dT%H:%M:%SZ}",
-        FieldType.DATE: f"{now:%Y-%m-%d}",
-        FieldType.JSON: {},
-    }
-    return json.dumps({field.name: field.choices[0] if field.choices else values[field.type] for field in feed.fields})
+    values = {field.name: TYPES[field.type].example(now) for field in feed.fields}
+    return json.dumps({field.name: field.choices[0] if field.choices else values[field.name] for field in feed.fields})
 
 
 def _hosts(store: Store, now: datetime) -> list[HostLine]:
