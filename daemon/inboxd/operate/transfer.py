@@ -134,14 +134,14 @@ def _copy(
 def _counted(
     rows: Iterator[tuple[object, ...]], checksum: Checksum, progress: Callable[[int], None]
 ) -> Iterator[tuple[object, ...]]:
-    reported = 0
+    told = 0
     for row in rows:
         checksum.add(row)
-        if checksum.rows - reported >= ROWS_AT_ONCE:
-            progress(checksum.rows - reported)
-            reported = checksum.rows
+        if checksum.rows - told >= ROWS_AT_ONCE:
+            progress(checksum.rows - told)
+            told = checksum.rows
         yield row
-    progress(checksum.rows - reported)
+    progress(checksum.rows - told)
 
 
 def _rows_of(reading: sa.Connection, table: _Table) -> Iterator[tuple[object, ...]]:
