@@ -13,11 +13,10 @@ PYTEST_ARGS ?=
 
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
-LOCKS := locks/build.txt locks/run.txt locks/dev.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install uninstall test lint types floors check bench bench-peers profile torture crashes soak hidden model lock clean
+.PHONY: help run install uninstall wheel packed zipapp deb docs coverage test lint types floors check bench bench-peers profile torture crashes soak hidden model lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,12 +52,76 @@ install:  ## install the systemd service, or bring it up to this checkout, as ro
 uninstall:  ## remove the service, but not its config and data, as root
 	@systemd/install.sh uninstall
 
+# --- what is handed on --------------------------------------------------------------------------------------------------
+
+DIST ?= dist
+BUILD ?= build
+VERSION := $(shell sed -n 's/^__version__.*"\(.*\)"$$/\1/p' daemon/inboxd/__init__.py)
+WHEEL := $(DIST)/inboxd-$(VERSION)-py3-none-any.whl
+# The wheel and the locked dependencies, all extras included, and nothing of this checkout.
+PACKED := $(BUILD)/env
+PACKED_READY := $(PACKED)/.ready
+PACKED_PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(PACKED)/bin/python
+
+wheel: $(WHEEL)  ## build the wheel into dist/
+
+$(WHEEL): pyproject.toml README.md LICENSE $(shell find daemon/inboxd -type f ! -name '*.pyc') | $(RUN_READY)
+	$(BIN)/hatchling build --target wheel --directory $(DIST)
+
+packed: $(PACKED_READY)
+
+$(PACKED_READY): $(WHEEL) locks/run.txt
+	rm -rf $(PACKED)
+	$(PYTHON) -m venv --without-pip $(PACKED)
+	$(PACKED_PIP) install --quiet --require-hashes -r locks/run.txt
+	$(PACKED_PIP) install --quiet --no-deps --no-index $(WHEEL)
+	@touch $@
+
+zipapp: $(PACKED_READY) $(DEV_READY)  ## build dist/inboxd.pyz: one file, for any machine with the Python that built it
+	$(BIN)/shiv --site-packages $$(echo $(PACKED)/lib/python3.*/site-packages) --console-script inboxd --compressed \
+		--reproducible --python "/usr/bin/env $$(basename $(PACKED)/lib/python3.*)" --output-file $(DIST)/inboxd.pyz
+
+# The service runs on the system's own Python unless another is named.
+deb: $(PACKED_READY)  ## build the Debian package into dist/
+	@$(if $(filter command environment,$(origin PYTHON)),PYTHON='$(PYTHON)') deb/build.sh $(PACKED) $(DIST)
+
+# --- the documents as a site ------------------------------------------------------------------------------------------
+
+DOCS_ENV := $(BUILD)/docs-env
+DOCS_READY := $(DOCS_ENV)/.ready
+PAGES := $(BUILD)/pages
+
+$(DOCS_READY): locks/docs.txt
+	@test -n '$(PYTHON)' || { echo 'make: no Python 3.11 or later found; name one: make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	$(PYTHON) -m venv --without-pip $(DOCS_ENV)
+	$(PYTHON) -m pip --disable-pip-version-check --python $(DOCS_ENV)/bin/python install --quiet --require-hashes -r $<
+	@touch $@
+
+docs: $(DOCS_READY)  ## build the documents into build/site, with search; fails where a link leads nowhere
+	rm -rf $(PAGES)
+	mkdir -p $(PAGES)/data
+	cp README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md SECURITY.md $(PAGES)
+	cp -R docs $(PAGES)
+	cp -R data/samples $(PAGES)/data
+	cp mkdocs.yml $(BUILD)
+	$(DOCS_ENV)/bin/zensical build --strict --config-file $(BUILD)/mkdocs.yml
+	@echo 'inboxd: see $(BUILD)/site/index.html' >&2
+
 # --- what CI runs, and a developer types ------------------------------------------------------------------------------
 
 test: $(DEV_READY)  ## run the tests (PYTEST_ARGS='-k config', PYTEST_WORKERS=0 for one process)
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m 'not systemd' $(PYTEST_ARGS) || [ $$? -eq 5 ]
 	@# One machine at a time: two that boot side by side fight over the same control group. Exit code 5: none chosen.
 	$(BIN)/python -m pytest -m systemd $(PYTEST_ARGS) || [ $$? -eq 5 ]
+
+# Tests that take more than a few seconds, or a machine of their own, are left out: they reach little that these do not.
+coverage: $(DEV_READY)  ## run the quick tests, and list the modules with lines that none of them reaches
+	rm -rf build/coverage
+	mkdir -p build/coverage
+	COVERAGE_PROCESS_START=pyproject.toml $(BIN)/python -m coverage run -m pytest -q -n $(PYTEST_WORKERS) \
+		-m 'not slow and not systemd and not browser' $(PYTEST_ARGS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 lint: $(DEV_READY)  ## ruff: rules and format
 	$(BIN)/ruff check
@@ -132,7 +195,9 @@ COMPILE = env -u PIP_INDEX_URL -u PIP_EXTRA_INDEX_URL -u PIP_FIND_LINKS PIP_CONF
 lock: $(DEV_READY)  ## compile locks/ anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) --only-build-deps --build-deps-for editable --output-file locks/build.txt pyproject.toml
 	$(COMPILE) --extra web --extra postgres --output-file locks/run.txt pyproject.toml
-	$(COMPILE) --all-extras --constraint locks/build.txt --constraint locks/run.txt --output-file locks/dev.txt pyproject.toml
+	$(COMPILE) --extra web --extra postgres --extra dev --constraint locks/build.txt --constraint locks/run.txt \
+		--output-file locks/dev.txt pyproject.toml
+	$(COMPILE) --output-file locks/docs.txt locks/docs.in
 	$(COMPILE) --output-file bench/requirements.txt bench/requirements.in
 
 clean:  ## remove what the targets made, but not inbox/ and data/

@@ -1,4 +1,4 @@
-"""What a load left in a database, in a form in which any two databases can be held against each other.
+"""What a load left in a database, in a form in which any two databases can be compared with each other.
 
 Order does not matter and memory is flat: each table is its number of rows and the sum of its rows' hashes.
 Runs under the interpreter that has the database's driver: ``python bench/fingerprint.py sqlite:///PATH TABLE…``.

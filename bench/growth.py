@@ -79,9 +79,9 @@ def retention(bench: Bench) -> Iterator[Line | Skipped]:
             took = list(dropped(_fresh(bench, folder), folder))
         p50, p99 = percentiles_ms(took)
         left = len(list((folder / "data" / "processed").iterdir()))
-        told = f"p50 {p50:.1f} ms, longest {max(took) * 1000:.0f} ms; {left:,} of {runs * FILES_A_RUN:,} files left"
+        text = f"p50 {p50:.1f} ms, longest {max(took) * 1000:.0f} ms; {left:,} of {runs * FILES_A_RUN:,} files left"
     what = f"renamed in → readable, p99, while `archive.keep` and `[retention]` remove {runs:,} runs' files and lineage"
-    yield Line("retention.p99", what, told, p99, "ms")
+    yield Line("retention.p99", what, text, p99, "ms")
 
 
 def log(bench: Bench) -> Iterator[Line | Skipped]:
@@ -100,8 +100,8 @@ def log(bench: Bench) -> Iterator[Line | Skipped]:
             list(dropped(files[number * third : (number + 1) * third], folder))
             sizes.append(wal.stat().st_size / 2**20)
             reader.close()
-    told = f"{sizes[1]:.1f} MiB while a reader held on, {sizes[2]:.1f} MiB after {third} more files; {third} files each"
-    yield Line("log.steady", "write-ahead log under a steady load of small files", told, sizes[0], "MiB")
+    text = f"{sizes[1]:.1f} MiB while a reader held on, {sizes[2]:.1f} MiB after {third} more files; {third} files each"
+    yield Line("log.steady", "write-ahead log under a steady load of small files", text, sizes[0], "MiB")
 
 
 def _fresh(bench: Bench, folder: Path) -> list[Path]:
@@ -115,8 +115,8 @@ def _line(name: str, what: str, usages: list[Usage]) -> Line:
     middle = process.median(usages)
     say(f"  {name}: {middle.seconds:.3f} s")
     # No peak of memory: growing the database has made the runner large, and the kernel counts that, see `process`.
-    told = f"{min(usage.seconds for usage in usages):.2f} to {max(usage.seconds for usage in usages):.2f} s"
-    return Line(f"growth.{name}", what, told, middle.seconds, "s")
+    text = f"{min(usage.seconds for usage in usages):.2f} to {max(usage.seconds for usage in usages):.2f} s"
+    return Line(f"growth.{name}", what, text, middle.seconds, "s")
 
 
 def _drained(folder: Path, file: Path) -> Usage:

@@ -68,9 +68,9 @@ def _against_the_script(bench: Bench, server: Server, python: str, what: str) ->
     agreed(left)
     ours_took, script_took = (process.median(took[name]) for name in took)
     rates = [bench.scale.records / usage.seconds for usage in (ours_took, script_took)]
-    told = f"{rates[0]:,.0f}/s, {ours_took.peak_mib:.0f} MiB / {rates[1]:,.0f}/s, {script_took.peak_mib:.0f} MiB"
+    detail = f"{rates[0]:,.0f}/s, {ours_took.peak_mib:.0f} MiB / {rates[1]:,.0f}/s, {script_took.peak_mib:.0f} MiB"
     title = f"{what}: rate against a bare COPY and set-based script (server {server.version})"
-    return Line("postgres.script", title, told, rates[0] / rates[1], goal=0.9, at_most=False)
+    return Line("postgres.script", title, detail, rates[0] / rates[1], goal=0.9, at_most=False)
 
 
 def _two_against_one(bench: Bench, server: Server, what: str, *, shared: bool) -> Line:
@@ -91,11 +91,11 @@ def _two_against_one(bench: Bench, server: Server, what: str, *, shared: bool) -
     agreed(left)
     one, two = (sorted(took[workers])[len(took[workers]) // 2] for workers in (1, 2))
     total = bench.scale.records // PARTS * PARTS
-    told = f"{total / two:,.0f}/s / {total / one:,.0f}/s, a `merge` feed, {PARTS} files, one shared inbox"
+    detail = f"{total / two:,.0f}/s / {total / one:,.0f}/s, a `merge` feed, {PARTS} files, one shared inbox"
     title = f"{what}: two workers against one"
     if shared:
-        return Line("postgres.two.shared", f"{title}, the same keys in every file", told, one / two)
-    return Line("postgres.two", title, told, one / two, goal=1.4, at_most=False)
+        return Line("postgres.two.shared", f"{title}, the same keys in every file", detail, one / two)
+    return Line("postgres.two", title, detail, one / two, goal=1.4, at_most=False)
 
 
 def _drained(folder: Path, parts: list[Path], url: str, workers: int) -> float:

@@ -28,6 +28,7 @@ systemd_runs() { [ -d /run/systemd/system ]; }
 
 check_host() {
     [ "$(id -u)" -eq 0 ] || die 'needs root: sudo make install'
+    [ ! -e /lib/systemd/system/inboxd.service ] || die 'the Debian package is installed: apt remove inboxd first'
     command -v systemctl >/dev/null || die 'needs systemd'
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
         die "$python is not Python 3.11 or later; name one: make install PYTHON=/usr/bin/python3.11"

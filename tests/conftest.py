@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from hypothesis import settings
 
 from requirements import REQUIRE_ALL, missing, tool
 
+settings.register_profile("inboxd", deadline=None)  # other work on the machine is no fault of an example
+settings.load_profile("inboxd")
+
 pytest_plugins = (
     "installed",  # inboxd on a machine of its own, for test_systemd_*
+    "packages",  # the wheel and what is made of it, for test_package and test_systemd_package
     "stores",  # real databases, for test_store_* and everybody else
 )
 

@@ -2,7 +2,7 @@
 
 A daemon that drains an inbox is recorded with all that it does to the disk (``disk_record``), SQLite's writes included.
 From the record come the states that a cut may leave at each moment (``disk_states``). Each is laid out as real files,
-the daemon is started on them, and tables and folders are held against the truth. ``--without-syncs`` shows that the
+the daemon is started on them, and tables and folders are compared with the truth. ``--without-syncs`` shows that the
 method can fail: it takes one kind of sync after the other out of the record, and tells which of them are needed.
 """
 
@@ -100,7 +100,7 @@ class Crashes:
                 click.echo(f"\r{number} {state!s:<60}", nl=False, err=True)
 
     def outcome(self, state: State) -> Damage:
-        """Make a state real, start daemons on it until nothing is left to do, and hold the end against the truth."""
+        """Make a state real, start daemons on it until nothing is left to do, and compare the end with the truth."""
         place = self.folder / "state"
         shutil.rmtree(place, ignore_errors=True)
         home = Home(place, self.config, command=self.command)

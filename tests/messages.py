@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from jinja2 import Environment
+
 PACKAGE: Final = Path(__file__).parents[1] / "daemon" / "inboxd"
 SQL: Final = re.compile(
     r"\b(?:SELECT|INSERT|UPDATE|DELETE|CREATE|WHERE|FROM|PRAGMA|ALTER|DROP|JOIN|VALUES|BEGIN|COPY|SET|BY|IS|AND|OR|NOT"
@@ -17,6 +19,15 @@ PROSE: Final = re.compile(r"[a-z}]{2}[,:;]? [{a-z]{2}|[A-Z][a-z]+ [a-z]")
 """What two words that follow one another look like in a sentence, and hardly in a pattern or a format."""
 _CODE: Final = re.compile(r"[a-z][a-z0-9.{}-]*(?:_[a-z0-9.{}]+)*")
 _ADORNED: Final = ("command", "group")
+PAGE: Final = PACKAGE / "web"
+_BRACKETS: Final = {"if": "[", "elif": " | ", "else": " | ", "endif": "]", "for": "(", "endfor": ")…"}
+"""How the branches of a template stand in its sentences: ``[once] | [else]``, ``(each)…``."""
+_LINE: Final = re.compile(
+    r"</?(?:p|li|ul|dl|dt|dd|td|th|tr|table|thead|tbody|h[1-3]|div|section|nav|caption|summary|figcaption|label|button"
+    r"|title|head|header|footer|main|form|option|select|pre|details|figure|!doctype)\b[^<>]*>|<span class=\"why\">|\n"
+)
+_SPOKEN: Final = re.compile(r'(?:aria-label|title|data-label)="([^"]*)"')
+_JS_TEXT: Final = re.compile(r"""["`]([^"`\n]*(?:[A-Z][a-z]+ [a-z]|Cop|here)[^"`\n]*)["`]""")
 
 
 def printed(path: Path) -> Iterator[tuple[int, str, str]]:
@@ -79,3 +90,42 @@ def _name(node: ast.expr) -> str:
     if isinstance(node, ast.Call) and node.args:
         return _name(node.args[0])
     return "…"
+
+
+def said_by_page(path: Path) -> Iterator[str]:
+    """Yield what a template or script of the page says: sentences, their branches in brackets, names in braces."""
+    source = path.read_text("utf-8")
+    if path.suffix == ".js":
+        yield from _JS_TEXT.findall(source)
+        return
+    written, spoken = _flattened(source)
+    lines = (re.sub(r"<[^<>]*>", "", line) for line in _LINE.split(written))
+    for line in (*spoken, *_SPOKEN.findall(written), *lines):
+        plain = " ".join(line.split())
+        if re.search(r"[A-Za-z]{3}", re.sub(r"\{\w*\}", "", plain)):
+            yield plain
+
+
+def _flattened(source: str) -> tuple[str, list[str]]:
+    """Return a template as one text, what is filled in between braces, and the texts within its expressions."""
+    written: list[str] = []
+    spoken: list[str] = []
+    names: list[str] = []
+    filtered = False
+    for _, kind, value in Environment(autoescape=True).lex(source):
+        if kind == "data":
+            written.append(value)
+        elif kind in {"variable_begin", "block_begin"}:
+            names, filtered = [], False
+        elif kind == "variable_end":
+            first = names[: names.index("if")] if "if" in names else names
+            written.append(f"{{{first[-1] if first else '…'}}}")
+        elif kind == "block_end":
+            written.append(_BRACKETS.get(names[0], ""))
+        elif kind == "operator":
+            filtered = filtered or value in {"|", "("}
+        elif kind == "name" and not filtered:
+            names.append(value)
+        elif kind == "string" and re.search(r"^.[A-Z]| ", value):
+            spoken.append(value[1:-1])
+    return "".join(written), spoken

@@ -14,7 +14,7 @@ from typing import Any
 
 
 def program(folder: Path) -> list[str]:
-    """Return a command that adds each notice to ``folder/told``, unless ``folder/refuse`` is there; it may ``hang``."""
+    """Return a command that adds notices to ``folder/received``; the files ``refuse`` and ``hang`` change its ways."""
     script = folder / "tell.py"
     script.write_text(
         "import os, sys, time\n"
@@ -22,14 +22,14 @@ def program(folder: Path) -> list[str]:
         "body = sys.stdin.buffer.read()\n"
         "if os.path.exists('refuse'): sys.exit(3)\n"
         "while os.path.exists('hang'): time.sleep(0.02)\n"
-        "with open('told', 'ab') as told: told.write(body)\n"
+        "with open('received', 'ab') as received: received.write(body)\n"
     )
     return [sys.executable, str(script)]
 
 
-def told(folder: Path) -> list[dict[str, Any]]:
+def received(folder: Path) -> list[dict[str, Any]]:
     """Return the notices that the program of a folder was given, in order."""
-    file = folder / "told"
+    file = folder / "received"
     return [json.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
 
 

@@ -274,7 +274,7 @@ class Soak:
         return sum(name.endswith(".json") for _, _, names in os.walk(self.home.inbox) for name in names)
 
     def end(self) -> None:
-        """Let the daemon finish, stop it, and hold what it said against what was dropped."""
+        """Let the daemon finish, stop it, and compare what it said with what was dropped."""
         if self.faults:
             return
         deadline = time.monotonic() + DRAIN_S

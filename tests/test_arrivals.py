@@ -20,7 +20,7 @@ from inboxd.outbox.arrivals import Arrivals
 from inboxd.outbox.notices import rows
 from inboxd.store.base import Store
 from inboxd.store.tables import etl_runs, expectations, notices
-from receivers import program, told
+from receivers import program, received
 from stores import OpenEmpty, make_feed
 
 HOURLY: Final = Expect(every=3600.0)
@@ -199,9 +199,9 @@ def test_an_absence_is_told_once_by_all_hosts_together(open_empty: OpenEmpty, tm
         assert not one.standing[0].late
     assert events(tmp_path) == ["feed_late", "feed_arrived"]
     with store.reading() as connection:
-        told_of = connection.execute(sa.select(notices.c.event).order_by(notices.c.number)).scalars().all()
+        receivers_of = connection.execute(sa.select(notices.c.event).order_by(notices.c.number)).scalars().all()
         assert connection.execute(sa.select(expectations.c.late_at)).scalars().all() == [None]
-    assert told_of == ["feed_late", "feed_arrived"]
+    assert receivers_of == ["feed_late", "feed_arrived"]
     clock.when += timedelta(minutes=61)
     first.look(feeds)
     assert events(tmp_path) == ["feed_late", "feed_arrived", "feed_late"]
@@ -227,14 +227,14 @@ def test_another_expectation_counts_from_when_it_is_first_seen(open_empty: OpenE
 
 def test_a_daemon_tells_of_a_late_feed_and_of_its_file(tmp_path: Path) -> None:
     """From the log to ``health``: a feed that is late is told of everywhere, until its file has come."""
-    told_to = tmp_path / "told"
-    told_to.mkdir()
+    receiver_folder = tmp_path / "received"
+    receiver_folder.mkdir()
     text = f"""
         [feeds.events]
         expect = {{ every = "1s" }}
         [[notify]]
         on = ["feed_late", "feed_arrived"]
-        exec = {json.dumps(program(told_to))}
+        exec = {json.dumps(program(receiver_folder))}
         """
     with Home(tmp_path / "home", text) as home:
         home.start()
@@ -244,8 +244,11 @@ def test_a_daemon_tells_of_a_late_feed_and_of_its_file(tmp_path: Path) -> None:
         assert home.json("status", "--json")["expected"][0]["late"] is True
         home.drop("a.json", [record("a")])
         eventually(lambda: home.lines("feed_arrived"), "feed_arrived")
-        eventually(lambda: [one["event"] for one in told(told_to)][:2] == ["feed_late", "feed_arrived"], "the notices")
-        assert told(told_to)[1]["file"] == "a.json"
+        eventually(
+            lambda: [one["event"] for one in received(receiver_folder)][:2] == ["feed_late", "feed_arrived"],
+            "the notices",
+        )
+        assert received(receiver_folder)[1]["file"] == "a.json"
     with Home(tmp_path / "calm", '[feeds.events]\nexpect = { every = "1h" }') as calm:
         calm.run_once()
         assert calm.call("health").returncode == 0

@@ -162,7 +162,7 @@ def test_windows_and_pages_lead_where_they_say(page: Page) -> None:
     page.get_by_role("link", name="Dead letters").click()
     page.get_by_role("heading", level=1, name="Dead letters").wait_for()
     page.get_by_role("link", name=re.compile("invalid_value events")).click()
-    assert "user-3" in page.locator("#letters").inner_text()
+    assert "user-3" in page.locator("#dead-letters").inner_text()
 
 
 def test_a_record_is_found_by_its_key(page: Page) -> None:
@@ -276,7 +276,7 @@ def test_what_needs_attention_comes_first(browser: Browser, axe: str, tmp_path: 
             tab.goto("/")
             said = tab.locator("#attention")
             for text in (
-                "config on disk is refused",
+                "config on disk was refused",
                 "invalid_json",
                 "too_many_rejected",
                 "nothing.json",
@@ -377,7 +377,7 @@ def _write_history(database: Path) -> None:
             " finished_at, file_name, error_code, error) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
             rows,
         )
-        letters = [
+        dead_letters = [
             (
                 json.dumps({"key": f"k{number}", "value": "n/a"}),
                 code,
@@ -397,7 +397,7 @@ def _write_history(database: Path) -> None:
         connection.executemany(
             "INSERT INTO dead_letters (raw, error, created, run_id, feed, record_no, record_key, detail)"
             " VALUES (?,?,?,?,?,?,?,?)",
-            letters,
+            dead_letters,
         )
 
 

@@ -71,8 +71,8 @@ def test_check_prints_what_would_go_and_what_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text("[]", encoding="utf-8")
     done = home.call("check", "b.json", "c.json")
     title, of_b, of_c, *_ = done.stdout.splitlines()
-    told = " ".join(title.split())
-    assert told == "file feed inserted changed stale skipped rejected filtered deleted verdict"
+    output = " ".join(title.split())
+    assert output == "file feed inserted changed stale skipped rejected filtered deleted verdict"
     assert of_b.split()[-3:] == ["1", "1", "ok"]
     assert of_c.split()[-1] == "snapshot_empty"
     assert done.returncode == 1
@@ -94,8 +94,8 @@ def test_status_and_runs_tell_what_was_deleted_and_filtered(tmp_path: Path) -> N
     (tmp_path / "b.json").write_text('[{"k": "x"}, {"k": "n", "no": 1}]', encoding="utf-8")
     home.call("load", "b.json", check=True)
     title, newest, *_ = home.call("runs", "list", check=True).stdout.splitlines()
-    told = dict(zip(title.split(), newest.split(), strict=False))
-    assert (told["in"], told["stale"], told["filtered"], told["deleted"]) == ("2", "1", "1", "1")
+    output = dict(zip(title.split(), newest.split(), strict=False))
+    assert (output["in"], output["stale"], output["filtered"], output["deleted"]) == ("2", "1", "1", "1")
     assert ", 2 rows, 1 deleted, 1 filtered" in home.call("status", check=True).stdout
 
 

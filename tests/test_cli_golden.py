@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from daemons import Home, record
@@ -79,7 +79,7 @@ def template() -> Iterator[Path]:
             connection.execute(f"UPDATE etl_runs SET {times} WHERE id = ?", (*moments, run))
         connection.execute("UPDATE etl_runs SET host = 'host', claim = '20260501T080000000000-0123456789ab' || id")
         connection.execute("UPDATE etl_runs SET file_mtime = '2026-05-01T08:00:00.000000Z'")
-        for table, column in (("dead_letters", "created"), ("target", "updated_at")):
+        for table, column in (("dead_letters", "created"), ("target", "updated_at"), ("watermarks", "updated_at")):
             connection.execute(f"UPDATE {table} SET {column} = '2026-05-01T08:00:01.500000Z'")
     yield folder
     shutil.rmtree(folder)
@@ -148,7 +148,6 @@ NUMBER = st.integers(0, 10**12).map(str)
 RUN = st.integers(1, 10**12).map(str)
 
 
-@settings(deadline=None)  # other work on the machine is no fault
 @given(rows=st.lists(st.tuples(RUN, NAME, TEXT, NUMBER, NUMBER), min_size=1, max_size=5), width=st.integers(60, 160))
 def test_no_table_breaks_a_word_or_a_number(rows: list[tuple[str, ...]], width: int) -> None:
     """Whatever is in it: it fits, each number is whole or not there, each word is whole but for one cut at its end."""
@@ -171,7 +170,6 @@ def test_no_table_breaks_a_word_or_a_number(rows: list[tuple[str, ...]], width: 
     assert [line.split()[0] for line in lines[1:] if not line.startswith("    ") or line.split()[0] in numbers]
 
 
-@settings(deadline=None)  # other work on the machine is no fault
 @given(rows=st.lists(st.tuples(NUMBER, NAME, TEXT), min_size=1, max_size=5))
 def test_a_pipe_gets_everything(rows: list[tuple[str, ...]]) -> None:
     """Where there is no width nothing is left out and nothing shortened: one row, one line."""
@@ -182,7 +180,6 @@ def test_a_pipe_gets_everything(rows: list[tuple[str, ...]]) -> None:
         assert "".join(before + cell for before, cell in line).split() == " ".join(row).split()
 
 
-@settings(deadline=None)  # other work on the machine is no fault
 @given(name=NAME, width=st.integers(LEAST, 40))
 def test_a_name_is_shortened_in_its_middle(name: str, width: int) -> None:
     """Its beginning and its end are what tells files apart."""
@@ -193,6 +190,15 @@ def test_a_name_is_shortened_in_its_middle(name: str, width: int) -> None:
         assert name.startswith(begin)
         assert name.endswith(end)
         assert len(end) >= len(begin) >= width // 4 - GAP
+
+
+def test_a_code_before_a_name_stays_whole() -> None:
+    """Of ``invalid_json: NAME`` the name is shortened, as long as there is room for any of it."""
+    for width, begins in ((60, "invalid_json: xxxx"), (24, "invalid_json: x")):
+        _, line = lay_out((Column("what", cut="middle"),), [[f"invalid_json: {'x' * 80}.json"]], width)
+        assert line[0][1].startswith(begins)
+        assert line[0][1].endswith("x.json")
+        assert len(line[0][1]) == width
 
 
 def test_a_long_word_does_not_stand_in_the_way_of_a_sentence() -> None:

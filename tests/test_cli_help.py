@@ -99,7 +99,7 @@ def test_a_mistyped_command_is_answered_with_the_near_ones() -> None:
         return done.stderr
 
     assert "did you mean status?" in asked("stauts")
-    assert "there are: check, config" in asked("zzzzzz")
+    assert "there are: audit, check" in asked("zzzzzz")
     assert "list" in asked("runs", "lst")
     assert "--limit" in asked("runs", "list", "--limt", "1")
 

@@ -285,7 +285,7 @@ def test_an_export_mended_and_dropped_again_is_loaded(home: Home) -> None:
 
 
 def test_a_replay_after_a_fix_of_the_config_beside_the_daemon(home: Home) -> None:
-    """Relax the field, replay: the letters are loaded while the daemon runs."""
+    """Relax the field, replay: the dead letters are loaded while the daemon runs."""
     home.start()
     home.drop("a.json", [record("a", name=""), record("b")])
     home.verdict("a.json")
@@ -353,10 +353,10 @@ def test_a_feed_that_is_none_is_named_with_those_there_are(home: Home) -> None:
     ):
         asked = home.call(*command)
         assert asked.returncode == 2
-        told = "there is no feed 'nope'; the config has: events"
+        message = "there is no feed 'nope'; the config has: events"
         if command[0] == "explain":  # it knows of feeds that left the config, too
-            told = "there is no feed or job 'nope'; there are: events"
-        assert told in asked.stderr
+            message = "there is no feed or job 'nope'; there are: events"
+        assert message in asked.stderr
 
 
 def test_undo_tells_the_commands_that_reload_and_they_do(home: Home) -> None:
@@ -495,7 +495,7 @@ def test_check_counts_as_a_table_or_json_and_leaves_no_trace(home: Home) -> None
 
 
 def test_a_file_that_settles_is_said_to_settle_and_not_once_it_is_loaded(tmp_path: Path) -> None:
-    """One word for it, beside what waits; and `status` holds what the daemon said against the folder as it is now."""
+    """One word for it, beside what waits; and `status` compares what the daemon said with the folder as it is now."""
     with Home(tmp_path, QUICK) as home:
         home.start()
         with (home.inbox / "slow.json").open("wb") as file:

@@ -9,16 +9,17 @@ import re
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
 
 from daemons import Home, record
-from inboxd.cli import progress, run_cli
+from inboxd.cli import load, progress, run_cli
 from inboxd.cli.ending import open_standard_streams
-from inboxd.cli.progress import Phase, Progress
+from inboxd.cli.progress import Progress
 from inboxd.model import Edge, Step
+from inboxd.presence import Phase
 
 FILES = ("a.json", "b.json", "c.json")
 
@@ -36,13 +37,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_file_is_read_then_written_then_committed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each file goes through the three phases, so none stands at 100 % while there is work to do."""
     phases: list[Phase] = []
-    enter = Progress._go_to
-
-    def note(self: Progress, phase: Phase) -> None:
-        phases.append(phase)
-        enter(self, phase)
-
-    monkeypatch.setattr(Progress, "_go_to", note)
+    monkeypatch.setattr(load, "progress_over", lambda _files: nullcontext(Progress(enter=phases.append)))
     assert run_cli(["load", *FILES]) == 0
     assert phases == [Phase.READING, Phase.WRITING, Phase.COMMITTING] * 3
 

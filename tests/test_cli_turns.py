@@ -13,7 +13,8 @@ import psycopg
 import pytest
 
 from daemons import Home, eventually, record
-from inboxd.cli import context, run_cli
+from inboxd import store as stores
+from inboxd.cli import run_cli
 from inboxd.store.sqlite_driver import driver
 from stores import MakeUrl
 
@@ -75,21 +76,21 @@ def test_an_upgrade_waits_for_its_turn(tmp_path: Path, make_url: MakeUrl) -> Non
 
 
 def _ends_well_after(home: Home, arguments: tuple[str, ...], let_go: Callable[[], object]) -> None:
-    told = home.path / "told"
-    with told.open("wb") as errors:
+    errors_file = home.path / "told"
+    with errors_file.open("wb") as errors:
         running = subprocess.Popen(
             [*home.command, *arguments], cwd=home.path, env=home.environment(), stdout=errors, stderr=errors
         )
     try:
-        eventually(lambda: WAITS in told.read_text() or running.poll() is not None, "it says that it waits")
-        assert running.poll() is None, told.read_text()
+        eventually(lambda: WAITS in errors_file.read_text() or running.poll() is not None, "it says that it waits")
+        assert running.poll() is None, errors_file.read_text()
         let_go()
         code = running.wait(60)
     finally:
         running.kill()
         running.wait()
-    assert code == (1 if "retry" in arguments else 0), told.read_text()
-    assert told.read_text().count(WAITS) == 1
+    assert code == (1 if "retry" in arguments else 0), errors_file.read_text()
+    assert errors_file.read_text().count(WAITS) == 1
 
 
 @pytest.mark.parametrize("command", ["load", "dead-letters replay"])
@@ -97,12 +98,12 @@ def test_a_command_that_has_waited_in_vain_says_what_is_true_of_it(
     home: Home, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 69, nothing changed, and no word of trying again: nobody will."""
-    monkeypatch.setattr(context, "TURN_S", 0.3)
+    monkeypatch.setattr(stores, "TURN_S", 0.3)
     monkeypatch.setenv("INBOXD_DATABASE__URL", home.env["INBOXD_DATABASE__URL"])
     monkeypatch.chdir(home.path)
     with held(home.env["INBOXD_DATABASE__URL"]):
         assert run_cli(list(COMMANDS[command])) == 69
-    told = capsys.readouterr().err
-    assert "again" not in told
-    assert "holds" in told
+    errors_file = capsys.readouterr().err
+    assert "again" not in errors_file
+    assert "holds" in errors_file
     assert home.json("runs", "list", "--status", "running", "--json") == {"runs": []}

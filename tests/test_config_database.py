@@ -184,7 +184,7 @@ def test_the_password_may_come_from_a_credential_of_systemd(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("database", "told"),
+    ("database", "message"),
     [
         ('url = "postgresql://u@h/d"\npassword_file = "none"', "cannot be read from .*none: No such file"),
         ('url = "postgresql://u@h/d"\npassword_file = "empty"', "is empty"),
@@ -192,10 +192,10 @@ def test_the_password_may_come_from_a_credential_of_systemd(tmp_path: Path) -> N
         ('url = "sqlite:///x.db"\npassword_file = "empty"', "SQLite has no password"),
     ],
 )
-def test_a_password_that_cannot_be_had_is_told(tmp_path: Path, database: str, told: str) -> None:
+def test_a_password_that_cannot_be_had_is_told(tmp_path: Path, database: str, message: str) -> None:
     """The daemon does not start without the password that it was promised."""
     (tmp_path / "empty").write_text("", encoding="utf-8")
-    with pytest.raises(InvalidConfig, match=told) as caught:
+    with pytest.raises(InvalidConfig, match=message) as caught:
         load(tmp_path, database)
     assert [(fault.key, fault.line) for fault in caught.value.faults] == [("database.password_file", 3)]
 
@@ -216,9 +216,9 @@ def test_the_password_is_in_nothing_that_is_shown(tmp_path: Path, url: str) -> N
 
 def test_a_sqlite_database_is_a_file_and_a_postgresql_one_is_not() -> None:
     """Only SQLite has a path."""
-    assert DatabaseSettings("sqlite:////a b/x.db").sqlite_path == Path("/a b/x.db")
+    assert DatabaseSettings(url="sqlite:////a b/x.db").sqlite_path == Path("/a b/x.db")
     with pytest.raises(ValueError, match="no file"):
-        DatabaseSettings("postgresql://h/d").sqlite_path  # noqa: B018 - asking is what raises
+        DatabaseSettings(url="postgresql://h/d").sqlite_path  # noqa: B018 - asking is what raises
 
 
 def test_a_folder_that_no_url_can_hold_is_told(tmp_path: Path) -> None:

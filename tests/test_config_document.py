@@ -50,7 +50,7 @@ def test_any_text_survives_being_shown(
         Field("number", FieldType.REAL, ("number",), "number", minimum=least),
     )
     odd = dataclasses.replace(feed, match=(f"x{pattern.translate(NO_PATTERN)}x",), fields=fields)
-    changed = dataclasses.replace(first, feeds=(odd,), inbox=dataclasses.replace(first.inbox, ignore=(pattern,)))
+    changed = dataclasses.replace(first, feeds=(odd,), inbox=first.inbox.model_copy(update={"ignore": (pattern,)}))
     again = reload(tmp_path, show(changed))
     assert again.feeds == (odd,)
     assert again.inbox == changed.inbox

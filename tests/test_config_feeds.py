@@ -108,7 +108,7 @@ def test_named_feeds_take_the_place_of_the_built_in_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "messages"),
     [
         (
             "[feeds.orders]\n",
@@ -168,9 +168,9 @@ def test_named_feeds_take_the_place_of_the_built_in_one(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_feed_that_makes_no_sense_is_refused(tmp_path: Path, text: str, told: list[str]) -> None:
+def test_a_feed_that_makes_no_sense_is_refused(tmp_path: Path, text: str, messages: list[str]) -> None:
     """What could only go wrong with the first file is told when the config is read."""
-    assert faults(tmp_path, text) == told
+    assert faults(tmp_path, text) == messages
 
 
 @pytest.mark.parametrize(
@@ -180,27 +180,27 @@ def test_a_feed_that_makes_no_sense_is_refused(tmp_path: Path, text: str, told: 
 )  # fmt: skip
 def test_no_feed_fills_a_table_of_ours_or_one_that_no_database_could_have(tmp_path: Path, table: str) -> None:
     """The control tables are safe from feeds, whatever the case of the letters."""
-    (told,) = faults(tmp_path, MINIMAL.replace("[feeds.orders]\n", f"[feeds.orders]\ntable = '{table}'\n"))
-    assert told.startswith("feeds.orders.table: ")
+    (messages,) = faults(tmp_path, MINIMAL.replace("[feeds.orders]\n", f"[feeds.orders]\ntable = '{table}'\n"))
+    assert messages.startswith("feeds.orders.table: ")
 
 
 @pytest.mark.parametrize("column", ["rowid", "OID", "xmin", "ctid", "inboxd_run_id"])
 def test_no_field_takes_a_column_that_is_kept(tmp_path: Path, column: str) -> None:
     """A field of the record with such a name can be loaded under another one, and the message says how."""
-    (told,) = faults(tmp_path, f"{MINIMAL}{column} = {{ type = 'text' }}\n")
-    assert f'give the field another name, and from = "{column}"' in told
+    (messages,) = faults(tmp_path, f"{MINIMAL}{column} = {{ type = 'text' }}\n")
+    assert f'give the field another name, and from = "{column}"' in messages
 
 
 def test_the_table_of_a_feed_must_be_named_where_its_own_name_is_none(tmp_path: Path) -> None:
     """A feed may be called eu-orders, but no table is: the message asks for one."""
-    (told,) = faults(tmp_path, MINIMAL.replace("feeds.orders", "feeds.eu-orders"))
-    assert told.startswith("feeds.eu-orders.table: a table's or column's name")
+    (messages,) = faults(tmp_path, MINIMAL.replace("feeds.orders", "feeds.eu-orders"))
+    assert messages.startswith("feeds.eu-orders.table: a table's or column's name")
     named = MINIMAL.replace("feeds.orders", "feeds.eu-orders").replace("key =", 'table = "eu_orders"\nkey =')
     assert load(tmp_path, named)[0].table == "eu_orders"
 
 
 @pytest.mark.parametrize(
-    ("attributes", "told"),
+    ("attributes", "messages"),
     [
         ('type = "text", min = 1', "min: is for integer, real, timestamp, date, decimal, not for text"),
         ('type = "boolean", max = true', "max: is for integer, real, timestamp, date, decimal, not for boolean"),
@@ -237,10 +237,10 @@ def test_the_table_of_a_feed_must_be_named_where_its_own_name_is_none(tmp_path: 
         ('type = "text", choices = []', "choices: must not be empty"),
     ],
 )  # fmt: skip
-def test_attributes_that_contradict_their_field_are_refused(tmp_path: Path, attributes: str, told: str) -> None:
+def test_attributes_that_contradict_their_field_are_refused(tmp_path: Path, attributes: str, messages: str) -> None:
     """Each attribute fits its field's type and the field's other attributes, or is told as wrong."""
     (fault,) = field_faults(tmp_path, attributes)
-    assert fault.startswith(told)
+    assert fault.startswith(messages)
 
 
 def other(**changes: str) -> str:
@@ -252,7 +252,7 @@ def other(**changes: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("second", "told"),
+    ("second", "messages"),
     [
         (other(integer="text"), "is also filled by feed 'orders', with another type of id"),
         (
@@ -265,9 +265,9 @@ def other(**changes: str) -> str:
         ),
     ],
 )
-def test_feeds_that_share_a_table_agree_about_its_rows(tmp_path: Path, second: str, told: str) -> None:
+def test_feeds_that_share_a_table_agree_about_its_rows(tmp_path: Path, second: str, messages: str) -> None:
     """Two feeds may fill one table if a row of it means the same to both."""
-    assert faults(tmp_path, MINIMAL + second) == [f"feeds.more.table: {told}"]
+    assert faults(tmp_path, MINIMAL + second) == [f"feeds.more.table: {messages}"]
 
 
 def test_feeds_may_share_a_table_and_fill_other_columns_of_it(tmp_path: Path) -> None:

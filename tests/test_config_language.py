@@ -135,7 +135,7 @@ LATE = "is for feeds with a cursor; without one, the last record of a key counts
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "messages"),
     [
         (f'{UPSERT}\nlate = "skip"\nmax_future = "1h"', [f"late: {LATE}", f"max_future: {LATE}"]),
         (
@@ -216,13 +216,13 @@ LATE = "is for feeds with a cursor; without one, the last record of a key counts
          ["expect.days: is for a deadline (by), not for every"]),
     ],
 )  # fmt: skip
-def test_settings_that_do_not_go_together_are_refused(tmp_path: Path, keys: str, told: list[str]) -> None:
+def test_settings_that_do_not_go_together_are_refused(tmp_path: Path, keys: str, messages: list[str]) -> None:
     """Each is named with the key that says it, all at once."""
-    assert sorted(faults(tmp_path, keys)) == sorted(told)
+    assert sorted(faults(tmp_path, keys)) == sorted(messages)
 
 
 @pytest.mark.parametrize(
-    ("field", "told"),
+    ("field", "messages"),
     [
         ('{ type = "text", from = "$file.size" }', "from: '$file.size' is none of $file.name, $file.path, $file.mtime"),
         ('{ type = "text", from = "$record.x" }', "from: '$record.x' is none of $record.no, $record.name, "),
@@ -250,14 +250,14 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path: Path, keys: str,
         ('{ type = "decimal", choices = ["1", "1.0"] }', "choices: has the same value twice"),
     ],
 )  # fmt: skip
-def test_attributes_that_lead_nowhere_are_refused(tmp_path: Path, field: str, told: str) -> None:
+def test_attributes_that_lead_nowhere_are_refused(tmp_path: Path, field: str, messages: str) -> None:
     """What could only be absent, or mean two things, is told when the config is read."""
     (fault,) = faults(tmp_path, UPSERT, f"{ID}\nx = {field}")
-    assert fault.startswith(f"fields.x.{told}")
+    assert fault.startswith(f"fields.x.{messages}")
 
 
 @pytest.mark.parametrize(
-    ("keys", "path", "told"),
+    ("keys", "path", "messages"),
     [
         ('records = "a.b"', "$.a", "leads into the records, which are at a.b"),
         ('records = "a.b"', "$.a.b.c", "leads into the records, which are at a.b"),
@@ -266,10 +266,10 @@ def test_attributes_that_lead_nowhere_are_refused(tmp_path: Path, field: str, to
         ('shape = "members"', "$.x", "is what is around the records, and there is nothing"),
     ],
 )
-def test_a_path_around_the_records_cannot_enter_them(tmp_path: Path, keys: str, path: str, told: str) -> None:
+def test_a_path_around_the_records_cannot_enter_them(tmp_path: Path, keys: str, path: str, messages: str) -> None:
     """The document around the records has everything but the records."""
     (fault,) = faults(tmp_path, f"{UPSERT}\n{keys}", f'{ID}\nx = {{ type = "text", from = "{path}" }}')
-    assert fault.startswith(f"fields.x.from: {path} {told}")
+    assert fault.startswith(f"fields.x.from: {path} {messages}")
 
 
 def test_a_cursor_of_the_whole_file_needs_merge(tmp_path: Path) -> None:
@@ -329,9 +329,9 @@ def test_what_is_allowed_and_may_not_be_meant_is_a_warning(tmp_path: Path) -> No
         fields = {{ {ID} }}
     """
     (tmp_path / "inboxd.toml").write_text(text, encoding="utf-8")
-    told = load_settings(tmp_path / "inboxd.toml", {}, tmp_path).warnings
+    messages = load_settings(tmp_path / "inboxd.toml", {}, tmp_path).warnings
     nothing = "no file in the inbox comes to this feed: one before it takes everything"
-    assert [line.partition("inboxd.toml:")[2] for line in told] == [
+    assert [line.partition("inboxd.toml:")[2] for line in messages] == [
         *(f"{line}: feeds.{name}.match: {nothing}" for line, name in ((3, "a"), (7, "b"), (12, "c"))),
         f'3: feeds.a.late: is not said; it is "skip", {LEFT_OUT}',
     ]

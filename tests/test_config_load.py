@@ -73,7 +73,7 @@ def faults(folder: Path, text: str, **env: str) -> list[str]:
 def test_without_a_config_file_everything_has_the_documented_value(tmp_path: Path) -> None:
     """The defaults, and the built-in feed, are those of the manual; paths start from the working folder."""
     settings = load_settings(None, {}, tmp_path)
-    assert settings.inbox == InboxSettings(
+    assert settings.inbox == InboxSettings.model_construct(
         path=tmp_path / "inbox",
         ignore=(".*", "*.tmp", "*.part", "*.partial", "*.filepart", "*.crdownload", "*~"),
         settle=0.1,
@@ -84,11 +84,17 @@ def test_without_a_config_file_everything_has_the_documented_value(tmp_path: Pat
         polling=Polling.AUTO,
         max_file_size=16 * 2**30,
     )
-    assert settings.archive == ArchiveSettings(tmp_path / "data/processed", tmp_path / "data/failed", None)
+    assert settings.archive == ArchiveSettings.model_construct(
+        processed=tmp_path / "data/processed", failed=tmp_path / "data/failed", keep=None
+    )
     assert settings.database.sqlite_path == tmp_path / "data/inboxd.db"
-    assert settings.retention == RetentionSettings(None, None, None)
-    assert settings.log == LogSettings(LogFormat.AUTO, LogLevel.INFO, tmp_path / "data/inboxd.log", LogLayout.INBOXD)
-    assert settings.http == HttpSettings("")
+    assert settings.retention == RetentionSettings.model_construct(
+        lineage=None, resolved=None, images=None, tombstones=None
+    )
+    assert settings.log == LogSettings.model_construct(
+        format=LogFormat.AUTO, level=LogLevel.INFO, file=tmp_path / "data/inboxd.log", layout=LogLayout.INBOXD
+    )
+    assert settings.http == HttpSettings(listen="")
     assert settings.feeds == (EVENTS,)
     assert settings.source is None
 
@@ -128,15 +134,29 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
         listen = "[::1]:9000"
         """,
     )
-    assert settings.inbox == InboxSettings(
-        Path("/srv/in"), ("*.bak",), 1.0, 60.0, 2.0, (".log", ""), 300.0, Polling.ALWAYS, 2**20
+    assert settings.inbox == InboxSettings.model_construct(
+        path=Path("/srv/in"),
+        ignore=("*.bak",),
+        settle=1.0,
+        settle_unproven=60.0,
+        settle_moved=2.0,
+        suffixes=(".log", ""),
+        rescan=300.0,
+        polling=Polling.ALWAYS,
+        max_file_size=2**20,
     )
-    assert settings.archive == ArchiveSettings(tmp_path / "done", Path("/srv/bad"), 30 * 86_400.0, copy=True)
+    assert settings.archive == ArchiveSettings.model_construct(
+        processed=tmp_path / "done", failed=Path("/srv/bad"), keep=30 * 86_400.0, copy_files=True
+    )
     assert settings.database.url == "postgresql://loader@db.example:5433/warehouse?sslmode=require"
     assert settings.database.is_postgres
-    assert settings.retention == RetentionSettings(90 * 86_400.0, 7 * 86_400.0, 43_200.0)
-    assert settings.log == LogSettings(LogFormat.JSON, LogLevel.DEBUG, None, LogLayout.ECS)
-    assert settings.http == HttpSettings("[::1]:9000")
+    assert settings.retention == RetentionSettings.model_construct(
+        lineage=90 * 86_400.0, resolved=7 * 86_400.0, images=43_200.0, tombstones=None
+    )
+    assert settings.log == LogSettings.model_construct(
+        format=LogFormat.JSON, level=LogLevel.DEBUG, file=None, layout=LogLayout.ECS
+    )
+    assert settings.http == HttpSettings(listen="[::1]:9000")
     assert settings.source == tmp_path / "inboxd.toml"
 
 
@@ -347,7 +367,7 @@ def test_the_fault_carries_its_parts_for_programs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("[inbox]\npath = nope\n", "inboxd.toml:2: invalid TOML: Invalid value (column 8)"),
         ("a = 1\na = 2\n", "inboxd.toml:2: invalid TOML: Cannot overwrite a value (column 6)"),
@@ -355,9 +375,9 @@ def test_the_fault_carries_its_parts_for_programs(tmp_path: Path) -> None:
         ("[inbox]\npath = " + "[" * 5000, "inboxd.toml: invalid TOML: nested too deep"),
     ],
 )
-def test_what_is_no_toml_is_told_with_its_line(tmp_path: Path, text: str, told: str) -> None:
+def test_what_is_no_toml_is_told_with_its_line(tmp_path: Path, text: str, expected: str) -> None:
     """A slip in the syntax is pointed at."""
-    assert faults(tmp_path, text) == [told]
+    assert faults(tmp_path, text) == [expected]
 
 
 def test_a_config_that_is_not_utf8_is_told_with_its_line(tmp_path: Path) -> None:

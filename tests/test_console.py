@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from inboxd.console import WIDTH, colour_wanted, console_line
@@ -57,7 +57,6 @@ def test_a_line_says_what_happened(event: dict[str, object], text: str) -> None:
     assert console_line({**HEAD, **event}, colours=False) == text
 
 
-@settings(deadline=None)
 @given(
     file=st.text(max_size=300),
     feed=st.text("abcdefgh_", min_size=1, max_size=40),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -92,21 +91,6 @@ def test_a_crash_around_a_failing_file_still_ends_in_failed(tmp_path: Path, step
         assert len(home.verdicts("bad.json")) == 1
 
 
-def test_a_crash_is_noted_for_the_file_in_work_alone(tmp_path: Path) -> None:
-    """Of small files that were claimed at once only the one in work counts as interrupted, and their order stays."""
-    names = ["a.json", "b.json", "c.json"]
-    with Home(tmp_path) as home:
-        for number, name in enumerate(names):
-            path = home.write(f"all/{name}", [record("k", ts=f"2026-01-15T10:30:0{number}Z")])
-            os.utime(path, (1_760_000_000 + number,) * 2)
-        (tmp_path / "outside" / "all").rename(home.inbox / "all")
-        crash(home, Step.STAGE, Edge.AFTER)
-        assert home.query("SELECT COUNT(*) FROM etl_runs") == [(0,)]
-        assert home.run_once() == 0
-        assert home.query("SELECT file_name FROM etl_runs WHERE error_code = 'interrupted'") == [("all/a.json",)]
-        assert [line["file"] for line in home.lines("file_loaded")] == [f"all/{name}" for name in names]
-
-
 def test_what_a_recovered_files_line_says_is_what_a_loaded_files_line_says(tmp_path: Path) -> None:
     """After a crash between COMMIT and the line, ``file_recovered`` has the same values of the same types."""
     config = """
@@ -118,7 +102,7 @@ cursor = "no"
 key = { type = "text" }
 no = { type = "integer" }
 """
-    told = []
+    recovered = []
     for name, crashes in (("calm", False), ("crashed", True)):
         with Home(tmp_path / name, config) as home:
             home.drop("a.json", [{"key": "a", "no": 3}, {"key": "b", "no": -12}])
@@ -126,9 +110,11 @@ no = { type = "integer" }
                 crash(home, Step.COMMIT, Edge.AFTER)
             assert home.run_once() == 0
             (line,) = home.verdicts("a.json")
-            told.append({name: line[name] for name in ("feed", "watermark", "size", "rows_in", "rows_out", "run_id")})
-    assert told[0] == told[1]
-    assert told[0]["watermark"] == 3
+            recovered.append(
+                {name: line[name] for name in ("feed", "watermark", "size", "rows_in", "rows_out", "run_id")}
+            )
+    assert recovered[0] == recovered[1]
+    assert recovered[0]["watermark"] == 3
 
 
 TOO_MANY: Final = "[feeds.events]\nmax_rejected = 1\n"

@@ -294,3 +294,26 @@ def test_the_modules_that_the_architecture_names_exist() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     for name in re.findall(r"(?:`|^# )((?:\w+/)*\w+\.py)\b", text, re.MULTILINE):
         assert any((folder / name).exists() for folder in (ROOT / "daemon" / "inboxd", ROOT, ROOT / "tests")), name
+
+
+def test_the_files_that_contributing_names_exist() -> None:
+    """Who follows a list of CONTRIBUTING.md finds each file of it, but those that are to be made."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:daemon|tests|docs|\.ci)/[\w/.*]+|\w+\.(?:py|toml))`(?! \(new\))", text)
+    assert len(named) > 20
+    for name in named:
+        places = (name, f"daemon/inboxd/{name}", f"daemon/inboxd/*/{name}")
+        assert any(next(ROOT.glob(place.rstrip("/")), None) for place in places), name
+
+
+def test_every_page_is_in_the_site() -> None:
+    """The site leads to each document, and to nothing else."""
+    listed = set(re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
+    assert listed == {str(path.relative_to(ROOT)) for path in DOCUMENTS}
+
+
+def test_the_host_runs_what_a_developer_runs() -> None:
+    """The workflow of the code's host calls .ci/run, and nothing that is not in there."""
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    steps = re.findall(r"^ +- run: (.+)$", workflow, re.MULTILINE)
+    assert [step for step in steps if not step.startswith("apt-get ")] == [".ci/run"]

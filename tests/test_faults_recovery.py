@@ -9,7 +9,7 @@ import pytest
 
 from daemons import Home, record
 from faults import QUICK
-from inboxd.log import is_said
+from inboxd.log import is_logged
 
 
 def _leave_the_claims_folder(home: Home) -> None:
@@ -44,8 +44,8 @@ def test_a_verdict_is_found_however_long_ago_it_was_said(tmp_path: Path) -> None
     log = tmp_path / "inboxd.log"
     other = b'{"event":"file_deferred","run_id":7,"feed":"events","file":"x.json"}\n'
     log.write_bytes(b'{"event":"file_loaded","run_id":70,"feed":"events"}\n' + other * 40_000)
-    assert is_said(log, 70)
-    assert not is_said(log, 7)
-    assert not is_said(log, 0)
-    assert not is_said(tmp_path / "none.log", 70)
-    assert not is_said(None, 70)
+    assert is_logged(log, 70)
+    assert not is_logged(log, 7)
+    assert not is_logged(log, 0)
+    assert not is_logged(tmp_path / "none.log", 70)
+    assert not is_logged(None, 70)

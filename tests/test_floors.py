@@ -78,6 +78,27 @@ def test_the_lowest_floor_needs_the_standard_library_only(room: str) -> None:
     assert not foreign
 
 
+AUDIT_MAY_IMPORT = {
+    "inboxd.model",
+    "inboxd.clock",
+    "inboxd.config.ArchiveSettings",
+    "inboxd.inbox.names",
+    "inboxd.store.base",
+    "inboxd.store.ledger.run_row",
+    "inboxd.store.tables",
+}
+"""The nouns, the time, where the archive is and how its files are named, and the control tables as they are asked."""
+
+
+def test_the_audit_shares_nothing_with_the_loader() -> None:
+    """What the loader reads, judges and merges by, the audit does by code of its own: a fault of one shows."""
+    names = {name for path in (PACKAGE / "audit").glob("*.py") for name in imports(path) if name.startswith("inboxd.")}
+    shared = {name for name in names if not name.startswith("inboxd.audit.")}
+    assert not {
+        name for name in shared if not any(name == one or name.startswith(f"{one}.") for one in AUDIT_MAY_IMPORT)
+    }
+
+
 def test_what_is_declared_is_imported_and_what_is_imported_is_declared() -> None:
     """An installation brings what the program uses, and nothing else."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

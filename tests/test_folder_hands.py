@@ -32,7 +32,7 @@ OF_A_PATH = {
 }
 """What ``pathlib`` does with one, as far as no method of ``Folder`` has that name."""
 ALSO_OF_A_FOLDER = {"open", "unlink", "rename", "replace", "mkdir", "rmdir"}
-ROOMS = ("inbox/*.py", "held.py", "attempts.py", "daemon.py", "recovery.py", "operate/*.py", "cli/retry.py")
+ROOMS = ("inbox/*.py", "pending.py", "attempts.py", "daemon.py", "recovery.py", "operate/*.py", "cli/retry.py")
 """Where files of the inbox and the archive are dealt with."""
 
 

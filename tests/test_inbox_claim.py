@@ -268,7 +268,7 @@ NAME_BYTES = st.binary(min_size=1, max_size=250).filter(
 )
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stem=NAME_BYTES)
 def test_a_file_of_any_name_goes_in_and_out_of_a_claim(tmp_path_factory: pytest.TempPathFactory, stem: bytes) -> None:
     """255 bytes, newlines, no UTF-8, a leading dash: the claim's folder adds nothing to the name."""
@@ -281,7 +281,7 @@ def test_a_file_of_any_name_goes_in_and_out_of_a_claim(tmp_path_factory: pytest.
     assert (bench.root / name).exists()
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=5000), sizes=st.lists(st.integers(1, 700), min_size=1))
 def test_what_is_hashed_is_what_is_read(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, sizes: list[int]

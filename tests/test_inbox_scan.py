@@ -133,7 +133,7 @@ NAME_BYTES = st.binary(min_size=1, max_size=250).filter(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stem=NAME_BYTES)
 def test_a_file_of_any_name_is_found_under_exactly_that_name(
     tmp_path_factory: pytest.TempPathFactory, stem: bytes
@@ -401,7 +401,7 @@ def test_thousands_of_names_left_alone_are_counted_and_end_in_one_line(bench: Be
 
 
 def test_a_candidate_says_all_that_the_claim_compares(bench: Bench) -> None:
-    """What is claimed is held against what was found: size, mtime, inode."""
+    """What is claimed is compared with what was found: size, mtime, inode."""
     path = bench.drop("a.json", b"[]", mtime=1000)
     found = path.stat()
     assert bench.settled().ready == (Candidate("a.json", 2, found.st_mtime_ns, found.st_dev, found.st_ino, "events"),)

@@ -233,7 +233,7 @@ names = st.text(max_size=80) | st.sampled_from(
 )
 
 
-@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(st.lists(st.lists(names, min_size=1, max_size=3).map(tuple), unique=True, max_size=12))
 def test_names_of_columns_are_valid_and_unlike(paths: list[tuple[str, ...]]) -> None:
     """Any script, any length, digits first, reserved words: each path gets a column of its own."""
@@ -243,7 +243,7 @@ def test_names_of_columns_are_valid_and_unlike(paths: list[tuple[str, ...]]) -> 
     assert len({name.lower() for name in given_out}) == len(paths)
 
 
-@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(names)
 def test_names_of_feeds_are_valid(stem: str) -> None:
     """Whatever a file is called, its feed and its table have names."""

@@ -70,7 +70,7 @@ def written(value: object, *, ascii_only: bool = True) -> bytes:
     return json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(documents)
 def test_every_record_of_a_document_becomes_a_row(document: Any) -> None:
     """Nested, flat, mixed, of any shape: nothing is rejected, and no two records share a row."""
@@ -83,7 +83,7 @@ def test_every_record_of_a_document_becomes_a_row(document: Any) -> None:
     assert (outcome.rejected, outcome.filtered, outcome.repeated) == (0, 0, 0)
 
 
-@settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, suppress_health_check=list(HealthCheck))
 @given(st.lists(values, min_size=2, max_size=12))
 def test_every_line_becomes_a_row(lines: list[Any]) -> None:
     """Values one a line, whatever they are, are as many rows."""
@@ -92,7 +92,7 @@ def test_every_line_becomes_a_row(lines: list[Any]) -> None:
     assert (outcome.rejected, outcome.filtered, outcome.repeated) == (0, 0, 0)
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, suppress_health_check=list(HealthCheck))
 @given(st.lists(documents, min_size=2, max_size=4))
 def test_every_record_of_several_files_becomes_a_row(contents: list[Any]) -> None:
     """Files of one feed need not be alike: what has records where they stand is taken, the others are named."""

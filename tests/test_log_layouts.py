@@ -1,4 +1,4 @@
-"""The names that a JSON line's fields have in each layout, held against what their authors publish."""
+"""The names that a JSON line's fields have in each layout, compared with what their authors publish."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from inboxd.events import Event
-from inboxd.log import emit, is_said, open_log
+from inboxd.log import emit, is_logged, open_log
 from inboxd.model import Counts, Outcome, Verdict
 from inboxd.verdicts import log_verdict
 
@@ -119,6 +119,6 @@ def test_a_verdict_is_found_again_in_any_layout(tmp_path: Path, layout: str) -> 
     """After a crash the log tells whether a verdict was said, whatever the lines looked like then."""
     log = tmp_path / "log"
     lines(layout, log)
-    assert is_said(log, 7)
-    assert is_said(log, 70)
-    assert not is_said(log, 700)
+    assert is_logged(log, 7)
+    assert is_logged(log, 70)
+    assert not is_logged(log, 700)

@@ -21,7 +21,7 @@ def checker(require_tool: Callable[[str, str], str]) -> None:
     require_tool("gcc", "gcc")
 
 
-def told(faults: Mapping[str, int]) -> str:
+def label(faults: Mapping[str, int]) -> str:
     """Return a case's name."""
     return "-".join(f"{number}-{name.lower()}" for name, number in faults.items())
 
@@ -33,7 +33,7 @@ def test_the_model_has_the_steps_of_a_files_way() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("faults", SAFETY, ids=told)
+@pytest.mark.parametrize("faults", SAFETY, ids=label)
 def test_no_fault_at_any_moment_does_anything_twice_or_loses_anything(faults: Mapping[str, int]) -> None:
     """Whatever is killed, cut off or undone between any two steps: each content once, nothing unaccounted."""
     result = search(faults)
@@ -42,7 +42,7 @@ def test_no_fault_at_any_moment_does_anything_twice_or_loses_anything(faults: Ma
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("faults", LIVENESS, ids=told)
+@pytest.mark.parametrize("faults", LIVENESS, ids=label)
 def test_every_file_ends_whatever_happened(faults: Mapping[str, int]) -> None:
     """After any fault each file still ends in processed or failed, its verdict told and its claim forgotten."""
     result = search(faults, liveness=True)

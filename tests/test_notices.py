@@ -26,7 +26,7 @@ from inboxd.outbox.notices import rows
 from inboxd.store import open_store
 from inboxd.store.base import Store
 from inboxd.store.tables import notices
-from receivers import Server, program, server, told
+from receivers import Server, program, received, server
 from stores import MakeUrl
 from test_crash import crash
 
@@ -115,13 +115,13 @@ def test_a_file_that_failed_is_told_with_what_its_line_says(tmp_path: Path, rece
 
 def test_a_file_that_loaded_nothing_is_told(tmp_path: Path) -> None:
     """A file of which every record is rejected is told as such, beside its being loaded; each is one event."""
-    told_to = tmp_path / "told"
-    told_to.mkdir()
-    with Home(tmp_path / "home", config(f"exec = {json.dumps(program(told_to))}")) as home:
+    receiver_folder = tmp_path / "received"
+    receiver_folder.mkdir()
+    with Home(tmp_path / "home", config(f"exec = {json.dumps(program(receiver_folder))}")) as home:
         home.drop("a.json", [record("a", value="none")])
         assert home.run_once() == 0
-    assert [notice["event"] for notice in told(told_to)] == ["file_loaded", "all_rejected"]
-    assert told(told_to)[1]["rows_rejected"] == 1
+    assert [notice["event"] for notice in received(receiver_folder)] == ["file_loaded", "all_rejected"]
+    assert received(receiver_folder)[1]["rows_rejected"] == 1
 
 
 def test_what_no_file_tells_is_told_too(tmp_path: Path, receiver: Server) -> None:
@@ -138,29 +138,34 @@ def test_what_no_file_tells_is_told_too(tmp_path: Path, receiver: Server) -> Non
 
 @pytest.mark.slow
 def test_crashes_lose_no_notice_and_double_no_event(tmp_path: Path) -> None:
-    """Killed at any moment, the daemon tells of each file that failed at least once, and always under one id."""
-    told_to = tmp_path / "told"
-    told_to.mkdir()
+    """Killed at any moment, while the receiver hangs or refuses, too: each file is told at least once, by one id."""
+    receiver_folder = tmp_path / "received"
+    receiver_folder.mkdir()
     chance = random.Random(19)
-    with Home(tmp_path / "home", config(f"exec = {json.dumps(program(told_to))}")) as home:
+    with Home(tmp_path / "home", config(f"exec = {json.dumps(program(receiver_folder))}")) as home:
         home.start()
         for number in range(40):
             home.drop(f"{number}.json", BROKEN + str(number))
             if chance.random() < 0.3:
+                trouble = receiver_folder / chance.choice(["hang", "refuse", "nothing"])
+                trouble.touch()
                 least = chance.randint(0, number)
-                eventually(partial(_has_done, home, told_to, least), "some work")
+                eventually(partial(_has_done, home, receiver_folder, least), "some work")
                 home.kill()
+                trouble.unlink()
                 home.start()
         eventually(lambda: not home.query("SELECT 1 FROM notices WHERE delivered_at IS NULL"), "all to be told")
         eventually(lambda: len({line["file"] for line in home.verdicts()}) == 40, "all verdicts")
-        eventually(lambda: {one["file"] for one in told(told_to)} == {f"{n}.json" for n in range(40)}, "all files")
-    found = told(told_to)
+        eventually(
+            lambda: {one["file"] for one in received(receiver_folder)} == {f"{n}.json" for n in range(40)}, "all files"
+        )
+    found = received(receiver_folder)
     assert len({(one["file"], one["id"]) for one in found}) == 40
     assert len({one["id"] for one in found}) == 40
 
 
-def _has_done(home: Home, told_to: Path, least: int) -> bool:
-    return len(home.verdicts()) + len(told(told_to)) > least
+def _has_done(home: Home, receiver_folder: Path, least: int) -> bool:
+    return len(home.verdicts()) + len(received(receiver_folder)) > least
 
 
 @pytest.mark.crash
@@ -168,25 +173,25 @@ def _has_done(home: Home, told_to: Path, least: int) -> bool:
 @pytest.mark.parametrize("step", [Step.RECORD, Step.COMMIT, Step.ARCHIVE])
 def test_a_notice_is_written_with_its_file_or_not_at_all(tmp_path: Path, step: Step, edge: Edge) -> None:
     """A crash around COMMIT leaves a run with its notice or neither, and the next start makes one of both."""
-    told_to = tmp_path / "told"
-    told_to.mkdir()
-    with Home(tmp_path / "home", config(f"exec = {json.dumps(program(told_to))}")) as home:
+    receiver_folder = tmp_path / "received"
+    receiver_folder.mkdir()
+    with Home(tmp_path / "home", config(f"exec = {json.dumps(program(receiver_folder))}")) as home:
         home.drop("a.json", [record("a")])
         crash(home, step, edge)
         loaded = home.query("SELECT id FROM etl_runs WHERE status = 'success'")
         assert len(home.query("SELECT id FROM notices")) == len(loaded)
         home.run_once()
         assert len(home.query("SELECT id FROM notices")) == 1
-    assert {one["file"] for one in told(told_to)} == {"a.json"}
-    assert len({one["id"] for one in told(told_to)}) == 1
+    assert {one["file"] for one in received(receiver_folder)} == {"a.json"}
+    assert len({one["id"] for one in received(receiver_folder)}) == 1
 
 
 def test_a_receiver_that_refuses_gets_everything_in_order_later(tmp_path: Path) -> None:
     """What a receiver does not take is tried again, and nothing that comes later overtakes it."""
-    told_to = tmp_path / "told"
-    told_to.mkdir()
-    (told_to / "refuse").touch()
-    with Home(tmp_path / "home", config(f"exec = {json.dumps(program(told_to))}")) as home:
+    receiver_folder = tmp_path / "received"
+    receiver_folder.mkdir()
+    (receiver_folder / "refuse").touch()
+    with Home(tmp_path / "home", config(f"exec = {json.dumps(program(receiver_folder))}")) as home:
         home.start()
         for number in range(3):
             home.drop(f"{number}.json", BROKEN + str(number))
@@ -194,25 +199,30 @@ def test_a_receiver_that_refuses_gets_everything_in_order_later(tmp_path: Path) 
         refused = eventually(lambda: home.lines("notice_deferred")[2:], "three refusals")[0]
         assert refused["attempt"] == 3
         assert "exit 3" in refused["reason"]
-        (told_to / "refuse").unlink()
-        eventually(lambda: len(told(told_to)) == 3, "three notices")
-    assert [one["file"] for one in told(told_to)] == ["0.json", "1.json", "2.json"]
+        (receiver_folder / "refuse").unlink()
+        eventually(lambda: len(received(receiver_folder)) == 3, "three notices")
+    assert [one["file"] for one in received(receiver_folder)] == ["0.json", "1.json", "2.json"]
 
 
-def test_a_receiver_that_hangs_holds_up_nothing_else(tmp_path: Path, receiver: Server) -> None:
-    """While one receiver hangs, files are loaded, and the daemon stops in order when it is asked to."""
+@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
+def test_a_receiver_that_hangs_holds_up_nothing_else(tmp_path: Path, receiver: Server, *, killed: bool) -> None:
+    """While one receiver hangs, files are loaded, and the daemon stops in order; a kill then loses no notice either."""
     receiver.hanging.set()
     with Home(tmp_path, config(f'url = "{receiver.url}"')) as home:
         home.start()
         for number in range(5):
             home.drop(f"{number}.json", [record(str(number))])
             assert home.verdict(f"{number}.json")["event"] == "file_loaded"
-        assert home.stop() == 0
-        assert home.lines("daemon_stopped")
+        if killed:
+            home.kill()
+        else:
+            assert home.stop() == 0
+            assert home.lines("daemon_stopped")
         assert len(home.query("SELECT 1 FROM notices WHERE delivered_at IS NULL")) == 5
         receiver.hanging.clear()
         home.start()
-        eventually(lambda: len(receiver.notices) >= 5, "the next start's notices")
+        names = [f"{number}.json" for number in range(5)]
+        eventually(lambda: [one["file"] for one in receiver.notices][-5:] == names, "the next start's, in order")
 
 
 def test_a_locked_database_is_told_of_while_it_is_locked(tmp_path: Path, receiver: Server) -> None:
@@ -273,7 +283,7 @@ def test_what_nobody_takes_for_a_day_is_given_up_and_said(make_url: MakeUrl, tmp
         assert row[3] >= LEAST_FAILURES
         (tmp_path / "refuse").unlink()
         found.post(rows("test", stamp(clock.now()), {"second": True}, ["one"]))
-        assert eventually(lambda: told(tmp_path), "the next one")[0]["second"] is True
+        assert eventually(lambda: received(tmp_path), "the next one")[0]["second"] is True
 
 
 def _lines(log: Path) -> list[dict[str, object]]:
@@ -333,7 +343,7 @@ def test_the_command_tells_who_can_be_reached(tmp_path: Path, receiver: Server) 
     ("text", "said"),
     [
         ('on = ["file_faild"]\nexec = ["/bin/true"]', "notify[0].on[0]"),
-        ('on = ["notice_dropped"]\nexec = ["/bin/true"]', "is not an event that can be told"),
+        ('on = ["notice_dropped"]\nexec = ["/bin/true"]', "is not an event that notices are sent of"),
         ('on = ["file_failed"]', "needs either exec or url"),
         ('on = ["file_failed"]\nexec = ["/bin/true"]\nurl = "https://a/b"', "needs either exec or url"),
         ('exec = ["/bin/true"]', "receives nothing"),

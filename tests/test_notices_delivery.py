@@ -12,7 +12,7 @@ import pytest
 from daemons import eventually
 from inboxd.config import NotifySettings
 from inboxd.outbox.delivery import Delivery, Undelivered
-from receivers import Server, program, server, told
+from receivers import Server, program, received, server
 
 NOTICE: Final = '{"id":"1","event":"file_failed"}'
 SHORT_S: Final = 0.3
@@ -39,7 +39,7 @@ def by_exec(*command: str) -> NotifySettings:
 def test_a_program_gets_the_notice_on_its_standard_input(tmp_path: Path) -> None:
     """A program reads one JSON object, ended by a newline, from its standard input."""
     Delivery().deliver(by_exec(*program(tmp_path)), NOTICE)
-    assert told(tmp_path) == [{"id": "1", "event": "file_failed"}]
+    assert received(tmp_path) == [{"id": "1", "event": "file_failed"}]
 
 
 def test_a_server_gets_the_notice_with_the_headers_of_a_file(receiver: Server, tmp_path: Path) -> None:

@@ -22,11 +22,11 @@ from inboxd.errors import FileFault
 from inboxd.model import Feed, FieldType, Late, LineageStep, Reject
 from inboxd.operate import explain as explaining
 from inboxd.operate import winners
-from inboxd.operate.explain import Look, Touch, explain, explain_file, explain_run, history_pages
+from inboxd.operate.dead_letters import Filter, count_open, export_line, list_dead_letters
+from inboxd.operate.explain import HistoryEntry, Look, explain, explain_file, explain_run, history_pages
 from inboxd.operate.health import feed as feed_of_health
 from inboxd.operate.health import health, no_runs
 from inboxd.operate.imports import import_runs
-from inboxd.operate.letters import Filter, count_open, export_line, letters
 from inboxd.operate.replay import Replay, replay
 from inboxd.operate.trend import trend
 from inboxd.operate.undo import undo
@@ -89,7 +89,7 @@ def expected(records: Records, hours: float | None) -> dict[str, object]:
     }
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=RUNS, hours=st.sampled_from([None, 1, 24.5]))
 def test_health_is_what_counting_by_hand_gives(open_empty: OpenEmpty, records: Records, hours: float | None) -> None:
     """Sums, rates, the nearest-rank p95 and the lines per job are exact; a running run enters no average or rate."""
@@ -118,7 +118,7 @@ def test_health_of_an_empty_database_is_zeros(open_empty: OpenEmpty) -> None:
     assert next(iter(feed_of_health(found))) == "runs_recorded"
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=RUNS, buckets=st.integers(1, 50))
 def test_the_spans_lose_no_run(open_empty: OpenEmpty, records: Records, buckets: int) -> None:
     """The spans of a chart touch, and together they count every ended run of their time once."""
@@ -203,14 +203,14 @@ def test_explain_names_what_each_loser_lost_to(open_empty: OpenEmpty) -> None:
     first = put(store, feed, ("x", 10), ("x", 10), ("x", 20))
     second = put(store, feed, ("x", 5), ("y", 30))
     [history] = explain(store, [feed], "x").feeds
-    told = [(one.run_id, one.record_no, one.outcome, one.lost_to) for one in history.touches]
-    assert [(run, number, outcome) for run, number, outcome, _ in told] == [
+    answered = [(one.run_id, one.record_no, one.outcome, one.lost_to) for one in history.touches]
+    assert [(run, number, outcome) for run, number, outcome, _ in answered] == [
         (first, 1, LineageStep.STALE),
         (first, 2, LineageStep.STALE),
         (first, 3, LineageStep.LOAD),
         (second, 1, LineageStep.SKIP),
     ]
-    winners = [(lost.run_id, lost.record_no) if lost else None for *_, lost in told]
+    winners = [(lost.run_id, lost.record_no) if lost else None for *_, lost in answered]
     assert winners == [(first, 3), (first, 3), None, (first, None)]
     assert history.row is not None
     assert (history.row["k0"], history.row["at"], history.row["run_id"]) == ("x", at(20), first)
@@ -247,7 +247,7 @@ def test_a_history_in_parts_is_the_whole_one(
     put(store, feed, ("x", 5), ("x", 15))
     put(store, feed, ("x", 40), ("x", 35), ("x", 39))
     [whole] = explain(store, [feed], "x").feeds
-    met: list[Touch] = []
+    met: list[HistoryEntry] = []
     before: tuple[int, int] | None = None
     for _ in range(20):
         [page] = history_pages(store, [feed], "x", look=Look(before, limit, patience))
@@ -258,15 +258,15 @@ def test_a_history_in_parts_is_the_whole_one(
         if before is None:
             break
     assert [(one.run_id, one.record_no) for one in met] == [(one.run_id, one.record_no) for one in whole.touches]
-    told = [one.lost_to for one in met]
+    answered = [one.lost_to for one in met]
     true = [one.lost_to for one in whole.touches]
-    assert all(found in {expected, None} for found, expected in zip(told, true, strict=True))
-    within = [both for one, *both in zip(met, told, true, strict=True) if both[1] and both[1].run_id == one.run_id]
+    assert all(found in {expected, None} for found, expected in zip(answered, true, strict=True))
+    within = [both for one, *both in zip(met, answered, true, strict=True) if both[1] and both[1].run_id == one.run_id]
     assert len(within) == 4
     assert all(found == expected for found, expected in within)  # what won in the same file is told in any part
-    assert sum(found is not None for found in told) > len(within) or not (patience or block > len(true))
+    assert sum(found is not None for found in answered) > len(within) or not (patience or block > len(true))
     if patience and block > len(true):
-        assert told == true
+        assert answered == true
 
 
 FILES = st.lists(
@@ -280,7 +280,7 @@ FILES = st.lists(
 """Files of (key, minute), and whether each is undone when all are loaded."""
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=FILES, late=st.sampled_from(Late), ends=st.randoms(use_true_random=False))
 def test_a_runs_losers_lost_to_what_their_keys_histories_say(
     open_empty: OpenEmpty, files: list[tuple[list[tuple[str, int]], bool]], late: Late, ends: Random
@@ -300,21 +300,21 @@ def test_a_runs_losers_lost_to_what_their_keys_histories_say(
             end = {"finished_at": at(ends.randrange(1, 2 + len(runs)))}
             connection.execute(sa.update(etl_runs).where(etl_runs.c.id == run_id).values(end))
     whole = {
-        (touch.run_id, touch.record_no, touch.record_key): touch
+        (entry.run_id, entry.record_no, entry.record_key): entry
         for key in "xyz"
         for history in explain(store, [feed], key).feeds
-        for touch in history.touches
+        for entry in history.touches
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(winners, "FIRST_LOOK", 1)
         patch.setattr(winners, "BLOCK", 2)
         patch.setattr(winners, "KEYS", 2)
-        told = [touch for run_id in runs for touch in records_told(store, feed, run_id)]
-    assert {(touch.run_id, touch.record_no, touch.record_key): touch for touch in told} == whole
+        answered = [entry for run_id in runs for entry in explained_records(store, feed, run_id)]
+    assert {(entry.run_id, entry.record_no, entry.record_key): entry for entry in answered} == whole
     store.close()
 
 
-def records_told(store: Store, feed: Feed, run_id: int) -> list[Touch]:
+def explained_records(store: Store, feed: Feed, run_id: int) -> list[HistoryEntry]:
     """Return a run's records as ``explain --run`` tells them."""
     found = explain_run(store, [feed], run_id)
     assert found is not None
@@ -333,9 +333,9 @@ def test_a_run_that_waited_and_was_committed_last_is_the_one_that_was_met(
         for place, run_id in enumerate((waited + 1, waited + 2, waited + 3, waited, loser), 100):
             end = {"commit_no": place}
             connection.execute(sa.update(etl_runs).where(etl_runs.c.id == run_id).values(end))
-    [touch] = records_told(store, feed, loser)
-    assert touch.lost_to is not None
-    assert touch.lost_to.run_id == waited
+    [entry] = explained_records(store, feed, loser)
+    assert entry.lost_to is not None
+    assert entry.lost_to.run_id == waited
 
 
 def test_the_losers_of_a_run_are_explained_in_one_walk_that_ends_at_their_winners(open_empty: OpenEmpty) -> None:
@@ -353,8 +353,8 @@ def test_the_losers_of_a_run_are_explained_in_one_walk_that_ends_at_their_winner
         asked.append(values[2])
 
     sa.event.listen(engine, "before_cursor_execute", note)
-    told = records_told(store, feed, last)
-    assert [touch.lost_to.run_id if touch.lost_to else None for touch in told] == [first] * 50
+    answered = explained_records(store, feed, last)
+    assert [entry.lost_to.run_id if entry.lost_to else None for entry in answered] == [first] * 50
     assert len(asked) < 10
 
 
@@ -437,7 +437,7 @@ def reject(number: int, key: str, minute: int, value: object) -> Reject:
 
 
 def again(store: Store, feed: Feed, wanted: Filter | None = None) -> Replay:
-    """Replay the feed's open letters."""
+    """Replay the feed's open dead letters."""
     return replay(store, feed, wanted or Filter(), clock=SystemClock(), host="here", limit=None)
 
 
@@ -450,13 +450,13 @@ def test_a_replay_resolves_what_passes_and_keeps_what_fails(open_empty: OpenEmpt
     done = again(store, feed)
     assert (done.considered, done.loaded, done.stale, done.failed) == (3, 1, 1, 1)
     assert query(store, "SELECT k0, value, run_id FROM events ORDER BY k0") == [("new", 5, done.run_id), ("x", 1, 1)]
-    letters_now = query(store, "SELECT record_key, error, detail, resolved_by FROM dead_letters ORDER BY id")
-    assert [(key, code, by) for key, code, _, by in letters_now] == [
+    dead_letters_now = query(store, "SELECT record_key, error, detail, resolved_by FROM dead_letters ORDER BY id")
+    assert [(key, code, by) for key, code, _, by in dead_letters_now] == [
         ("new", "invalid_value", done.run_id),
         ("x", "invalid_value", done.run_id),
         ("bad", "invalid_value", None),
     ]
-    assert "(once)" not in str(letters_now[2][2])
+    assert "(once)" not in str(dead_letters_now[2][2])
     counts = "rows_in, rows_out, rows_rejected, rows_skipped, rows_stale, file_name, content_sha256, status"
     assert query(store, f"SELECT {counts} FROM etl_runs WHERE id = {done.run_id}") == [
         (3, 1, 1, 0, 1, None, None, "success")
@@ -464,7 +464,7 @@ def test_a_replay_resolves_what_passes_and_keeps_what_fails(open_empty: OpenEmpt
 
 
 def test_repeating_a_replay_changes_nothing(open_empty: OpenEmpty) -> None:
-    """A replay that resolves nothing writes no run, and no letter changes."""
+    """A replay that resolves nothing writes no run, and no dead letter changes."""
     feed = make_feed()
     store = open_empty(feed)
     put(store, feed, ("x", 10), rejects=(reject(2, "new", 1, 5), reject(3, "bad", 1, "n/a")))
@@ -478,7 +478,7 @@ def test_repeating_a_replay_changes_nothing(open_empty: OpenEmpty) -> None:
 
 
 def test_a_replay_can_be_undone_and_its_letters_are_open_again(open_empty: OpenEmpty) -> None:
-    """Undoing a replay takes its rows back and opens its letters, so that they can be replayed once more."""
+    """Undoing a replay takes its rows back and opens its dead letters, so that they can be replayed once more."""
     feed = make_feed(undo=True, late=Late.MERGE)
     store = open_empty(feed)
     put(store, feed, ("x", 10), rejects=(reject(2, "new", 1, 5),))
@@ -495,24 +495,26 @@ def test_letters_are_chosen_by_feed_code_run_and_time_and_paged(open_empty: Open
     store = open_empty(one, two)
     first = put(store, one, ("x", 1), rejects=tuple(reject(number, f"k{number}", 1, 5) for number in range(2, 7)))
     put(store, two, ("x", 1), rejects=(replace(reject(2, "y", 1, 5), code="missing_at"),))
-    assert len(letters(store, Filter())) == 6
-    assert len(letters(store, Filter(feed="one"))) == 5
-    assert [letter.record_key for letter in letters(store, Filter(code="missing_at"))] == ["y"]
-    assert len(letters(store, Filter(run=first))) == 5
-    created = letters(store, Filter())[0].created
-    assert letters(store, Filter(until=created)) == []
-    assert len(letters(store, Filter(feed="one", since=created))) == 5
-    page = letters(store, Filter(), limit=4)
-    rest = letters(store, Filter(), after=page[-1].id)
-    assert [letter.id for letter in [*page, *rest]] == [letter.id for letter in letters(store, Filter())]
+    assert len(list_dead_letters(store, Filter())) == 6
+    assert len(list_dead_letters(store, Filter(feed="one"))) == 5
+    assert [dead_letter.record_key for dead_letter in list_dead_letters(store, Filter(code="missing_at"))] == ["y"]
+    assert len(list_dead_letters(store, Filter(run=first))) == 5
+    created = list_dead_letters(store, Filter())[0].created
+    assert list_dead_letters(store, Filter(until=created)) == []
+    assert len(list_dead_letters(store, Filter(feed="one", since=created))) == 5
+    page = list_dead_letters(store, Filter(), limit=4)
+    rest = list_dead_letters(store, Filter(), after=page[-1].id)
+    assert [dead_letter.id for dead_letter in [*page, *rest]] == [
+        dead_letter.id for dead_letter in list_dead_letters(store, Filter())
+    ]
     assert [(count.feed, count.code, count.count) for count in count_open(store)] == [
         ("one", "invalid_value", 5),
         ("two", "missing_at", 1),
     ]
     again(store, one)
-    assert letters(store, Filter(feed="one")) == []
-    assert len(letters(store, Filter(feed="one", resolved=True))) == 5
-    assert len(letters(store, Filter(resolved=None))) == 6
+    assert list_dead_letters(store, Filter(feed="one")) == []
+    assert len(list_dead_letters(store, Filter(feed="one", resolved=True))) == 5
+    assert len(list_dead_letters(store, Filter(resolved=None))) == 6
 
 
 def test_an_export_is_one_line_a_record_and_says_what_the_record_said(open_empty: OpenEmpty) -> None:
@@ -521,9 +523,9 @@ def test_an_export_is_one_line_a_record_and_says_what_the_record_said(open_empty
     store = open_empty(feed)
     awkward = reject(2, 'line\nbreak "q" ü', 1, "n/a")
     put(store, feed, ("x", 1), rejects=(awkward,))
-    [letter] = letters(store, Filter())
-    line = export_line(letter, feed)
+    [dead_letter] = list_dead_letters(store, Filter())
+    line = export_line(dead_letter, feed)
     assert "\n" not in line
     assert json.loads(line) == json.loads(awkward.raw)
-    inside = export_line(letter, replace(feed, records=("a", 'b"c')))
+    inside = export_line(dead_letter, replace(feed, records=("a", 'b"c')))
     assert json.loads(inside) == {"a": {'b"c': [json.loads(awkward.raw)]}}

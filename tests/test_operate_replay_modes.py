@@ -9,7 +9,7 @@ import pytest
 
 from inboxd.clock import SystemClock
 from inboxd.errors import OperatorFault
-from inboxd.operate.letters import Filter, edited_records, export_line, letters
+from inboxd.operate.dead_letters import Filter, edited_records, export_line, list_dead_letters
 from inboxd.operate.replay import Replay, replay
 from test_pipeline_modes import Files, files
 
@@ -17,7 +17,7 @@ __all__ = ["files"]
 
 
 def replayed(files: Files, feed_name: str, edited: dict[int, str] | None = None) -> Replay:
-    """Replay the open letters of a feed."""
+    """Replay the open dead letters of a feed."""
     feed = next(feed for feed in files.settings.feeds if feed.name == feed_name)
     return replay(
         files.store, feed, Filter(feed=feed_name), clock=SystemClock(), host="here", limit=None, edited=edited
@@ -25,21 +25,21 @@ def replayed(files: Files, feed_name: str, edited: dict[int, str] | None = None)
 
 
 def test_a_letter_whose_key_was_applied_later_is_stale(files: Files) -> None:
-    """Without a cursor the later commit wins, and in a file the later record; a letter that comes last is applied."""
+    """Without a cursor the later commit wins, and in a file the later record; a later dead letter is applied."""
     files.load("ref/1.json", [{"nid": "a", "name": "old"}, {"id": "b", "name": "B"}, {"nid": "c", "name": "C"}])
     files.load("ref/2.json", [{"id": "a", "name": "new"}])
-    open_letters = letters(files.store, Filter(feed="ref"))
-    mended = {one.id: one.raw.replace("nid", "id") for one in open_letters}
+    open_dead_letters = list_dead_letters(files.store, Filter(feed="ref"))
+    mended = {one.id: one.raw.replace("nid", "id") for one in open_dead_letters}
     done = replayed(files, "ref", mended)
     assert (done.loaded, done.stale, done.failed) == (1, 1, 0)
     assert files.rows("SELECT id, name FROM ref ORDER BY 1") == [("a", "new"), ("b", "B"), ("c", "C")]
-    assert letters(files.store, Filter(feed="ref")) == []
+    assert list_dead_letters(files.store, Filter(feed="ref")) == []
 
 
 def test_a_letter_loses_to_a_later_record_of_its_own_file(files: Files) -> None:
     """The replay ends as the file would have ended."""
     files.load("ref/1.json", [{"nid": "a", "name": "first"}, {"id": "a", "name": "last"}, {"nid": "a", "name": "end"}])
-    first, last = letters(files.store, Filter(feed="ref"))
+    first, last = list_dead_letters(files.store, Filter(feed="ref"))
     assert replayed(files, "ref", {first.id: '{"id":"a","name":"first"}'}).stale == 1
     assert files.rows("SELECT name FROM ref") == [("last",)]
     assert replayed(files, "ref", {last.id: '{"id":"a","name":"end"}'}).loaded == 1
@@ -47,13 +47,13 @@ def test_a_letter_loses_to_a_later_record_of_its_own_file(files: Files) -> None:
 
 
 def test_what_was_read_around_a_record_is_kept_with_it(files: Files) -> None:
-    """A replay needs no file: the day that the path said is in the letter, and in its export."""
+    """A replay needs no file: the day that the path said is in the dead letter, and in its export."""
     files.load("daily-2026-01-01.json", [{"id": "a", "v": "no number"}])
-    (letter,) = letters(files.store, Filter(feed="daily"))
-    assert letter.context is not None
-    assert json.loads(letter.context) == {"$path.day": "2026-01-01"}
-    line = export_line(letter, next(feed for feed in files.settings.feeds if feed.name == "daily"))
-    assert json.loads(line) == {"letter": letter.id, "record": {"id": "a", "v": "no number"}}
+    (dead_letter,) = list_dead_letters(files.store, Filter(feed="daily"))
+    assert dead_letter.context is not None
+    assert json.loads(dead_letter.context) == {"$path.day": "2026-01-01"}
+    line = export_line(dead_letter, next(feed for feed in files.settings.feeds if feed.name == "daily"))
+    assert json.loads(line) == {"letter": dead_letter.id, "record": {"id": "a", "v": "no number"}}
     mended = edited_records([line.replace('"no number"', "7").encode(), b"\n"])
     assert replayed(files, "daily", mended).loaded == 1
     assert [(v, str(day)[:10]) for v, day in files.rows("SELECT v, day FROM daily")] == [(7, "2026-01-01")]
@@ -62,10 +62,10 @@ def test_what_was_read_around_a_record_is_kept_with_it(files: Files) -> None:
 def test_a_letter_that_where_leaves_out_now_is_resolved(files: Files) -> None:
     """It is none of the feed's any more."""
     files.load("facts/1.json", [{"a": "x", "run_id": "y"}])
-    (letter,) = letters(files.store, Filter(feed="facts"))
-    done = replayed(files, "facts", {letter.id: '{"skip": true}'})
+    (dead_letter,) = list_dead_letters(files.store, Filter(feed="facts"))
+    done = replayed(files, "facts", {dead_letter.id: '{"skip": true}'})
     assert (done.considered, done.loaded, done.failed) == (1, 0, 0)
-    assert letters(files.store, Filter(feed="facts")) == []
+    assert list_dead_letters(files.store, Filter(feed="facts")) == []
 
 
 def test_an_edit_that_is_none_is_said_with_its_line(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from inboxd.clock import SystemClock
 from inboxd.model import Feed, Late, Mode, Reject
-from inboxd.operate.letters import Filter, dismiss
+from inboxd.operate.dead_letters import Filter, dismiss
 from inboxd.operate.undo import undo
 from inboxd.store.base import Store
 from stores import OpenEmpty, batches, load, make_feed, query, row
@@ -32,13 +32,13 @@ def apply(store: Store, *keys: str, feed: Feed = FEED, day: int = 2) -> int:
 
 
 def resolvers(store: Store) -> list[tuple[object, ...]]:
-    """Return each letter's key and who has resolved it."""
+    """Return each dead letter's key and who has resolved it."""
     return query(store, "SELECT record_key, resolved_by FROM dead_letters ORDER BY id")
 
 
-@pytest.mark.parametrize("others", [0, 50], ids=["few records", "few letters"])
+@pytest.mark.parametrize("others", [0, 50], ids=["few records", "few dead letters"])
 def test_a_later_file_that_applies_a_record_resolves_its_dead_letter(open_empty: OpenEmpty, others: int) -> None:
-    """Exported, mended, dropped again: the letter is resolved by that run, whichever way it was looked for."""
+    """Exported, mended, dropped again: the dead letter is resolved by that run, whichever way it was looked for."""
     store = open_empty(FEED, OTHER)
     refuse(store, "a", "b", "a", "?")
     refuse(store, "a", feed=OTHER)
@@ -47,7 +47,7 @@ def test_a_later_file_that_applies_a_record_resolves_its_dead_letter(open_empty:
 
 
 def test_a_record_that_was_not_applied_resolves_nothing(open_empty: OpenEmpty) -> None:
-    """A stale one leaves the letter open, and so does one of the same file."""
+    """A stale one leaves the dead letter open, and so does one of the same file."""
     store = open_empty(FEED)
     apply(store, "a", day=9)
     rejects = [Reject(2, "{}", "b", None, "invalid_value", "bad")]
@@ -58,7 +58,7 @@ def test_a_record_that_was_not_applied_resolves_nothing(open_empty: OpenEmpty) -
 
 
 def test_an_undo_opens_again_what_the_run_had_resolved(open_empty: OpenEmpty) -> None:
-    """The record that had answered the letter is gone."""
+    """The record that had answered the dead letter is gone."""
     store = open_empty(FEED)
     refuse(store, "a")
     run_id = apply(store, "a")

@@ -1,4 +1,4 @@
-"""``doctor`` holds the database's tables against what they should be, and leaves alone what somebody added."""
+"""``doctor`` compares the database's tables with what they should be, and leaves alone what somebody added."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_feeds_that_share_a_table_have_one_history_of_a_row(open_empty: OpenEmpt
     found = history(store, [ONE, TWO])
     assert (found.feed, found.table, found.row and found.row["run_id"]) == ("one, two", "shared", newer)
     assert [(one.run_id, one.feed) for one in found.touches if one.detail is None] == [(newer, "one"), (older, "two")]
-    assert [letter.run_id for letter in found.dead_letters] == [newer]
+    assert [dead_letter.run_id for dead_letter in found.dead_letters] == [newer]
     assert [one.lost_to and one.lost_to.run_id for one in found.touches][-1] == newer
     run = explain_run(store, [ONE, TWO], older)
     assert run is not None

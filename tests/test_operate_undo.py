@@ -71,7 +71,7 @@ def feed(open_empty: OpenEmpty) -> Feed:
     return make_feed(undo=True, late=Late.MERGE, more=FIELDS)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(first=FILE, second=FILE)
 def test_load_a_load_b_undo_b_is_load_a_byte_for_byte(
     open_empty: OpenEmpty,
@@ -94,7 +94,7 @@ def test_load_a_load_b_undo_b_is_load_a_byte_for_byte(
     store.close()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=st.lists(FILE, min_size=1, max_size=5), order=st.randoms(use_true_random=False))
 def test_undoing_every_run_in_any_order_leaves_an_empty_table(
     open_empty: OpenEmpty, files: list[list[tuple[str, tuple[Scalar, ...], str]]], order: random.Random
@@ -262,11 +262,11 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(open_empty: OpenEmpty) -> 
     bad, _ = load(store, feed, simple(feed, ("x", 1, 0), ("y", 1, 9)))
     load(store, feed, simple(feed, ("x", 2, 1), ("y", 2, 2)))
     before = [query(store, f"SELECT * FROM {name}") for name in ("events", "etl_runs", "before_images", "watermarks")]
-    told = plan(store, (feed,), bad)
+    planned = plan(store, (feed,), bad)
     after = [query(store, f"SELECT * FROM {name}") for name in ("events", "etl_runs", "before_images", "watermarks")]
     assert before == after
     done = undone(store, feed, bad)
-    assert (told.restored, told.left, told.left_keys, told.watermark_after, told.reload) == (
+    assert (planned.restored, planned.left, planned.left_keys, planned.watermark_after, planned.reload) == (
         done.restored,
         done.left,
         done.left_keys,
@@ -291,7 +291,7 @@ def test_what_cannot_be_undone_is_refused_with_a_remedy(open_empty: OpenEmpty) -
 
 
 def test_the_dead_letters_of_an_undone_run_are_resolved(open_empty: OpenEmpty) -> None:
-    """Its file is to come again, mended or not: its letters are no longer open, and none is deleted."""
+    """Its file is to come again, mended or not: its dead letters are no longer open, and none is deleted."""
     feed = make_feed(undo=True, late=Late.MERGE)
     store = open_empty(feed)
     reject = Reject(2, '{"k0":"y"}', "y", None, "missing_at", "at: missing_at (absent)")

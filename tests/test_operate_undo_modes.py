@@ -15,7 +15,7 @@ from inboxd.operate.undo import plan, undo
 from inboxd.operate.undo_plan import Undo
 from inboxd.store.base import Store
 from stores import OpenEmpty, batches, load, make_feed, query
-from test_store_modes import Told, as_batches, feed_of, opened, rows_of, told
+from test_store_modes import Record, as_batches, feed_of, opened, records_of_feed, rows_of
 
 MOMENT = "2026-01-15T10:30:00.000000Z"
 
@@ -31,15 +31,15 @@ def seen(store: Store, feed: Feed) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("then", Gone)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_undoing_any_run_gives_what_was_there_without_it(
     open_empty: OpenEmpty, then: Gone, data: st.DataObject
 ) -> None:
     """Rows, marks and tombstones are as if the file had never come, once what had lost to it was loaded again."""
     feed = feed_of(cursor=True, deletes=then, undo=True)
-    files = data.draw(st.lists(told(deletions=True), min_size=1, max_size=4))
-    upserts: dict[tuple[str, int], Told] = {}
+    files = data.draw(st.lists(records_of_feed(deletions=True), min_size=1, max_size=4))
+    upserts: dict[tuple[str, int], Record] = {}
     files = [
         [one if one.deletion else upserts.setdefault((one.key, one.cursor), one) for one in content]
         for content in files
@@ -103,10 +103,10 @@ def test_the_last_one_that_won_is_undone(open_empty: OpenEmpty, deletes: Gone | 
     """Without a cursor, too, a run's changes are taken back from its images, deletions included."""
     feed = feed_of(cursor=False, deletes=deletes, undo=True)
     store = open_empty(feed)
-    load(store, feed, as_batches(feed, [Told("a", (1, None), 1, False), Told("b", (1, None), 2, False)]))
+    load(store, feed, as_batches(feed, [Record("a", (1, None), 1, False), Record("b", (1, None), 2, False)]))
     before = seen(store, feed)
     gone = deletes is not None
-    run, _ = load(store, feed, as_batches(feed, [Told("a", (2, None), 1, False), Told("b", (1, None), 2, gone)]))
+    run, _ = load(store, feed, as_batches(feed, [Record("a", (2, None), 1, False), Record("b", (1, None), 2, gone)]))
     assert seen(store, feed) != before
     found = undone(store, feed, run)
     assert found.left == 0

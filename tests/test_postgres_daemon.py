@@ -256,8 +256,8 @@ def test_status_lists_a_host_that_is_up_and_idle(home: PostgresHome) -> None:
     assert _end_daemons(home.url)
     home.drop("a.json", GOOD)
     at = home.verdict("a.json")["timestamp"]
-    (told,) = home.json("status", "--json")["hosts"]
-    assert (told["host"], told["up"], told["successes"]) == (host, True, 1)
-    assert told["last_run_at"] < at
+    (listed,) = home.json("status", "--json")["hosts"]
+    assert (listed["host"], listed["up"], listed["successes"]) == (host, True, 1)
+    assert listed["last_run_at"] < at
     home.kill()
-    eventually(lambda: home.json("status", "--json")["hosts"] == [{**told, "up": False}], "its session is gone")
+    eventually(lambda: home.json("status", "--json")["hosts"] == [{**listed, "up": False}], "its session is gone")

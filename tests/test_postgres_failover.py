@@ -136,7 +136,7 @@ def test_a_daemon_goes_on_with_the_standby_and_nothing_is_lost_or_doubled(
     receiver.send_signal(signal.SIGSTOP)  # from here on nothing is acknowledged
     drop(home, range(20, 30))
     eventually(lambda: _commits(pair), "the daemon is in a COMMIT that waits for the standby")
-    told = len(home.verdicts())
+    answer = len(home.verdicts())
     pair.primary.kill()
     if arrives:
         receiver.send_signal(signal.SIGCONT)  # reads what was sent: the daemon was not told of a COMMIT that counts
@@ -147,7 +147,7 @@ def test_a_daemon_goes_on_with_the_standby_and_nothing_is_lost_or_doubled(
     drop(home, range(30, 40))
     pair.standby.promote()
     eventually(lambda: len(home.verdicts()) >= 40, "the rest is loaded")
-    assert told < 30
+    assert answer < 30
     assert home.stop() == 0
     everything_once(home, 40)
     assert set(Counter(str(line["file"]) for line in home.verdicts()).values()) == {1}
@@ -181,9 +181,9 @@ def test_commits_that_an_asynchronous_standby_never_saw_are_found_and_loaded_aga
     eventually(lambda: len(home.verdicts()) == 12, "the daemon goes on by itself")
     found = home.call("doctor")
     assert found.returncode == 1
-    told = next(line for line in found.stdout.splitlines() if "not in the ledger" in line)
-    assert "5 files: " in told
-    assert all(f"{number:02}.json" in told for number in range(5, 10))
+    answer = next(line for line in found.stdout.splitlines() if "not in the ledger" in line)
+    assert "5 files: " in answer
+    assert all(f"{number:02}.json" in answer for number in range(5, 10))
     done = home.json("retry", "--all", "--json")
     assert sorted((one["file"], one["status"]) for one in done["files"]) == [
         (f"{number:02}.json", "success") for number in range(5, 10)

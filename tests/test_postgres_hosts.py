@@ -237,7 +237,7 @@ def left_in(inbox: Path) -> list[str]:
 
 
 def check_the_end(site: Site, files: Mapping[str, str]) -> None:
-    """Hold the end against one daemon on SQLite."""
+    """Compare the end with one daemon on SQLite."""
     query = site.homes["one"].query
     assert {name: count for name, count in site.verdicts().items() if count != 1} == {}
     archived = [path.name for path in site.path.rglob("archive-*/processed/*/*.json")]
@@ -250,9 +250,9 @@ def check_the_end(site: Site, files: Mapping[str, str]) -> None:
     )
     assert Counter(files[name] for name, *_ in loaded) == Counter(set(files.values()))
     assert {host for (host,) in query("SELECT DISTINCT host FROM etl_runs")} == set(DAEMONS)
-    told = site.homes["three"].json("status", "--json")["hosts"]
-    assert {one["host"] for one in told} == set(DAEMONS)
-    assert sum(one["successes"] for one in told) == len(files)
+    listed = site.homes["three"].json("status", "--json")["hosts"]
+    assert {one["host"] for one in listed} == set(DAEMONS)
+    assert sum(one["successes"] for one in listed) == len(files)
     for marks in site.marks.values():
         assert marks == sorted(marks)
 

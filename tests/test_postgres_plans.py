@@ -12,11 +12,11 @@ import sqlalchemy as sa
 
 from clusters import new_database
 from inboxd.model import RunStatus
-from inboxd.operate.browse import last_change, last_successes, newest_letters, recent_runs, records_of
+from inboxd.operate.browse import last_change, last_successes, newest_dead_letters, recent_runs, records_of
+from inboxd.operate.dead_letters import count_open
 from inboxd.operate.explain import explain, explain_file, explain_run
 from inboxd.operate.health import health
 from inboxd.operate.hosts import hosts
-from inboxd.operate.letters import count_open
 from inboxd.operate.trend import trend
 from inboxd.store import open_store
 from inboxd.store.base import Store
@@ -88,13 +88,13 @@ def ledger(postgres_server: str) -> Iterator[Store]:
 
 def plans(store: Store, asked: list[tuple[str, Any]]) -> list[tuple[str, str]]:
     """Return each question with the server's plan of it; those to the catalog are not ours."""
-    told: list[tuple[str, str]] = []
+    explained: list[tuple[str, str]] = []
     with store.reading() as connection:
         for statement, values in asked:
             if "pg_catalog" not in statement:
                 lines = connection.exec_driver_sql(f"EXPLAIN {statement}", values).scalars()
-                told.append((statement, "\n".join(map(str, lines))))
-    return told
+                explained.append((statement, "\n".join(map(str, lines))))
+    return explained
 
 
 def ask_everything(store: Store) -> None:
@@ -114,9 +114,9 @@ def ask_everything(store: Store) -> None:
     explain_run(store, [BULK], RUNS)
     records_of(store, RUNS, after=None, limit=50)
     records_of(store, RUNS, after=("key-3", 1), limit=50)
-    newest_letters(store, limit=50)
-    newest_letters(store, feed="events", code="missing_at", before=RUNS, limit=50)
-    newest_letters(store, run=7, limit=50)
+    newest_dead_letters(store, limit=50)
+    newest_dead_letters(store, feed="events", code="missing_at", before=RUNS, limit=50)
+    newest_dead_letters(store, run=7, limit=50)
     count_open(store)
 
 
@@ -134,9 +134,9 @@ def test_a_keys_history_is_sought_run_by_run(ledger: Store) -> None:
     with Asked(ledger) as asked:
         explain(ledger, [BULK], "key-7")
         explain_file(ledger, [FEED], "a/7.json")
-        told = explain_run(ledger, [BULK], RUNS - RUNS // LARGE)
-    assert told is not None
-    assert sum(touch.lost_to is not None for touch in told.records) == 50
+        explained = explain_run(ledger, [BULK], RUNS - RUNS // LARGE)
+    assert explained is not None
+    assert sum(entry.lost_to is not None for entry in explained.records) == 50
     found = plans(ledger, asked)
     whole = [(statement, plan) for statement, plan in found if READ_WHOLE.search(plan)]
     assert [(statement, plan) for statement, plan in whole if "Seq Scan on etl_runs" not in plan] == []

@@ -101,7 +101,7 @@ def _wait_for(home: Home, files: int) -> None:
 
 
 def _check(home: Home) -> None:
-    """Hold the disk against the database, then start again and hold them once more."""
+    """Compare the disk with the database, then start again and compare them once more."""
     kept = {path.name for path in home.processed.rglob("*.json")}
     rows = _rows(home)
     loaded = {name for (name,) in _ask(home, "SELECT file_name FROM etl_runs WHERE status = 'success'")}

@@ -59,8 +59,8 @@ def test_old_lineage_goes_and_the_ledger_stays(
         loader.load([{"key": "new", "name": "n", "value": 1, "ts": "2026-05-31T00:00:00Z"}])
         with loader.store.writing() as connection:  # the store stamps a run's end with the machine's clock
             connection.execute(sa.text("UPDATE etl_runs SET finished_at = started_at"))
-        keep = RetentionSettings(lineage=30 * 86_400.0, resolved=86_400.0, images=86_400.0)
-        archive = ArchiveSettings(tmp_path / "processed", tmp_path / "failed", None)
+        keep = RetentionSettings.model_validate({"lineage": "30d", "resolved": "1d", "images": "1d"})
+        archive = ArchiveSettings(processed=tmp_path / "processed", failed=tmp_path / "failed")
         removed = Retention(loader.store, archive, keep, clock).whole()
         assert removed.lineage == 5
         assert loader.query("SELECT DISTINCT record_key FROM lineage") == [("new",)]

@@ -137,8 +137,8 @@ def test_the_rejects_show_every_code_of_the_built_in_feed(loaded: tuple[Path, di
         "not_an_object": 2,
     }
     lines = [line.strip().rstrip(",") for line in (SAMPLES / "rejects.json").read_text(encoding="utf-8").splitlines()]
-    letters = rows(loaded[0], "SELECT record_no, raw FROM dead_letters ORDER BY id")
-    assert [raw for _, raw in letters] == [lines[number] for number, _ in letters]
+    dead_letters = rows(loaded[0], "SELECT record_no, raw FROM dead_letters ORDER BY id")
+    assert [raw for _, raw in dead_letters] == [lines[number] for number, _ in dead_letters]
 
 
 def test_text_and_numbers_arrive_exactly(loaded: tuple[Path, dict[str, dict[str, Any]]]) -> None:

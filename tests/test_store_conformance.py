@@ -1,4 +1,4 @@
-"""What both databases do alike, held against a model that applies the records one by one."""
+"""What both databases do alike, compared with a model that applies the records one by one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KEYS: dict[FieldType, list[Scalar]] = {
 
 
 @dataclass(frozen=True)
-class Told:
+class Record:
     """One record of a made-up file: valid, or rejected with or without a readable cursor."""
 
     key: tuple[Scalar, ...]
@@ -51,7 +51,7 @@ class Model:
     table: dict[tuple[Scalar, ...], tuple[Cursor, int, int]] = field(default_factory=dict)
     watermark: Cursor | None = None
 
-    def load(self, run: int, records: list[Told], *, force: bool) -> tuple[Counts, list[str], Cursor | None]:
+    def load(self, run: int, records: list[Record], *, force: bool) -> tuple[Counts, list[str], Cursor | None]:
         """Apply a file; returns its counts, the last step of each record, and the largest cursor it committed."""
         limit = None if force or self.late is Late.MERGE else self.watermark
         fate: list[str] = []
@@ -74,15 +74,15 @@ class Model:
         reached = max(committed, key=_order) if committed else None
         if reached is not None and (self.watermark is None or _above(reached, self.watermark)):
             self.watermark = reached
-        told = Counter(fate)
+        classified = Counter(fate)
         return (
-            Counts(len(records), told["load"], told["reject"], told["skip"], told["stale"]),
+            Counts(len(records), classified["load"], classified["reject"], classified["skip"], classified["stale"]),
             fate,
             reached,
         )
 
     @staticmethod
-    def _fate(record: Told, limit: Cursor | None) -> str:
+    def _fate(record: Record, limit: Cursor | None) -> str:
         if limit is not None and record.cursor is not None and not _above(record.cursor, limit):
             return "skip"
         return "load" if record.valid else "reject"
@@ -111,16 +111,16 @@ def feeds(draw: st.DrawFn) -> Feed:
 
 
 @st.composite
-def files(draw: st.DrawFn, feed: Feed) -> list[Told]:
+def files(draw: st.DrawFn, feed: Feed) -> list[Record]:
     """Return a file's records: few keys and few cursors, so that they meet."""
     cursors = CURSORS[feed.cursor_field.type]
     key = st.tuples(*(st.sampled_from(KEYS[feed.field(name).type]) for name in feed.key))
-    valid = st.builds(Told, key, st.integers(0, 99), st.sampled_from(cursors), st.just(True))
-    refused = st.builds(Told, key, st.integers(0, 99), st.sampled_from([None, *cursors]), st.just(False))
+    valid = st.builds(Record, key, st.integers(0, 99), st.sampled_from(cursors), st.just(True))
+    refused = st.builds(Record, key, st.integers(0, 99), st.sampled_from([None, *cursors]), st.just(False))
     return draw(st.lists(st.one_of(valid, valid, valid, refused), max_size=12))
 
 
-def as_batches(feed: Feed, records: list[Told], chunks: int) -> list[Batch]:
+def as_batches(feed: Feed, records: list[Record], chunks: int) -> list[Batch]:
     """Return made-up records as the decoder would."""
     rows: list[Row] = []
     rejects: list[Reject] = []
@@ -148,7 +148,7 @@ def plain(value: object) -> Cursor:
 
 
 @pytest.mark.parametrize(("chunks", "sample_records"), [(1, SAMPLE_RECORDS), (3, SAMPLE_RECORDS), (3, 2)])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_files_end_as_if_their_records_were_applied_one_by_one(
     open_empty: OpenEmpty, monkeypatch: pytest.MonkeyPatch, chunks: int, sample_records: int, data: st.DataObject
@@ -176,7 +176,7 @@ def test_files_end_as_if_their_records_were_applied_one_by_one(
     store.close()
 
 
-def _assert_lineage(store: Store, feed: Feed, run: int, records: list[Told], fate: list[str]) -> None:
+def _assert_lineage(store: Store, feed: Feed, run: int, records: list[Record], fate: list[str]) -> None:
     first = {"load": ["stage"], "stale": ["stage"], "skip": [], "reject": []}
     expected = [
         (number, record_key(feed, record.key) if record.valid else UNREADABLE_KEY, step)
@@ -185,11 +185,11 @@ def _assert_lineage(store: Store, feed: Feed, run: int, records: list[Told], fat
     ]
     found = query(store, f"SELECT record_no, record_key, step FROM lineage WHERE run_id = {run} ORDER BY id")
     assert found == expected
-    letters = query(store, f"SELECT record_no FROM dead_letters WHERE run_id = {run} ORDER BY id")
-    assert letters == [(number,) for number, last in enumerate(fate, 1) if last == "reject"]
+    dead_letters = query(store, f"SELECT record_no FROM dead_letters WHERE run_id = {run} ORDER BY id")
+    assert dead_letters == [(number,) for number, last in enumerate(fate, 1) if last == "reject"]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_check_says_what_loading_would_then_do(open_empty: OpenEmpty, data: st.DataObject) -> None:
     """``check`` counts what is inserted, changed, stale, skipped and rejected, and leaves no trace."""
@@ -204,9 +204,9 @@ def test_check_says_what_loading_would_then_do(open_empty: OpenEmpty, data: st.D
     with store.transaction(0, feed, force=force) as tx:
         for batch in as_batches(feed, records, chunks):
             tx.stage(batch)
-        told = tx.classify(None if force or feed.late is Late.MERGE else tx.watermark())
+        classified = tx.classify(None if force or feed.late is Late.MERGE else tx.watermark())
         faults = tx.first_faults(100)
-        assert sum(tx.rejected_counts().values()) == told.rejected == len(faults)
+        assert sum(tx.rejected_counts().values()) == classified.rejected == len(faults)
     assert table_of(store, feed) == before
     assert len(store.runs()) == runs
     run, counts = load(store, feed, as_batches(feed, records, chunks), force=force)
@@ -214,11 +214,11 @@ def test_check_says_what_loading_would_then_do(open_empty: OpenEmpty, data: st.D
     expected = Classified(
         len(new), counts.rows_out - len(new), counts.rows_stale, counts.rows_skipped, counts.rows_rejected
     )
-    assert told == expected
+    assert classified == expected
     store.close()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_before_images_hold_the_table_as_it_was(open_empty: OpenEmpty, data: st.DataObject) -> None:
     """For a feed with ``undo`` a run keeps the row, or the lack of one, that each of its keys had before it."""

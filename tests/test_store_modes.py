@@ -1,4 +1,4 @@
-"""Each mode of a feed, and deletions, on both databases, held against a model that applies the records one by one."""
+"""Each mode of a feed, and deletions, on both databases, compared with a model that applies the records one by one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Value = tuple[int | None, str | None]
 
 
 @dataclass(frozen=True)
-class Told:
+class Record:
     """One valid record: its key, an integer and a JSON value, its cursor, and whether it is a deletion."""
 
     key: str
@@ -53,7 +53,7 @@ class Told:
 
 
 @dataclass
-class Held:
+class StoredRow:
     """A row as the model has it."""
 
     value: Value
@@ -67,7 +67,7 @@ class Model:
     """The contract, record by record."""
 
     feed: Feed
-    table: dict[str, Held] = field(default_factory=dict)
+    table: dict[str, StoredRow] = field(default_factory=dict)
     tombstones: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -75,7 +75,7 @@ class Model:
         """Whether rows stay."""
         return self.feed.deletes is not None and self.feed.deletes.then is Gone.MARK
 
-    def load(self, run: int, records: list[Told]) -> tuple[dict[int, str], int]:
+    def load(self, run: int, records: list[Record]) -> tuple[dict[int, str], int]:
         """Apply a file: of each record that is not stale its last step, and how many rows went."""
         if self.feed.cursor is None:
             return self._last_ones(run, records)
@@ -89,13 +89,13 @@ class Model:
                     self._bury(run, record, row, gone, fresh=row is not None and row.run == run and not row.marked)
                     fate[number] = "delete"
             elif (row is None or record.cursor > row.cursor) and (self.marks or dead is None or record.cursor > dead):
-                self.table[record.key] = Held(
+                self.table[record.key] = StoredRow(
                     record.value, record.cursor, run, marked=dead is not None and dead >= record.cursor
                 )
                 fate[number] = "load"
         return fate, len(gone)
 
-    def _bury(self, run: int, record: Told, row: Held | None, gone: set[str], *, fresh: bool) -> None:
+    def _bury(self, run: int, record: Record, row: StoredRow | None, gone: set[str], *, fresh: bool) -> None:
         self.tombstones[record.key] = record.cursor
         if row is None:
             return
@@ -106,18 +106,18 @@ class Model:
         else:
             del self.table[record.key]
 
-    def _winners(self, records: list[Told]) -> list[int]:
+    def _winners(self, records: list[Record]) -> list[int]:
         """Return the records that stand among those of their file: upserts first, and of a key not both but marked."""
         self._before = {key for key, row in self.table.items() if not row.marked}
         later = self.feed.cursor_field.is_of_file
         best: dict[tuple[str, bool], int] = {}
         for number, record in enumerate(records):
             place = (record.key, record.deletion)
-            held = best.get(place)
+            kept = best.get(place)
             if (
-                held is None
-                or record.cursor > records[held].cursor
-                or (later and record.cursor == records[held].cursor)
+                kept is None
+                or record.cursor > records[kept].cursor
+                or (later and record.cursor == records[kept].cursor)
             ):
                 best[place] = number
         standing = []
@@ -131,7 +131,7 @@ class Model:
             standing.append(number)
         return standing
 
-    def _last_ones(self, run: int, records: list[Told]) -> tuple[dict[int, str], int]:
+    def _last_ones(self, run: int, records: list[Record]) -> tuple[dict[int, str], int]:
         fate: dict[int, str] = {}
         gone = 0
         for number in {record.key: number for number, record in enumerate(records)}.values():
@@ -139,7 +139,7 @@ class Model:
             row = self.table.get(record.key)
             if not record.deletion:
                 if row is None or row.marked or row.value != record.value:
-                    self.table[record.key] = Held(record.value, record.cursor, run)
+                    self.table[record.key] = StoredRow(record.value, record.cursor, run)
                     fate[number] = "load"
             elif row is not None and not row.marked:
                 gone += 1
@@ -185,7 +185,7 @@ def feed_of(*, cursor: bool, deletes: Gone | None = None, of_file: bool = False,
     )
 
 
-def as_batches(feed: Feed, records: list[Told], chunks: int = 1) -> list[Batch]:
+def as_batches(feed: Feed, records: list[Record], chunks: int = 1) -> list[Batch]:
     """Return records as the decoder gives them."""
     rows: list[Row] = []
     for number, record in enumerate(records, 1):
@@ -198,11 +198,11 @@ def as_batches(feed: Feed, records: list[Told], chunks: int = 1) -> list[Batch]:
 VALUES: Final[list[Value]] = [(1, "[1,2]"), (2, "[1,2]"), (1, None), (None, '{"a":1}')]
 
 
-def told(*, deletions: bool, one_cursor: bool = False) -> st.SearchStrategy[list[Told]]:
+def records_of_feed(*, deletions: bool, one_cursor: bool = False) -> st.SearchStrategy[list[Record]]:
     """Return files: few keys, cursors and values, so that they meet."""
     cursors: st.SearchStrategy[int] = st.sampled_from([1, 2, 9, 10, 11])
     kinds = st.booleans() if deletions else st.just(False)
-    some = st.builds(Told, st.sampled_from(KEYS), st.sampled_from(VALUES), cursors, kinds)
+    some = st.builds(Record, st.sampled_from(KEYS), st.sampled_from(VALUES), cursors, kinds)
     if not one_cursor:
         return st.lists(some, max_size=9)
     return st.builds(
@@ -223,12 +223,12 @@ KINDS: Final[dict[str, dict[str, object]]] = {
 }
 
 
-def rows_of(store: Store, feed: Feed) -> dict[str, Held]:
+def rows_of(store: Store, feed: Feed) -> dict[str, StoredRow]:
     """Return the target as the model has it."""
     marked = "deleted_at IS NOT NULL" if feed.deletes and feed.deletes.then is Gone.MARK else "1 = 0"
     found = query(store, f"SELECT k0, value, CAST(doc AS TEXT), at, run_id, {marked} FROM {feed.table}")
     return {
-        str(key): Held(
+        str(key): StoredRow(
             (None if value is None else int(str(value)), None if doc is None else str(doc).replace(" ", "")),
             int(str(at)),
             int(str(run)),
@@ -240,7 +240,7 @@ def rows_of(store: Store, feed: Feed) -> dict[str, Held]:
 
 @pytest.mark.parametrize("chunks", [1, 3])
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_mode_ends_as_if_its_records_were_applied_one_by_one(
     open_empty: OpenEmpty, monkeypatch: pytest.MonkeyPatch, kind: str, chunks: int, data: st.DataObject
@@ -256,7 +256,7 @@ def test_a_mode_ends_as_if_its_records_were_applied_one_by_one(
         model = Model(feed)
         one_cursor = bool(KINDS[kind].get("of_file"))
         for _ in range(data.draw(st.integers(1, 3))):
-            records = data.draw(told(deletions=feed.deletes is not None, one_cursor=one_cursor))
+            records = data.draw(records_of_feed(deletions=feed.deletes is not None, one_cursor=one_cursor))
             parts = as_batches(feed, records, chunks)
             with store.transaction(0, feed) as tx:
                 for batch in parts:
@@ -289,12 +289,12 @@ def test_a_mode_ends_as_if_its_records_were_applied_one_by_one(
 
 
 @pytest.mark.parametrize("then", Gone)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_deletions_end_the_same_in_every_order_of_files(open_empty: OpenEmpty, then: Gone, data: st.DataObject) -> None:
     """Any split, order and repetition of the same records gives the table that their order of cursors gives."""
     feed = feed_of(cursor=True, deletes=then)
-    records = data.draw(told(deletions=True))
+    records = data.draw(records_of_feed(deletions=True))
     only = {(record.key, record.cursor): record for record in records if not record.deletion}
     records = [*only.values(), *(record for record in records if record.deletion)]
     end: dict[str, tuple[Value, bool]] = {}
@@ -352,8 +352,10 @@ def test_equal_json_is_equal_however_it_is_written(open_empty: OpenEmpty) -> Non
     """Members in another order, spaces and 1.0 for 1 change no row of a feed whose last record wins."""
     feed = feed_of(cursor=False)
     store = open_empty(feed)
-    first, _ = load(store, feed, as_batches(feed, [Told("a", (1, '{"b": [1.0, 1e2], "a": "é"}'), 1, deletion=False)]))
-    _, counts = load(store, feed, as_batches(feed, [Told("a", (1, '{"a":"\\u00e9","b":[1, 100]}'), 5, deletion=False)]))
+    first, _ = load(store, feed, as_batches(feed, [Record("a", (1, '{"b": [1.0, 1e2], "a": "é"}'), 1, deletion=False)]))
+    _, counts = load(
+        store, feed, as_batches(feed, [Record("a", (1, '{"a":"\\u00e9","b":[1, 100]}'), 5, deletion=False)])
+    )
     assert counts.rows_stale == 1
     assert query(store, f"SELECT run_id FROM {feed.table}") == [(first,)]
     assert canonical(query(store, f"SELECT updated_at FROM {feed.table}")[0][0]) is not None
@@ -367,7 +369,7 @@ def snapshot_of(*, then: Gone, scope: tuple[str, ...] = (), undo: bool = False) 
 
 @pytest.mark.parametrize("then", Gone)
 @pytest.mark.parametrize("chunks", [1, 3])
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_snapshot_gives_exactly_its_rows(
     open_empty: OpenEmpty, monkeypatch: pytest.MonkeyPatch, then: Gone, chunks: int, data: st.DataObject
@@ -381,7 +383,7 @@ def test_a_snapshot_gives_exactly_its_rows(
     with opened(open_empty, feed) as store:
         live: dict[str, tuple[Value, int]] = {}
         for _ in range(data.draw(st.integers(1, 4))):
-            records = data.draw(told(deletions=False))
+            records = data.draw(records_of_feed(deletions=False))
             before = dict(live)
             run, counts = load(store, feed, as_batches(feed, records, chunks))
             last = {record.key: record.value for record in records}
@@ -397,7 +399,7 @@ def test_a_snapshot_gives_exactly_its_rows(
             } == live
             absent = sorted(before.keys() - last.keys())
             assert counts.rows_deleted == len(absent)
-            told_of = query(
+            lineage = query(
                 store, f"SELECT record_key, record_no FROM lineage WHERE run_id = {run} AND step = 'delete' ORDER BY 2"
             )
-            assert told_of == [(key, len(records) + place) for place, key in enumerate(absent, 1)]
+            assert lineage == [(key, len(records) + place) for place, key in enumerate(absent, 1)]

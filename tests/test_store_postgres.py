@@ -216,10 +216,10 @@ def test_merge_files_run_side_by_side(url: str) -> None:
 
 def _days() -> list[tuple[str, int]]:
     """Return every key and day that the three daemons of the test above are given."""
-    return [each for number in range(3) for turn in range(15) for each in _told(number, turn)]
+    return [each for number in range(3) for turn in range(15) for each in _reported(number, turn)]
 
 
-def _told(number: int, turn: int) -> list[tuple[str, int]]:
+def _reported(number: int, turn: int) -> list[tuple[str, int]]:
     return [(f"k{place * (number + 1) % 20:02}", (turn * 7 + number * 3 + place * 5) % 28 + 1) for place in range(20)]
 
 
@@ -229,7 +229,7 @@ def _fill(url: str, number: int) -> None:
         for turn in range(15):
             rows = [
                 row(MERGE, place, (key,), (day,), f"2026-01-{day:02}T00:00:00.000000Z")
-                for place, (key, day) in enumerate(_told(number, turn), 1)
+                for place, (key, day) in enumerate(_reported(number, turn), 1)
             ]
             _retried(partial(load, store, MERGE, batches(rows), sha256((number, turn))))
 
@@ -379,8 +379,8 @@ def test_a_files_statements_join_the_target_from_within_only(force: bool) -> Non
         sql.save_absences(skipping=True, whole=force),
         sql.lineage(skipping=True),
         sql.lineage_of_winners(skipping=True),
-        sql.dead_letters(skipping=True),
-        sql.lineage_of_rejects(skipping=True),
+        sql.dead_letters(),
+        sql.lineage_of_rejects(),
     ]
     met = [statement for statement in statements if '"distributed"' in statement]
     assert len(met) == 4

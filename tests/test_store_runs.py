@@ -176,7 +176,7 @@ def test_an_orderly_stop_leaves_no_run(open_empty: OpenEmpty) -> None:
 
 
 def test_whatever_ends_the_block_but_commit_undoes_it(open_empty: OpenEmpty) -> None:
-    """An error, or a block left without ``commit``, leaves neither rows nor lineage, letters or a watermark."""
+    """An error, or a block left without ``commit``, leaves neither rows nor lineage, dead letters or a watermark."""
     store = open_empty(FEED)
     parts = batches(one_record(), [Reject(2, "{}", "?", None, "missing_k0", "no key")], chunks=2)
     run_id = store.begin(start(FEED, claim="c-1"))
@@ -190,9 +190,9 @@ def test_whatever_ends_the_block_but_commit_undoes_it(open_empty: OpenEmpty) -> 
     assert store.watermarks() == []
     assert [run.status for run in store.runs()] == [RunStatus.RUNNING]
     with store.transaction(run_id, FEED) as tx:
-        told, reached = work(tx, run_id, FEED, parts, sha256("x"), watermark=None)
+        counted, reached = work(tx, run_id, FEED, parts, sha256("x"), watermark=None)
         tx.commit()
-    assert (told.rows_in, told.rows_out, told.rows_rejected) == (2, 1, 1)
+    assert (counted.rows_in, counted.rows_out, counted.rows_rejected) == (2, 1, 1)
     assert reached == "2026-01-15T10:30:00.000001Z"
     assert store.table_counts([FEED]).lineage_entries == 3
 
@@ -255,7 +255,7 @@ def test_operators_move_the_watermark_as_they_like(open_empty: OpenEmpty) -> Non
 
 
 def test_the_last_end_is_of_inboxds_own_runs(open_empty: OpenEmpty) -> None:
-    """The clock is held against the last run that inboxd ended, not against an imported one."""
+    """The clock is compared with the last run that inboxd ended, not with an imported one."""
     store = open_empty(FEED)
     with store.transaction(0, FEED) as tx:
         assert tx.last_finished_at() is None

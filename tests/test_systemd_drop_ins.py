@@ -126,8 +126,8 @@ def test_notices_reach_a_server_and_a_program_from_within_the_sandbox(
     service.systemctl("restart")
     machine.shell(f"echo '[1,' > {INBOX}/broken.json", user="bob")
     service.wait_event("file_failed", file="broken.json")
-    received, told = machine.path("/home/bob/received"), machine.path("/var/lib/inboxd/data/told")
-    until(lambda: received.exists() and told.exists(), "both are told")
+    received, program_got = machine.path("/home/bob/received"), machine.path("/var/lib/inboxd/data/told")
+    until(lambda: received.exists() and program_got.exists(), "both are told")
     until(lambda: received.read_text().startswith('s3cret {"id":'), "the secret header")
-    assert json.loads(told.read_text())["id"] == json.loads(received.read_text().partition(" ")[2])["id"]
+    assert json.loads(program_got.read_text())["id"] == json.loads(received.read_text().partition(" ")[2])["id"]
     machine.run("systemd-analyze", "security", "--threshold=15", "inboxd.service")

@@ -31,7 +31,7 @@ def test_no_fault_at_any_system_call_loses_or_doubles_anything(
 
 
 def test_the_proof_notices_what_is_lost_and_what_is_done_twice(tmp_path: Path) -> None:
-    """The truth that torture is held against is no yes-man: each row, file and line it misses, it names."""
+    """The truth that torture is compared with is no yes-man: each row, file and line it misses, it names."""
     chance = random.Random(SEED)
     with Home(tmp_path, CONFIG) as home:
         files = scenario(chance)

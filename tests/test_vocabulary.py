@@ -9,7 +9,7 @@ from typing import Final
 import click
 import pytest
 
-from messages import PACKAGE, printed
+from messages import PACKAGE, PAGE, printed, said_by_page
 from test_docs import leaves
 
 ROOT: Final = Path(__file__).parents[1]
@@ -24,6 +24,7 @@ OURS: Final = {
     r"\bis no (?:text|integer|number|timestamp|date|object|JSON|regular file|directory)\b": "is not a",
 }
 """Words that we had, and what is said instead (see the table of words in ARCHITECTURE.md)."""
+PAGES: Final = [*sorted(PAGE.rglob("*.html")), *sorted(PAGE.rglob("*.js"))]
 GOLDEN: Final = ROOT / "tests" / "golden" / "messages.txt"
 
 
@@ -37,6 +38,12 @@ def test_what_is_printed_has_the_usual_words(module: Path) -> None:
     """Messages, hints, events and settings are said in words that a reader meets elsewhere, too."""
     found = [f"{line}: say {better!r}: {text}" for line, _code, text in printed(module) for better in wrong(text)]
     assert found == []
+
+
+@pytest.mark.parametrize("part", PAGES, ids=lambda path: path.name)
+def test_the_page_has_the_usual_words(part: Path) -> None:
+    """So does the page."""
+    assert [f"say {better!r}: {text}" for text in said_by_page(part) for better in wrong(text)] == []
 
 
 @pytest.mark.parametrize(("name", "command"), list(leaves()), ids=lambda one: one if isinstance(one, str) else "")
@@ -55,8 +62,9 @@ def test_the_documents_have_the_usual_words(document: Path) -> None:
 
 
 def test_a_change_of_words_is_seen(request: pytest.FixtureRequest) -> None:
-    """Each message, hint, event, setting and help text stands in one file, with its code: to be read, and reviewed."""
+    """Each message, hint, event, setting, help and sentence of the page stands in one file: to be read, and held."""
     found = {(code or "-", " ".join(text.split())) for path in PACKAGE.rglob("*.py") for _, code, text in printed(path)}
+    found |= {(path.name, " ".join(text.split())) for path in PAGES for text in said_by_page(path)}
     text = "".join(f"{code}: {words}\n" for code, words in sorted(found))
     if request.config.getoption("--golden"):
         GOLDEN.write_text(text, encoding="utf-8")

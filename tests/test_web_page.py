@@ -218,7 +218,7 @@ def test_runs_can_be_filtered_and_paged(daemon: PageDaemon) -> None:
     assert "broken.json" in failed
     assert "whole.json" not in failed
     assert "whole.json" in ask(daemon, "/runs?job=events&status=success")[2]
-    assert "None." in ask(daemon, "/runs?job=nobody")[2]
+    assert "There are no runs." in ask(daemon, "/runs?job=nobody")[2]
     older = ask(daemon, "/runs?before=2")[2]
     assert "whole.json" in older
     assert "half.json" not in older

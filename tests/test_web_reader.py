@@ -23,7 +23,7 @@ from inboxd.store.base import Store
 from inboxd.web import reader as reader_module
 from inboxd.web.live import Answers
 from inboxd.web.reader import Reader, Unanswered
-from inboxd.web.views import Window, letters_page, overview, record_page, run_page
+from inboxd.web.views import Window, dead_letters_page, overview, record_page, run_page
 
 FOR_EVER: Final = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT SUM(i) FROM n"
 
@@ -117,14 +117,14 @@ def test_questions_are_bounded_in_number(reader: Reader) -> None:
     finish = threading.Event()
 
     async def scenario() -> tuple[list[str], list[int]]:
-        def until_told(_store: Store) -> int:
+        def until_shown(_store: Store) -> int:
             assert finish.wait(DEADLINE_S)
             return 1
 
-        waiting = [asyncio.ensure_future(reader.ask(until_told)) for _ in range(reader_module.MOST_WAITING)]
+        waiting = [asyncio.ensure_future(reader.ask(until_shown)) for _ in range(reader_module.MOST_WAITING)]
         await asyncio.sleep(0)  # each of them is begun; none can end
         try:
-            refused = await asyncio.gather(*(reader.ask(until_told) for _ in range(10)), return_exceptions=True)
+            refused = await asyncio.gather(*(reader.ask(until_shown) for _ in range(10)), return_exceptions=True)
         finally:
             finish.set()
         return [reason.code for reason in refused if isinstance(reason, Unanswered)], await asyncio.gather(*waiting)
@@ -195,8 +195,8 @@ def test_every_question_of_the_page_is_backed_by_an_index(tmp_path: Path, feeds:
         run_page(store, 5, None)
         run_page(store, 5, ("key", 3))
         record_page(store, feeds, "user-1", None)
-        letters_page(store, feed=None, code=None, before=None)
-        letters_page(store, feed="events", code="invalid_value", before=9)
+        dead_letters_page(store, feed=None, code=None, before=None)
+        dead_letters_page(store, feed="events", code="invalid_value", before=9)
         last_change(store)
         last_successes(store, ["events"])
         sa.event.remove(engine, "before_cursor_execute", note)
@@ -242,4 +242,4 @@ def test_every_page_can_be_asked_of_both_databases(url: str, feeds: tuple[Feed, 
         assert page.run.job_name == "events"
         assert run_page(store, 1_000, None) is None
         assert record_page(store, feeds, "nobody", None) == []
-        assert letters_page(store, feed=None, code=None, before=None).letters == []
+        assert dead_letters_page(store, feed=None, code=None, before=None).dead_letters == []

@@ -27,7 +27,7 @@ from inboxd.daemon import Daemon
 from inboxd.errors import EXIT_UNAVAILABLE, OperatorFault
 from inboxd.log import open_log
 from inboxd.model import Counts, Outcome, RunStart, Verdict
-from inboxd.presence import DaemonState, Published, Waiting
+from inboxd.presence import DaemonState, Published, UnfinishedFile
 from inboxd.service import folders_of
 from inboxd.store import open_store
 from inboxd.store.base import RunEnd
@@ -151,7 +151,7 @@ def test_a_stream_tells_what_is_new(page: Served) -> None:
         versions = _hear(connection)
         before = eventually(lambda: versions() if versions() >= 2 else None, "the first versions")
         page.loop.published.state = _state(
-            deferred=[Waiting(file="a.json", code="disk_full", since="2026-01-01T00:00:00.000000Z")]
+            deferred=[UnfinishedFile(file="a.json", code="disk_full", since="2026-01-01T00:00:00.000000Z")]
         )
         eventually(lambda: versions() > before, "news")
 
@@ -173,7 +173,7 @@ def test_a_config_loaded_anew_is_news(page: Served, tmp_path: Path) -> None:
     assert 'inboxd_files_total{feed="orders",outcome="loaded"} 0.0' in page.get("/metrics")[1]
     message = f"cannot write {tmp_path}/elsewhere/done/a b.json"
     since = "2026-01-01T00:00:00.000000Z"
-    page.loop.published.state = _state(deferred=[Waiting("a b.json", "disk_full", since, message)])
+    page.loop.published.state = _state(deferred=[UnfinishedFile("a b.json", "disk_full", since, message)])
     assert "elsewhere" not in eventually(
         lambda: body if "disk_full" in (body := page.get("/")[1]) else None, "the file"
     )
@@ -213,7 +213,7 @@ def test_several_hosts_are_shown_with_what_they_work_at(page: Served, settings: 
     rows = [re.sub(r"for \d+ s", "for a moment", row) for row in rows]
     assert rows == [
         f"&lt;i&gt; {clock} 0 0 &lt;i&gt;-3.json for a moment",
-        f"alpha {clock} 0 1 nothing now",
+        f"alpha {clock} 0 1 nothing",
         f"beta {clock} 0 0 beta-2.json for a moment beta-1.json for a moment",
     ]
 
@@ -450,8 +450,8 @@ def test_what_waits_is_shown_with_its_reason(page: Served) -> None:
     message = f"cannot write {Path.home()}/data/x y/inboxd.db and postgresql://me:secret@db/x"
     since = "2026-01-01T00:00:00.000000Z"
     page.loop.published.state = _state(
-        deferred=[Waiting("<i>.json", "disk_full", since, message, 3, "2026-01-01T00:01:00.000000Z", "events")],
-        unsettled=[Waiting("slow.json", "settling", since, "open for writing")],
+        deferred=[UnfinishedFile("<i>.json", "disk_full", since, message, 3, "2026-01-01T00:01:00.000000Z", "events")],
+        unsettled=[UnfinishedFile("slow.json", "settling", since, "open for writing")],
     )
     _, body = page.get("/")
     assert "&lt;i&gt;.json" in body
@@ -530,7 +530,7 @@ def _hear(connection: socket.socket) -> Callable[[], int]:
     return versions
 
 
-def _state(deferred: list[Waiting] | None = None, unsettled: list[Waiting] | None = None) -> DaemonState:
+def _state(deferred: list[UnfinishedFile] | None = None, unsettled: list[UnfinishedFile] | None = None) -> DaemonState:
     now = "2026-01-01T00:00:00.000000Z"
     deferred = deferred or []
     return DaemonState(

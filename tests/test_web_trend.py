@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inboxd.clock import stamp
-from inboxd.operate.browse import last_successes
+from inboxd.operate.browse import failures, last_successes
 from inboxd.operate.health import all_rejected, health
 from inboxd.operate.trend import Bucket, nearest_rank, trend
 from stores import OpenEmpty
@@ -61,7 +61,28 @@ def test_a_duration_that_another_program_wrote_is_no_obstacle(open_empty: OpenEm
     assert trend(store, now=NOW, hours=1, buckets=1).total.duration_ms in {52, 53}  # PostgreSQL rounds as it is stored
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_file_needs_attention_until_it_is_loaded(open_empty: OpenEmpty) -> None:
+    """Tried again it counts once, of each code; loaded since, by its feed and under its name, no more."""
+    store = open_empty()
+    runs = (  # in this order
+        *(("events", "a.json", "failure", "invalid_json"), ("events", "a.json", "failure", "invalid_json")),
+        *(("events", "b.json", "failure", "invalid_json"), ("events", "b.json", "success", None)),
+        *(("orders", "b.json", "failure", "invalid_json"), ("orders", "c.json", "success", None)),
+        *(("orders", "c.json", "failure", "empty_file"), ("orders", "d.json", "failure", "interrupted")),
+    )
+    with store.writing() as connection:
+        insert = sa.text(INSERT.text.replace("(job_name", "(file_name, job_name").replace("(:job", "(:file, :job"))
+        for job, file, status, code in runs:
+            row = {"rows": 0, "ms": 1, "at": began(5), "end": began(5)}
+            connection.execute(insert, {**row, "job": job, "file": file, "status": status, "code": code})
+    assert [(one.code, one.feed, one.count, one.newest) for one in failures(store, now=NOW, hours=1, limit=9)] == [
+        ("empty_file", "orders", 1, 7),
+        ("invalid_json", "orders", 1, 5),
+        ("invalid_json", "events", 1, 2),
+    ]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(runs=st.lists(RUN, max_size=25), hours=st.sampled_from([1.0, 24.0, 168.0, None]), buckets=st.integers(1, 60))
 def test_the_page_says_what_health_says(
     open_empty: OpenEmpty, runs: list[Run], hours: float | None, buckets: int

@@ -3,7 +3,7 @@
 Each round drops a few files into a new inbox and drains it under strace, which kills the daemon at one system call or
 makes calls fail as a full or dying disk would, sometimes twice in a row. In half of the rounds a hostile sender swaps a
 folder of the inbox for a link into the archive all the while, and back. Then the daemon is run undisturbed, and
-tables, folders and log are held against the truth. The same seed gives the same rounds.
+tables, folders and log are compared with the truth. The same seed gives the same rounds.
 """
 
 from __future__ import annotations

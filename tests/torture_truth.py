@@ -1,7 +1,6 @@
-"""What must be in the tables and folders after any fault: files made by chance, and the truth about them.
+"""What must be in database and folders after any fault: files made by chance, and where each of them must end.
 
-The truth is worked out here, from the files alone and the order in which the ledger says they were committed, by code
-that shares nothing with inboxd.
+What the database must hold is for an audit to say, which shares nothing with the loader.
 """
 
 from __future__ import annotations
@@ -12,16 +11,17 @@ import json
 import os
 import random
 import re
-import sqlite3
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from audits import audited
 from daemons import Home
 
+RETAINED = ("LINEAGE", "RESOLVED", "IMAGES")
 CONFIG = """\
 [inbox]
 settle = "0ms"
@@ -41,6 +41,7 @@ match = ["changes/**"]
 key = ["key"]
 cursor = "ts"
 late = "merge"
+undo = true
 deletes = { from = "op", in = ["d"], then = "remove" }
 [feeds.changes.fields]
 key = { type = "text" }
@@ -62,18 +63,11 @@ ts = { type = "timestamp" }
 [feeds.events]
 late = "skip"
 """
-TABLES = {"events": "target", "orders": "orders", "changes": "changes", "dump": "dump"}
-SNAPSHOTS = "dump []"
-"""What the watermark of a snapshot feed is called: the feed, and the values of its scope, here none."""
+THINNING = {f"INBOXD_{name}": "1s" for name in ("ARCHIVE__KEEP", *(f"RETENTION__{one}" for one in RETAINED))}
+"""The settings that let what is old go."""
 
 Document = dict[str, Any]  # Any: whatever a record holds
 Lines = Counter[tuple[object, ...]]
-
-
-def feed_of(name: str) -> str:
-    """Return the feed that takes a file."""
-    first, _, rest = name.partition("/")
-    return first if rest and first in TABLES else "events"
 
 
 def scenario(chance: random.Random) -> dict[str, bytes]:
@@ -156,138 +150,6 @@ def _is_broken(content: bytes) -> bool:
     return not content
 
 
-def _fault(record: Document) -> str | None:
-    if not record["name"].strip():
-        return "missing_name"
-    return None if isinstance(record["value"], float | int) else "invalid_value"
-
-
-@dataclass
-class Truth:
-    """The tables as they must be: the files applied one after another."""
-
-    rows: dict[str, dict[str, tuple[object, ...]]] = field(default_factory=lambda: {feed: {} for feed in TABLES})
-    graves: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Cursor and run of the deletion of each key of ``changes`` that has the highest cursor."""
-    watermarks: dict[str, str] = field(default_factory=dict)
-    letters: Lines = field(default_factory=Counter)
-    lineage: Lines = field(default_factory=Counter)
-    runs: Lines = field(default_factory=Counter)
-    loaded: dict[tuple[str, str], int] = field(default_factory=dict)
-
-    def apply(self, run: int, name: str, content: bytes) -> None:
-        """Apply one file, as the documents say it is to be applied."""
-        feed, sha = feed_of(name), hashlib.sha256(content).hexdigest()
-        day = name.removeprefix("dump/").removesuffix(".json") if feed == "dump" else ""
-        if day > self.watermarks.get(SNAPSHOTS, ""):
-            self.loaded[feed, sha] = run  # content that is new as of then, whoever had it before
-        earlier = self.loaded.setdefault((feed, sha), run)
-        if earlier != run:
-            self.runs[name, feed, sha, earlier, 0, 0, 0, 0, 0, 0] += 1
-        elif feed == "dump":
-            self.runs[name, feed, sha, None, *self._snapshot(run, day, _records(content))] += 1
-        elif feed == "changes":
-            self.runs[name, feed, sha, None, *self._changes(run, _records(content))] += 1
-        else:
-            self.runs[name, feed, sha, None, *self._news(feed, run, _records(content))] += 1
-
-    def _news(self, feed: str, run: int, records: list[Document]) -> tuple[int, ...]:
-        """Apply records one by one; return the counts of the run."""
-        floor = self.watermarks.get(feed) if feed == "events" else None
-        skipped = rejected = staged = 0
-        applied: dict[str, int] = {}
-        for number, record in enumerate(records, 1):
-            key, fault = record["key"], _fault(record)
-            if floor is not None and record["ts"] <= floor:
-                skipped += 1
-                self.lineage[run, number, key, "skip"] += 1
-            elif fault is not None:
-                rejected += 1
-                self.letters[run, number, key, fault] += 1
-                self.lineage[run, number, key, "reject"] += 1
-            else:
-                staged += 1
-                self.lineage[run, number, key, "stage"] += 1
-                self._upsert(feed, run, number, record, applied)
-        for key, number in applied.items():
-            self.lineage[run, number, key, "stale"] -= 1
-            self.lineage[run, number, key, "load"] += 1
-            reached = str(self.rows[feed][key][3])
-            self.watermarks[feed] = max(self.watermarks.get(feed, ""), reached)
-        stale = staged - len(applied)
-        total = staged + skipped + rejected
-        return total, len(applied), rejected, skipped, stale, 0
-
-    def _changes(self, run: int, records: list[Document]) -> tuple[int, ...]:
-        """Apply of each key the record with the highest cursor, a deletion before an upsert."""
-        best: dict[str, int] = {}
-        rejected = 0
-        for number, record in enumerate(records, 1):
-            key, fault = record["key"], None if record["op"] == "d" else _fault(record)
-            self.lineage[run, number, key, "reject" if fault else "stage"] += 1
-            if fault:
-                rejected += 1
-                self.letters[run, number, key, fault] += 1
-                continue
-            self.lineage[run, number, key, "stale"] += 1
-            if key not in best or _rank(record) > _rank(records[best[key] - 1]):
-                best[key] = number
-        out = deleted = 0
-        rows = self.rows["changes"]
-        for key, number in best.items():
-            record, row = records[number - 1], rows.get(key)
-            cursor, deletes = record["ts"], record["op"] == "d"
-            below = row is None or (cursor >= str(row[3]) if deletes else cursor > str(row[3]))
-            if not below or cursor <= self.graves.get(key, ("", 0))[0]:
-                continue
-            out += 1
-            self.lineage[run, number, key, "stale"] -= 1
-            self.lineage[run, number, key, "delete" if deletes else "load"] += 1
-            self.watermarks["changes"] = max(self.watermarks.get("changes", ""), cursor)
-            if deletes:
-                deleted += rows.pop(key, None) is not None
-                self.graves[key] = (cursor, run)
-            else:
-                rows[key] = (key, record["name"], float(record["value"]), cursor, run)
-        return len(records), out, rejected, 0, len(records) - rejected - out, deleted
-
-    def _snapshot(self, run: int, day: str, records: list[Document]) -> tuple[int, ...]:
-        """Let the table be what the file says, unless it is older than what was applied."""
-        if day <= self.watermarks.get(SNAPSHOTS, ""):
-            for place, record in enumerate(records, 1):
-                self.lineage[run, place, record["key"], "skip"] += 1
-            return len(records), 0, 0, len(records), 0, 0
-        self.watermarks[SNAPSHOTS] = day
-        rows, last = self.rows["dump"], {record["key"]: place for place, record in enumerate(records, 1)}
-        out = 0
-        for place, record in enumerate(records, 1):
-            key = record["key"]
-            values = (key, record["name"], float(record["value"]), record["ts"])
-            applies = last[key] == place and (key not in rows or rows[key][:4] != values)
-            self.lineage[run, place, key, "stage"] += 1
-            self.lineage[run, place, key, "load" if applies else "stale"] += 1
-            if applies:
-                out += 1
-                rows[key] = (*values, run)
-        gone = sorted(rows.keys() - last.keys())
-        for place, key in enumerate(gone, len(records) + 1):
-            self.lineage[run, place, key, "delete"] += 1
-            del rows[key]
-        return len(records), out, 0, 0, len(records) - out, len(gone)
-
-    def _upsert(self, feed: str, run: int, number: int, record: Document, applied: dict[str, int]) -> None:
-        key = record["key"]
-        self.lineage[run, number, key, "stale"] += 1  # unless it is the last one of this file that was applied
-        row = self.rows[feed].get(key)
-        if row is None or record["ts"] > str(row[3]):
-            self.rows[feed][key] = (key, record["name"], float(record["value"]), record["ts"], run)
-            applied[key] = number
-
-
-def _rank(record: Document) -> tuple[str, bool]:
-    return record["ts"], record["op"] == "d"
-
-
 @dataclass(frozen=True)
 class Damage:
     """What is not as it must be."""
@@ -299,11 +161,12 @@ class Damage:
         return bool(self.lost or self.twice)
 
 
-def damage(home: Home, files: dict[str, bytes], *, cut: bool = False) -> Damage:
-    """Hold tables, folders and log against the truth.
+def damage(home: Home, files: dict[str, bytes], *, cut: bool = False, thinned: bool = False) -> Damage:
+    """Compare folders and log with the files, and let an audit judge the database.
 
     After a power ``cut`` nothing is asked of the log, whose lines are not synced, and a file may have arrived again:
     where its way out of the inbox was lost it lies there as before, and its content is a duplicate, or fails, again.
+    ``thinned``: retention was at work, so files that a run had may be gone from ``processed``.
     """
     lost: list[str] = []
     twice: list[str] = []
@@ -311,35 +174,17 @@ def damage(home: Home, files: dict[str, bytes], *, cut: bool = False) -> Damage:
     for what, expected, found in compared:
         if cut and what in ARRIVALS:
             found = _as_if_once(found, expected)  # noqa: PLW2901 - what is left to be compared
-        lost += [f"{what}: {line} (missing {count} times)" for line, count in (expected - found).items()]
+        gone = expected - found if not (thinned and what == "processed") else Counter()
+        lost += [f"{what}: {line} (missing {count} times)" for line, count in gone.items()]
         twice += [f"{what}: {line} (too often {count} times)" for line, count in (found - expected).items()]
+    for one in audited(home.path, {**home.env, **(THINNING if thinned else {})}):
+        said = f"{one['table']}: {one['kind']}: {one['detail']} (key {one['key']}, run {one['run_id']}, {one['file']})"
+        (twice if one["kind"].endswith("_unexpected") else lost).append(said)
     return Damage(lost, twice)
 
 
 def _compared(home: Home, files: dict[str, bytes]) -> Iterator[tuple[str, Lines, Lines]]:
     yield "integrity", Counter([("ok",)]), Counter(home.query("PRAGMA integrity_check"))
-    ends = home.query("SELECT id, file_name FROM etl_runs WHERE status = 'success' ORDER BY commit_no")
-    truth = Truth()
-    for run, name in ends:
-        truth.apply(run, name, files[name])
-    counts = "rows_in, rows_out, rows_rejected, rows_skipped, rows_stale, rows_deleted"
-    columns = f"file_name, job_name, content_sha256, duplicate_of, {counts}"
-    yield "runs", truth.runs, Counter(home.query(f"SELECT {columns} FROM etl_runs WHERE status = 'success'"))
-    for feed, table in TABLES.items():
-        yield (
-            table,
-            Counter(truth.rows[feed].values()),
-            _table(home, table),
-        )
-    graves: Lines = Counter((key, *grave) for key, grave in truth.graves.items())
-    yield "tombstones", graves, Counter(home.query("SELECT record_key, cursor, run_id FROM tombstones"))
-    yield "watermarks", Counter(truth.watermarks.items()), Counter(home.query("SELECT name, value FROM watermarks"))
-    yield (
-        "dead letters",
-        truth.letters,
-        Counter(home.query("SELECT run_id, record_no, record_key, error FROM dead_letters")),
-    )
-    yield "lineage", +truth.lineage, Counter(home.query("SELECT run_id, record_no, record_key, step FROM lineage"))
     yield from _ends(home, files)
 
 
@@ -355,19 +200,15 @@ def _as_if_once(found: Lines, expected: Lines) -> Lines:
     return first
 
 
-def _table(home: Home, table: str) -> Lines:
-    try:
-        return Counter(home.query(f"SELECT key, name, value, ts, run_id FROM {table}"))
-    except sqlite3.OperationalError:  # no such table
-        return Counter()
-
-
 def _ends(home: Home, files: dict[str, bytes]) -> Iterator[tuple[str, Lines, Lines]]:
     """Compare where the files are, what the ledger calls their end, and what was said of them."""
     broken = {name for name, content in files.items() if _is_broken(content)}
     good = files.keys() - broken
     ends: Lines = Counter({(name, "success"): 1 for name in good} | {(name, "failure"): 1 for name in broken})
-    sql = "SELECT file_name, status FROM etl_runs WHERE error_code IS NULL OR error_code <> 'interrupted'"
+    sql = (
+        "SELECT file_name, status FROM etl_runs "
+        "WHERE file_name IS NOT NULL AND (error_code IS NULL OR error_code <> 'interrupted')"
+    )
     yield "ends", ends, Counter(home.query(sql))
     yield "processed", _contents(files, good), _tree(home.processed)
     yield "failed", _contents(files, broken), _tree(home.failed, reports=False)

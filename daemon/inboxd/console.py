@@ -78,8 +78,8 @@ def _result(event: Mapping[str, object]) -> Iterator[str]:
 def _pairs(event: Mapping[str, object]) -> str:
     parts = [f"run {event['run_id']}"] if "run_id" in event else []
     parts += [_text(event[key]) for key in ("feed", "file") if key in event]
-    told = {"run_id", "feed", "file", "traceback", "hint", *_HEAD}
-    return "  ".join([*parts, *(f"{key}={_text(value)}" for key, value in event.items() if key not in told)])
+    shown = {"run_id", "feed", "file", "traceback", "hint", *_HEAD}
+    return "  ".join([*parts, *(f"{key}={_text(value)}" for key, value in event.items() if key not in shown)])
 
 
 def _below(event: Mapping[str, object]) -> Iterator[str]:

@@ -13,7 +13,6 @@ from inboxd.attempts import Attempts
 from inboxd.clock import stamp
 from inboxd.errors import DatabaseFault, Interrupted, TransientFault
 from inboxd.events import Event
-from inboxd.held import FIRST_PAUSE_S, Held, HeldFiles
 from inboxd.inbox.ahead import sync_ahead
 from inboxd.inbox.claim import Entrance, new_claim_id, release, take
 from inboxd.inbox.faults import NOT_MOVABLE
@@ -23,6 +22,7 @@ from inboxd.inbox.watch import Watch
 from inboxd.log import emit
 from inboxd.model import Edge, Feed, Late, Step
 from inboxd.operate.retention import Retention
+from inboxd.pending import FIRST_PAUSE_S, PendingFile, PendingFiles
 from inboxd.presence import Published
 from inboxd.wake import Wake
 
@@ -79,7 +79,7 @@ class Daemon(Attempts):
                 self.recovery.hasten()
                 self.wake.wait(self._patience())
             self._tidy(whole=True)
-            self.waiting = len(self.held)
+            self.waiting = len(self.pending)
 
     @contextmanager
     def _orderly(self) -> Iterator[None]:
@@ -93,7 +93,7 @@ class Daemon(Attempts):
         self._leave()
 
     def _coming(self) -> bool:
-        return any(held.attempts <= 1 and not self._overtakes(held) for held in self.held)
+        return any(pending.attempts <= 1 and not self._overtakes(pending) for pending in self.pending)
 
     def _begin(self, ready: Callable[[], None]) -> None:
         """Start, say so, and work on what the first look found: looking twice at a large backlog takes its time."""
@@ -106,12 +106,12 @@ class Daemon(Attempts):
         self.moved.begin()
         self._notice(self.watch.start())
         self._end_left()
-        for held in self.recovery.at_start():
-            self.held.add(held)
+        for pending in self.recovery.at_start():
+            self.pending.add(pending)
 
     def _end_left(self) -> None:
         """Do for files that a crash left moved what was still to be done: their reports, and their verdicts."""
-        for left in self.recovery.left_moved(self.held):
+        for left in self.recovery.left_moved(self.pending):
             self.finish_left(left)
 
     def _pass(self) -> bool:
@@ -124,44 +124,44 @@ class Daemon(Attempts):
         if self.recovery.is_due():
             self._take_over(self.recovery.left)
         if self.database_attempts > 1:  # perhaps only one file's doing, such as a disk too small for it: let others try
-            done = self._take_new() + self._go_on_with_held()
+            done = self._take_new() + self._go_on_with_pending()
         else:
-            done = self._go_on_with_held() + self._take_new()
+            done = self._go_on_with_pending() + self._take_new()
         self.put_away()
         self._end_turns()
         self.on_pass(self)
         return bool(done)
 
-    def _take_over(self, found: Callable[[HeldFiles], Iterable[Held]]) -> None:
+    def _take_over(self, found: Callable[[PendingFiles], Iterable[PendingFile]]) -> None:
         """Hold the claims that nobody works on any more, and say what nobody said."""
         with suppress(TransientFault):  # it is asked again in the next pass
             self.put_away()
             self._end_left()
-            for held in found(self.held):
-                self.held.add(held)
+            for pending in found(self.pending):
+                self.pending.add(pending)
 
     def _take_new(self) -> int:
         done = 0
         looked_up = self.clock.monotonic()
         ready = deque(self._in_turn(self.survey.ready))
         entrance = self._entrance() if ready else None
-        claimed: deque[Held] = deque()
+        claimed: deque[PendingFile] = deque()
         try:
             while self._claim_ahead(ready, claimed, entrance):
                 done += self._go_on_with(claimed)
                 self.on_pass(self)
                 if self.clock.monotonic() > looked_up + LOOK_UP_S:  # a long list must not hold up what is due meanwhile
                     self._notice(self.watch.check())
-                    done += self._go_on_with_held()
+                    done += self._go_on_with_pending()
                     looked_up = self.clock.monotonic()
                     entrance = self._entrance()
         finally:
-            for held in claimed:
-                self.held.add(held)
+            for pending in claimed:
+                self.pending.add(pending)
         self.folders.archive.rest()
         return done
 
-    def _claim_ahead(self, ready: deque[Candidate], claimed: deque[Held], entrance: Entrance | None) -> bool:
+    def _claim_ahead(self, ready: deque[Candidate], claimed: deque[PendingFile], entrance: Entrance | None) -> bool:
         """Claim the next file, and small ones behind it whose contents become durable while others are worked on.
 
         Tell whether there is any. On a shared inbox only one is claimed: others would take the rest for a dead
@@ -174,23 +174,23 @@ class Daemon(Attempts):
         while ready and len(claimed) < most and not (claimed and ready[0].size > AHEAD_BYTES):
             if self.stopping() or self.database_pauses():
                 break
-            held = self._take(ready.popleft(), entrance)
-            if held is not None:
-                claimed.append(held)
-        following = [held.claim for held in islice(claimed, known, None)]
+            pending = self._take(ready.popleft(), entrance)
+            if pending is not None:
+                claimed.append(pending)
+        following = [pending.claim for pending in islice(claimed, known, None)]
         if following:
             sync_ahead(self.moved.disk, following)
         return bool(claimed)
 
-    def _go_on_with(self, claimed: deque[Held]) -> bool:
+    def _go_on_with(self, claimed: deque[PendingFile]) -> bool:
         """Work on the first of the files just claimed, if nothing has come between; else it is held like others."""
-        held = claimed.popleft()
-        if self.stopping() or self.database_pauses() or self._overtakes(held):
-            self.held.add(held)
+        pending = claimed.popleft()
+        if self.stopping() or self.database_pauses() or self._overtakes(pending):
+            self.pending.add(pending)
             return False
-        if held.claim.size > AHEAD_BYTES:
+        if pending.claim.size > AHEAD_BYTES:
             self.put_away()  # what was moved is not to wait for all of a large file
-        self.attempt(held)
+        self.attempt(pending)
         return True
 
     def _entrance(self) -> Entrance | None:
@@ -204,7 +204,7 @@ class Daemon(Attempts):
         """Let the feeds go last of which the database has refused a file: perhaps it is only that feed's table."""
         if not self.database_attempts:
             return ready
-        refused = {feed.name for feed in self.folders.feeds if self.held.blocks(feed.name)}
+        refused = {feed.name for feed in self.folders.feeds if self.pending.blocks(feed.name)}
         return sorted(ready, key=lambda candidate: candidate.feed in refused)
 
     def _look(self) -> None:
@@ -218,14 +218,16 @@ class Daemon(Attempts):
 
     def _blocked(self) -> frozenset[str]:
         """Return the feeds of which an older file waits: newer ones must not overtake it."""
-        if not self.held:
+        if not self.pending:
             return frozenset()
-        return frozenset(feed.name for feed in self.folders.feeds if any(_blocks(held, feed) for held in self.held))
+        return frozenset(
+            feed.name for feed in self.folders.feeds if any(_blocks(pending, feed) for pending in self.pending)
+        )
 
-    def _overtakes(self, held: Held) -> bool:
+    def _overtakes(self, pending: PendingFile) -> bool:
         """Tell whether an older file of the feed waits that this one must not overtake."""
-        feed = self._feed_of(held)
-        older = takewhile(lambda other: other is not held, self.held)
+        feed = self._feed_of(pending)
+        older = takewhile(lambda other: other is not pending, self.pending)
         return feed is not None and any(_blocks(other, feed) for other in older)
 
     def _notice(self, notices: Sequence[Notice]) -> None:
@@ -249,22 +251,22 @@ class Daemon(Attempts):
             emit(self.log, Event.RETENTION_APPLIED, **asdict(removed))
         return self.clock.monotonic() >= self.retention.due
 
-    def _go_on_with_held(self) -> int:
+    def _go_on_with_pending(self) -> int:
         done = 0
-        for held in self.held.due(self.clock.monotonic()):
+        for pending in self.pending.due(self.clock.monotonic()):
             if self.stopping():
                 break
-            if held.attempts and self.lost_to_another(held):
+            if pending.attempts and self.lost_to_another(pending):
                 continue
-            if held.verdict is not None:
-                self.finish(held, held.verdict)
+            if pending.verdict is not None:
+                self.finish(pending, pending.verdict)
                 done += 1
-            elif not self.database_pauses() and self._may_go_on(held):
-                self.attempt(held)
+            elif not self.database_pauses() and self._may_go_on(pending):
+                self.attempt(pending)
                 done += 1
         return done
 
-    def _take(self, candidate: Candidate, entrance: Entrance | None) -> Held | None:
+    def _take(self, candidate: Candidate, entrance: Entrance | None) -> PendingFile | None:
         """Claim a file, if its turn has come and it is still there."""
         feed = self.folders.match(candidate.name)
         if feed is None or feed.name in self._blocked() or not self._has_turn(feed):
@@ -279,14 +281,14 @@ class Daemon(Attempts):
         if claim is None:  # gone, or changed since and put back: that rename in is ours, and proves nothing
             self.folders.inbox.resettle(candidate.name)
             return None
-        return Held(claim, feed.name, self._now())
+        return PendingFile(claim, feed.name, self._now())
 
-    def _may_go_on(self, held: Held) -> bool:
+    def _may_go_on(self, pending: PendingFile) -> bool:
         """Tell whether it is this daemon's turn to work on a claimed file; else it is asked again a little later."""
-        feed = self._feed_of(held)
-        if feed is None or (self._has_turn(feed) and not self._overtakes(held)):
+        feed = self._feed_of(pending)
+        if feed is None or (self._has_turn(feed) and not self._overtakes(pending)):
             return True
-        held.due = self.clock.monotonic() + FIRST_PAUSE_S
+        pending.due = self.clock.monotonic() + FIRST_PAUSE_S
         return False
 
     def _has_turn(self, feed: Feed) -> bool:
@@ -303,7 +305,7 @@ class Daemon(Attempts):
 
     def _end_turns(self) -> None:
         """Let other daemons have the ordered feeds of which no file waits here."""
-        for name in [name for name in self.turns if not any(held.feed == name for held in self.held)]:
+        for name in [name for name in self.turns if not any(pending.feed == name for pending in self.pending)]:
             with suppress(TransientFault):
                 self.store.end_turn(name)
             self.turns.discard(name)
@@ -324,23 +326,23 @@ class Daemon(Attempts):
         """Nothing of this daemon stays claimed or ``running`` after an orderly stop."""
         self.watch.stop()
         self.moved.close()
-        for held in self.held:
-            if held.verdict is not None:
+        for pending in self.pending:
+            if pending.verdict is not None:
                 continue  # committed: the next start only moves it
             try:
-                self.store.drop_claim(held.claim.id)
+                self.store.drop_claim(pending.claim.id)
             except (DatabaseFault, Interrupted):
                 break  # the next start finds the claims; to ask again for each would take longer than a stop may
             except TransientFault:
                 continue  # it is another daemon's by now
-            release(self.folders.inbox.root, held.claim)
-            self.held.remove(held)
+            release(self.folders.inbox.root, pending.claim)
+            self.pending.remove(pending)
 
     def _patience(self) -> float:
         """Return how long nothing can be due (seconds)."""
         now = self.clock.monotonic()
         due = [now + (LOST_WAIT_S if self.lost else min(self.folders.rescan_s, self.longest_wait_s))]
-        times = (self.survey.next_due, self.held.next_due(self.database_due), self.retention.due, self.recovery.due)
+        times = (self.survey.next_due, self.pending.next_due(self.database_due), self.retention.due, self.recovery.due)
         due += [when for when in times if when is not None]
         if self.survey.ready and self.database_pauses():
             due.append(self.database_due)
@@ -350,11 +352,11 @@ class Daemon(Attempts):
         return stamp(self.clock.now())
 
 
-def _blocks(held: Held, feed: Feed) -> bool:
+def _blocks(pending: PendingFile, feed: Feed) -> bool:
     """Tell whether a file that waits holds up newer ones of a feed.
 
     Where the last file wins any wait counts, with ``late = "skip"`` that for the database.
     """
-    if held.feed != feed.name or held.verdict is not None:
+    if pending.feed != feed.name or pending.verdict is not None:
         return False
-    return feed.ordered or (feed.late is Late.SKIP and isinstance(held.fault, DatabaseFault))
+    return feed.ordered or (feed.late is Late.SKIP and isinstance(pending.fault, DatabaseFault))

@@ -44,7 +44,7 @@ class Event(StrEnum):
         "warning",
         "left alone: none of `inbox.suffixes`, no feed for it, not a regular file, or a folder of the archive",
     )
-    FILE_RECOVERED = "file_recovered", "info", "a crash had come between this file's COMMIT and its verdict: its counts"
+    FILE_RECOVERED = "file_recovered", "info", "a crash came between a file's COMMIT and its line: the run's counts"
     FILE_RETRIED = "file_retried", "info", "a crash had interrupted this file: it is tried again"
     FILE_UNSETTLED = "file_unsettled", "warning", "a file has not become complete for a long time; it keeps its place"
     FILE_GONE = (
@@ -55,7 +55,7 @@ class Event(StrEnum):
     FILE_TAKEN_OVER = (
         "file_taken_over",
         "info",
-        "another daemon has this file by now, after this one had lost the database; what becomes of it is said there",
+        "another daemon works on this file now, as this one had lost the database; that daemon says how it ends",
     )
     FILE_NOT_MOVABLE = "file_not_movable", "warning", "a file cannot be renamed out of the inbox, so it is not read"
     ALL_REJECTED = "all_rejected", "warning", "there were records, and every one not skipped was rejected"
@@ -82,7 +82,11 @@ class Event(StrEnum):
         "error",
         "HUP: the new config is wrong, the old one stays; all its errors",
     )
-    DATABASE_UPGRADED = "database_upgraded", "info", "the control tables were migrated to this version's schema"
+    DATABASE_UPGRADED = (
+        "database_upgraded",
+        "info",
+        "the control tables were made, or migrated to this version's schema",
+    )
     HTTP_STARTED = "http_started", "info", "the page is served at this address"
     HTTP_EXPOSED = "http_exposed", "warning", "the page listens beyond this machine; it has no password"
     RETENTION_APPLIED = (

@@ -1,8 +1,8 @@
 """The types that a field may have, in one table: what each room asks about a type stands here.
 
-What needs more than the standard library hangs on it elsewhere: the rules by which records are judged and the types
-that msgspec decodes (``records.kinds``), and SQLAlchemy's types (``operate.target``). A test holds that each type is in
-all of them.
+What needs more than the standard library hangs on it in two other tables: the rules by which records are judged, with
+what msgspec decodes for them (``records.kinds``), and SQLAlchemy's types (``operate.target``). A test holds that each
+type is in all three.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ _DECIMAL: Final = re.compile(r" *[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?
 _PLAIN: Final = re.compile(r"(?:0|-?[1-9][0-9]*)(?:\.[0-9]+)?", re.ASCII)
 """The usual decimals, which are in their plain form as they stand."""
 
+MAX_KEY_BYTES: Final = 1_024
+"""Bytes of a key's text in UTF-8, the contract's limit."""
 MAX_DECIMAL_DIGITS: Final = 1_000
 """Digits of a decimal in its plain form, a single zero before the point not counted."""
 
@@ -177,6 +179,10 @@ class TypeFacts:
     """Gives a value of a config file in the form that values of the type have."""
     attributes: frozenset[str]
     """The attributes of a field that mean something for it, beside those that every field has."""
+    expected: str
+    """What somebody must type who names a key or a cursor of the type: "must be …"."""
+    example: Callable[[datetime], object]
+    """Gives a value of a JSON record, of that moment where it is a time."""
     is_key: bool = True
     """Whether a key or a snapshot's scope may have it."""
     is_cursor: bool = False
@@ -186,21 +192,56 @@ _BOUNDS: Final = frozenset({"min", "max", "choices"})
 
 TYPES: Final = {
     FieldType.TEXT: TypeFacts(
-        "TEXT", "text", _text, frozenset({"min_length", "max_length", "pattern", "choices", "coerce"})
+        "TEXT",
+        "text",
+        _text,
+        frozenset({"min_length", "max_length", "pattern", "choices", "coerce"}),
+        f"text that is not blank, at most {MAX_KEY_BYTES} bytes of it",
+        lambda _now: "a",
     ),
-    FieldType.INTEGER: TypeFacts("INTEGER", "bigint", _integer, _BOUNDS | {"coerce"}, is_cursor=True),
-    FieldType.REAL: TypeFacts("REAL", "double precision", _real, _BOUNDS),
-    FieldType.BOOLEAN: TypeFacts("BOOLEAN", "boolean", _boolean, frozenset({"choices", "coerce"})),
+    FieldType.INTEGER: TypeFacts(
+        "INTEGER", "bigint", _integer, _BOUNDS | {"coerce"}, "an integer of 64 bits", lambda _now: 1, is_cursor=True
+    ),
+    FieldType.REAL: TypeFacts("REAL", "double precision", _real, _BOUNDS, "a number", lambda _now: 1.5),
+    FieldType.BOOLEAN: TypeFacts(
+        "BOOLEAN", "boolean", _boolean, frozenset({"choices", "coerce"}), "true or false", lambda _now: True
+    ),
     FieldType.TIMESTAMP: TypeFacts(
         "TIMESTAMP TEXT",
         "timestamp with time zone",
         _timestamp,
         _BOUNDS | {"unit", "format", "timezone"},
+        "a timestamp, such as 2026-01-15T10:30:00Z",
+        lambda now: f"{now:%Y-%m-%dT%H:%M:%SZ}",
         is_cursor=True,
     ),
-    FieldType.DATE: TypeFacts("DATE TEXT", "date", _date, _BOUNDS | {"format"}, is_cursor=True),
-    FieldType.DECIMAL: TypeFacts("DECIMAL TEXT", "numeric", _decimal, _BOUNDS, is_key=False),
-    FieldType.JSON: TypeFacts("JSON TEXT", "jsonb", _json, frozenset(), is_key=False),
+    FieldType.DATE: TypeFacts(
+        "DATE TEXT",
+        "date",
+        _date,
+        _BOUNDS | {"format"},
+        "a date, such as 2026-01-15",
+        lambda now: f"{now:%Y-%m-%d}",
+        is_cursor=True,
+    ),
+    FieldType.DECIMAL: TypeFacts(
+        "DECIMAL TEXT",
+        "numeric",
+        _decimal,
+        _BOUNDS,
+        "of another type: a decimal field cannot be key or cursor",
+        lambda _now: "1.50",
+        is_key=False,
+    ),
+    FieldType.JSON: TypeFacts(
+        "JSON TEXT",
+        "jsonb",
+        _json,
+        frozenset(),
+        "of another type: a json field cannot be key or cursor",
+        lambda _now: {},
+        is_key=False,
+    ),
 }
 """Every type; a column of ours takes its type from here, too."""
 

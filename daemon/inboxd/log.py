@@ -85,7 +85,7 @@ _FURTHEST: Final = 64 << 20
 """So many bytes back a line is looked for (some 200,000 files); a start must not read years of log."""
 
 
-def is_said(file: Path | None, run_id: int) -> bool:
+def is_logged(file: Path | None, run_id: int) -> bool:
     """Tell whether the log has a run's verdict: a crash may have come just after the line."""
     mark = re.compile(rb'"(?:inboxd\.)?run_id":%d[,}]' % run_id)
     try:

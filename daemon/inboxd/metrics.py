@@ -86,7 +86,7 @@ class Metrics:
     def count(self, verdict: Verdict) -> None:
         """Count one file that ended."""
         seconds = verdict.duration_ms / 1000
-        file = (verdict.feed, verdict.told)
+        file = (verdict.feed, verdict.outcome_name)
         with self._lock:
             self._files[file] = self._files.get(file, 0) + 1
             self._durations.setdefault(verdict.feed, _Durations()).add(seconds)
@@ -142,14 +142,14 @@ def _standing(standing: Standing) -> list[Metric]:
     )
     successes = GaugeMetricFamily(
         "inboxd_last_success_timestamp_seconds",
-        "When a feed's last successful run ended that took a record, or had none.",
+        "When the feed's last successful run ended; one whose records were all rejected does not count.",
         labels=("feed",),
     )
-    letters = GaugeMetricFamily(
+    dead_letters = GaugeMetricFamily(
         "inboxd_open_dead_letters", "Dead letters that are not resolved.", labels=("feed", "code")
     )
     for key, count in standing.dead_letters.items():
-        letters.add_metric(key, count)
+        dead_letters.add_metric(key, count)
     for family, values in ((watermarks, standing.watermarks), (successes, standing.last_successes)):
         for feed, value in values.items():
             family.add_metric((feed,), value)
@@ -161,7 +161,7 @@ def _standing(standing: Standing) -> list[Metric]:
             "How long the oldest of them has waited; 0 if there is none.",
             standing.oldest_file_age_s,
         ),
-        ("inboxd_deferred_files", "Files held up by a transient fault.", standing.deferred_files),
+        ("inboxd_deferred_files", "Files that wait after a transient fault.", standing.deferred_files),
         ("inboxd_ignored_files", "Files in the inbox that are left alone.", standing.ignored_files),
         ("inboxd_config_refused", "1 if the config on disk was refused, and an older one is in force.", refused),
     )
@@ -171,7 +171,7 @@ def _standing(standing: Standing) -> list[Metric]:
     )
     for feed, is_late in standing.feeds_late.items():
         late.add_metric((feed,), int(is_late))
-    return [info, *gauges, watermarks, successes, late, letters]
+    return [info, *gauges, watermarks, successes, late, dead_letters]
 
 
 def _process() -> list[Metric]:

@@ -540,7 +540,7 @@ class Verdict:
     """A duplicate of a feed in which the last file wins, and other content came in between: it would change rows."""
 
     @property
-    def told(self) -> str:
+    def outcome_name(self) -> str:
         """The outcome in metrics, page and status: a file of which every record was rejected is told apart."""
         return ALL_REJECTED if self.outcome is Outcome.LOADED and self.counts.all_rejected else self.outcome.value
 

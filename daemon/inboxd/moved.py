@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from inboxd.errors import TransientFault
-from inboxd.held import Held
 from inboxd.inbox.archive import Place, make_durable
 from inboxd.inbox.claim import forget
+from inboxd.pending import PendingFile
 
 AT_ONCE: Final = 8
 """So many files share a sync while there are more to come: a thread that is woken for each file costs a tenth of it."""
@@ -28,7 +28,7 @@ THREADS: Final = 4
 class Moved:
     """A file and where it was moved to; its claim is the thread's until the file has ended."""
 
-    held: Held
+    pending: PendingFile
     place: Place
 
 
@@ -78,6 +78,6 @@ def _settle(batch: Sequence[Moved]) -> list[Ended]:
     for moved in batch:
         fault = faults.get(moved.place.whole_folder)
         if fault is None:
-            forget(moved.held.claim)
+            forget(moved.pending.claim)
         ended.append((moved, fault))
     return ended

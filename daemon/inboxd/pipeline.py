@@ -10,7 +10,7 @@ from typing import Protocol
 
 from inboxd.clock import EPOCH, Clock, moment, stamp
 from inboxd.config import captures
-from inboxd.errors import DatabaseFault, FileFault, TransientFault
+from inboxd.errors import FileFault, TransientFault
 from inboxd.model import (
     Counts,
     Cursor,
@@ -33,8 +33,6 @@ from inboxd.store.snapshots import furthest, refuse_unfit, snapshot_of
 
 LISTED_FAULTS = 100
 """How many rejected records a report or a command's output names; the counts are exact."""
-SMALL = 64 << 10
-"""Files of so many bytes at most, packed ones too, are done long before anybody could see them running: some 20 ms."""
 HASHED_FIRST = 8 << 20
 """From so many bytes on a file that may be a duplicate is hashed before it is decoded: a tenth of the work (measured
 on JSON), lost where it is none; below, asking the ledger for its size costs as much as is saved."""
@@ -77,8 +75,6 @@ class Job:
     """What fields can read of the file itself."""
     ignore_watermark: bool = False
     """``retry``: the file is read without the watermark."""
-    careful: bool = False
-    """A crash may have come from this file: its run is written before it is touched, so that the next is counted."""
     force: bool = False
     """``load --force``: without the watermark and the ledger, and an equal cursor is applied too."""
 
@@ -86,7 +82,7 @@ class Job:
 def facts_of(feed: Feed, name: str, mtime_ns: int, *, tail: bool = False, first_mtime: str | None = None) -> FileFacts:
     """Return what fields can read of a file: its path in the inbox, its mtime, what its feed's ``match`` catches.
 
-    ``tail``: the path does not begin in the inbox, so its last parts are held against the patterns. ``first_mtime``:
+    ``tail``: the path does not begin in the inbox, so its last parts are compared with the patterns. ``first_mtime``:
     what the mtime was when the file was first claimed, where that is known; mending the file has changed it since.
     """
     caught = captures(feed, name, tail=tail) or {}
@@ -118,10 +114,22 @@ class Pipeline:
         Raises ``TransientFault`` when the file has to wait (its ``running`` row stays) and ``Interrupted`` when the
         daemon was asked to stop; in both cases nothing was loaded.
         """
-        started, clock_start = self.clock.now(), self.clock.monotonic()
-        attempt = _Attempt(self, job, self._start(job, started), started, clock_start)
+        started = self.clock.now()
+        clock_start = self.clock.monotonic()
         with self.step(Step.BEGIN):
-            attempt.begin(small=job.size <= SMALL and not job.careful)
+            run_id = self.store.begin(
+                RunStart(
+                    job.feed.name,
+                    stamp(started),
+                    self.host,
+                    job.file_name,
+                    job.size,
+                    job.claim,
+                    job.facts.mtime or None,
+                    variant_of(job.feed, job.facts),
+                )
+            )
+        attempt = _Attempt(self, job, run_id, started, clock_start)
         try:
             with job.open() as source:
                 try:
@@ -130,14 +138,11 @@ class Pipeline:
                     return attempt.fail(fault, _hash_of(source, fault))
         except FileFault as fault:  # it could not even be opened
             return attempt.fail(fault, None)
-        except BaseException as error:
-            with suppress(TransientFault):
-                attempt.leave(waits=isinstance(error, TransientFault) and not isinstance(error, DatabaseFault))
+        except BaseException:
+            if job.claim is None:  # nobody will try this again: it must not stay `running`
+                with suppress(TransientFault):
+                    self.store.drop(run_id)
             raise
-
-    def _start(self, job: Job, started: datetime) -> RunStart:
-        mtime, variant = job.facts.mtime or None, variant_of(job.feed, job.facts)
-        return RunStart(job.feed.name, stamp(started), self.host, job.file_name, job.size, job.claim, mtime, variant)
 
     def reading(self, job: Job, source: Source, now: datetime) -> Reading:
         """Return the reading of a file's records."""
@@ -148,31 +153,15 @@ class Pipeline:
         return self._steps[step]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Attempt:
-    """One attempt's facts, so that the story below needs no other arguments."""
+    """One attempt's fixed facts, so that the story below needs no other arguments."""
 
     pipeline: Pipeline
     job: Job
-    start: RunStart
+    run_id: int
     started: datetime
     clock_start: float
-    begun: int = 0
-    """The run whose row is committed; 0 while there is none."""
-    run_id: int = 0
-    """The run, once there is one; it may end with the transaction that it began with."""
-
-    def begin(self, *, small: bool = False) -> None:
-        """Write that the work begins; for a ``small`` file perhaps only with all else it does."""
-        self.begun = self.run_id = self.pipeline.store.begin(self.start, small=small)
-
-    def leave(self, *, waits: bool) -> None:
-        """See to the ``running`` row of a file that has not ended: one that ``waits`` has it, no command's keeps it."""
-        if self.job.claim is None:
-            if self.begun:
-                self.pipeline.store.drop(self.begun)
-        elif waits and not self.begun:
-            self.begin()
 
     def take(self, source: Source) -> Verdict:
         """Load a file, unless it is a large one that is known by its hash."""
@@ -197,7 +186,7 @@ class _Attempt:
     def _duplicate_by(self, sha256: str) -> Verdict | None:
         """End a file as a duplicate if its content was loaded."""
         with self._transaction() as tx:
-            self.run_id = tx.lock()
+            tx.lock()
             earlier = tx.duplicate_of(sha256)
             return None if earlier is None else self._duplicate(tx, sha256, earlier)
 
@@ -211,7 +200,7 @@ class _Attempt:
             with step(Step.SEAL):
                 sha256 = source.seal()
             with step(Step.LOCK):
-                self.run_id = tx.lock()
+                tx.lock()
             if feed.mode is Mode.SNAPSHOT:
                 return self._load_snapshot(tx, reading, sha256)
             earlier = None if self.job.force else tx.duplicate_of(sha256)
@@ -247,8 +236,8 @@ class _Attempt:
 
     def _transaction(self) -> AbstractContextManager[FileTransaction]:
         job = self.job
-        open_transaction = self.pipeline.store.transaction
-        return open_transaction(self.begun, job.feed, force=job.force, variant=self.start.variant, start=self.start)
+        variant = variant_of(job.feed, job.facts)
+        return self.pipeline.store.transaction(self.run_id, job.feed, force=job.force, variant=variant)
 
     def _loaded(self, tx: FileTransaction, sha256: str, counts: Counts, watermark: Cursor | None) -> Verdict:
         errors = _errors(tx, counts)
@@ -279,8 +268,6 @@ class _Attempt:
         duplicate = self._duplicate_by(sha256) if sha256 is not None and self._may_be_duplicate() else None
         if duplicate is not None:
             return duplicate
-        if not self.begun:
-            self.begin()
         verdict = self._verdict(Outcome.FAILED, sha256, fault=fault)
         self.pipeline.store.fail(self.run_id, self._end(verdict))
         return verdict
@@ -310,7 +297,7 @@ class _Attempt:
         raise FileFault("too_many_rejected", msg, hint, details=details)
 
     def _furthest_cursor(self) -> Cursor | None:
-        """Where the watermark may stand at most: now + ``max_future``; numbers have no clock to be held against."""
+        """Where the watermark may stand at most: now + ``max_future``; numbers have no clock to be compared with."""
         return furthest_cursor(self.job.feed, self.started)
 
     def _verdict(

@@ -6,10 +6,13 @@ import contextlib
 import os
 import time
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 import msgspec
+
+from inboxd.model import Step
 
 STATE_FILE: Final = "inboxd.state.json"
 SETTLING: Final = "settling"
@@ -20,7 +23,7 @@ MAX_LISTED: Final = 100
 """How many waiting files the state file names; the counts are exact."""
 
 
-class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
+class UnfinishedFile(msgspec.Struct, frozen=True, omit_defaults=True):
     """A file that waits, and why."""
 
     file: str
@@ -49,15 +52,39 @@ class LeftAlone(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Phase(StrEnum):
+    """What is being done to a file. Reading (and staging) is measured in bytes, the others by the time they take."""
+
+    READING = "reading"
+    WRITING = "writing"
+    COMMITTING = "committing"
+    MOVING = "moving"
+
+
+PHASES: Final = {
+    Step.BEGIN: Phase.READING,
+    Step.LOCK: Phase.WRITING,
+    Step.COMMIT: Phase.COMMITTING,
+    Step.ARCHIVE: Phase.MOVING,
+}
+"""The step with which each phase begins."""
+
+
 class Work(msgspec.Struct, frozen=True):
-    """The file that is being worked on: ``phase`` is ``reading`` or ``writing``; of its bytes so many were read."""
+    """The file in work: its phase and since when, and how many of its ``size`` bytes were read."""
 
     claim: str
     file: str
     feed: str
-    phase: str
+    phase: Phase
+    since: str
     done: int
     size: int
+
+    @property
+    def share(self) -> int:
+        """How much was read, in per cent: 100 only once that is everything."""
+        return 100 * self.done // self.size if self.size else 100
 
 
 class ExpectedFeed(msgspec.Struct, frozen=True):
@@ -90,8 +117,9 @@ class DaemonState(msgspec.Struct, frozen=True):
     """The config in force is older than the one on disk."""
     expected: list[ExpectedFeed] = []
     ignored: list[LeftAlone] = []
-    deferred: list[Waiting] = []
-    unsettled: list[Waiting] = []
+    deferred: list[UnfinishedFile] = []
+    unsettled: list[UnfinishedFile] = []
+    work: Work | None = None
 
 
 @dataclass(slots=True)

@@ -10,10 +10,10 @@ from typing import Final
 from inboxd.clock import Clock, stamp
 from inboxd.errors import INTERRUPTED, FileFault
 from inboxd.events import Event
-from inboxd.held import Held
-from inboxd.inbox.claim import Claim, claims, looked_at, split_told, without_line
+from inboxd.inbox.claim import Claim, claims, looked_at, split_logged, without_line
 from inboxd.log import Logger, emit
 from inboxd.model import Counts, Feed, Outcome, RunStart, RunStatus, Verdict, printable
+from inboxd.pending import PendingFile
 from inboxd.store.base import NoticeRow, RunEnd, RunRow, Store
 from inboxd.store.cursors import from_run
 
@@ -36,12 +36,12 @@ class LeftMoved:
 
     claim_id: str
     verdict: Verdict
-    told: bool
+    logged: bool
 
 
 @dataclass(slots=True)
 class Recovery:
-    """Holds the folder ``.claimed`` against the ledger. ``shared``: other daemons may own some of the claims."""
+    """Compares the folder ``.claimed`` with the ledger. ``shared``: other daemons may own some of the claims."""
 
     store: Store
     root: Callable[[], str]
@@ -50,7 +50,7 @@ class Recovery:
     host: str
     log: Logger
     shared: bool = False
-    said: Callable[[int], bool] = lambda _run_id: False
+    is_logged: Callable[[int], bool] = lambda _run_id: False
     """Whether a run's verdict is in the log: a crash may have come right after it, and it is said only once."""
     notices: Callable[[Verdict, str], tuple[NoticeRow, ...]] = lambda _verdict, _at: ()
     """What is told of a file that has ended at that moment."""
@@ -60,51 +60,35 @@ class Recovery:
     _unbegun: dict[str, float] = field(default_factory=dict)
     """When (monotonic seconds) each claim without a run was first seen."""
 
-    def at_start(self) -> Iterator[Held]:
+    def at_start(self) -> Iterator[PendingFile]:
         """Mark the runs whose daemon is gone, and yield every claim it left with what is to be done."""
         self.store.interrupt_abandoned(stamp(self.clock.now()))
-        if not self.shared:
-            self._interrupt_unbegun()
         yield from self.left(())
 
-    def _interrupt_unbegun(self) -> None:
-        """Write the ``interrupted`` row of the file in whose transaction, which its run begins with, a crash came.
-
-        That is the oldest claim without a run: those after it were claimed ahead, and nobody had touched them.
-        """
-        found = (claim for claim in claims(self.root()) if not claim.retry and not claim.told)
-        claim = min((claim for claim in found if not self.store.runs_of_claim(claim.id)), key=_by_id, default=None)
-        if claim is not None:
-            self.store.begin(self._start_of(claim, self._feed_of(claim)))
-            self.store.take_over(claim.id, stamp(self.clock.now()))
-
-    def _start_of(self, claim: Claim, feed: str) -> RunStart:
-        return RunStart(feed, stamp(self.clock.now()), self.host, printable(claim.name), claim.size, claim.id)
-
-    def left(self, mine: Container[str]) -> Iterator[Held]:
+    def left(self, mine: Container[str]) -> Iterator[PendingFile]:
         """Yield the claims, oldest first, that are not ``mine`` and that no living daemon works on."""
         self.waiting = False
         found = sorted(claims(self.root()), key=lambda claim: (claim.mtime_ns, claim.name))
         self._unbegun = {claim.id: self._unbegun[claim.id] for claim in found if claim.id in self._unbegun}
         for claim in found:
-            held = None if claim.id in mine else self._held(claim)
-            if held is not None:
-                yield held
+            pending = None if claim.id in mine else self._pending(claim)
+            if pending is not None:
+                yield pending
 
     def left_moved(self, mine: Container[str] = ()) -> Iterator[LeftMoved]:
         """Yield what is known of files that were moved just before a crash; their claims are forgotten with it."""
-        for own in without_line(self.root(), ours=lambda own: split_told(own)[0] not in mine and self._is_left(own)):
-            claim_id, told = split_told(own)
+        for own in without_line(self.root(), ours=lambda own: split_logged(own)[0] not in mine and self._is_left(own)):
+            claim_id, logged = split_logged(own)
             verdict = _ended(self.store.runs_of_claim(claim_id))
             if verdict is not None:
-                yield LeftMoved(claim_id, verdict, told or self.said(verdict.run_id))
+                yield LeftMoved(claim_id, verdict, logged or self.is_logged(verdict.run_id))
             self.store.let_go(claim_id)
 
     def _is_left(self, own: str) -> bool:
         """Tell whether an empty claim is a dead daemon's. One without a run is old: else another is just making it."""
         if not self.shared:
             return True
-        claim_id, _told = split_told(own)
+        claim_id, _logged = split_logged(own)
         if not self.store.runs_of_claim(claim_id):
             return self.clock.now().timestamp() - looked_at(self.root(), own).st_mtime > SHARED_GRACE_S
         if not self.store.take_over(claim_id, stamp(self.clock.now())):
@@ -133,23 +117,23 @@ class Recovery:
         self._next_look = now + LOOK_EVERY_S
         return True
 
-    def _held(self, claim: Claim) -> Held | None:
+    def _pending(self, claim: Claim) -> PendingFile | None:
         if self.shared and not self._taken_over(claim):
             return None
         runs = self.store.runs_of_claim(claim.id)
         feed = runs[0].job_name if runs else self._feed_of(claim)
-        held = Held(claim, feed, stamp(self.clock.now()), retry=claim.retry, found=True)
-        held.first_mtime = runs[0].file_mtime if runs else None
-        held.verdict = _ended(runs)
-        held.recovered = held.verdict is not None and held.verdict.outcome is not Outcome.FAILED
-        held.said = held.verdict is not None and (claim.told or self.said(held.verdict.run_id))
-        if held.verdict is None and sum(run.error_code == INTERRUPTED for run in runs) >= POISON_AFTER:
+        pending = PendingFile(claim, feed, stamp(self.clock.now()), retry=claim.retry)
+        pending.first_mtime = runs[0].file_mtime if runs else None
+        pending.verdict = _ended(runs)
+        pending.recovered = pending.verdict is not None and pending.verdict.outcome is not Outcome.FAILED
+        pending.logged = pending.verdict is not None and (claim.logged or self.is_logged(pending.verdict.run_id))
+        if pending.verdict is None and sum(run.error_code == INTERRUPTED for run in runs) >= POISON_AFTER:
             msg = f"the daemon died {POISON_AFTER} times while it worked on this file"
             fault = FileFault(POISON, msg, "look at the log before each start; then retry the file")
-            held.verdict = self.fail(claim, feed, fault)
-        elif held.verdict is None:
+            pending.verdict = self.fail(claim, feed, fault)
+        elif pending.verdict is None:
             emit(self.log, Event.FILE_RETRIED, file=claim.name, feed=feed, interrupted=len(runs))
-        return held
+        return pending
 
     def _taken_over(self, claim: Claim) -> bool:
         """Make ours a claim whose daemon is dead; tell whether it is."""
@@ -183,7 +167,8 @@ class Recovery:
 
     def fail(self, claim: Claim, feed: str, fault: FileFault) -> Verdict:
         """Record a failure of a claim outside of the pipeline, and return its verdict."""
-        run_id = self.store.begin(self._start_of(claim, feed))
+        now = stamp(self.clock.now())
+        run_id = self.store.begin(RunStart(feed, now, self.host, printable(claim.name), claim.size, claim.id))
         verdict = Verdict(
             outcome=Outcome.FAILED,
             run_id=run_id,
@@ -194,18 +179,12 @@ class Recovery:
             error=fault.message,
             hint=fault.hint,
         )
-        now = stamp(self.clock.now())
         self.store.fail(run_id, RunEnd(verdict, now, self.notices(verdict, now)))
         return verdict
 
     def _feed_of(self, claim: Claim) -> str:
         feed = self.match(claim.name)
         return feed.name if feed else ""
-
-
-def _by_id(claim: Claim) -> str:
-    """Ids sort by the time of the claim."""
-    return claim.id
 
 
 def _ended(runs: list[RunRow]) -> Verdict | None:

@@ -32,7 +32,7 @@ from inboxd.inbox.settle import Kind
 from inboxd.inbox.watch import Watch
 from inboxd.libraries import listen_to_libraries
 from inboxd.locks import ArchiveLock, DaemonLock
-from inboxd.log import Logger, emit, is_said, open_log
+from inboxd.log import Logger, emit, is_logged, open_log
 from inboxd.model import Edge, Hook, Late, Step, Verdict
 from inboxd.notify import Notifier
 from inboxd.operate.retention import Retention
@@ -45,20 +45,20 @@ from inboxd.presence import (
     DaemonState,
     Published,
     Refused,
+    Work,
     clear_state,
     read_state,
     write_state,
 )
 from inboxd.recovery import Recovery
 from inboxd.signals import Signals
-from inboxd.standing import state_of, status_line, work_of
+from inboxd.standing import WorkMonitor, state_of, status_line
 from inboxd.store import open_store
 from inboxd.store.base import Store
 
 MIGRATION_S: Final = 3_600.0
 """How long the service manager is asked to wait for a start that has to migrate a large database first."""
 STATE_EVERY_S: Final = 1.0
-WORK_EVERY_S: Final = 0.5
 LAST_NOTICES_S: Final = 10.0
 """How long ``--once`` waits for its last notices; what is undelivered then, the next start delivers."""
 NEEDS_RESTART: Final = ("inbox.path", "inbox.polling", "database.url", "http.listen", "log")
@@ -80,7 +80,7 @@ class Service:
     _state_written: float = float("-inf")
     _published: Published = field(default_factory=Published)
     _serving: bool = False
-    _work_published: float = float("-inf")
+    _work: WorkMonitor = field(init=False)
     _refused: Refused | None = None
     _outbox: Outbox = field(init=False)
     _arrivals: Arrivals | None = None
@@ -90,6 +90,7 @@ class Service:
 
     def __post_init__(self) -> None:
         """Make what tells others of events: it is there before the log is."""
+        self._work = WorkMonitor(self._published, self.clock)
         url = self.settings.database.url
         self._outbox = Outbox(Receivers(self.settings.notify), lambda tick: open_store(url, tick=tick), self.clock)
 
@@ -145,11 +146,8 @@ class Service:
             signals.check()
             now = self._published.beat = self.clock.monotonic()
             notifier.watchdog(now)
-            if self._serving and now >= self._work_published + WORK_EVERY_S:
-                self._work_published = now
-                self._published.work = work_of(daemon)
+            self._work.look(now)
 
-        daemon: Daemon
         store = stack.enter_context(self._store(log, notifier, tick))
         self._database = store.identity()
         self._archive = own_archive(self.settings, self._database)
@@ -160,6 +158,7 @@ class Service:
         daemon = self._daemon(store, log, tick)
         daemon.on_pass = lambda daemon: self._after_pass(daemon, notifier)
         stack.callback(daemon.watch.stop)
+        self._work.begin(daemon, lambda work: self._tell(daemon, notifier, work))
         self._serve(stack, daemon, log)
         return daemon
 
@@ -177,7 +176,8 @@ class Service:
         signals = self.signals
         folders = folders_of(self.settings, tick)
         host = os.uname().nodename
-        hook = self.hook or (timed(log, self.clock) if self.settings.log.level == "debug" else _untimed)
+        timing = timed(log, self.clock) if self.settings.log.level == "debug" else None
+        hook = self._work.followed(self.hook or timing)
         limit = self.settings.inbox.max_file_size
         pipeline = Pipeline(store, self.clock, host, limit, hook, tick, self._outbox.of_verdict)
         daemon: Daemon
@@ -198,7 +198,7 @@ class Service:
                 host,
                 log,
                 shared=self.settings.database.is_postgres,
-                said=lambda run_id: is_said(self.settings.log.file, run_id),
+                is_logged=lambda run_id: is_logged(self.settings.log.file, run_id),
                 notices=self._outbox.of_verdict,
             ),
             retention=Retention(store, self.settings.archive, self.settings.retention, self.clock),
@@ -241,18 +241,23 @@ class Service:
             self._reload(daemon)
             collect_now()
             notifier.ready(status_line(daemon, self._refused))
+        shown, self._published.work = self._published.work, None
         if self._serving:
             self._publish(daemon)
-        patience = min(notifier.feed_every_s, self._outbox.look_at(daemon.held, daemon.folders.inbox.aside))
+        patience = min(notifier.feed_every_s, self._outbox.look_at(daemon.pending, daemon.folders.inbox.aside))
         if self._arrivals is not None and not daemon.database_pauses():
             patience = min(patience, self._arrivals.look(daemon.folders.feeds))
-        if now - self._state_written < STATE_EVERY_S:
+        if now - self._state_written < STATE_EVERY_S and shown is None:
             daemon.longest_wait_s = min(STATE_EVERY_S, patience)  # what was done since is not written yet
             return
-        self._state_written = now
-        self._write_state(daemon)
-        notifier.status(status_line(daemon, self._refused))
+        self._tell(daemon, notifier)
         daemon.longest_wait_s = min(LONGEST_WAIT_S, patience)
+
+    def _tell(self, daemon: Daemon, notifier: Notifier, work: Work | None = None) -> None:
+        """Tell all who ask, and the service manager, how the daemon stands."""
+        self._state_written = self.clock.monotonic()
+        self._write_state(daemon)
+        notifier.status(status_line(daemon, self._refused, work))
 
     def _has_ended(self, verdict: Verdict) -> None:
         self._outbox.wake()
@@ -296,7 +301,6 @@ class Service:
     def _publish(self, daemon: Daemon) -> None:
         self._published.state = self._state(daemon)
         self._published.inbox_lost = daemon.lost
-        self._published.work = None
 
     def _write_state(self, daemon: Daemon, *, gone: bool = False) -> None:
         path = state_file(self.settings)
@@ -311,7 +315,8 @@ class Service:
 
     def _state(self, daemon: Daemon) -> DaemonState:
         late = () if self._arrivals is None else self._arrivals.standing
-        return state_of(daemon, self.settings, since=self._since, refused=self._refused, expected=late)
+        work = self._published.work
+        return state_of(daemon, self.settings, since=self._since, refused=self._refused, expected=late, work=work)
 
 
 def _exit_code(daemon: Daemon) -> int:
@@ -344,7 +349,7 @@ def folders_of(settings: Settings, tick: Callable[[], None], old: Folders | None
         inbox.take_over(old.inbox)
     return Folders(
         inbox=inbox,
-        archive=Archive(settings.archive.processed, settings.archive.failed, tick, copy=settings.archive.copy),
+        archive=Archive(settings.archive.processed, settings.archive.failed, tick, copy=settings.archive.copy_files),
         feeds=feeds,
         match=lambda name: match_feed(feeds, name),
         rescan_s=settings.inbox.rescan,
@@ -356,10 +361,6 @@ def _refuse_what_needs_a_restart(old: Settings, new: Settings) -> None:
     if changed:
         msg = f"changed, but only a restart can change it: {', '.join(changed)}"
         raise OperatorFault("restart_needed", msg, "restart inboxd, or put the old value back", exit_code=EXIT_CONFIG)
-
-
-def _untimed(_step: Step, _edge: Edge) -> None:
-    """Do nothing: a small file is too quick to ask the clock twenty times for a line that nobody wants."""
 
 
 def timed(log: Logger, clock: Clock) -> Hook:

@@ -30,7 +30,7 @@ class Signals:
     reload: bool = False
     stop_by: float = float("inf")
     reason: str = ""
-    _told: bool = False
+    _reported: bool = False
     _terminal: int = -1
     """The terminal that a HUP may be the end of; kept open, for its name means another one once it is gone."""
 
@@ -76,7 +76,7 @@ class Signals:
 
     def newly_stopping(self) -> bool:
         """Tell, once, that a stop was asked for."""
-        newly, self._told = self.stopping and not self._told, self.stopping
+        newly, self._reported = self.stopping and not self._reported, self.stopping
         return newly
 
     def check(self) -> None:

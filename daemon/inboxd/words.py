@@ -25,6 +25,11 @@ def number(value: int) -> str:
     return f"{value:,}"
 
 
+def counted(amount: object, noun: str) -> str:
+    """Return ``1 file``, ``2 files``: never with separators, as such sentences are copied."""
+    return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"
+
+
 def short(value: float) -> str:
     """Return a number in at most five characters, for the axis of a chart: ``1.2k``, ``3M``."""
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -53,7 +53,7 @@ typedef File {
     byte holder = NOBODY; /* whose session holds the claim's lock */
     byte inside = NOBODY; /* who is in the file's transaction */
     byte content;
-    bool told;            /* its verdict is in the log */
+    bool logged;            /* its verdict is in the log */
     bool folder           /* its claim's folder is there */
 }
 
@@ -195,8 +195,8 @@ ARCHIVE:
 #ifndef FORGET_UNTOLD
     atomic {
         if
-        :: OURS && !file[at].told -> file[at].told = true
-        :: OURS && file[at].told -> skip
+        :: OURS && !file[at].logged -> file[at].logged = true
+        :: OURS && file[at].logged -> skip
         :: !OURS -> goto idle
         fi
     };
@@ -223,7 +223,7 @@ end_world:
            for (k : 0 .. FILES - 1) {
                if
                :: file[k].place != file[k].synced && file[k].place != CLAIMED ->
-                   file[k].place = CLAIMED; file[k].folder = true; file[k].told = false
+                   file[k].place = CLAIMED; file[k].folder = true; file[k].logged = false
                :: else
                fi
            }
@@ -235,7 +235,7 @@ end_world:
     :: atomic {
            retries > 0 && ENDED(0) && !file[0].folder && file[0].synced == file[0].place ->
                retries--; file[0].place = CLAIMED; file[0].synced = CLAIMED; file[0].claim++; file[0].folder = true;
-               file[0].run_of = NONE; file[0].interrupted = 0; file[0].told = false
+               file[0].run_of = NONE; file[0].interrupted = 0; file[0].logged = false
        }
     od
 }
@@ -247,5 +247,5 @@ init {
     }
 }
 
-#define all_ended (ENDED(0) && ENDED(1) && file[0].told && file[1].told && !file[0].folder && !file[1].folder)
+#define all_ended (ENDED(0) && ENDED(1) && file[0].logged && file[1].logged && !file[0].folder && !file[1].folder)
 ltl ends { <>[] all_ended }

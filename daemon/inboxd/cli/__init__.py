@@ -26,13 +26,14 @@ COMMANDS: Final = {
     "status": ("inboxd.cli.status:status", "Show what runs, what waits, what failed."),
     "health": ("inboxd.cli.health:health", "Show success rate, durations and rows."),
     "runs": ("inboxd.cli.runs:runs", "List the runs, or import those of other jobs."),
-    "dead-letters": ("inboxd.cli.letters:letters", "List refused records, export or replay them."),
+    "dead-letters": ("inboxd.cli.dead_letters:dead_letters", "List refused records, export or replay them."),
     "explain": ("inboxd.cli.explain:explain", "Tell where a row, a run or a file comes from."),
     "watermark": ("inboxd.cli.watermark:watermark", "Show, set or reset a feed's watermark."),
     "retry": ("inboxd.cli.retry:retry", "Load files of failed/ or processed/ again."),
     "undo": ("inboxd.cli.undo:undo", "Take back what a run did to its table."),
+    "audit": ("inboxd.cli.audit:audit", "Prove the database by the archived files."),
     "doctor": ("inboxd.cli.doctor:doctor", "Look for what is wrong, and how to mend it."),
-    "notify": ("inboxd.cli.notify:notify", "Send a notice on trial."),
+    "notify": ("inboxd.cli.notify:notify", "Send a test notice."),
     "config": ("inboxd.cli.config:config", "Check, show or describe the config."),
     "db": ("inboxd.cli.db:db", "Upgrade the database's tables, or copy them."),
 }
@@ -94,7 +95,7 @@ def cli(context: click.Context, config_file: Path | None) -> None:
     Try:  inboxd run                    watch the inbox
           inboxd check orders.json      see what a file would do
           inboxd status                 what waits, what failed, what was loaded
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     context.color = colour_wanted(os.environ, terminal=sys.stdout.isatty())
     context.obj = config_file
 

@@ -15,7 +15,7 @@ from inboxd.model import Feed, Limit, Mode
 MAX_DELETED: Final = click.option(
     "--max-deleted", type=ShareOrCount(), metavar="LIMIT", help="How many rows these files may delete, once: 100%, 500."
 )
-YES: Final = click.option("--yes", is_flag=True, help="Put old values back without being asked.")
+YES: Final = click.option("--yes", is_flag=True, help="Put old values back, without asking first.")
 
 
 def allowing(feed: Feed, limit: Limit | None) -> Feed:

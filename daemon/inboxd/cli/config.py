@@ -24,7 +24,7 @@ def check(context: click.Context, *, as_json: bool) -> None:
 
     \b
     Example:  inboxd --config /etc/inboxd/inboxd.toml config check
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     settings = settings_of(context)
     source = str(settings.source) if settings.source else None
     feeds = [feed.name for feed in settings.feeds]
@@ -44,7 +44,7 @@ def show(context: click.Context, *, as_json: bool) -> None:
 
     \b
     Example:  INBOXD_LOG__LEVEL=debug inboxd config show
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     toml = show_settings(settings_of(context))
     if as_json:
         print_json(tomllib.loads(toml))
@@ -58,5 +58,5 @@ def schema() -> None:
 
     \b
     Example:  inboxd config schema > inboxd.schema.json
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     print_json(json_schema())

@@ -6,25 +6,21 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TextIO
 
 import click
 import msgspec
 
+from inboxd import store as stores
 from inboxd.cli.progress import left_undone
 from inboxd.config import Settings, load_settings
 from inboxd.errors import EXIT_FAILED, EXIT_NOPERM, OperatorFault
 from inboxd.model import printable
-
-if TYPE_CHECKING:
-    from inboxd.store.base import Store
-
-TURN_S: Final = 30.0
-"""How long a command that writes waits for what another program holds, before it gives up with exit code 69."""
+from inboxd.store.base import Store
 
 
 def settings_of(context: click.Context, *, database_url: str | None = None) -> Settings:
@@ -48,18 +44,14 @@ def writing_store(settings: Settings) -> Iterator[Store]:
 
     While another program holds what it needs, such as the daemon that commits a large file, it says so and waits.
     """
-    from inboxd.store import open_store  # noqa: PLC0415 - commands that need no database start faster
-    from inboxd.store.base import Turn  # noqa: PLC0415 - the same
-
-    with open_store(settings.database.url, turn=Turn(TURN_S, partial(_say_once, set()))) as store:
-        store.upgrade()
-        store.prepare(settings.feeds)
-        with left_undone(lambda: "what was begun and not committed is rolled back, nothing is half done"):
-            yield store
+    waiting = partial(_say_once, set())
+    undone = "what was begun and not committed is rolled back, nothing is half done"
+    with stores.writing_store(settings.database.url, settings.feeds, waiting) as store, left_undone(lambda: undone):
+        yield store
 
 
 def _say_once(said: set[str]) -> None:
-    line = f"inboxd: the database is busy with another program; waiting for a turn, {TURN_S:.0f} s at most …"
+    line = f"inboxd: the database is busy with another program; waiting for a turn, {stores.TURN_S:.0f} s at most …"
     if line not in said:
         said.add(line)
         click.echo(line, err=True)
@@ -68,9 +60,7 @@ def _say_once(said: set[str]) -> None:
 @contextmanager
 def reading_store(settings: Settings) -> Iterator[Store]:
     """Open the store for a command that only reads; the daemon may be running or not."""
-    from inboxd.store import open_store  # noqa: PLC0415 - commands that need no database start faster
-
-    with open_store(settings.database.url, readonly=True) as store:
+    with stores.open_store(settings.database.url, readonly=True) as store:
         yield store
 
 
@@ -141,15 +131,12 @@ def checking_store(settings: Settings) -> Iterator[Store]:
 
     PostgreSQL makes no temporary tables in a session that may only read.
     """
-    from inboxd.store import open_store  # noqa: PLC0415 - commands that need no database start faster
-
     postgres = settings.database.is_postgres
     if postgres or settings.database.sqlite_path.exists():
-        with open_store(settings.database.url, readonly=not postgres) as store:
+        with stores.open_store(settings.database.url, readonly=not postgres) as store:
             if store.schema_current():
                 yield store
                 return
-    with TemporaryDirectory(prefix="inboxd-check-") as folder, open_store(f"sqlite:///{folder}/empty.db") as store:
-        store.upgrade()
-        store.prepare(settings.feeds)
-        yield store
+    with ExitStack() as stack:
+        empty = f"sqlite:///{stack.enter_context(TemporaryDirectory(prefix='inboxd-check-'))}/empty.db"
+        yield stack.enter_context(stores.writing_store(empty, settings.feeds))

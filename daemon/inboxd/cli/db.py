@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import click
 
 from inboxd import __version__
 from inboxd.cli.arguments import Text
 from inboxd.cli.context import print_json, settings_of, working_folder, writing_store
+from inboxd.cli.progress import progress_of_rows
+from inboxd.config import DatabaseSettings, Settings
+from inboxd.config.database import absolute_url, check_url
 from inboxd.errors import EXIT_CONFIG, OperatorFault
-
-if TYPE_CHECKING:
-    from inboxd.config import DatabaseSettings, Settings
-    from inboxd.store.base import Store
+from inboxd.locks import DaemonLock
+from inboxd.operate.transfer import copy as copy_all
+from inboxd.operate.transfer import rows_in
+from inboxd.store import open_store
+from inboxd.store.base import Store
 
 
 @click.group()
@@ -32,7 +35,7 @@ def upgrade(context: click.Context) -> None:
 
     \b
     Example:  inboxd db upgrade
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     settings = settings_of(context)
     with writing_store(settings):
         click.echo(f"{settings.database.shown_url}: the schema is that of inboxd {__version__}")
@@ -52,12 +55,7 @@ def copy(context: click.Context, source_url: str, target_url: str, *, as_json: b
 
     \b
     Example:  inboxd db copy sqlite:///data/inboxd.db postgresql://inboxd@db.example/inboxd
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.cli.progress import progress_of_rows  # noqa: PLC0415 - `--help` needs no database
-    from inboxd.locks import DaemonLock  # noqa: PLC0415 - the same
-    from inboxd.operate.transfer import copy as copy_all  # noqa: PLC0415 - the same
-    from inboxd.operate.transfer import rows_in  # noqa: PLC0415 - the same
-    from inboxd.store import open_store  # noqa: PLC0415 - the same
+    """
     from inboxd.store.postgres import PostgresStore  # noqa: PLC0415 - the same
 
     began = time.monotonic()
@@ -85,13 +83,10 @@ def copy(context: click.Context, source_url: str, target_url: str, *, as_json: b
 
 
 def _sqlite(url: str) -> DatabaseSettings:
-    from inboxd.config import DatabaseSettings  # noqa: PLC0415 - `--help` needs no config
-    from inboxd.config.database import absolute_url, check_url  # noqa: PLC0415 - the same
-
     if not url.startswith("sqlite:"):
         raise click.UsageError("FROM must be a sqlite:/// URL: inboxd db copy moves from SQLite to PostgreSQL")
     try:
-        found = DatabaseSettings(absolute_url(check_url(url), working_folder()))
+        found = DatabaseSettings(url=absolute_url(check_url(url), working_folder()))
     except ValueError as error:
         raise click.UsageError(f"FROM {error}") from error
     if not found.sqlite_path.exists():

@@ -9,6 +9,10 @@ from inboxd.cli.opening import MISSING, store_or_reason
 from inboxd.cli.tables import STYLES, print_text, shown
 from inboxd.clock import SystemClock
 from inboxd.errors import EXIT_FAILED
+from inboxd.operate.disk_ledger import note_removed
+from inboxd.operate.doctor import examine, mend
+from inboxd.operate.findings import Examined, Finding, Health
+from inboxd.words import counted
 
 
 @click.command()
@@ -17,7 +21,7 @@ from inboxd.errors import EXIT_FAILED
     "--mend",
     "mending",
     is_flag=True,
-    help="End killed one-shot runs, date back what a clock ran ahead of, take note of files that were removed.",
+    help="End killed one-shot runs, date runs of the future to now, note files that were removed on purpose.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
@@ -30,11 +34,7 @@ def doctor(context: click.Context, *, deep: bool, mending: bool, as_json: bool) 
     \b
     Example:  inboxd doctor
               sudo -u inboxd inboxd --config /etc/inboxd/inboxd.toml doctor --json
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate.disk_ledger import note_removed  # noqa: PLC0415 - `--help` needs none of it
-    from inboxd.operate.doctor import examine, mend  # noqa: PLC0415 - `--help` needs none of it
-    from inboxd.operate.findings import Examined, Finding, Health  # noqa: PLC0415 - the same
-
+    """
     settings = settings_of(context)
     now = SystemClock().now()
     if mending:
@@ -44,7 +44,7 @@ def doctor(context: click.Context, *, deep: bool, mending: bool, as_json: bool) 
         click.echo(f"{mended.killed} killed runs ended as interrupted, {mended.ahead} dated back to now", err=True)
         if gone.count:
             listed = ", ".join(gone.first) + (", …" if gone.count > len(gone.first) else "")
-            click.echo(f"noted as removed on purpose: {gone.count} files: {shown(listed)}", err=True)
+            click.echo(f"noted as removed on purpose: {counted(gone.count, 'file')}: {shown(listed)}", err=True)
     with store_or_reason(settings, without_tables=True) as (opened, fault):
         examined = Examined(settings.inbox, settings.archive, settings.database, opened, now, deep, settings.feeds)
         found = list(examine(examined))

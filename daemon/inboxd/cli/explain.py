@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import click
 
 from inboxd.cli.arguments import FEED, RUN, LedgerName, Number, Text
 from inboxd.cli.context import print_json, reading_store, settings_of
-from inboxd.cli.letters import resolver
+from inboxd.cli.dead_letters import resolver
 from inboxd.cli.names import known_job
-from inboxd.cli.tables import DETAIL, Column, heading, print_pairs, print_table, print_text, short_time, shown
+from inboxd.cli.tables import DETAIL, Column, heading, print_pairs, print_table, print_text, short_time, shown, title
+from inboxd.config import Settings
 from inboxd.errors import EXIT_FAILED
-
-if TYPE_CHECKING:
-    from inboxd.config import Settings
-    from inboxd.operate.explain import Explanation, Tombstone, Touch, Winner
-    from inboxd.operate.letters import Letter
+from inboxd.operate.dead_letters import DeadLetter
+from inboxd.operate.explain import (
+    Explanation,
+    FileExplanation,
+    HistoryEntry,
+    RunExplanation,
+    Tombstone,
+    Winner,
+    explain_file,
+    explain_run,
+)
+from inboxd.operate.explain import explain as ask
 
 
 @click.command()
@@ -51,7 +58,7 @@ def explain(
               inboxd explain '["DE", 4711]' --feed orders
               inboxd explain --run 812
               inboxd explain --file orders/2026-01-15.json
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     if sum(one is not None for one in (key, run_id, file_name)) != 1:
         msg = "name one thing to explain: a KEY, --run N or --file NAME"
         raise click.UsageError(msg)
@@ -63,13 +70,6 @@ def explain(
 
 def _explain_runs(settings: Settings, what: int | str, limit: int, after: int, *, as_json: bool) -> int:
     """Explain a run by its number, or a file by its name."""
-    from inboxd.operate.explain import (  # noqa: PLC0415 - `--help` needs no database
-        FileExplanation,
-        RunExplanation,
-        explain_file,
-        explain_run,
-    )
-
     with reading_store(settings) as store:
         found: RunExplanation | FileExplanation | None
         if isinstance(what, int):
@@ -88,8 +88,6 @@ def _explain_runs(settings: Settings, what: int | str, limit: int, after: int, *
 
 
 def _explain_key(settings: Settings, key: str, feed: str | None, *, as_json: bool) -> int:
-    from inboxd.operate.explain import explain as ask  # noqa: PLC0415 - `--help` needs no database
-
     with reading_store(settings) as store:
         known_job(settings, store, feed)
         found = ask(store, settings.feeds, key, feed=feed)
@@ -108,7 +106,7 @@ def _print_key(found: Explanation) -> None:
     for number, history in enumerate(found.feeds):
         if number:
             click.echo()
-        click.secho(f"{shown(found.key)} in feed {history.feed}", bold=True)
+        title(f"{shown(found.key)} in feed {history.feed}")
         if history.row is None:
             click.echo(f"no row in table {history.table}")
         else:
@@ -117,10 +115,10 @@ def _print_key(found: Explanation) -> None:
             print_text(_buried(history.tombstone))
         if history.touches:
             heading("records with this key, in order of commit")
-            _print_touches(history.touches, with_file=True)
+            _print_entries(history.touches, with_file=True)
         if history.dead_letters:
             heading("dead letters")
-            _print_letters(history.dead_letters)
+            _print_dead_letters(history.dead_letters)
 
 
 def _buried(tombstone: Tombstone) -> str:
@@ -129,29 +127,29 @@ def _buried(tombstone: Tombstone) -> str:
     return f"last deleted by run {tombstone.run_id}{name}, {when}, by a record whose cursor is {tombstone.cursor}"
 
 
-def _print_touches(touches: Sequence[Touch], *, with_file: bool) -> None:
+def _print_entries(touches: Sequence[HistoryEntry], *, with_file: bool) -> None:
     columns = [Column("record", number=True), Column("step"), Column("why", cut="end", below=True)]
-    rows: list[tuple[object, ...]] = [(touch.record_no, touch.outcome.value, _why(touch)) for touch in touches]
+    rows: list[tuple[object, ...]] = [(entry.record_no, entry.outcome.value, _why(entry)) for entry in touches]
     if with_file:
         columns = [Column("run", number=True), Column("file", cut="middle"), *columns, Column("when", goes=1)]
-        about = ((touch.run_id, touch.file_name or touch.kind) for touch in touches)
-        rows = [(*one, *row, short_time(touch.at)) for one, row, touch in zip(about, rows, touches, strict=True)]
+        about = ((entry.run_id, entry.file_name or entry.kind) for entry in touches)
+        rows = [(*one, *row, short_time(entry.at)) for one, row, entry in zip(about, rows, touches, strict=True)]
     else:
         columns = [Column("key", cut="middle"), *columns]
-        rows = [(touch.record_key, *row) for touch, row in zip(touches, rows, strict=True)]
+        rows = [(entry.record_key, *row) for entry, row in zip(touches, rows, strict=True)]
     print_table(columns, rows)
 
 
-def _why(touch: Touch) -> str:
-    undone = f"; undone by run {touch.undone_by}" if touch.undone_by is not None else ""
-    if touch.kind == "undo":
-        done = "put back what was before" if touch.outcome == "load" else "left: a later run had changed the row"
-        return f"undo of run {touch.undo_of}: {done}"
-    if touch.lost_to is not None:
-        return f"{touch.lost_to.why}: {_winner(touch.lost_to)}{undone}"
-    detail = touch.detail or ""
-    if touch.outcome == "delete":
-        detail = "deleted by this record" if len(touch.steps) > 1 else "absent from this snapshot"
+def _why(entry: HistoryEntry) -> str:
+    undone = f"; undone by run {entry.undone_by}" if entry.undone_by is not None else ""
+    if entry.kind == "undo":
+        done = "put back what was before" if entry.outcome == "load" else "left: a later run had changed the row"
+        return f"undo of run {entry.undo_of}: {done}"
+    if entry.lost_to is not None:
+        return f"{entry.lost_to.why}: {_winner(entry.lost_to)}{undone}"
+    detail = entry.detail or ""
+    if entry.outcome == "delete":
+        detail = "deleted by this record" if len(entry.steps) > 1 else "absent from this snapshot"
     return f"{detail}{undone}".removeprefix("; ")
 
 
@@ -161,17 +159,19 @@ def _winner(winner: Winner) -> str:
     return f"run {winner.run_id}{name}{record}"
 
 
-def _print_letters(letters: Sequence[Letter]) -> None:
+def _print_dead_letters(dead_letters: Sequence[DeadLetter]) -> None:
     columns = [Column("id", number=True), Column("run", number=True), Column("record", number=True), Column("code")]
-    rows = [(one.id, one.run_id, one.record_no, one.code, one.detail, resolver(one.resolved_by)) for one in letters]
+    rows = [
+        (one.id, one.run_id, one.record_no, one.code, one.detail, resolver(one.resolved_by)) for one in dead_letters
+    ]
     print_table((*columns, DETAIL, Column("resolved by")), rows)
 
 
-def _print_runs(runs: Sequence[Mapping[str, object]], records: Sequence[Touch]) -> None:
+def _print_runs(runs: Sequence[Mapping[str, object]], records: Sequence[HistoryEntry]) -> None:
     for number, run in enumerate(runs):
         if number:
             click.echo()
-        print_pairs((name.replace("_", " "), value) for name, value in run.items())
+        print_pairs((name.replace("_", " "), value) for name, value in run.items() if value != "")
     if records:
         heading("records")
-        _print_touches(records, with_file=False)
+        _print_entries(records, with_file=False)

@@ -16,8 +16,13 @@ from inboxd.cli.opening import store_if_there
 from inboxd.cli.tables import Column, all_rejected_line, heading, late_lines, print_pairs, print_table, short_time
 from inboxd.clock import SystemClock, moment
 from inboxd.errors import EXIT_FAILED
+from inboxd.operate import health as questions
+from inboxd.operate.arrivals import expected
+from inboxd.words import milliseconds
 
 SHORT: Final = {
+    "successes": "succeeded",
+    "failures": "failed",
     "success_rate": "rate %",
     "avg_duration_ms": "avg ms",
     "duration_ms": "ms",
@@ -55,10 +60,7 @@ def health(
     Example:  inboxd health --since 24h
               inboxd health --feed orders --json
               inboxd health --output /var/www/health.json
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate import health as questions  # noqa: PLC0415 - `--help` needs no database
-    from inboxd.operate.arrivals import expected  # noqa: PLC0415 - the same
-
+    """
     now = SystemClock().now()
     window = _window(since, hours, now)
     rejected, late = 0, []
@@ -97,7 +99,7 @@ def _print(found: Mapping[str, object], rejected: int) -> None:
     window = found["window_hours"]
     when = "all runs" if window is None else f"runs of the last {window} h"
     ended = found["successes"] != 0 or found["failures"] != 0
-    duration = f"{found['avg_duration_ms']} ms on average, 95 % within {found['p95_duration_ms']} ms"
+    duration = f"{_ms(found['avg_duration_ms'])} on average, 95 % within {_ms(found['p95_duration_ms'])}"
     click.secho(when, bold=True)
     print_pairs(
         (
@@ -138,6 +140,10 @@ def _print(found: Mapping[str, object], rejected: int) -> None:
                 for run in recent
             ],
         )
+
+
+def _ms(value: object) -> str:
+    return milliseconds(value) if isinstance(value, (int, float)) else ""
 
 
 def _lines(found: Mapping[str, object], name: str) -> Sequence[Mapping[str, object]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
@@ -17,14 +17,14 @@ from inboxd.cli.context import settings_of
 from inboxd.config import Settings, match_feed
 from inboxd.config.names import wrong_feed, wrong_table
 from inboxd.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_NOPERM, FileFault, OperatorFault
+from inboxd.infer.guess import looks_like
 from inboxd.infer.names import feed_name
 from inboxd.infer.propose import NothingToTake, Wishes, WrongWish
+from inboxd.infer.prove import Outcome
 from inboxd.infer.render import quoted
+from inboxd.infer.settle import Inferred, infer
 from inboxd.model import Mode, printable
-
-if TYPE_CHECKING:
-    from inboxd.infer.prove import Outcome
-    from inboxd.infer.settle import Inferred
+from inboxd.words import counted
 
 _LOOK: Final = 65_536
 """Bytes from which it is told what a file is that is no JSON."""
@@ -61,7 +61,7 @@ def init(  # noqa: PLR0913, PLR0917 - one for each option
     \b
     Example:  inboxd init export.json > inboxd.toml
               inboxd init --feed orders --key id --add orders/*.json
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     if output is not None and add:
         raise click.UsageError("--output writes a new config, --add changes the one in force: give one of the two")
     files = tuple(Path(name) for name in names)
@@ -85,8 +85,6 @@ def init(  # noqa: PLR0913, PLR0917 - one for each option
 
 
 def _infer(files: Sequence[Path], name: str, match: Sequence[str], wishes: Wishes) -> Inferred:
-    from inboxd.infer.settle import infer  # noqa: PLC0415 - `--help` needs none of it
-
     openers = [lambda path=path: path.open("rb") for path in files]
     stems = [path.name.split(".")[0] for path in files]
     try:
@@ -107,8 +105,6 @@ def _infer(files: Sequence[Path], name: str, match: Sequence[str], wishes: Wishe
 
 def _explained(fault: FileFault, files: Sequence[Path]) -> FileFault:
     """Return the fault with a hint that says what the file is, if it is no JSON."""
-    from inboxd.infer.guess import looks_like  # noqa: PLC0415 - only for a broken file
-
     if fault.code not in ("invalid_json", "invalid_encoding"):
         return fault
     for path in files:
@@ -203,7 +199,7 @@ def _say(outcome: Outcome, inferred: Inferred, files: Sequence[Path]) -> None:
     """Say on standard error what became of the sample."""
     part = "the sample" if not outcome.cut else "the part of the sample that was read"
     _tell(
-        f"{outcome.records} records in {part}: {outcome.rows} rows, {outcome.rejected} rejected"
+        f"{counted(outcome.records, 'record')} in {part}: {counted(outcome.rows, 'row')}, {outcome.rejected} rejected"
         + (f", {outcome.filtered} filtered" if outcome.filtered else "")
         + (f", {outcome.repeated} with the key of an earlier one" if outcome.repeated else "")
     )

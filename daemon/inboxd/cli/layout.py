@@ -99,7 +99,11 @@ def _shrunk(columns: Sequence[Column], rows: Sequence[Cells], kept: Sequence[int
 def _shortened(text: str, width: int, cut: str) -> str:
     if len(text) <= width or not cut:
         return text
-    return middle(text, width) if cut == "middle" else f"{text[: width - 1].rstrip()}…"
+    if cut == "end":
+        return f"{text[: width - 1].rstrip()}…"
+    longest = max(text.split(" "), key=len)  # of an error code and a name, the name is what can be shortened
+    room = width - (len(text) - len(longest))
+    return text.replace(longest, middle(longest, room), 1) if room >= LEAST // 2 else middle(text, width)
 
 
 def _drawn(columns: Sequence[Column], rows: Sequence[Cells], below: Sequence[Cells], width: int | None) -> list[Pieces]:

@@ -28,7 +28,7 @@ def feed_named(settings: Settings, name: str) -> Feed:
 
 
 def known_job(settings: Settings, store: Store | None, name: str | None) -> None:
-    """Hold a filter's feed or job against those of the config and of the ledger; ``None`` is no filter."""
+    """Compare a filter's feed or job with those of the config and of the ledger; ``None`` is no filter."""
     names = {feed.name for feed in settings.feeds}
     if name is None or name in names:
         return
@@ -41,7 +41,7 @@ def known_job(settings: Settings, store: Store | None, name: str | None) -> None
 
 
 def known_code(settings: Settings, store: Store | None, code: str | None) -> None:
-    """Hold a filter's error code against those that the feeds can give and those that the ledger has."""
+    """Compare a filter's error code with those that the feeds can give and those that the ledger has."""
     labels = {field.label for feed in settings.feeds for field in feed.fields}
     codes = {f"{prefix}_{label}" for prefix in PREFIXES for label in labels} | {*ALWAYS}
     if code is None or code in codes:

@@ -10,11 +10,13 @@ from inboxd.cli.context import print_json, settings_of
 from inboxd.cli.tables import shown
 from inboxd.clock import SystemClock, stamp
 from inboxd.errors import EXIT_FAILED
+from inboxd.outbox.delivery import Delivery, Undelivered
+from inboxd.outbox.notices import rows
 
 
 @click.group()
 def notify() -> None:
-    """Look after notices: who is told of which event."""
+    """Notices: who is told of which event."""
 
 
 @notify.command()
@@ -28,15 +30,12 @@ def test(context: click.Context, *, as_json: bool) -> int:
     \b
     Example:  inboxd notify test
               sudo -u inboxd inboxd --config /etc/inboxd/inboxd.toml notify test
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.outbox.delivery import Delivery, Undelivered  # noqa: PLC0415 - `--help` needs none of it
-    from inboxd.outbox.notices import rows  # noqa: PLC0415 - the same
-
+    """
     receivers = settings_of(context).notify
     values = {"level": "info", "host": os.uname().nodename, "text": "a test: nothing happened"}
-    told = rows("test", stamp(SystemClock().now()), values, [one.name for one in receivers])
+    notice_rows = rows("test", stamp(SystemClock().now()), values, [one.name for one in receivers])
     found: list[dict[str, str | None]] = []
-    for receiver, row in zip(receivers, told, strict=True):
+    for receiver, row in zip(receivers, notice_rows, strict=True):
         fault = None
         try:
             Delivery().deliver(receiver, row.body)

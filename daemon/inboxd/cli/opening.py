@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
 from inboxd.cli.context import reading_store
 from inboxd.config import Settings
 from inboxd.errors import EXIT_UNAVAILABLE, InboxdError, OperatorFault
-
-if TYPE_CHECKING:
-    from inboxd.store.base import Store
+from inboxd.store.base import Store
 
 MISSING: Final = "database_missing"
 

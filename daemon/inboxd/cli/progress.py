@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from inboxd.records.unpack import ByteStream
 
 from inboxd.model import Edge, Step
+from inboxd.presence import PHASES, Phase
 from inboxd.words import size
 
 LONG: Final = 8 * 1024 * 1024
@@ -33,18 +33,6 @@ class _Readable(Protocol):
     def rewind(self) -> None: ...
 
 
-class Phase(StrEnum):
-    """What a command is at, of a file; each has a measure of its own: bytes read, then the time that it takes."""
-
-    READING = "reading"
-    WRITING = "writing"
-    COMMITTING = "committing"
-
-
-_BEGINS: Final = {Step.LOCK: Phase.WRITING, Step.COMMIT: Phase.COMMITTING}
-"""The step with which a phase begins; a file's first is reading."""
-
-
 @dataclass(slots=True)
 class Progress:
     """Follows the files it is given: how many bytes of them are read, and which phase the one in work is in."""
@@ -55,17 +43,14 @@ class Progress:
 
     def watching(self, source: _Readable) -> _Readable:
         """Return a file's source, its reading counted."""
-        self._go_to(Phase.READING)
+        self.phase = Phase.READING
         return _Watched(source, self.advance)
 
     def hook(self, step: Step, edge: Edge) -> None:
         """Be told of each step of a file's way."""
-        if edge is Edge.BEFORE and step in _BEGINS:
-            self._go_to(_BEGINS[step])
-
-    def _go_to(self, phase: Phase) -> None:
-        self.phase = phase
-        self.enter(phase)
+        if edge is Edge.BEFORE and step in PHASES:
+            self.phase = PHASES[step]
+            self.enter(self.phase)
 
 
 @dataclass(frozen=True, slots=True)

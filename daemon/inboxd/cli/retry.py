@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
@@ -17,17 +18,17 @@ from inboxd.cli.tables import Column, heading, print_table, print_text, shown
 from inboxd.clock import SystemClock
 from inboxd.config import Settings, match_feed
 from inboxd.errors import EXIT_FAILED, InboxdError, OperatorFault, TransientFault
-from inboxd.model import Limit, Outcome, RunStatus, Verdict, printable
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from inboxd.inbox.archive import Archive, Place
-    from inboxd.inbox.claim import Claim
-    from inboxd.log import Logger
-    from inboxd.model import Feed
-    from inboxd.pipeline import Job, Pipeline
-    from inboxd.store.base import Store
+from inboxd.inbox.archive import Archive, Place
+from inboxd.inbox.claim import Claim, forget, new_claim_id
+from inboxd.inbox.reports import remove_report, write_report
+from inboxd.log import Logger, open_log
+from inboxd.model import Feed, Limit, Outcome, RunStatus, Verdict, printable
+from inboxd.operate.archived import all_failed, arrived, files_of_runs, find_archived, first_mtime, name_in_inbox
+from inboxd.operate.disk_ledger import unknown_processed
+from inboxd.pipeline import Job, Pipeline, facts_of
+from inboxd.premises import own_archive
+from inboxd.store.base import Store
+from inboxd.verdicts import counts_of, log_verdict, report_of
 
 NO_FEED: Final = "no_feed"
 ALREADY_LOADED: Final = "already loaded: undo that run first, or use `inboxd load --force`, which also mends rows"
@@ -71,13 +72,10 @@ def retry(
     Example:  inboxd retry orders/2026-01-15.json
               inboxd retry data/processed/orders/*.json
               inboxd retry --all
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     if bool(names) == everything:
         msg = "name the files to retry, or say --all"
         raise click.UsageError(msg)
-    from inboxd.operate.archived import all_failed, arrived, find_archived  # noqa: PLC0415 - `--help` needs none of it
-    from inboxd.operate.disk_ledger import unknown_processed  # noqa: PLC0415 - the same
-    from inboxd.premises import own_archive  # noqa: PLC0415 - the same
 
     settings = settings_of(context)
     chosen = all_failed(settings.archive) if everything else [find_archived(settings.archive, name) for name in names]
@@ -113,10 +111,6 @@ class _Retrier:
 
     @classmethod
     def of(cls, settings: Settings, store: Store, max_deleted: Limit | None) -> _Retrier:
-        from inboxd.inbox.archive import Archive  # noqa: PLC0415 - `--help` needs none of it
-        from inboxd.log import open_log  # noqa: PLC0415 - the same
-        from inboxd.pipeline import Pipeline  # noqa: PLC0415 - the same
-
         lines = settings.log
         log = open_log(fmt="json", level=lines.level, file=lines.file, out=None, layout=lines.layout)
         pipeline = Pipeline(store, SystemClock(), os.uname().nodename, settings.inbox.max_file_size)
@@ -124,24 +118,19 @@ class _Retrier:
             settings=settings,
             store=store,
             pipeline=pipeline,
-            archive=Archive(settings.archive.processed, settings.archive.failed, copy=settings.archive.copy),
+            archive=Archive(settings.archive.processed, settings.archive.failed, copy=settings.archive.copy_files),
             log=log,
             max_deleted=max_deleted,
         )
 
     def feeds_of(self, files: Sequence[Place]) -> list[Feed]:
         """Return the feeds that files would be read for; those that none matches are told of when they are tried."""
-        from inboxd.operate.archived import files_of_runs, name_in_inbox  # noqa: PLC0415 - `--help` needs none of it
-
         runs = files_of_runs(self.store)
         found = (match_feed(self.settings.feeds, name_in_inbox(runs, file.name)) for file in files)
         return [feed for feed in found if feed is not None]
 
     def retry(self, file: Place) -> Retried:
         """Take one file back, process it, put it where it now belongs."""
-        from inboxd.inbox.claim import new_claim_id  # noqa: PLC0415 - `--help` needs none of it
-        from inboxd.operate.archived import files_of_runs, first_mtime, name_in_inbox  # noqa: PLC0415 - the same
-
         name = name_in_inbox(files_of_runs(self.store), file.name)
         try:
             feed = self._feed_of(name)
@@ -161,8 +150,6 @@ class _Retrier:
         return self._put_away(file, name, claim, verdict)
 
     def _job_of(self, claim: Claim, feed: Feed, mtime: str | None) -> Job:
-        from inboxd.pipeline import Job, facts_of  # noqa: PLC0415 - the same
-
         limit = self.settings.inbox.max_file_size
         return Job(
             feed=allowing(feed, self.max_deleted),
@@ -183,8 +170,6 @@ class _Retrier:
 
     def _give_back(self, claim: Claim, file: Place) -> None:
         """Put a file that could not be processed back where it was; failing that, the daemon's next start does."""
-        from inboxd.inbox.claim import forget  # noqa: PLC0415 - `--help` needs none of it
-
         with suppress(TransientFault):
             self.archive.give_back(claim, file)
             forget(claim)
@@ -192,10 +177,6 @@ class _Retrier:
 
     def _put_away(self, file: Place, name: str, claim: Claim, verdict: Verdict) -> Retried:
         """Archive a file whose verdict is committed, and say the verdict in the log."""
-        from inboxd.inbox.claim import forget  # noqa: PLC0415 - `--help` needs none of it
-        from inboxd.inbox.reports import remove_report, write_report  # noqa: PLC0415 - the same
-        from inboxd.verdicts import log_verdict, report_of  # noqa: PLC0415 - the same
-
         failed = verdict.outcome is Outcome.FAILED
         try:
             place = self.archive.put(claim, self.archive.failed if failed else self.archive.processed, verdict.run_id)
@@ -211,8 +192,6 @@ class _Retrier:
 
 
 def _as_json(one: Retried) -> dict[str, object]:
-    from inboxd.verdicts import counts_of  # noqa: PLC0415 - `--help` needs none of it
-
     verdict = one.verdict
     if verdict is None:
         outcome, status, counts = "deferred", None, {}

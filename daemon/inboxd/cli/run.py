@@ -23,7 +23,7 @@ def run(context: click.Context, *, once: bool, http: str) -> int:
 
     \b
     Example:  inboxd run --http 127.0.0.1:8765
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     from inboxd.signals import Signals  # noqa: PLC0415 - as below
 
     signals = Signals.installed()  # before what takes its time

@@ -10,10 +10,13 @@ from inboxd.cli.arguments import FEED, GivenFile, Moment, Number
 from inboxd.cli.context import print_json, settings_of, writing_store
 from inboxd.cli.names import known_job
 from inboxd.cli.opening import store_if_there
-from inboxd.cli.tables import shown
+from inboxd.cli.tables import print_runs, shown
 from inboxd.clock import SystemClock
 from inboxd.errors import EXIT_FAILED
+from inboxd.inbox.source import Source
 from inboxd.model import RunStatus, printable
+from inboxd.operate.imports import import_runs as take_in
+from inboxd.words import counted
 
 
 @click.group()
@@ -35,7 +38,7 @@ def list_runs(
 
     \b
     Example:  inboxd runs list --status failure --since 24h
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     settings = settings_of(context)
     with store_if_there(settings) as store:
         known_job(settings, store, feed)
@@ -44,8 +47,6 @@ def list_runs(
     if as_json:
         print_json({"runs": [asdict(run) for run in found]})
         return
-    from inboxd.cli.tables import print_runs  # noqa: PLC0415 - rich is imported only where a table is drawn
-
     print_runs(found)
 
 
@@ -62,17 +63,14 @@ def import_runs(context: click.Context, name: str, *, as_json: bool) -> int:
 
     \b
     Example:  inboxd runs import nightly.json
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.inbox.source import Source  # noqa: PLC0415 - `--help` needs none of it
-    from inboxd.operate.imports import import_runs as take_in  # noqa: PLC0415 - the same
-
+    """
     with writing_store(settings_of(context)) as store, Source(name) as source:
         found = take_in(store, source, now=SystemClock().now())
     if as_json:
         print_json({"file": printable(name), **asdict(found)})
     else:
         click.echo(
-            f"{found.records} records: {found.imported} imported, {found.updated} updated, "
+            f"{counted(found.records, 'record')}: {found.imported} imported, {found.updated} updated, "
             f"{found.unchanged} known already, {found.rejected} rejected"
         )
         for error in found.errors:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from datetime import datetime
+from typing import Final
 
 import click
 
@@ -23,14 +24,11 @@ from inboxd.cli.tables import (
 from inboxd.cli.tables import print_runs as print_run_table
 from inboxd.clock import SystemClock, moment
 from inboxd.model import printable
-from inboxd.words import lag, size, span
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from inboxd.operate.hosts import HostActivity
-    from inboxd.operate.status import Status
-    from inboxd.presence import Waiting
+from inboxd.operate import status as questions
+from inboxd.operate.hosts import HostActivity
+from inboxd.operate.status import Status
+from inboxd.presence import UnfinishedFile
+from inboxd.words import counted, lag, size, span
 
 SHOWN: Final = 5
 """Names listed of each kind; ``--json`` has more."""
@@ -52,9 +50,7 @@ def status(context: click.Context, *, as_json: bool) -> int:
     \b
     Example:  inboxd status
               watch --color inboxd status
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate import status as questions  # noqa: PLC0415 - `--help` needs no database
-
+    """
     settings = settings_of(context)
     source = printable(str(settings.source)) if settings.source else None
     slices = questions.Slices(settings.inbox, settings.archive, settings.database, settings.feeds, source)
@@ -93,6 +89,7 @@ def _print(found: Status) -> None:
         heading(shown(problem.message), fg="red")
         if problem.hint:
             print_text(problem.hint, indent=2)
+    _print_work(found, now)
     _print_waiting(found, now)
     if found.watermarks:
         heading("watermarks")
@@ -136,28 +133,40 @@ def _waiting(found: Status) -> str:
     if not content.waiting:
         return "nothing"
     oldest = span(content.oldest_age_s or 0.0)
-    files = "file" if content.waiting == 1 else "files"
-    return f"{content.waiting} {files}, {size(content.size)}, the oldest {oldest} old"
+    return f"{counted(content.waiting, 'file')}, {size(content.size)}, the oldest {oldest} old"
 
 
 def _ignored(found: Status) -> str | None:
     count = found.content.ignored if found.content else 0
-    return f"{count} name{'' if count == 1 else 's'}" if count else None
+    return counted(count, "name") if count else None
 
 
 def _last_day(found: Status) -> list[tuple[str, object]]:
     if found.totals is None:
         return []
     totals = found.totals
+    runs, rows = counted(totals["total_runs"], "run"), counted(totals["total_rows_out"], "row")
     if totals["successes"] == totals["failures"] == 0:
         return [("last 24 h", "no run has ended")]
-    line = f"{totals['total_runs']} runs, {totals['success_rate']} % succeeded, {totals['total_rows_out']} rows"
+    line = f"{runs}, {totals['success_rate']} % succeeded, {rows}"
     line += "".join(f", {totals[f'total_rows_{name}']} {name}" for name in SELDOM if totals[f"total_rows_{name}"])
     return [("last 24 h", line), ("rows", f"▕{sparkline([bucket.rows_out for bucket in found.throughput], MARGIN)}▏")]
 
 
+def _print_work(found: Status, now: datetime) -> None:
+    work = found.work
+    if work is None:
+        return
+    heading("running")
+    columns = [Column("file", cut="middle"), Column("feed", cut="middle", goes=1), Column("phase"), Column("for")]
+    columns += [Column("read", number=True), Column("of", number=True), Column("share", number=True)]
+    lasts = span((now - moment(work.since)).total_seconds())
+    read = (size(work.done), size(work.size), f"{work.share} %")
+    print_table(columns, [(work.file, work.feed, work.phase.value, lasts, *read)])
+
+
 def _print_waiting(found: Status, now: datetime) -> None:
-    def waited(one: Waiting) -> str:
+    def waited(one: UnfinishedFile) -> str:
         return span((now - moment(one.since)).total_seconds())
 
     if found.deferred:

@@ -56,9 +56,9 @@ STYLES: Final[dict[str, dict[str, Any]]] = {  # Any: what click.style takes
 
 def width_of_output() -> int | None:
     """Return how many columns there are: as COLUMNS says, or the terminal has; ``None`` for a pipe or a file."""
-    told = os.environ.get("COLUMNS", "")
-    if told.isdecimal() and int(told) > 0:
-        return max(NARROWEST, int(told))
+    width_set = os.environ.get("COLUMNS", "")
+    if width_set.isdecimal() and int(width_set) > 0:
+        return max(NARROWEST, int(width_set))
     return max(NARROWEST, shutil.get_terminal_size().columns) if on_terminal() else None
 
 
@@ -96,6 +96,11 @@ def _coloured(cell: str) -> str:
 def heading(text: str, *, fg: str | None = None) -> None:
     """Print a line above a group of lines."""
     click.echo()
+    title(text, fg=fg)
+
+
+def title(text: str, *, fg: str | None = None) -> None:
+    """Print a line that stands out; where it is longer than the terminal is wide, in lines."""
     room = width_of_output()
     for line in [text] if room is None else wrapped(text, room):
         click.secho(line, bold=True, fg=fg)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,10 +11,12 @@ from inboxd.cli.arguments import RUN
 from inboxd.cli.context import print_json, reading_store, settings_of, writing_store
 from inboxd.cli.tables import Column, heading, print_table, print_text
 from inboxd.clock import SystemClock
-
-if TYPE_CHECKING:
-    from inboxd.config import Settings
-    from inboxd.operate.undo_plan import Passed, Undo
+from inboxd.config import Settings
+from inboxd.inbox.names import marked
+from inboxd.operate.undo import plan
+from inboxd.operate.undo import undo as take_back
+from inboxd.operate.undo_plan import Passed, Undo
+from inboxd.words import counted
 
 
 @click.command()
@@ -32,10 +33,7 @@ def undo(context: click.Context, run_id: int, *, dry_run: bool, as_json: bool) -
     \b
     Example:  inboxd undo 812 --dry-run
               inboxd undo 812
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate.undo import plan  # noqa: PLC0415 - `--help` needs no database
-    from inboxd.operate.undo import undo as take_back  # noqa: PLC0415 - the same
-
+    """
     settings = settings_of(context)
     if dry_run:
         with reading_store(settings) as store:
@@ -81,7 +79,7 @@ def _print(settings: Settings, found: Undo, *, dry_run: bool) -> None:
     run = f"run {found.undo_of}" + (f" ({found.file_name})" if found.file_name else "")
     verb = "would be restored" if dry_run else "restored"
     own = "" if found.run_id is None else f", by run {found.run_id}"
-    print_text(f"{run} of feed {found.feed}: {found.restored} of {found.considered} keys {verb}{own}")
+    print_text(f"{run} of feed {found.feed}: {found.restored} of {counted(found.considered, 'key')} {verb}{own}")
     if found.watermark_before != found.watermark_after:
         goes = "would go" if dry_run else "went"
         print_text(f"the watermark {goes} from {found.watermark_before} back to {found.watermark_after or 'none'}")
@@ -97,7 +95,7 @@ def _print(settings: Settings, found: Undo, *, dry_run: bool) -> None:
             click.echo(f"  {_reload(settings, found, one)}")
     again = _again(settings, found)
     if again is not None:
-        heading("the content is released" if not dry_run else "the content would be released")
+        heading("the file can be loaded again" if not dry_run else "the file could be loaded again then")
         print_text("mend the file and drop it again, or load it as it is:", indent=2)
         click.echo(f"  {again}")
 
@@ -121,8 +119,6 @@ def _reload(settings: Settings, found: Undo, one: Passed) -> str:
 
 def _archived(settings: Settings, file_name: str, run_id: int) -> str:
     """Return where the file of a run lies in ``processed/``: under its own name, or with the run's number."""
-    from inboxd.inbox.names import marked  # noqa: PLC0415 - `--help` needs none of it
-
     place = settings.archive.processed / file_name
     with_number = place.with_name(marked(place.name, f"run-{run_id}"))
     return os.fspath(with_number if with_number.exists() else place)

@@ -8,6 +8,7 @@ from inboxd.cli.arguments import FEED, Text
 from inboxd.cli.context import print_json, settings_of, writing_store
 from inboxd.cli.names import feed_named
 from inboxd.cli.opening import store_if_there
+from inboxd.cli.tables import Column, print_table, short_time
 from inboxd.clock import SystemClock, stamp
 from inboxd.model import Cursor, Feed
 from inboxd.records.typed import typed
@@ -26,7 +27,7 @@ def show(context: click.Context, *, as_json: bool) -> None:
 
     \b
     Example:  inboxd watermark show
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     settings = settings_of(context)
     with store_if_there(settings) as store:
         rows = {row.name: row for row in store.watermarks()} if store else {}
@@ -43,10 +44,9 @@ def show(context: click.Context, *, as_json: bool) -> None:
     if as_json:
         print_json({"watermarks": found})
         return
-    for one in found:
-        click.echo(
-            f"{one['feed']}: {one['value'] or 'none yet'}" + (f" (run {one['run_id']})" if one["run_id"] else "")
-        )
+    columns = (Column("feed", cut="middle"), Column("up to"), Column("run", number=True), Column("set", goes=1))
+    rows_shown = ((one["feed"], one["value"] or "none yet", one["run_id"], _when(one["updated_at"])) for one in found)
+    print_table(columns, rows_shown)
 
 
 @watermark.command("set")
@@ -58,7 +58,7 @@ def set_to(context: click.Context, feed_name: str, value: str) -> None:
 
     \b
     Example:  inboxd watermark set events 2026-01-15T00:00:00Z
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     settings = settings_of(context)
     feed = feed_named(settings, feed_name)
     canonical = _cursor(feed, value)
@@ -75,12 +75,16 @@ def reset(context: click.Context, feed_name: str) -> None:
 
     \b
     Example:  inboxd watermark reset events
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     settings = settings_of(context)
     feed = feed_named(settings, feed_name)
     with writing_store(settings) as store:
         store.set_watermark(feed, None, stamp(SystemClock().now()))
     click.echo(f"{feed.name}: none")
+
+
+def _when(moment: object) -> str | None:
+    return None if moment is None else short_time(str(moment))
 
 
 def _cursor(feed: Feed, text: str) -> Cursor:

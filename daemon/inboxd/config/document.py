@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -14,7 +13,7 @@ from inboxd.config.notify import shown_url
 from inboxd.config.paths import path_text
 from inboxd.config.schema import INNER_TABLES, ConfigFile, FeedTable, FieldTable, NotifyTable
 from inboxd.config.settings import NotifySettings, Settings
-from inboxd.config.values import format_duration, format_limit, format_size
+from inboxd.config.values import format_duration, format_limit
 from inboxd.model import Condition, Expect, Feed, Field, FieldType, Gone, Mode, printable
 
 Plain = str | int | float | bool | Sequence["Plain"] | Mapping[str, "Plain"]
@@ -42,8 +41,8 @@ def show(settings: Settings) -> str:
 def shown_values(settings: Settings) -> dict[str, Plain]:
     """Return what ``show`` says as one value for JSON."""
     feeds = {feed.name: {**_feed_table(feed), "fields": _fields_table(feed)} for feed in settings.feeds}
-    told = {"notify": [_notify_table(one) for one in settings.notify]} if settings.notify else {}
-    return {**_sections(settings), **told, "feeds": feeds}
+    notified = {"notify": [_notify_table(one) for one in settings.notify]} if settings.notify else {}
+    return {**_sections(settings), **notified, "feeds": feeds}
 
 
 def json_schema() -> dict[str, object]:
@@ -85,49 +84,9 @@ def _plain(value: object) -> Plain:
 
 
 def _sections(settings: Settings) -> dict[str, dict[str, Plain]]:
-    inbox, archive, database, retention, log = (
-        settings.inbox,
-        settings.archive,
-        settings.database,
-        settings.retention,
-        settings.log,
-    )
-    return {
-        "inbox": {
-            "path": str(inbox.path),
-            "ignore": list(inbox.ignore),
-            "settle": format_duration(inbox.settle),
-            "settle_unproven": format_duration(inbox.settle_unproven),
-            "settle_moved": format_duration(inbox.settle_moved),
-            "suffixes": list(inbox.suffixes),
-            "rescan": format_duration(inbox.rescan),
-            "polling": inbox.polling.value,
-            "max_file_size": format_size(inbox.max_file_size),
-        },
-        "archive": {
-            "processed": str(archive.processed),
-            "failed": str(archive.failed),
-            "keep": format_duration(archive.keep),
-            "copy": archive.copy,
-        },
-        "database": {
-            "url": database.shown_url,
-            "password_file": _path(database.password_file),
-        },
-        "retention": {
-            "lineage": format_duration(retention.lineage),
-            "resolved": format_duration(retention.resolved),
-            "images": format_duration(retention.images),
-            "tombstones": format_duration(retention.tombstones),
-        },
-        "log": {
-            "format": log.format.value,
-            "level": log.level.value,
-            "file": _path(log.file),
-            "layout": log.layout.value,
-        },
-        "http": {"listen": settings.http.listen},
-    }
+    """Return the tables that every config has; the models know how each value is written."""
+    names = (name for name in ConfigFile.model_fields if name not in {"notify", "feeds"})
+    return {name: getattr(settings, name).model_dump(by_alias=True) for name in names}
 
 
 def _notify_table(one: NotifySettings) -> dict[str, Plain]:
@@ -138,10 +97,6 @@ def _notify_table(one: NotifySettings) -> dict[str, Plain]:
     if one.deferred_for is not None:
         table["deferred_for"] = format_duration(one.deferred_for)
     return table
-
-
-def _path(path: Path | None) -> str:
-    return "" if path is None else str(path)
 
 
 def _feed_table(feed: Feed) -> dict[str, Plain]:

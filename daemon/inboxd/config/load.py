@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -14,19 +14,14 @@ from inboxd.config.database import absolute_url, credential_file, has_password, 
 from inboxd.config.faults import Faults, InvalidConfig, Key
 from inboxd.config.feeds import build_feeds, doubts
 from inboxd.config.folders import absolute
+from inboxd.config.forms import NO_TEXT, ConfigTable
 from inboxd.config.notify import build_notify
-from inboxd.config.schema import ConfigFile, DatabaseTable, NotifyTable, table_of_feed
-from inboxd.config.settings import (
-    ArchiveSettings,
-    DatabaseSettings,
-    HttpSettings,
-    InboxSettings,
-    LogSettings,
-    RetentionSettings,
-    Settings,
-)
+from inboxd.config.schema import ConfigFile, NotifyTable, table_of_feed
+from inboxd.config.settings import DatabaseSettings, Settings
 from inboxd.config.sources import Sources, Table, read_sources, section_model
 from inboxd.model import Feed
+
+Section = TypeVar("Section", bound=ConfigTable)
 
 LEAST_RESCAN_S: Final = 0.1
 """A scan lists the whole inbox: one after the other without a pause would keep a core busy."""
@@ -37,21 +32,24 @@ _EXPECTED: Final = {
     "dict_type": "must be a table",
     "int_type": "must be a whole number",
     "model_type": "must be a table",
-    "string_type": 'must be a text in quotes, such as "this"',
+    "string_type": NO_TEXT,
     "too_short": "must not be empty",
     "tuple_type": 'must be an array, such as ["this"]',
 }
 
 
 def load_settings(
-    path: Path | None, env: Mapping[str, str], cwd: Path | None, options: Mapping[str, str] | None = None
+    path: Path | Mapping[str, object] | None,
+    env: Mapping[str, str],
+    cwd: Path | None,
+    options: Mapping[str, str] | None = None,
 ) -> Settings:
     """Return the settings in force.
 
-    ``path`` is what ``--config`` named. ``options`` are a command's own (``{"database.url": "…"}``): they outrank the
-    environment, and relative paths in them are relative to ``cwd``, the working
-    folder (``None`` if that was deleted). Raises ``InvalidConfig`` with everything that is
-    wrong, or ``OperatorFault`` where the file may not be read.
+    ``path`` is what ``--config`` named, or what such a file says, as ``tomllib`` gives it. ``options`` are a command's
+    own (``{"database.url": "…"}``): they outrank the environment, and relative paths in them are relative to ``cwd``,
+    the working folder (``None`` if that was deleted). Raises ``InvalidConfig`` with everything that is wrong, or
+    ``OperatorFault`` where the file may not be read.
     """
     sources = read_sources(path, env, cwd, options or {})
     faults = Faults()
@@ -124,41 +122,15 @@ class _Builder:
 
     def settings(self, feeds: tuple[Feed, ...], env: Mapping[str, str]) -> Settings:
         config = self._config
-        inbox = config.inbox
-        if inbox.rescan < LEAST_RESCAN_S:
+        if config.inbox.rescan < LEAST_RESCAN_S:
             self._faults.add(("inbox", "rescan"), 'must be at least "100ms"')
         settings = Settings(
-            inbox=InboxSettings(
-                path=self._path("inbox", "path", inbox.path),
-                ignore=inbox.ignore,
-                settle=inbox.settle,
-                settle_unproven=inbox.settle_unproven,
-                settle_moved=inbox.settle_moved,
-                suffixes=inbox.suffixes,
-                rescan=inbox.rescan,
-                polling=inbox.polling,
-                max_file_size=inbox.max_file_size,
-            ),
-            archive=ArchiveSettings(
-                processed=self._path("archive", "processed", config.archive.processed),
-                failed=self._path("archive", "failed", config.archive.failed),
-                keep=config.archive.keep,
-                copy=config.archive.copy_files,
-            ),
+            inbox=self._placed("inbox", config.inbox),
+            archive=self._placed("archive", config.archive),
             database=self._database(config.database, env),
-            retention=RetentionSettings(
-                lineage=config.retention.lineage,
-                resolved=config.retention.resolved,
-                images=config.retention.images,
-                tombstones=config.retention.tombstones,
-            ),
-            log=LogSettings(
-                format=config.log.format,
-                level=config.log.level,
-                file=self._path("log", "file", config.log.file) if config.log.file else None,
-                layout=config.log.layout,
-            ),
-            http=HttpSettings(listen=config.http.listen),
+            retention=config.retention,
+            log=self._placed("log", config.log),
+            http=config.http,
             feeds=feeds,
             notify=build_notify(config.notify, lambda key, value: self._path("notify", key, value), self._faults),
             source=self._sources.file,
@@ -173,29 +145,33 @@ class _Builder:
             return self._cwd
         return self._sources.file.parent
 
-    def _path(self, section: str, key: str, value: str) -> Path:
-        if "\0" in value:
+    def _placed(self, section: str, table: Section) -> Section:
+        """Return a section with its paths made absolute."""
+        found = ((name, value) for name, value in table if isinstance(value, Path))
+        return table.model_copy(update={name: self._path(section, name, value) for name, value in found})
+
+    def _path(self, section: str, key: str, value: str | Path) -> Path:
+        if "\0" in str(value):
             self._faults.add((section, key), "must not hold U+0000")
         return absolute(self._base(section, key), value)
 
-    def _database(self, table: DatabaseTable, env: Mapping[str, str]) -> DatabaseSettings:
-        file = self._path("database", "password_file", table.password_file) if table.password_file else None
+    def _database(self, table: DatabaseSettings, env: Mapping[str, str]) -> DatabaseSettings:
         base = self._base("database", "url")
         url = self._try(("database", "url"), lambda: absolute_url(table.url, base)) or table.url
-        found = DatabaseSettings(url, file)
+        found = self._placed("database", table).model_copy(update={"url": url})
         if not found.is_postgres:
-            if file is not None:
+            if found.password_file is not None:
                 self._faults.add(("database", "password_file"), "is for PostgreSQL; SQLite has no password")
             return found
         if has_password(url):
-            if file is not None:
+            if found.password_file is not None:
                 self._faults.add(("database", "password_file"), "is not used, as database.url has a password in it")
             return found
-        secret_file = file or credential_file(env)
+        secret_file = found.password_file or credential_file(env)
         if secret_file is None:
             return found
         password = self._try(("database", "password_file"), lambda: read_password(secret_file))
-        return DatabaseSettings(with_password(found.url, password), file) if password else found
+        return found.model_copy(update={"url": with_password(url, password)}) if password else found
 
     def _try(self, key: Key, action: Callable[[], str]) -> str | None:
         try:

@@ -17,7 +17,7 @@ from inboxd.events import Event
 
 OWN: Final = frozenset({Event.NOTICE_DEFERRED, Event.NOTICE_DROPPED, Event.STEP_TIMED})
 """Nobody is told of these: a notice that a notice cannot be delivered would never end."""
-TOLD: Final = tuple(event.value for event in Event if event not in OWN)
+NOTIFIABLE: Final = tuple(event.value for event in Event if event not in OWN)
 
 
 def build_notify(
@@ -48,8 +48,9 @@ def _check(table: NotifyTable, key: Key, faults: Faults) -> None:
     if not table.on and table.deferred_for is None:
         faults.add(key, 'receives nothing: name events, such as on = ["file_failed"], or set deferred_for')
     for place, event in enumerate(table.on):
-        if event not in TOLD:
-            faults.add((*key, "on", place), f"is not an event that can be told; these can: {', '.join(TOLD)}")
+        if event not in NOTIFIABLE:
+            known = ", ".join(NOTIFIABLE)
+            faults.add((*key, "on", place), f"is not an event that notices are sent of; these are: {known}")
     if any("\0" in word for word in table.exec):
         faults.add((*key, "exec"), "must not hold U+0000")
     if table.url and _address(table.url) is None:

@@ -10,28 +10,38 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
-    Field,
     GetJsonSchemaHandler,
     StrictBool,
     StrictInt,
-    WithJsonSchema,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from inboxd.config.database import check_url
-from inboxd.config.paths import parse_names, parse_path
-from inboxd.config.settings import LogFormat, LogLayout, LogLevel, Polling
-from inboxd.config.values import parse_duration, parse_keep, parse_limit, parse_size
-from inboxd.model import Extra, FieldType, Gone, Late, Limit, Mode, Path, Shape
+from inboxd.config.forms import (
+    PATH_SCHEMA,
+    ConfigTable,
+    Duration,
+    Formats,
+    From,
+    Names,
+    ShareOrCount,
+    Text,
+    one_or_more,
+    setting,
+)
+from inboxd.config.settings import (
+    ArchiveSettings,
+    DatabaseSettings,
+    HttpSettings,
+    InboxSettings,
+    LogSettings,
+    RetentionSettings,
+)
+from inboxd.model import Extra, FieldType, Gone, Late, Mode, Shape
 
 EVENTS: Final = "events"
-LONGEST_SUFFIX: Final = 64
-"""Bytes in one of ``inbox.suffixes``."""
 EVENTS_FEED: Final[Mapping[str, Any]] = {  # Any: the values of a TOML table
     "match": ["**"],
     "records": "",
@@ -48,149 +58,17 @@ EVENTS_FEED: Final[Mapping[str, Any]] = {  # Any: the values of a TOML table
 """What the built-in feed has that others must say, or have from their name; the rest is ``FeedTable``'s defaults."""
 
 
-def _one_or_more(value: object) -> object:
-    """Return one condition, path or format as a list of one."""
-    return value if isinstance(value, (list, tuple)) else [value]
-
-
-def _not_empty(value: str) -> str:
-    if not value:
-        msg = "must not be empty"
-        raise ValueError(msg)
-    return value
-
-
-def _listen(value: str) -> str:
-    """Return ``host:port`` unchanged if that is what it is, or empty."""
-    host, colon, port = value.rpartition(":")
-    if value and not (colon and host and port.isascii() and port.isdecimal() and int(port) < 2**16):
-        msg = 'must be "host:port", such as "127.0.0.1:8765", or "" for no page'
-        raise ValueError(msg)
-    return value
-
-
-def _suffix(value: str) -> str:
-    """Return the end of a name unchanged if it is one, or empty."""
-    if value and not value.startswith("."):
-        msg = f'must begin with a dot, such as ".{value}"; "" takes any name'
-        raise ValueError(msg)
-    if "/" in value or "\0" in value or len(value.encode()) > LONGEST_SUFFIX:
-        msg = f"must be the end of a file's name, of at most {LONGEST_SUFFIX} bytes"
-        raise ValueError(msg)
-    return value
-
-
-_DURATION_SCHEMA: Final = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d|w)$"}
-_KEEP_SCHEMA: Final = {"type": "string", "pattern": r"^(forever|[0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d|w))$"}
-_SIZE_SCHEMA: Final = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*([KMGT]iB|[kMGT]?B)$"}
-_LIMIT_SCHEMA: Final = {
-    "anyOf": [{"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*%$"}, {"type": "integer", "minimum": 0}],
-}
-_TEXTS: Final = {"type": "array", "items": {"type": "string"}}
-_PATH_SCHEMA: Final = {"anyOf": [{"type": "string"}, _TEXTS]}
-
-Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_DURATION_SCHEMA)]
-Keep = Annotated[float | None, BeforeValidator(parse_keep), WithJsonSchema(_KEEP_SCHEMA)]
-Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema(_SIZE_SCHEMA)]
-ShareOrCount = Annotated[Limit, BeforeValidator(parse_limit), WithJsonSchema(_LIMIT_SCHEMA)]
-Names = Annotated[tuple[str, ...], BeforeValidator(parse_names), WithJsonSchema(_PATH_SCHEMA)]
-From = Annotated[Path, BeforeValidator(parse_path), WithJsonSchema(_PATH_SCHEMA)]
-Text = Annotated[str, AfterValidator(_not_empty)]
-Formats = Annotated[tuple[Text, ...], BeforeValidator(_one_or_more), WithJsonSchema(_PATH_SCHEMA)]
-Suffix = Annotated[str, AfterValidator(_suffix)]
-
-
-def setting(default: object, description: str, **constraints: Any) -> Any:  # noqa: ANN401 - becomes the key's type
-    """Return a key's default, as a config file would write it, and the sentence that explains it."""
-    return Field(default, description=description, **constraints)
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
-
-
-class InboxTable(_Table):
-    """The watched folder, and when a file in it is whole."""
-
-    path: Text = setting("inbox", "The watched folder.")
-    ignore: tuple[Text, ...] = setting(
-        [".*", "*.tmp", "*.part", "*.partial", "*.filepart", "*.crdownload", "*~"],
-        "Names of files and folders that are left alone.",
-    )
-    settle: Duration = setting("100ms", "How long size and mtime must be still before a file is taken.")
-    settle_unproven: Duration = setting("5s", "The same, where the kernel cannot tell whether a writer is left.")
-    settle_moved: Duration = setting(
-        "0s", "The same for files that were moved in; for senders that change times afterwards."
-    )
-    suffixes: tuple[Suffix, ...] = setting(
-        [".json", ".ndjson", ".jsonl"],
-        'Names that are taken, each also with .gz or .zst, in any letter case; "" is any name.',
-        min_length=1,
-    )
-    rescan: Duration = setting("30s", "How often the inbox is listed, whatever events came.")
-    polling: Polling = setting(Polling.AUTO, "Poll in place of watching: auto is on filesystems without events.")
-    max_file_size: Size = setting("16GiB", "Larger files fail, as dropped and as unpacked.")
-
-
-class ArchiveTable(_Table):
-    """Where files end."""
-
-    processed: Text = setting("data/processed", "Where loaded files go.")
-    failed: Text = setting("data/failed", "Where failed files go, each with its report.")
-    keep: Keep = setting("forever", "Processed files are removed that long after their run ended.")
-    copy_files: StrictBool = setting(
-        False, "Archive a copy, which no sender who has the file open can change.", alias="copy"
-    )
-
-
-class DatabaseTable(_Table):
-    """The database."""
-
-    url: Annotated[str, AfterValidator(check_url)] = setting(
-        "sqlite:///data/inboxd.db", "Where records go: sqlite:///FILE or postgresql://user@host/db."
-    )
-    password_file: str = setting("", "A file with PostgreSQL's password, so that it need not be in the URL.")
-
-
-class RetentionTable(_Table):
-    """How long rows are kept that nothing needs for loading."""
-
-    lineage: Keep = setting("forever", "How long lineage is kept.")
-    resolved: Keep = setting("forever", "How long resolved dead letters are kept.")
-    images: Keep = setting("forever", "How long before-images are kept, and so how far back undo reaches.")
-    tombstones: Keep = setting("forever", "How long it is remembered that a key was deleted.")
-
-
-class LogTable(_Table):
-    """The lines."""
-
-    format: LogFormat = setting(LogFormat.AUTO, "Lines on standard output: auto is console on a terminal.")
-    level: LogLevel = setting(LogLevel.INFO, "The least level of the lines that are written.")
-    file: str = setting("data/inboxd.log", "JSON lines, safe to rotate; empty for none.")
-    layout: LogLayout = setting(
-        LogLayout.INBOXD, "The names of JSON's fields: inboxd's, Elastic's, or OpenTelemetry's."
-    )
-
-
-class HttpTable(_Table):
-    """The page."""
-
-    listen: Annotated[str, AfterValidator(_listen)] = setting(
-        "", "Where page, health and metrics are served, as host:port; empty for nowhere."
-    )
-
-
-class NotifyTable(_Table):
+class NotifyTable(ConfigTable):
     """Somebody who is told of events."""
 
-    on: tuple[Text, ...] = setting([], "The events that are told, such as file_failed.")
+    on: tuple[Text, ...] = setting([], "The events that notices are sent of, such as file_failed.")
     exec: tuple[Text, ...] = setting([], "A program and its arguments; it gets the notice as JSON on standard input.")
     url: str = setting("", "An address that the notice is posted to as JSON, in place of exec.")
     headers_file: str = setting("", 'A file with headers for url, "Name: value" a line, such as a secret token.')
-    deferred_for: Duration | None = setting(None, "Also tell of files that wait for longer than this.")
+    deferred_for: Duration | None = setting(None, "Also send a notice of files that are deferred for longer than this.")
 
 
-class FieldTable(_Table):
+class FieldTable(ConfigTable):
     """One field of a feed's records."""
 
     type: FieldType | None = setting(None, "What values it has.")
@@ -218,7 +96,7 @@ class FieldTable(_Table):
     )
 
 
-class ConditionTable(_Table):
+class ConditionTable(ConfigTable):
     """What a value must be for a record to count."""
 
     path: From = setting(..., "The path to the value, as JSON has it.", alias="from")
@@ -236,7 +114,7 @@ class DeletionTable(ConditionTable):
     then: Gone | None = setting(None, "What becomes of the row: remove it, or mark it in the column deleted_at.")
 
 
-class MomentTable(_Table):
+class MomentTable(ConfigTable):
     """Where the moment of a snapshot stands, and how."""
 
     path: From = setting(..., "The path: one of $file., $path. or $.", alias="from")
@@ -246,7 +124,7 @@ class MomentTable(_Table):
     timezone: str | None = setting(None, "The zone of a time without an offset.")
 
 
-class ExpectTable(_Table):
+class ExpectTable(ConfigTable):
     """When files are to arrive."""
 
     every: Duration | None = setting(None, "At least so often.")
@@ -271,7 +149,7 @@ class _PathOrTable:
 
     def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:  # noqa: ANN401 - handed through
         """Return the schema of a path, or of the table."""
-        return {"anyOf": [*_PATH_SCHEMA["anyOf"], handler(core)]}
+        return {"anyOf": [*PATH_SCHEMA["anyOf"], handler(core)]}
 
 
 def _moment(value: object) -> object:
@@ -279,12 +157,12 @@ def _moment(value: object) -> object:
     return {"from": value} if isinstance(value, (str, list)) else value
 
 
-Where = Annotated[tuple[ConditionTable, ...], BeforeValidator(_one_or_more), _OneOrMore()]
-Deletions = Annotated[tuple[DeletionTable, ...], BeforeValidator(_one_or_more), _OneOrMore()]
+Where = Annotated[tuple[ConditionTable, ...], BeforeValidator(one_or_more), _OneOrMore()]
+Deletions = Annotated[tuple[DeletionTable, ...], BeforeValidator(one_or_more), _OneOrMore()]
 Moment = Annotated[MomentTable, BeforeValidator(_moment), _PathOrTable()]
 
 
-class FeedTable(_Table):
+class FeedTable(ConfigTable):
     """A named kind of file: which files, which fields, which table."""
 
     match: tuple[Text, ...] | None = setting(
@@ -346,12 +224,12 @@ class ConfigFile(BaseSettings):
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
 
-    inbox: InboxTable = InboxTable()
-    archive: ArchiveTable = ArchiveTable()
-    database: DatabaseTable = DatabaseTable()
-    retention: RetentionTable = RetentionTable()
-    log: LogTable = LogTable()
-    http: HttpTable = HttpTable()
+    inbox: InboxSettings = InboxSettings()
+    archive: ArchiveSettings = ArchiveSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    retention: RetentionSettings = RetentionSettings()
+    log: LogSettings = LogSettings()
+    http: HttpSettings = HttpSettings()
     notify: tuple[NotifyTable, ...] = setting([], "Who receives notices of events.")
     feeds: dict[str, FeedTable] = setting({}, "The feeds; without any, the feed events.")
 

@@ -1,6 +1,7 @@
 """The settings in force: frozen slices, each given only to who needs it.
 
-Paths are absolute, durations are seconds (``None`` is for ever), sizes are bytes.
+The tables that every config has are pydantic models: what they hold once the config is read is what is in force. Paths
+are absolute then, durations are seconds (``None`` is for ever), sizes are bytes.
 """
 
 from __future__ import annotations
@@ -8,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
-from inboxd.config.database import masked
+from pydantic import AfterValidator, PlainSerializer, StrictBool
+
+from inboxd.config.database import check_url, masked
+from inboxd.config.forms import ConfigTable, Duration, FilePath, Keep, MaybePath, Size, Suffix, Text, setting
 from inboxd.model import Feed
 
 SQLITE_PREFIX: Final = "sqlite:///"
@@ -49,37 +53,56 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True)
-class InboxSettings:
+def _listen(value: str) -> str:
+    """Return ``host:port`` unchanged if that is what it is, or empty."""
+    host, colon, port = value.rpartition(":")
+    if value and not (colon and host and port.isascii() and port.isdecimal() and int(port) < 2**16):
+        msg = 'must be "host:port", such as "127.0.0.1:8765", or "" for no page'
+        raise ValueError(msg)
+    return value
+
+
+class InboxSettings(ConfigTable):
     """The watched folder, and when a file in it is whole."""
 
-    path: Path
-    ignore: tuple[str, ...]
-    settle: float
-    settle_unproven: float
-    settle_moved: float
-    suffixes: tuple[str, ...]
-    rescan: float
-    polling: Polling
-    max_file_size: int
+    path: FilePath = setting("inbox", "The watched folder.")
+    ignore: tuple[Text, ...] = setting(
+        [".*", "*.tmp", "*.part", "*.partial", "*.filepart", "*.crdownload", "*~"],
+        "Names of files and folders that are left alone.",
+    )
+    settle: Duration = setting("100ms", "How long size and mtime must be still before a file is taken.")
+    settle_unproven: Duration = setting("5s", "The same, where the kernel cannot tell whether a writer is left.")
+    settle_moved: Duration = setting(
+        "0s", "The same for files that were moved in; for senders that change times afterwards."
+    )
+    suffixes: tuple[Suffix, ...] = setting(
+        [".json", ".ndjson", ".jsonl"],
+        'Names that are taken, each also with .gz or .zst, in any letter case; "" is any name.',
+        min_length=1,
+    )
+    rescan: Duration = setting("30s", "How often the inbox is listed, whatever events came.")
+    polling: Polling = setting(Polling.AUTO, "Poll in place of watching: auto is on filesystems without events.")
+    max_file_size: Size = setting("16GiB", "Larger files fail, as dropped and as unpacked.")
 
 
-@dataclass(frozen=True, slots=True)
-class ArchiveSettings:
-    """Where files end, and how long processed ones are kept."""
+class ArchiveSettings(ConfigTable):
+    """Where files end."""
 
-    processed: Path
-    failed: Path
-    keep: float | None
-    copy: bool = False
+    processed: FilePath = setting("data/processed", "Where loaded files go.")
+    failed: FilePath = setting("data/failed", "Where failed files go, each with its report.")
+    keep: Keep = setting("forever", "Processed files are removed that long after their run ended.")
+    copy_files: StrictBool = setting(
+        False, "Archive a copy, which no sender who has the file open can change.", alias="copy"
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class DatabaseSettings:
+class DatabaseSettings(ConfigTable):
     """The database. ``url`` holds the password, if there is one: show people ``shown_url``."""
 
-    url: str = field(repr=False)
-    password_file: Path | None = None
+    url: Annotated[str, AfterValidator(check_url), PlainSerializer(masked)] = setting(
+        "sqlite:///data/inboxd.db", "Where records go: sqlite:///FILE or postgresql://user@host/db.", repr=False
+    )
+    password_file: MaybePath = setting("", "A file with PostgreSQL's password, so that it need not be in the URL.")
 
     @property
     def is_postgres(self) -> bool:
@@ -100,31 +123,32 @@ class DatabaseSettings:
         return masked(self.url)
 
 
-@dataclass(frozen=True, slots=True)
-class RetentionSettings:
-    """How long rows are kept: lineage, resolved dead letters, before-images, tombstones."""
+class RetentionSettings(ConfigTable):
+    """How long rows are kept that nothing needs for loading."""
 
-    lineage: float | None
-    resolved: float | None
-    images: float | None
-    tombstones: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LogSettings:
-    """The lines: their form on standard output, their least level, the file that always gets JSON, JSON's names."""
-
-    format: LogFormat
-    level: LogLevel
-    file: Path | None
-    layout: LogLayout
+    lineage: Keep = setting("forever", "How long lineage is kept.")
+    resolved: Keep = setting("forever", "How long resolved dead letters are kept.")
+    images: Keep = setting("forever", "How long before-images are kept, and so how far back undo reaches.")
+    tombstones: Keep = setting("forever", "How long deletions of keys are remembered.")
 
 
-@dataclass(frozen=True, slots=True)
-class HttpSettings:
-    """The page's address as ``host:port``; empty for no page."""
+class LogSettings(ConfigTable):
+    """The lines."""
 
-    listen: str
+    format: LogFormat = setting(LogFormat.AUTO, "Lines on standard output: auto is console on a terminal.")
+    level: LogLevel = setting(LogLevel.INFO, "The least level of the lines that are written.")
+    file: MaybePath = setting("data/inboxd.log", "JSON lines, safe to rotate; empty for none.")
+    layout: LogLayout = setting(
+        LogLayout.INBOXD, "The names of JSON's fields: inboxd's, Elastic's, or OpenTelemetry's."
+    )
+
+
+class HttpSettings(ConfigTable):
+    """The page."""
+
+    listen: Annotated[str, AfterValidator(_listen)] = setting(
+        "", "Where page, health and metrics are served, as host:port; empty for nowhere."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,8 +50,8 @@ class Sources:
         name = dotted(key)
         if _holds(self.options, key):
             return ConfigFault(name, message, origin="the command line")
-        for told, variable in self.variables.items():
-            if told[: len(key)] == key or key[: len(told)] == told:
+        for overrides, variable in self.variables.items():
+            if overrides[: len(key)] == key or key[: len(overrides)] == overrides:
                 return ConfigFault(name, message, origin=variable)
         if self.file is None:
             return ConfigFault(name, message)
@@ -60,10 +60,15 @@ class Sources:
         return ConfigFault(name, message, line=line, origin=str(self.file))
 
 
-def read_sources(path: Path | None, env: Mapping[str, str], cwd: Path | None, options: Mapping[str, str]) -> Sources:
+def read_sources(
+    path: Path | Mapping[str, object] | None, env: Mapping[str, str], cwd: Path | None, options: Mapping[str, str]
+) -> Sources:
     """Find and read the config file, and take from the environment what is for us; raises ``OperatorFault``."""
-    file, text = _find(path, env, cwd)
-    document = _parse(file, text) if file else {}
+    if isinstance(path, Mapping):
+        file, text, document = None, "", dict(path)
+    else:
+        file, text = _find(path, env, cwd)
+        document = _parse(file, text) if file else {}
     environment: Table = {}
     variables: dict[tuple[str, ...], str] = {}
     for variable, value in sorted(env.items()):
@@ -76,10 +81,10 @@ def read_sources(path: Path | None, env: Mapping[str, str], cwd: Path | None, op
         elif (meant := _meant(variable)) is not None:
             message = f"is not a setting; with two underscores it is: {meant}"
             raise InvalidConfig([ConfigFault("", message, origin=variable)])
-    told: Table = {}
+    overrides: Table = {}
     for name, value in options.items():
-        _put(told, tuple(name.split(".")), value)
-    return Sources(document, environment, told, file, text, mtime_of(file), variables)
+        _put(overrides, tuple(name.split(".")), value)
+    return Sources(document, environment, overrides, file, text, mtime_of(file), variables)
 
 
 def with_events(document: Table, environment: Table) -> Table:
@@ -234,7 +239,7 @@ def takes_text(key: Sequence[str]) -> bool:
     named = {(info.alias or name): info.annotation for name, info in model.model_fields.items()}
     annotation = named.get(key[-1], str)
     one_field = model is FieldTable and len(key) == len(("feeds", "NAME", "fields", "FIELD"))
-    return not one_field and (annotation is str or str in get_args(annotation))
+    return not one_field and not {str, Path}.isdisjoint((annotation, *get_args(annotation)))
 
 
 def section_model(name: str) -> type[BaseModel] | None:

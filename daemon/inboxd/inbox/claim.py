@@ -22,7 +22,7 @@ from inboxd.model import printable
 CLAIMED: Final = ".claimed"
 """The one thing of inboxd's own in the inbox. Hidden, so the scan never enters it."""
 CLAIMED_REFUSED: Final = "claimed_refused"
-_TOLD: Final = ".told"
+_LOGGED: Final = ".told"
 """Ends the name of a claim's folder once the file's verdict is in the log, so that no crash lets it be told twice."""
 _PRIVATE: Final = 0o700
 _RETRY: Final = "-retry"
@@ -46,7 +46,7 @@ class Claim:
     ino: int = 0
     inbox: tuple[int, int] | None = field(default=None, compare=False, repr=False)
     """Device and inode of the inbox that it was taken from; ``None`` if it was found."""
-    told: bool = False
+    logged: bool = False
     """Its verdict is in the log."""
     file: str = field(init=False, compare=False, repr=False)
     """The file's own name."""
@@ -72,7 +72,7 @@ class Claim:
     @property
     def own(self) -> str:
         """The name of its folder."""
-        return self.id + _TOLD if self.told else self.id
+        return self.id + _LOGGED if self.logged else self.id
 
     @property
     def claimed(self) -> Folder:
@@ -95,11 +95,11 @@ class Claim:
         self.inbox, self._claimed = entrance.identity, entrance.claimed
         self._folder = entrance.claimed.reach(_below(self.own, self.name), _made)
 
-    def tell(self) -> None:
+    def mark_logged(self) -> None:
         """Note in the name of its folder that the file's verdict is in the log. Never raises."""
         with contextlib.suppress(OSError, TransientFault):
-            self.claimed.replace(self.id, self.claimed, self.id + _TOLD)
-            self.told = True
+            self.claimed.replace(self.id, self.claimed, self.id + _LOGGED)
+            self.logged = True
 
     def source(self, *, max_size: int | None = None, tick: Callable[[], None] | None = None) -> Source:
         """Return the file, to be opened for one attempt."""
@@ -320,17 +320,17 @@ def _is_hidden(name: str) -> bool:
 
 def _claim_of(root: str, own: str, path: str, entry: os.DirEntry[str]) -> Claim | None:
     name = path[len(own) + 1 :]
-    claim_id, told = split_told(own)
+    claim_id, logged = split_logged(own)
     try:
         found = entry.stat(follow_symlinks=False)
     except FileNotFoundError:
         return None  # its daemon is alive and done with it
-    return Claim(claim_id, root, name, told=told).found(found) if name and is_regular(found) else None
+    return Claim(claim_id, root, name, logged=logged).found(found) if name and is_regular(found) else None
 
 
-def split_told(own: str) -> tuple[str, bool]:
+def split_logged(own: str) -> tuple[str, bool]:
     """Return the id of the claim whose folder has this name, and whether its file's verdict is in the log."""
-    return own.removesuffix(_TOLD), own.endswith(_TOLD)
+    return own.removesuffix(_LOGGED), own.endswith(_LOGGED)
 
 
 def without_line(root: str, *, ours: Callable[[str], bool] = lambda _id: True) -> Iterator[str]:

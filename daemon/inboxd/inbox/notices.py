@@ -36,7 +36,7 @@ class Once:
     """
 
     limit: int = REMEMBERED
-    _told: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
+    _reported: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
     """When each thing was last told, and why."""
     _round: int = 0
     _pending: list[Notice] = field(default_factory=list)
@@ -49,10 +49,10 @@ class Once:
     def tell(self, event: str, name: str, reason: str) -> None:
         """Say it, unless it was said."""
         key = (event, name)
-        if key in self._told:
-            self._told[key] = (self._round, reason)
-        elif len(self._told) < self.limit:
-            self._told[key] = (self._round, reason)
+        if key in self._reported:
+            self._reported[key] = (self._round, reason)
+        elif len(self._reported) < self.limit:
+            self._reported[key] = (self._round, reason)
             self._pending.append(Notice(event, name, reason))
         elif not self._said_more:
             self._said_more = True
@@ -65,15 +65,15 @@ class Once:
 
     def end(self) -> None:
         """End the look at the whole inbox: forget what was not there any more."""
-        gone = [key for key, (seen, _) in self._told.items() if seen != self._round]
+        gone = [key for key, (seen, _) in self._reported.items() if seen != self._round]
         for key in gone:
-            del self._told[key]
-        if len(self._told) < self.limit // 2:
+            del self._reported[key]
+        if len(self._reported) < self.limit // 2:
             self._said_more = False
 
     def standing(self, event: str, limit: int) -> list[Notice]:
         """Return what was said of an event and still holds, at most so many."""
-        found = (Notice(event, name, why) for (said, name), (_, why) in self._told.items() if said == event)
+        found = (Notice(event, name, why) for (said, name), (_, why) in self._reported.items() if said == event)
         return list(islice(found, limit))
 
     def take(self) -> tuple[Notice, ...]:

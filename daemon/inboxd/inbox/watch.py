@@ -74,7 +74,7 @@ class Watch:
         self._end()
 
     def check(self) -> list[Notice]:
-        """Hold the path against what is watched, and watch anew where they differ. Cheap (4 µs): for every wake."""
+        """Compare the path with what is watched, and watch anew where they differ. Cheap (4 µs): for every wake."""
         if not self._started:
             return []
         notices: list[Notice] = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from inboxd.infer.forms import form_of
-from inboxd.infer.leaves import EXACT, Leaf, Node, Tree
+from inboxd.infer.leaves import EXACT, Node, PathValues, Tree
 from inboxd.infer.names import ColumnNames
 from inboxd.model import FieldType, Origin, Path, Shape
 from inboxd.records.storable import storable
@@ -44,7 +44,7 @@ class Column:
     path: Path
     kind: Kind
     always: bool
-    leaf: Leaf
+    leaf: PathValues
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ def lay_out(tree: Tree, shape: Shape | None, steps: Steps, *, extra: bool = True
     if not nodes:
         _add_whole(tree, layout, names, steps, extra=extra)
     if not layout.columns:
-        leaf = Leaf(("number",), seen=tree.records)
+        leaf = PathValues(("number",), seen=tree.records)
         layout.columns.append(Column("number", NUMBER, Kind(FieldType.INTEGER), always=True, leaf=leaf))
     if tree.objects < tree.records and not any(_takes_anything(column.path) for column in layout.columns):
         layout.columns.append(_no_position(tree, names))
@@ -125,7 +125,9 @@ def _no_position(tree: Tree, names: ColumnNames) -> Column:
     place = tree.longest_row
     while str(place) in tree.root.members:
         place += 1
-    return Column(names.unlike("none"), (str(place),), Kind(FieldType.JSON), always=False, leaf=Leaf((str(place),)))
+    return Column(
+        names.unlike("none"), (str(place),), Kind(FieldType.JSON), always=False, leaf=PathValues((str(place),))
+    )
 
 
 def _chosen(root: Node, layout: Layout, steps: Steps, *, extra: bool) -> list[Node]:
@@ -194,7 +196,7 @@ def kinds_of(node: Node) -> list[Kind]:
     return list(dict.fromkeys(kinds))
 
 
-def _narrowest(leaf: Leaf) -> Kind:
+def _narrowest(leaf: PathValues) -> Kind:
     kinds = leaf.kinds
     form = form_of(leaf)
     null = ("",) if leaf.blank else ()
@@ -211,7 +213,7 @@ def _narrowest(leaf: Leaf) -> Kind:
     return Kind(FieldType.TEXT, coerce=kinds != {"text"}) if "text" in kinds or leaf.blank else Kind(FieldType.JSON)
 
 
-def _number(leaf: Leaf) -> FieldType:
+def _number(leaf: PathValues) -> FieldType:
     if leaf.kinds == {"integer"}:
         return FieldType.INTEGER
     inexact = "integer" in leaf.kinds and max(abs(leaf.lowest), abs(leaf.highest)) > EXACT

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from inboxd.infer.leaves import Leaf
+from inboxd.infer.leaves import PathValues
 from inboxd.infer.vocabulary import TIMES
 from inboxd.model import FieldType
 from inboxd.records.times import day, timestamp
@@ -79,7 +79,7 @@ class Form:
     doubt: str = ""
 
 
-def form_of(leaf: Leaf) -> Form | None:
+def form_of(leaf: PathValues) -> Form | None:
     """Return the form that all the values have, ``None`` if there is none: then they are no times."""
     if leaf.kinds == {"text"} and leaf.texts and not leaf.unstorable:
         return _of_texts(leaf.texts, timely_name=is_time_name(leaf.path))

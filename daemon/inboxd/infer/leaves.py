@@ -28,7 +28,7 @@ EXACT: Final = 2**53
 
 
 @dataclass(slots=True)
-class Leaf:
+class PathValues:
     """One path in the records, and what was found there. ``()`` is the record itself."""
 
     path: Names
@@ -120,7 +120,7 @@ class Tree:
         self.objects = 0
         self.arrays = 0
         self.root = Node(())
-        self.names = Leaf(("name",))
+        self.names = PathValues(("name",))
         """What the records are called that are members of an object."""
         self.longest_row = 0
         self.flat_rows = True
@@ -148,7 +148,7 @@ class Node:
     __slots__ = ("leaf", "members", "objects", "opaque")
 
     def __init__(self, path: Names) -> None:
-        self.leaf = Leaf(path)
+        self.leaf = PathValues(path)
         self.members: dict[str, Node] = {}
         self.objects = 0
         """How many of its values are objects with something in them."""

@@ -24,7 +24,7 @@ from inboxd.records.decode import read_batches
 READ: Final = 64 << 20
 """Unpacked bytes of all files together that are read for the proof."""
 MOST_KEYS: Final = 2_000_000
-"""Keys that are held against each other."""
+"""Keys that are compared with each other."""
 _ENOUGH_REFUSED: Final = 500
 """Refused records from which a round learns; the next one finds the others."""
 _FAULT: Final = re.compile(r"(?:^|; )(\w+): (missing|invalid|future)_")

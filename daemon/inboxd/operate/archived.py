@@ -108,8 +108,8 @@ def first_mtime(store: Store, place: Place, name: str) -> str | None:
     The run is the one that its name tells, or the report beside it: who mends a file gives it another mtime.
     """
     match = _MARK.fullmatch(split(place.file)[0])
-    told = run_of(place) if match is None else int(match["run"])
-    run = None if told is None else store.run(told)
+    named = run_of(place) if match is None else int(match["run"])
+    run = None if named is None else store.run(named)
     return run.file_mtime if run is not None and run.file_name == printable(name) else None
 
 

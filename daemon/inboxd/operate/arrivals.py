@@ -109,15 +109,15 @@ def note(store: Store, feeds: Sequence[Feed], now: str) -> None:
             connection.execute(insert(expectations).values(row).on_conflict_do_nothing())
 
 
-def turn(store: Store, one: Expected, late_at: str | None, told: Sequence[Mapping[str, object]]) -> bool:
+def turn(store: Store, one: Expected, late_at: str | None, notice_rows: Sequence[Mapping[str, object]]) -> bool:
     """Note that a feed is late, or no more, together with the notices of it; tell whether nobody had done so."""
     columns = expectations.c
     unchanged = columns.late_at.is_(None) if late_at is not None else columns.late_at.is_not(None)
     change = expectations.update().where(columns.feed == one.feed, columns.setting == one.setting, unchanged)
     with store.writing() as connection:
         first = connection.execute(change.values(late_at=late_at)).rowcount == 1
-        if first and told:
-            connection.execute(notices.insert(), told)
+        if first and notice_rows:
+            connection.execute(notices.insert(), notice_rows)
     return first
 
 

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from inboxd.errors import INTERRUPTED
 from inboxd.model import LineageStep, RunStatus
+from inboxd.operate.dead_letters import CodeCount, DeadLetter, dead_letter_query
 from inboxd.operate.explain import STEPS
-from inboxd.operate.letters import CodeCount, Letter, letter_query
 from inboxd.operate.periods import ALL_REJECTED, FIRST_MOMENT, NOT_ALL_REJECTED, conditions
 from inboxd.store.base import RunRow, Store
 from inboxd.store.ledger import run_row
@@ -86,14 +86,31 @@ class Failures:
 
 
 def failures(store: Store, *, now: datetime, hours: float | None, limit: int) -> list[Failures]:
-    """Return the failures of a window by code and feed, the newest first. What is tried again by itself is none."""
-    runs = etl_runs.c
-    newest = sa.func.max(runs.id)
-    query = (
-        sa.select(runs.error_code, runs.job_name, sa.func.count(), newest)
+    """Return how many files failed in a window, by code and feed, the newest first.
+
+    A file that was tried again counts once, and one that was loaded since, under its name, no more. What is tried
+    again by itself is no failure.
+    """
+    runs, within = etl_runs.c, conditions(now=now, hours=hours)
+    failed = (
+        sa.select(runs.id, runs.job_name, runs.file_name, runs.error_code)
         .where(runs.status == RunStatus.FAILURE.value, runs.error_code.is_not(None), runs.error_code != INTERRUPTED)
-        .where(*conditions(now=now, hours=hours))
-        .group_by(runs.error_code, runs.job_name)
+        .where(*within)
+        .cte("failed")
+    )
+    mended = (
+        sa.select(runs.job_name, runs.file_name, sa.func.max(runs.id).label("id"))
+        .where(runs.status == RunStatus.SUCCESS.value, runs.file_name.in_(sa.select(failed.c.file_name)), *within)
+        .group_by(runs.job_name, runs.file_name)
+        .cte("mended")
+    )
+    same = sa.and_(mended.c.job_name == failed.c.job_name, mended.c.file_name == failed.c.file_name)
+    newest = sa.func.max(failed.c.id)
+    query = (
+        sa.select(failed.c.error_code, failed.c.job_name, sa.func.count(failed.c.file_name.distinct()), newest)
+        .select_from(failed.outerjoin(mended, same))
+        .where(sa.or_(mended.c.id.is_(None), mended.c.id < failed.c.id))
+        .group_by(failed.c.error_code, failed.c.job_name)
         .order_by(newest.desc())
         .limit(limit)
     )
@@ -127,7 +144,7 @@ def records_of(store: Store, run_id: int, *, after: tuple[str, int] | None, limi
         ]
 
 
-def newest_letters(
+def newest_dead_letters(
     store: Store,
     *,
     feed: str | None = None,
@@ -135,7 +152,7 @@ def newest_letters(
     run: int | None = None,
     before: int | None = None,
     limit: int,
-) -> list[Letter]:
+) -> list[DeadLetter]:
     """Return unresolved dead letters (of one run: all), newest first, those with an id below ``before``.
 
     ``raw`` is cut to what a page shows.
@@ -149,16 +166,16 @@ def newest_letters(
     if before is not None:
         where.append(columns.id < before)
     shown = sa.func.substr(columns.raw, 1, RAW_SHOWN + 1)
-    query = letter_query(shown).where(*where).order_by(columns.id.desc()).limit(limit)
+    query = dead_letter_query(shown).where(*where).order_by(columns.id.desc()).limit(limit)
     with store.reading() as connection:
-        return [Letter(**row) for row in connection.execute(query).mappings()]
+        return [DeadLetter(**row) for row in connection.execute(query).mappings()]
 
 
-def samples(store: Store, counts: Iterable[CodeCount]) -> dict[tuple[str, str], Letter]:
-    """Return the newest unresolved letter of each feed and code."""
-    found: dict[tuple[str, str], Letter] = {}
+def samples(store: Store, counts: Iterable[CodeCount]) -> dict[tuple[str, str], DeadLetter]:
+    """Return the newest unresolved dead letter of each feed and code."""
+    found: dict[tuple[str, str], DeadLetter] = {}
     for count in counts:
-        newest = newest_letters(store, feed=count.feed, code=count.code, limit=1)
+        newest = newest_dead_letters(store, feed=count.feed, code=count.code, limit=1)
         if newest:
             found[count.feed, count.code] = newest[0]
     return found

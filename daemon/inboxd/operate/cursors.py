@@ -1,4 +1,4 @@
-"""Cursor values held against each other, and against the clock."""
+"""Cursor values compared with each other, and with the clock."""
 
 from __future__ import annotations
 

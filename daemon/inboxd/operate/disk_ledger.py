@@ -1,4 +1,4 @@
-"""The disk held against the ledger, both ways: files that no run knows of, and runs whose file is nowhere."""
+"""The disk compared with the ledger, both ways: files that no run knows of, and runs whose file is nowhere."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class _Ledger:
 def compare(
     store: Store, inbox: InboxSettings, archive: ArchiveSettings, *, now: datetime, deep: bool = False
 ) -> Comparison:
-    """Hold the folders against the runs. ``deep``: what is processed is told by its hash, not by name and size."""
+    """Compare the folders with the runs. ``deep``: what is processed is told by its hash, not by name and size."""
     ledger = _read(store)
     seen = set(_in_the_inbox(inbox))
     endings = suffixes_of(inbox.suffixes)

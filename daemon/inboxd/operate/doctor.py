@@ -18,6 +18,7 @@ from inboxd.store.base import Store
 from inboxd.store.ledger import canonical
 from inboxd.store.sqlite_driver import OLDEST, driver
 from inboxd.store.tables import etl_runs
+from inboxd.words import counted
 
 SMALL_DATABASE: Final = 256 << 20
 """Bytes; a larger database is looked through for damage only when asked: it would take minutes."""
@@ -123,7 +124,8 @@ def _clock(examined: Examined) -> Iterator[Finding]:
             sa.select(etl_runs.c.id, etl_runs.c.finished_at).where(_ended_after(examined.now)).order_by(etl_runs.c.id)
         ).all()
     if ahead:
-        message = f"{len(ahead)} runs ended later than now, {stamp(examined.now)}: {_listed([row.id for row in ahead])}"
+        runs = f"{counted(len(ahead), 'run')} ended later than now"
+        message = f"{runs}, {stamp(examined.now)}: {_listed([row.id for row in ahead])}"
         remedy = (
             f"set the clock if it is behind; if it was ahead then ({canonical(ahead[-1].finished_at)}), inboxd doctor "
             "--mend dates them to now, and inboxd watermark show tells what else came from the future"

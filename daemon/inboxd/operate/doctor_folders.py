@@ -20,6 +20,7 @@ from inboxd.model import printable
 from inboxd.operate.disk_ledger import Names, compare
 from inboxd.operate.findings import Examined, Finding, Health
 from inboxd.store.tables import etl_runs
+from inboxd.words import counted
 
 LITTLE_SPACE: Final = 256 << 20
 """Bytes free on a filesystem, below which it is worth a word."""
@@ -117,14 +118,14 @@ def claimed(examined: Examined) -> Iterator[Finding]:
         yield Finding("claims", Health.WRONG, fault.message, fault.hint)
         return
     if not files or examined.database.is_postgres or examined.pid is not None:
-        yield Finding("claims", Health.OK, f"{len(files)} files claimed" if files else "nothing is claimed")
+        yield Finding("claims", Health.OK, f"{counted(len(files), 'file')} claimed" if files else "nothing is claimed")
     else:
-        message = f"{len(files)} files are still claimed by a daemon that is gone: {', '.join(files[:5])}"
+        message = f"{counted(len(files), 'file')} still claimed by a daemon that is gone: {', '.join(files[:5])}"
         yield Finding("claims", Health.WRONG, message, "inboxd run (or run --once): the start puts them right")
 
 
 def ledger(examined: Examined) -> Iterator[Finding]:
-    """Hold the folders against the runs."""
+    """Compare the folders with the runs."""
     if examined.store is None or not examined.store.schema_current():
         return
     found = compare(examined.store, examined.inbox, examined.archive, now=examined.now, deep=examined.deep)
@@ -160,4 +161,4 @@ def _unknown(names: Names, what: str) -> Finding:
 
 def _names(names: Names) -> str:
     shown = ", ".join(names.first[:5])
-    return f"{names.count} files: {shown}" + (", …" if names.count > 5 else "")  # noqa: PLR2004 - a glance
+    return f"{counted(names.count, 'file')}: {shown}" + (", …" if names.count > 5 else "")  # noqa: PLR2004 - a glance

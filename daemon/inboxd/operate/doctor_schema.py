@@ -1,4 +1,4 @@
-"""The database's tables, columns, indexes and views, held against what they should be."""
+"""The database's tables, columns, indexes and views, compared with what they should be."""
 
 from __future__ import annotations
 

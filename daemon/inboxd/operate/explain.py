@@ -10,10 +10,10 @@ from typing import Final
 import sqlalchemy as sa
 
 from inboxd.model import OWN_PREFIX, Feed, LineageStep
-from inboxd.operate.letters import Letter, letters_of_key
+from inboxd.operate.dead_letters import DeadLetter, dead_letters_of_key
+from inboxd.operate.history import BLOCK, STEPS, HistoryEntry, Winner, entries_of_key, entries_where, in_order
 from inboxd.operate.target import FilledTable, canonical_key, filled_tables, row_of
-from inboxd.operate.touches import BLOCK, STEPS, Touch, Winner, in_order, touches_of_key, touches_where
-from inboxd.operate.winners import told_of_run, watermarks_met, watermarks_nearby, why_lost
+from inboxd.operate.winners import watermarks_met, watermarks_nearby, why_lost, with_winners
 from inboxd.store.base import Store
 from inboxd.store.tables import ABSENT, DELETED, LOADED, etl_runs, lineage_records, tombstones
 
@@ -21,12 +21,12 @@ __all__ = [
     "STEPS",
     "Explanation",
     "FileExplanation",
+    "HistoryEntry",
     "HistoryPage",
     "KeyHistory",
     "Look",
     "RunExplanation",
     "Tombstone",
-    "Touch",
     "Winner",
     "explain",
     "explain_file",
@@ -34,7 +34,7 @@ __all__ = [
     "history_pages",
 ]
 
-MAX_LETTERS: Final = 100
+MAX_DEAD_LETTERS: Final = 100
 """Dead letters shown of one key; a key of so many has told its story."""
 CONTEXT: Final = 100
 """Records fetched beyond those shown: what the oldest of these lost to is most likely among them."""
@@ -59,8 +59,8 @@ class KeyHistory:
     table: str
     row: dict[str, object] | None
     tombstone: Tombstone | None
-    touches: list[Touch]
-    dead_letters: list[Letter]
+    touches: list[HistoryEntry]
+    dead_letters: list[DeadLetter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class RunExplanation:
     """A run and a page of its records, in file order."""
 
     run: dict[str, object]
-    records: list[Touch]
+    records: list[HistoryEntry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class FileExplanation:
 
     file_name: str
     runs: list[dict[str, object]]
-    records: list[Touch]
+    records: list[HistoryEntry]
 
 
 def explain(store: Store, feeds: Sequence[Feed], key: str, *, feed: str | None = None) -> Explanation:
@@ -151,21 +151,21 @@ def _pages(connection: sa.Connection, tables: Sequence[FilledTable], key: str, l
 def _history_page(connection: sa.Connection, table: FilledTable, key: str, look: Look) -> HistoryPage:
     row = row_of(connection, table, key)
     of_table = table.of_table(_writers(connection, row))
-    letters = letters_of_key(connection, key, of_table, MAX_LETTERS)
-    beside: list[Touch] = []
+    dead_letters_found = dead_letters_of_key(connection, key, of_table, MAX_DEAD_LETTERS)
+    beside: list[HistoryEntry] = []
     more = None
     if look.limit is None:
-        shown = touches_of_key(connection, key, of_table)
+        shown = entries_of_key(connection, key, of_table)
     else:
         shown, beside, more = _look_back(connection, key, of_table, look, look.limit)
         beside += _loaded_at(connection, key, of_table, (look.before, more))
     marks = _marks(connection, shown, whole=look.limit is None)
-    here = {(touch.run_id, touch.record_no) for touch in shown}
-    told = why_lost(in_order({*beside, *shown}), marks)
-    touches = [touch for touch in told if (touch.run_id, touch.record_no) in here]
-    feeds = dict.fromkeys((*table.feeds, *(one.feed for one in touches), *(one.feed for one in letters)))
+    here = {(entry.run_id, entry.record_no) for entry in shown}
+    explained = why_lost(in_order({*beside, *shown}), marks)
+    touches = [entry for entry in explained if (entry.run_id, entry.record_no) in here]
+    feeds = dict.fromkeys((*table.feeds, *(one.feed for one in touches), *(one.feed for one in dead_letters_found)))
     grave = _tombstone(connection, table, key)
-    history = KeyHistory(", ".join(feeds) or table.name, table.name, row, grave, touches, letters)
+    history = KeyHistory(", ".join(feeds) or table.name, table.name, row, grave, touches, dead_letters_found)
     return HistoryPage(history, more, full=len(touches) == look.limit)
 
 
@@ -187,14 +187,14 @@ def _writers(connection: sa.Connection, row: Mapping[str, object] | None) -> lis
     return [] if run_id is None else list(connection.execute(query).scalars())
 
 
-def _marks(connection: sa.Connection, shown: Sequence[Touch], *, whole: bool) -> dict[int, Winner]:
+def _marks(connection: sa.Connection, shown: Sequence[HistoryEntry], *, whole: bool) -> dict[int, Winner]:
     """Return the run that had raised its feed's watermark furthest, for each run that skipped something."""
-    skipping = {touch.run_id: touch for touch in shown if touch.outcome is LineageStep.SKIP}
+    skipping = {entry.run_id: entry for entry in shown if entry.outcome is LineageStep.SKIP}
     found: dict[int, Winner] = {}
-    for feed in {touch.feed for touch in skipping.values()}:
-        of_feed = [touch for touch in skipping.values() if touch.feed == feed]
+    for feed in {entry.feed for entry in skipping.values()}:
+        of_feed = [entry for entry in skipping.values() if entry.feed == feed]
         if whole:
-            found |= watermarks_met(connection, feed, {touch.run_id for touch in of_feed})
+            found |= watermarks_met(connection, feed, {entry.run_id for entry in of_feed})
         else:
             found |= watermarks_nearby(connection, feed, of_feed)
     return found
@@ -225,10 +225,12 @@ def explain_file(
     return FileExplanation(name, runs, records)
 
 
-def _records(connection: sa.Connection, feeds: Sequence[Feed], run_id: int, limit: int, after: int) -> list[Touch]:
+def _records(
+    connection: sa.Connection, feeds: Sequence[Feed], run_id: int, limit: int, after: int
+) -> list[HistoryEntry]:
     """Return a page of a run's records, each loser with what it lost to."""
     records = lineage_records.c
-    page = touches_where(
+    page = entries_where(
         connection, records.run_id == run_id, records.record_no > after, order=(records.record_no,), limit=limit
     )
     if not page:
@@ -240,12 +242,12 @@ def _records(connection: sa.Connection, feeds: Sequence[Feed], run_id: int, limi
     if table is not None:
         names = (page[0].feed, *(feed.name for feed in feeds if feed.table == table))
         of_table = FilledTable(table, {}, (), feeds=names).of_table()
-    return told_of_run(connection, of_table, page)
+    return with_winners(connection, of_table, page)
 
 
 def _look_back(
     connection: sa.Connection, key: str, of_table: sa.ColumnElement[bool], look: Look, limit: int
-) -> tuple[list[Touch], list[Touch], tuple[int, int] | None]:
+) -> tuple[list[HistoryEntry], list[HistoryEntry], tuple[int, int] | None]:
     """Return the newest records of a key, some of those before them, and where to go on; from block to block of runs.
 
     So a key that is in every file is as quick as one that is in few, and one that is in none ends with the patience.
@@ -258,14 +260,14 @@ def _look_back(
         last, number = newest, None
     if number == 0:  # nothing of that run
         last, number = last - 1, None
-    found: list[Touch] = []
+    found: list[HistoryEntry] = []
     while last > 0:
         where = [runs.id > last - BLOCK, runs.id <= last]
         if number is not None:
             where.append(sa.or_(runs.id < last, records.record_no < number))
-        block = touches_of_key(connection, key, of_table, *where, limit=limit + CONTEXT)
+        block = entries_of_key(connection, key, of_table, *where, limit=limit + CONTEXT)
         # By run, as the place to go on is: a run that waited, or another host's, is committed after later ones.
-        found = sorted(block, key=lambda touch: (touch.run_id, touch.record_no)) + found
+        found = sorted(block, key=lambda entry: (entry.run_id, entry.record_no)) + found
         if len(found) > limit:
             oldest = found[-limit]
             return found[-limit:], found[:-limit], (oldest.run_id, oldest.record_no)
@@ -277,8 +279,8 @@ def _look_back(
 
 def _loaded_at(
     connection: sa.Connection, key: str, of_table: sa.ColumnElement[bool], edges: Iterable[tuple[int, int] | None]
-) -> list[Touch]:
+) -> list[HistoryEntry]:
     """Return what the runs have loaded of a key in which a look begins and ends: others of their records lost to it."""
     cut = [edge[0] for edge in edges if edge is not None]
     loaded = lineage_records.c.outcome.in_((LOADED, DELETED, ABSENT))
-    return [touch for run in cut for touch in touches_of_key(connection, key, of_table, etl_runs.c.id == run, loaded)]
+    return [entry for run in cut for entry in entries_of_key(connection, key, of_table, etl_runs.c.id == run, loaded)]

@@ -1,7 +1,7 @@
 """``inboxd dead-letters replay``: what was refused, judged again by today's config, and loaded if it passes.
 
-The rows, their lineage, the watermark, the run and the mark on each letter commit in one transaction. The watermark
-does not skip replayed records, and a row that is newer stays: then the letter is resolved all the same, its record
+Rows, lineage, watermark, the run and the mark on each dead letter commit in one transaction. The watermark
+does not skip replayed records, and a row that is newer stays: then the dead letter is resolved all the same, its record
 being stale.
 """
 
@@ -18,20 +18,20 @@ import sqlalchemy as sa
 from inboxd.clock import Clock, stamp
 from inboxd.errors import FileFault, TransientFault
 from inboxd.model import Batch, Counts, Cursor, Feed, Outcome, Reject, Row, RunStart, Verdict
-from inboxd.operate.letters import Filter, Letter, all_letters, of_feed
+from inboxd.operate.dead_letters import DeadLetter, Filter, dead_letter_pages, of_feed
 from inboxd.records.validate import judge
 from inboxd.store.base import FileTransaction, RunEnd, Store
 from inboxd.store.tables import dead_letters
 
 LISTED: Final = 100
-"""How many letters that failed again are named; the counts are exact."""
+"""How many dead letters that failed again are named; the counts are exact."""
 DROP_TRIES: Final = 2
 """Each waits as long as a command does for the database. A row that stays all the same is told by ``doctor``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A letter that was refused again, and why."""
+    """A dead letter that was refused again, and why."""
 
     id: int
     record_key: str
@@ -62,10 +62,10 @@ class _Tally:
     failed: int = 0
     failures: list[Failure] = field(default_factory=list)
 
-    def refuse(self, letter: Letter, reject: Reject) -> None:
+    def refuse(self, dead_letter: DeadLetter, reject: Reject) -> None:
         self.failed += 1
         if len(self.failures) < LISTED:
-            self.failures.append(Failure(letter.id, letter.record_key, reject.code, reject.detail))
+            self.failures.append(Failure(dead_letter.id, dead_letter.record_key, reject.code, reject.detail))
 
 
 def replay(
@@ -153,45 +153,45 @@ def _load(tx: FileTransaction, feed: Feed, first: Batch, rest: Iterator[Batch], 
 def _judged(
     store: Store, feed: Feed, wanted: Filter, now: datetime, tally: _Tally, edited: Mapping[int, str] | None
 ) -> Iterator[Batch]:
-    """Yield what passes, numbered from 1 in the letters' order; write down why the others fail again."""
+    """Yield what passes, numbered from 1 in the dead letters' order; write down why the others fail again."""
     key = feed.row_columns.index(feed.record_key_column)
-    for page in all_letters(store, wanted):
+    for page in dead_letter_pages(store, wanted):
         rows: list[Row] = []
-        again: list[tuple[Letter, Reject]] = []
+        again: list[tuple[DeadLetter, Reject]] = []
         size = filtered = 0
-        for letter in page if edited is None else [one for one in page if one.id in edited]:
-            raw = letter.raw if edited is None else edited[letter.id]
+        for dead_letter in page if edited is None else [one for one in page if one.id in edited]:
+            raw = dead_letter.raw if edited is None else edited[dead_letter.id]
             number = len(tally.good) + 1
-            found = _judge(raw, letter, number, feed, now)
+            found = _judge(raw, dead_letter, number, feed, now)
             if isinstance(found, Reject):
-                tally.refuse(letter, found)
-                again.append((letter, found))
+                tally.refuse(dead_letter, found)
+                again.append((dead_letter, found))
                 continue
-            tally.good.append(letter.id)
+            tally.good.append(dead_letter.id)
             size += len(raw)
             if found is None:  # `where` leaves it out now: it is none of the feed's
                 filtered += 1
             else:
                 rows.append(found)
-                tally.origins.append((str(found[key]), number, letter.run_id, letter.record_no))
+                tally.origins.append((str(found[key]), number, dead_letter.run_id, dead_letter.record_no))
         _rewrite(store, again)
         if rows or filtered:
             yield Batch(list(zip(*rows, strict=True)), [], size, filtered)
 
 
-def _judge(raw: str, letter: Letter, record_no: int, feed: Feed, now: datetime) -> Row | Reject | None:
+def _judge(raw: str, dead_letter: DeadLetter, record_no: int, feed: Feed, now: datetime) -> Row | Reject | None:
     try:
-        return judge(raw.encode(), record_no, feed, now=now, context=letter.context)
-    except FileFault as fault:  # the letter was edited by hand
-        return Reject(record_no, raw, letter.record_key, None, fault.code, fault.message)
+        return judge(raw.encode(), record_no, feed, now=now, context=dead_letter.context)
+    except FileFault as fault:  # the dead letter was edited by hand
+        return Reject(record_no, raw, dead_letter.record_key, None, fault.code, fault.message)
 
 
-def _rewrite(store: Store, again: list[tuple[Letter, Reject]]) -> None:
-    """Give letters that failed otherwise than before their new code and detail."""
+def _rewrite(store: Store, again: list[tuple[DeadLetter, Reject]]) -> None:
+    """Give dead letters that failed otherwise than before their new code and detail."""
     changed = [
-        {"letter": letter.id, "new_code": reject.code, "new_detail": reject.detail}
-        for letter, reject in again
-        if (letter.code, letter.detail) != (reject.code, reject.detail)
+        {"letter": dead_letter.id, "new_code": reject.code, "new_detail": reject.detail}
+        for dead_letter, reject in again
+        if (dead_letter.code, dead_letter.detail) != (reject.code, reject.detail)
     ]
     if not changed:
         return

@@ -18,12 +18,12 @@ from inboxd.locks import running_pid
 from inboxd.model import Feed
 from inboxd.operate.arrivals import expected
 from inboxd.operate.cursors import lag_s
+from inboxd.operate.dead_letters import CodeCount, count_open
 from inboxd.operate.health import all_rejected, health
 from inboxd.operate.hosts import HostActivity, hosts
-from inboxd.operate.letters import CodeCount, count_open
 from inboxd.operate.trend import Bucket, Sums, trend
 from inboxd.operate.waiting import InboxContent, inbox_content, still_waiting
-from inboxd.presence import STATE_FILE, DaemonState, ExpectedFeed, Waiting, read_state
+from inboxd.presence import STATE_FILE, DaemonState, ExpectedFeed, UnfinishedFile, Work, read_state
 from inboxd.store.base import RunRow, Store
 
 LISTED: Final = 20
@@ -96,8 +96,10 @@ class Status:
     inbox: str
     database: str
     content: InboxContent | None
-    deferred: list[Waiting]
-    unsettled: list[Waiting]
+    work: Work | None
+    """The file that the daemon is working on, if that takes a while."""
+    deferred: list[UnfinishedFile]
+    unsettled: list[UnfinishedFile]
     watermarks: list[FeedMark]
     totals: dict[str, object] | None
     hosts: list[HostActivity]
@@ -131,6 +133,7 @@ def status(store: Store | None, slices: Slices, *, now: datetime) -> Status:
         inbox=str(slices.inbox.path),
         database=slices.database.shown_url,
         content=content,
+        work=alive.work if alive else None,
         deferred=[one for one in alive.deferred if one.file in waiting] if alive else [],
         unsettled=[one for one in alive.unsettled if one.file in waiting] if alive else [],
         watermarks=_marks(store, slices.feeds, now) if store else [],

@@ -134,14 +134,14 @@ def _copy(
 def _counted(
     rows: Iterator[tuple[object, ...]], checksum: Checksum, progress: Callable[[int], None]
 ) -> Iterator[tuple[object, ...]]:
-    told = 0
+    reported = 0
     for row in rows:
         checksum.add(row)
-        if checksum.rows - told >= ROWS_AT_ONCE:
-            progress(checksum.rows - told)
-            told = checksum.rows
+        if checksum.rows - reported >= ROWS_AT_ONCE:
+            progress(checksum.rows - reported)
+            reported = checksum.rows
         yield row
-    progress(checksum.rows - told)
+    progress(checksum.rows - reported)
 
 
 def _rows_of(reading: sa.Connection, table: _Table) -> Iterator[tuple[object, ...]]:

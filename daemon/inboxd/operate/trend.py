@@ -1,7 +1,7 @@
 """How runs went over time, for charts and the terminal's sparkline: all, each job, each span, by one walk over them.
 
 Asked one by one, as ``health`` asks, these take several; with 100,000 runs that is the difference between a page that
-is there and one that is waited for. A test holds the two against each other. The walk is made span by span, because a
+is there and one that is waited for. A test compares the two with each other. The walk is made span by span, because a
 database groups few runs in the processor's cache, and sorts many: one question for all spans took half as long again.
 Durations come as one text: as lines of an answer, 100,000 that differ took 0.4 s, so they take 0.1 s.
 """

@@ -64,7 +64,7 @@ def undo(store: Store, feeds: tuple[Feed, ...], run_id: int, *, clock: Clock, ho
             work.put_snapshot_mark_back()
             work.forget()
             work.set_watermark(found.watermark_after, clock.now())
-        work.settle_letters(own_id)
+        work.settle_dead_letters(own_id)
         work.end(own_id, found, clock.now(), round((clock.monotonic() - began) * 1000))
     return replace(found, run_id=own_id)
 
@@ -121,12 +121,12 @@ class _Work:
         self.scene.connection.execute(sa.insert(lineage_records).from_select(names, rows))
 
     def _to_put_back(self, own_id: int) -> sa.ColumnElement[bool]:
-        told = lineage_records.c
+        lineage = lineage_records.c
         return sa.and_(
             self.scene.of_run(),
-            told.run_id == own_id,
-            told.record_key == before_images.c.record_key,
-            told.outcome == LOADED,
+            lineage.run_id == own_id,
+            lineage.record_key == before_images.c.record_key,
+            lineage.outcome == LOADED,
         )
 
     def put_back(self, own_id: int) -> None:
@@ -147,8 +147,8 @@ class _Work:
 
     def hand_down(self, own_id: int) -> None:
         """Give this run's image of each key that is left to the run that replaced this run's row."""
-        mine, told = before_images.alias("mine"), lineage_records.c
-        left = sa.select(told.record_key).where(told.run_id == own_id, told.outcome == STALE)
+        mine, lineage = before_images.alias("mine"), lineage_records.c
+        left = sa.select(lineage.record_key).where(lineage.run_id == own_id, lineage.outcome == STALE)
         statement = (
             sa.update(before_images)
             .values(image=mine.c.image)
@@ -172,7 +172,7 @@ class _Work:
 
     def _hand_down_what_was_gone(self, own_id: int) -> None:
         """Give this run's image of a row that it took out to the first later run of that key, which found no row."""
-        mine, told, gone = before_images.alias("mine"), lineage_records.alias("told"), lineage_records.alias("gone")
+        mine, lineage, gone = before_images.alias("mine"), lineage_records.alias("told"), lineage_records.alias("gone")
         theirs = before_images.alias("theirs")
         first = (
             sa.select(theirs.c.run_id)
@@ -197,9 +197,9 @@ class _Work:
                 mine.c.table_name == self.scene.feed.table,
                 mine.c.record_key == before_images.c.record_key,
                 mine.c.image.is_not(None),
-                told.c.run_id == own_id,
-                told.c.record_key == mine.c.record_key,
-                told.c.outcome == STALE,
+                lineage.c.run_id == own_id,
+                lineage.c.record_key == mine.c.record_key,
+                lineage.c.outcome == STALE,
                 gone.c.run_id == self.scene.run["id"],
                 gone.c.record_key == mine.c.record_key,
                 gone.c.outcome == DELETED,
@@ -244,12 +244,12 @@ class _Work:
         )
         self.scene.connection.execute(changed.values(values))
 
-    def settle_letters(self, own_id: int) -> None:
+    def settle_dead_letters(self, own_id: int) -> None:
         """Resolve the run's dead letters, for its file is to come again; open again what the run had resolved."""
-        letter = dead_letters.c
-        settled = sa.update(dead_letters).where(letter.run_id == self.scene.run["id"], letter.resolved_by.is_(None))
+        columns = dead_letters.c
+        settled = sa.update(dead_letters).where(columns.run_id == self.scene.run["id"], columns.resolved_by.is_(None))
         self.scene.connection.execute(settled.values(resolved_by=own_id))
-        opened = sa.update(dead_letters).where(letter.resolved_by == self.scene.run["id"])
+        opened = sa.update(dead_letters).where(columns.resolved_by == self.scene.run["id"])
         self.scene.connection.execute(opened.values(resolved_by=None))
 
     def end(self, own_id: int, found: Undo, now: datetime, duration_ms: int) -> None:

@@ -12,11 +12,11 @@ from inboxd.store.tables import LOADED, dead_letters, etl_runs, lineage_records
 
 def refuse_replayed(connection: sa.Connection, run_id: int) -> None:
     """Refuse where a replay of the run's dead letters stands: loading the file again would make their rows twice."""
-    letters, replays = dead_letters.c, etl_runs.alias("replays")
+    refused, replays = dead_letters.c, etl_runs.alias("replays")
     standing = (
-        sa.select(sa.func.min(letters.resolved_by))
-        .select_from(dead_letters.join(replays, replays.c.id == letters.resolved_by))
-        .where(letters.run_id == run_id, replays.c.superseded_by.is_(None), replays.c.undo_of.is_(None))
+        sa.select(sa.func.min(refused.resolved_by))
+        .select_from(dead_letters.join(replays, replays.c.id == refused.resolved_by))
+        .where(refused.run_id == run_id, replays.c.superseded_by.is_(None), replays.c.undo_of.is_(None))
     )
     replay = connection.execute(standing).scalar()
     if replay is not None:

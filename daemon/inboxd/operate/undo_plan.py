@@ -143,7 +143,7 @@ class Scene:
         """Tell what is to be done, while nothing is done yet."""
         if self.feed.mode is Mode.APPEND:
             number = count_rows(self.connection, self.feed, self.run["id"])
-            return self._told(number, number, (), (None, None), ())
+            return self._plan(number, number, (), (None, None), ())
         holders = self.holders()
         mine = sa.func.coalesce(sa.func.sum(sa.case((holders.c.run_id == self.run["id"], 1), else_=0)), 0)
         considered, restored = map(
@@ -151,8 +151,8 @@ class Scene:
         )
         left = self._left(holders) if considered != restored else ()
         if self.feed.mode is Mode.SNAPSHOT:
-            return self._told(considered, restored, left, self._snapshot_marks(), ())
-        return self._told(considered, restored, left, self._watermarks(), self._passed(holders))
+            return self._plan(considered, restored, left, self._snapshot_marks(), ())
+        return self._plan(considered, restored, left, self._watermarks(), self._passed(holders))
 
     def _snapshot_marks(self) -> tuple[str | None, str | None]:
         """Return the watermark of the snapshot's scope as it is, and as its before-image has it."""
@@ -163,7 +163,7 @@ class Scene:
         image = self.connection.execute(kept).scalar()
         return now.scalar(), None if image is None else str(json.loads(image)["value"])
 
-    def _told(
+    def _plan(
         self,
         considered: int,
         restored: int,
@@ -221,18 +221,18 @@ class Scene:
 
         Lineage is read by one run or some runs at a time, and never joined with itself: it may be distributed.
         """
-        told = lineage_records.c
+        lineage = lineage_records.c
         later = self.standing_runs(of_table=True).where(self.is_later()).order_by(None).subquery()
-        taken_out = sa.select(told.record_key, told.run_id).where(
-            told.run_id == self.run["id"],
-            told.outcome.in_((DELETED, ABSENT)),
-            told.record_key.not_in(sa.select(held.c.record_key)),
+        taken_out = sa.select(lineage.record_key, lineage.run_id).where(
+            lineage.run_id == self.run["id"],
+            lineage.outcome.in_((DELETED, ABSENT)),
+            lineage.record_key.not_in(sa.select(held.c.record_key)),
         )
         mine = taken_out.cte("mine").prefix_with("MATERIALIZED", dialect="postgresql")
-        changed_since = sa.select(told.record_key).where(
-            told.run_id.in_(sa.select(later.c.id)),
-            told.record_key.in_(sa.select(mine.c.record_key)),
-            told.outcome.in_((LOADED, DELETED, ABSENT)),
+        changed_since = sa.select(lineage.record_key).where(
+            lineage.run_id.in_(sa.select(later.c.id)),
+            lineage.record_key.in_(sa.select(mine.c.record_key)),
+            lineage.outcome.in_((LOADED, DELETED, ABSENT)),
         )
         theirs = changed_since.cte("theirs").prefix_with("MATERIALIZED", dialect="postgresql")
         kept = sa.select(mine.c.record_key, mine.c.run_id).where(

@@ -13,20 +13,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from inboxd.model import Feed, FieldType
-from inboxd.operate.target import Day, Plain, column_type
-from inboxd.store.tables import Stamp, before_images
+from inboxd.operate.target import TYPES, column_type
+from inboxd.store.tables import before_images
 
 Rows = sa.SelectBase
 
 
 POSTGRES_TYPES: Final[dict[FieldType, Callable[[], sa.types.TypeEngine[Any]]]] = {
-    FieldType.TEXT: sa.Text,
-    FieldType.INTEGER: sa.BigInteger,
-    FieldType.REAL: sa.Double,
-    FieldType.BOOLEAN: sa.Boolean,
-    FieldType.TIMESTAMP: Stamp,
-    FieldType.DATE: Day,
-    FieldType.DECIMAL: Plain,
+    **TYPES,
     FieldType.JSON: postgresql.JSONB,
 }
 

@@ -16,7 +16,7 @@ from inboxd.inbox.notices import Once
 from inboxd.inbox.tree import Folder
 from inboxd.inbox.walk import Sieve, Walk
 from inboxd.model import Feed, printable
-from inboxd.presence import Waiting
+from inboxd.presence import UnfinishedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +87,9 @@ def inbox_content(settings: InboxSettings, archive: ArchiveSettings, feeds: Sequ
     )
 
 
-def still_waiting(settings: InboxSettings, told: Iterable[Waiting]) -> set[str]:
+def still_waiting(settings: InboxSettings, listed: Iterable[UnfinishedFile]) -> set[str]:
     """Return the names, of those that a daemon told of a moment ago, that are still in the inbox or claimed."""
-    names = {one.file for one in told}
+    names = {one.file for one in listed}
     if not names:
         return names
     try:

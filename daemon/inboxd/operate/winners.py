@@ -10,7 +10,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from inboxd.model import LineageStep
-from inboxd.operate.touches import BLOCK, Touch, Winner, in_order, touches_where
+from inboxd.operate.history import BLOCK, HistoryEntry, Winner, entries_where, in_order
 from inboxd.store.cursors import from_run
 from inboxd.store.tables import ABSENT, DELETED, LOADED, etl_runs, lineage_records
 
@@ -26,36 +26,38 @@ APPLIED: Final = (LineageStep.LOAD, LineageStep.DELETE)
 """What a record does that others can lose to."""
 
 
-def why_lost(touches: list[Touch], marks: Mapping[int, Winner]) -> list[Touch]:
+def why_lost(touches: list[HistoryEntry], marks: Mapping[int, Winner]) -> list[HistoryEntry]:
     """Give each loser of one key its winner. ``touches`` are all of the key's, in order of commit.
 
     ``marks`` has the run that had raised the watermark furthest, for each run that skipped something.
     """
-    told: list[Touch] = []
-    standing: list[Touch] = []
-    for run_id, group in groupby(touches, key=lambda touch: touch.run_id):
+    explained: list[HistoryEntry] = []
+    standing: list[HistoryEntry] = []
+    for run_id, group in groupby(touches, key=lambda entry: entry.run_id):
         of_run = list(group)
-        loaded = next((touch for touch in reversed(of_run) if touch.outcome in APPLIED), None)
+        loaded = next((entry for entry in reversed(of_run) if entry.outcome in APPLIED), None)
         met = standing[-1] if standing else None
-        for touch in of_run:
-            if touch.outcome is LineageStep.STALE and touch.kind != "undo":
-                told.append(replace(touch, lost_to=_winner(touch, loaded, met)))
+        for entry in of_run:
+            if entry.outcome is LineageStep.STALE and entry.kind != "undo":
+                explained.append(replace(entry, lost_to=_winner(entry, loaded, met)))
             else:
-                told.append(replace(touch, lost_to=marks.get(run_id) if touch.outcome is LineageStep.SKIP else None))
+                explained.append(
+                    replace(entry, lost_to=marks.get(run_id) if entry.outcome is LineageStep.SKIP else None)
+                )
         if loaded is not None:
             standing = _standing(standing, loaded)
-    return told
+    return explained
 
 
-def _standing(before: list[Touch], loaded: Touch) -> list[Touch]:
+def _standing(before: list[HistoryEntry], loaded: HistoryEntry) -> list[HistoryEntry]:
     """Return what a key's row came from: the last of these, or one before it where that is undone one day."""
     if loaded.kind == "undo":
-        return [touch for touch in before if touch.run_id != loaded.undo_of]
+        return [entry for entry in before if entry.run_id != loaded.undo_of]
     before.append(loaded)
     return before
 
 
-def _winner(loser: Touch, loaded: Touch | None, met: Touch | None) -> Winner | None:
+def _winner(loser: HistoryEntry, loaded: HistoryEntry | None, met: HistoryEntry | None) -> Winner | None:
     """Return what left no place for a stale record: a record of its own file, else the row that was there."""
     if loaded is not None:
         later = loaded.record_no > loser.record_no
@@ -71,30 +73,32 @@ def _winner(loser: Touch, loaded: Touch | None, met: Touch | None) -> Winner | N
     return Winner(met.run_id, met.file_name, met.record_no, why)
 
 
-def told_of_run(connection: sa.Connection, of_table: sa.ColumnElement[bool], page: Sequence[Touch]) -> list[Touch]:
+def with_winners(
+    connection: sa.Connection, of_table: sa.ColumnElement[bool], page: Sequence[HistoryEntry]
+) -> list[HistoryEntry]:
     """Give each loser of a page of one run's records its winner, of its table. A page has one record at least."""
     run = page[0]
-    skips = any(touch.outcome is LineageStep.SKIP for touch in page)
+    skips = any(entry.outcome is LineageStep.SKIP for entry in page)
     marks = watermarks_met(connection, run.feed, {run.run_id}) if skips else {}
-    keys = sorted({touch.record_key for touch in page if _is_stale(touch)}) if run.commit_no else []
-    loaded: dict[str, list[Touch]] = {}
+    keys = sorted({entry.record_key for entry in page if _is_stale(entry)}) if run.commit_no else []
+    loaded: dict[str, list[HistoryEntry]] = {}
     for start in range(0, len(keys), KEYS):
         loaded |= _loaded_until(connection, of_table, run, keys[start : start + KEYS])
     return [
-        replace(touch, lost_to=_winner(touch, *_own_and_met(loaded.get(touch.record_key, ()), run.run_id)))
-        if _is_stale(touch)
-        else replace(touch, lost_to=marks.get(run.run_id) if touch.outcome is LineageStep.SKIP else None)
-        for touch in page
+        replace(entry, lost_to=_winner(entry, *_own_and_met(loaded.get(entry.record_key, ()), run.run_id)))
+        if _is_stale(entry)
+        else replace(entry, lost_to=marks.get(run.run_id) if entry.outcome is LineageStep.SKIP else None)
+        for entry in page
     ]
 
 
-def _is_stale(touch: Touch) -> bool:
-    return touch.outcome is LineageStep.STALE and touch.kind != "undo"
+def _is_stale(entry: HistoryEntry) -> bool:
+    return entry.outcome is LineageStep.STALE and entry.kind != "undo"
 
 
 def _loaded_until(
-    connection: sa.Connection, of_table: sa.ColumnElement[bool], run: Touch, keys: Sequence[str]
-) -> dict[str, list[Touch]]:
+    connection: sa.Connection, of_table: sa.ColumnElement[bool], run: HistoryEntry, keys: Sequence[str]
+) -> dict[str, list[HistoryEntry]]:
     """Return what was loaded of each key by a run's end, as far back as it takes to tell which row the run met.
 
     Runs are walked downwards by number, but what counts is the order of commit: a run that waited, or another host's,
@@ -104,7 +108,7 @@ def _loaded_until(
     runs, records = etl_runs.c, lineage_records.c
     of_feed = sa.and_(of_table, runs.rows_in > 0)
     by_then = runs.commit_no <= run.commit_no
-    loaded: dict[str, list[Touch]] = {key: [] for key in keys}
+    loaded: dict[str, list[HistoryEntry]] = {key: [] for key in keys}
     sought = set(keys)
     first = connection.execute(sa.select(sa.func.min(records.run_id))).scalar_one()
     last, size = run.run_id, FIRST_LOOK
@@ -118,8 +122,8 @@ def _loaded_until(
             records.record_key.in_(sought),
             records.outcome.in_((LOADED, DELETED, ABSENT)),
         )
-        for touch in touches_where(connection, *where, order=()):
-            loaded[touch.record_key].append(touch)
+        for entry in entries_where(connection, *where, order=()):
+            loaded[entry.record_key].append(entry)
         last, size = last - size, min(2 * size, BLOCK)
         if any(loaded[key] for key in sought):
             newest = sa.select(sa.func.max(runs.commit_no)).where(of_feed, by_then, runs.id <= last)
@@ -129,21 +133,21 @@ def _loaded_until(
     return loaded
 
 
-def _is_settled(loaded: Iterable[Touch], run_id: int, below: int) -> bool:
+def _is_settled(loaded: Iterable[HistoryEntry], run_id: int, below: int) -> bool:
     """Tell whether the row is known that a run met, where those not looked at were committed until ``below``."""
     own, met = _own_and_met(loaded, run_id)
     return own is not None or (met is not None and met.commit_no >= below)
 
 
-def _own_and_met(loaded: Iterable[Touch], run_id: int) -> tuple[Touch | None, Touch | None]:
+def _own_and_met(loaded: Iterable[HistoryEntry], run_id: int) -> tuple[HistoryEntry | None, HistoryEntry | None]:
     """Return what a run itself has loaded of a key, and what the row came from that it met."""
-    own: Touch | None = None
-    standing: list[Touch] = []
-    for touch in in_order(loaded):
-        if touch.run_id == run_id:
-            own = touch
+    own: HistoryEntry | None = None
+    standing: list[HistoryEntry] = []
+    for entry in in_order(loaded):
+        if entry.run_id == run_id:
+            own = entry
         else:
-            standing = _standing(standing, touch)
+            standing = _standing(standing, entry)
     return own, standing[-1] if standing else None
 
 
@@ -165,13 +169,13 @@ def watermarks_met(connection: sa.Connection, feed: str, run_ids: set[int]) -> d
     return {run_id: first[watermark] for run_id, watermark in reached.items()}
 
 
-def watermarks_nearby(connection: sa.Connection, feed: str, skipped: Iterable[Touch]) -> dict[int, Winner]:
+def watermarks_nearby(connection: sa.Connection, feed: str, skipped: Iterable[HistoryEntry]) -> dict[int, Winner]:
     """Return the same from the runs shortly before each: a watermark only rises, unless somebody set it back."""
     runs = etl_runs.c
     found: dict[int, Winner] = {}
     value = _comparable(connection, feed)
-    for touch in skipped:
-        near = sa.and_(runs.id > touch.run_id - NEARBY, runs.id < touch.run_id, runs.commit_no < touch.commit_no)
+    for entry in skipped:
+        near = sa.and_(runs.id > entry.run_id - NEARBY, runs.id < entry.run_id, runs.commit_no < entry.commit_no)
         query = (
             sa.select(runs.watermark, runs.id, runs.file_name)
             .where(near, runs.job_name == feed, runs.rows_in > 0, runs.watermark.is_not(None))
@@ -180,7 +184,7 @@ def watermarks_nearby(connection: sa.Connection, feed: str, skipped: Iterable[To
         )
         highest = connection.execute(query).one_or_none()
         if highest is not None:
-            found[touch.run_id] = _raiser(*highest)
+            found[entry.run_id] = _raiser(*highest)
     return found
 
 

@@ -32,7 +32,7 @@ class Arrivals:
     clock: Clock
     tell: Callable[[Event, str, Mapping[str, object]], tuple[NoticeRow, ...]]
     """Makes the notices of an event; they are written with the note that it was told."""
-    told: Callable[[], None] = lambda: None
+    announced: Callable[[], None] = lambda: None
     """Called when notices were written."""
     standing: tuple[Expected, ...] = ()
     _feeds: Sequence[Feed] = ()
@@ -98,4 +98,4 @@ class Arrivals:
         notices = self.tell(event, stamp(self.clock.now()), {"level": event.level, **line})
         if turn(self.store, one, late_at, [asdict(notice) for notice in notices]):
             emit(self.log, event, **line, **NOTICED)
-            self.told()
+            self.announced()

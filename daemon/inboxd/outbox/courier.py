@@ -19,9 +19,9 @@ from inboxd.clock import Clock, stamp
 from inboxd.config import NotifySettings
 from inboxd.errors import InboxdError
 from inboxd.events import Event
-from inboxd.held import pause_after
 from inboxd.log import Logger, emit
 from inboxd.outbox.delivery import Delivery, Undelivered
+from inboxd.pending import pause_after
 from inboxd.store.base import NoticeRow, Store
 
 if TYPE_CHECKING:

@@ -38,11 +38,11 @@ class Receivers:
 
     def of_event(self, event: Event, at: str, values: Mapping[str, object]) -> tuple[NoticeRow, ...]:
         """Return a notice for each receiver that is told of such events: all have the same ``id`` and ``body``."""
-        told = [one.name for one in self.settings if event.value in one.on]
-        return rows(event, at, values, told) if told else ()
+        receivers = [one.name for one in self.settings if event.value in one.on]
+        return rows(event, at, values, receivers) if receivers else ()
 
 
-def rows(event: str, at: str, values: Mapping[str, object], told: Iterable[str]) -> tuple[NoticeRow, ...]:
+def rows(event: str, at: str, values: Mapping[str, object], receivers: Iterable[str]) -> tuple[NoticeRow, ...]:
     """Return the notice of an event for each receiver that is named."""
     found = {name: printable_value(value) for name, value in values.items() if value is not None}
     notice = dict.fromkeys(FIRST) | {"id": str(uuid.uuid4()), "event": str(event), "at": at}
@@ -59,5 +59,5 @@ def rows(event: str, at: str, values: Mapping[str, object], told: Iterable[str])
             feed=None if feed is None else str(feed),
             body=body,
         )
-        for name in told
+        for name in receivers
     )

@@ -10,12 +10,12 @@ from typing import Any
 from inboxd.clock import Clock, stamp
 from inboxd.config import NotifySettings
 from inboxd.events import Event
-from inboxd.held import Held
 from inboxd.inbox.scan import Aside
 from inboxd.log import Logger
 from inboxd.model import Verdict
 from inboxd.outbox.courier import Courier
 from inboxd.outbox.notices import Receivers, rows
+from inboxd.pending import PendingFile
 from inboxd.store.base import NoticeRow, Store
 
 
@@ -31,7 +31,7 @@ class Outbox:
     """What came before the database was there."""
     _since: dict[str, float] = field(default_factory=dict)
     """When (monotonic seconds) each file that waits was first seen to."""
-    _told: set[tuple[str, str]] = field(default_factory=set)
+    _reported: set[tuple[str, str]] = field(default_factory=set)
     """Which receiver was told which of them waits for long."""
 
     def start(self, log: Logger) -> None:
@@ -76,49 +76,49 @@ class Outbox:
         event = Event(line["event"])
         self._post(self.receivers.of_event(event, line["timestamp"], {**line, "event": None, "timestamp": None}))
 
-    def look_at(self, held: Iterable[Held], aside: Mapping[str, Aside]) -> float:
+    def look_at(self, pending: Iterable[PendingFile], aside: Mapping[str, Aside]) -> float:
         """Tell of files that wait for longer than somebody wants; return how soon (s) there may be another."""
         patience = [(one.name, one.deferred_for) for one in self.receivers.settings if one.deferred_for is not None]
         if not patience:
             return float("inf")
-        waiting = {one.claim.id: _of_held(one) for one in held if one.fault is not None}
+        waiting = {one.claim.id: _of_pending(one) for one in pending if one.fault is not None}
         waiting |= {name: _of_aside(name, one) for name, one in aside.items()}
         now = self.clock.monotonic()
         self._since = {key: self._since.get(key, now) for key in waiting}
-        self._told = {(key, name) for key, name in self._told if key in waiting}
+        self._reported = {(key, name) for key, name in self._reported if key in waiting}
         due: defaultdict[str, list[str]] = defaultdict(list)
         soonest = float("inf")
         for name, longest in patience:
             for key in waiting:
                 left = self._since[key] + longest - now
-                if left <= 0 and (key, name) not in self._told:
+                if left <= 0 and (key, name) not in self._reported:
                     due[key].append(name)
                 elif left > 0:
                     soonest = min(soonest, left)
         for key, names in due.items():
-            self._told |= {(key, name) for name in names}
+            self._reported |= {(key, name) for name in names}
             values = {**waiting[key], "waited_s": round(now - self._since[key], 3)}
             self._post(rows(Event.FILE_DEFERRED, stamp(self.clock.now()), values, names))
         return soonest
 
-    def _post(self, told: tuple[NoticeRow, ...]) -> None:
+    def _post(self, written: tuple[NoticeRow, ...]) -> None:
         if self.courier is None:
-            self._early += told
-        elif told:
-            self.courier.post(told)
+            self._early += written
+        elif written:
+            self.courier.post(written)
 
 
-def _of_held(held: Held) -> dict[str, object]:
-    fault = held.fault
+def _of_pending(pending: PendingFile) -> dict[str, object]:
+    fault = pending.fault
     return {
         "level": Event.FILE_DEFERRED.level,
-        "run_id": held.verdict.run_id if held.verdict else None,
-        "feed": held.feed,
-        "file": held.claim.name,
+        "run_id": pending.verdict.run_id if pending.verdict else None,
+        "feed": pending.feed,
+        "file": pending.claim.name,
         "error_code": fault.code if fault else None,
         "error": fault.message if fault else None,
         "hint": fault.hint if fault else None,
-        "attempt": held.attempts,
+        "attempt": pending.attempts,
     }
 
 

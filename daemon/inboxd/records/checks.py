@@ -14,7 +14,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from msgspec import UNSET
 
@@ -88,6 +88,8 @@ class Check(ABC):
 
     types: frozenset[type]
     """The types of the values that ``many`` takes."""
+    decoded: Any = str
+    """What msgspec decodes where it may take a value of no other type; not asked of one who wants the source."""
     wants_source = False
     """Whether ``one`` takes the value's source text (``bytes``) and ``many`` a column of such."""
     absent_is = "invalid"
@@ -210,9 +212,9 @@ class Check(ABC):
             return None
         return done
 
-    @abstractmethod
-    def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:
+    def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:  # noqa: ARG002 - as all take it
         """Return the canonical form of a column of values that are there, ``None`` if in doubt."""
+        return None
 
     def suspects(self, column: list[Value], scope: Scope) -> list[int]:
         """Return the indexes of what may not be valid in a column that ``many`` refused; perhaps not yet all of them.

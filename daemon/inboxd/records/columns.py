@@ -15,10 +15,10 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Struct
 
+from inboxd.fieldtypes import MAX_KEY_BYTES
 from inboxd.model import Extra, Reject, Row, Scalar
 from inboxd.records.checks import Fault, Outcome, Scope, Value
 from inboxd.records.fields import CompiledFeed
-from inboxd.records.kinds import MAX_KEY_BYTES
 from inboxd.records.proof import Column, Window, doubled, maybe_deep, nothing_else, too_deep
 from inboxd.records.shapes import MEMBERS, RAW, ROWS, Shapes
 from inboxd.records.surroundings import Item, Surroundings

@@ -6,16 +6,15 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Any, Final
 
-from inboxd.fieldtypes import MAX_DECIMAL_DIGITS, plain_decimal, sortable
+from msgspec import Meta
+
+from inboxd.fieldtypes import MAX_DECIMAL_DIGITS, MAX_KEY_BYTES, plain_decimal, sortable
 from inboxd.model import Field, FieldType, Scalar
 from inboxd.records import formats, times
 from inboxd.records.checks import Check, Fault, HugeNumber, Outcome, Scope, Value, show
 from inboxd.records.storable import storable, unstorable
-
-MAX_KEY_BYTES: Final = 1_024
-"""Bytes of a key's text in UTF-8, the contract's limit."""
 
 INTEGER_RANGE: Final = (-(2**63), 2**63 - 1)
 
@@ -28,6 +27,11 @@ class TextCheck(Check):
 
     types = frozenset({str})
     absent_is = "missing"
+
+    @property
+    def decoded(self) -> Any:  # noqa: ANN401 - a type, or one with its bounds
+        """A key's characters are bounded by msgspec."""
+        return Annotated[str, Meta(max_length=MAX_KEY_BYTES)] if self.is_key else str
 
     def _read(self, value: Value) -> Outcome:
         return self.read(value)
@@ -74,6 +78,7 @@ class IntegerCheck(Check):
     """``integer``: a JSON integer of 64 bits, exact."""
 
     types = frozenset({int})
+    decoded = Annotated[int, Meta(ge=INTEGER_RANGE[0], le=INTEGER_RANGE[1])]
 
     def _read(self, value: Value) -> Outcome:
         lowest, highest = INTEGER_RANGE
@@ -93,6 +98,7 @@ class RealCheck(Check):
     """``real``: a number, or a string that is one, with optional spaces and sign; finite as a double."""
 
     types = frozenset({float, int})
+    decoded = float
 
     def _read(self, value: Value) -> Outcome:
         if type(value) is float or type(value) is int:
@@ -127,6 +133,7 @@ class BooleanCheck(Check):
     """``boolean``: true and false."""
 
     types = frozenset({bool})
+    decoded = bool
 
     def _read(self, value: Value) -> Outcome:
         return value if type(value) is bool else self.invalid(f"{show(value)} is neither true nor false")

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Annotated, Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
-from inboxd.model import FieldType
 from inboxd.records.checks import Check, Value
-from inboxd.records.kinds import INTEGER_RANGE, MAX_KEY_BYTES
 
 ABSENT_SOURCE: Final = Raw(b"")
 """Stands in a column of sources for a value that is absent."""
@@ -71,7 +69,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Leaf:
+class SlotPath:
     """Where a slot's value is in the decoded structs."""
 
     attributes: tuple[str, ...]
@@ -104,7 +102,7 @@ class Shapes:
     root: Node
     typed: Reader[Struct]
     loose: Reader[Struct]
-    leaves: dict[int, Leaf]
+    leaves: dict[int, SlotPath]
     """By the slot's number."""
     names: tuple[tuple[bytes, tuple[int | None, ...]], ...]
     """Each declared name as it stands in a file, and the slots it is the last name of; ``None`` for an inner name."""
@@ -128,7 +126,7 @@ def shapes_of(slots: Sequence[Slot], fields: int) -> Shapes | None:
     except ValueError:  # a name with a quote, a backslash or a control character
         return None
     nodes = list(_nodes(root))
-    leaves: dict[int, Leaf] = {}
+    leaves: dict[int, SlotPath] = {}
     _collect(root, (), leaves)
     names = sorted({node.name for node in nodes})
     own = all(slot.number < fields and slot.check is not None for slot in slots)
@@ -166,11 +164,11 @@ def _nodes(node: Node) -> list[Node]:
     return [found for child in node.children.values() for found in (child, *_nodes(child))]
 
 
-def _collect(node: Node, above: tuple[str, ...], leaves: dict[int, Leaf]) -> None:
+def _collect(node: Node, above: tuple[str, ...], leaves: dict[int, SlotPath]) -> None:
     for child in node.children.values():
         attributes = (*above, child.attribute)
         if child.slot is not None:
-            leaves[child.slot.number] = Leaf(attributes, child.slot.is_source)
+            leaves[child.slot.number] = SlotPath(attributes, child.slot.is_source)
         _collect(child, attributes, leaves)
 
 
@@ -207,20 +205,5 @@ def _leaf_member(attribute: str, slot: Slot, *, typed: bool) -> tuple[str, Any, 
         return attribute, Raw, ABSENT_SOURCE
     if not typed:
         return attribute, Any, UNSET
-    kind = TYPES[check.field.type]
-    if check.is_key and check.field.type is FieldType.TEXT:
-        kind = Annotated[str, Meta(max_length=MAX_KEY_BYTES)]
+    kind = check.decoded
     return (attribute, kind | None | UnsetType, UNSET) if check.optional else (attribute, kind, msgspec.NODEFAULT)
-
-
-TYPES: Final[dict[FieldType, Any]] = {
-    FieldType.TEXT: str,
-    FieldType.INTEGER: Annotated[int, Meta(ge=INTEGER_RANGE[0], le=INTEGER_RANGE[1])],
-    FieldType.REAL: float,
-    FieldType.BOOLEAN: bool,
-    FieldType.TIMESTAMP: str,
-    FieldType.DATE: str,
-    FieldType.DECIMAL: Raw,
-    FieldType.JSON: Raw,
-}
-"""What msgspec makes of a value of each type; a check that judges sources takes ``Raw``, whatever stands here."""

@@ -5,24 +5,15 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from inboxd.fieldtypes import TYPES
 from inboxd.model import Field, FieldType, Scalar
 from inboxd.records import times
 from inboxd.records.checks import Fault, HugeNumber, Outcome, Scope, Value
-from inboxd.records.kinds import MAX_KEY_BYTES, check_of
+from inboxd.records.kinds import check_of
 
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _LONGEST: Final = 300
 """Digits beyond which a number is not converted: far past 64 bits, and within what a double can hold."""
-EXPECTED: Final = {
-    FieldType.TEXT: f"text that is not blank, at most {MAX_KEY_BYTES} bytes of it",
-    FieldType.INTEGER: "an integer of 64 bits",
-    FieldType.REAL: "a number",
-    FieldType.BOOLEAN: "true or false",
-    FieldType.TIMESTAMP: "a timestamp, such as 2026-01-15T10:30:00Z",
-    FieldType.DATE: "a date, such as 2026-01-15",
-    FieldType.DECIMAL: "no decimal: a decimal field is neither key nor cursor",
-    FieldType.JSON: "no json: a json field is neither key nor cursor",
-}
 
 
 def typed(field: Field, text: str) -> Scalar:
@@ -41,7 +32,7 @@ def typed(field: Field, text: str) -> Scalar:
     if outcome is None and field.type is FieldType.TIMESTAMP:
         outcome = times.timestamp(text)  # as every command shows it, whatever form the records have
     if outcome is None:
-        msg = f"must be {EXPECTED[field.type]}"
+        msg = f"must be {TYPES[field.type].expected}"
         raise ValueError(msg)
     return outcome
 

@@ -14,11 +14,11 @@ from typing import Final
 from msgspec import UNSET
 
 from inboxd.errors import FileFault, Place
+from inboxd.fieldtypes import MAX_KEY_BYTES
 from inboxd.model import EXTRA_COLUMN, UNREADABLE_KEY, Extra, Feed, Reject, Row, Scalar, names_of, origin_of, spelled
 from inboxd.records.checks import Check, Fault, Outcome, Scope, Value, show
 from inboxd.records.conditions import Predicate
 from inboxd.records.fields import CompiledFeed, Way, compile_feed
-from inboxd.records.kinds import MAX_KEY_BYTES
 from inboxd.records.scan import Malformed, Scanner, past_blank
 from inboxd.records.sources import all_at, is_there, last_at, members, value_of
 from inboxd.records.storable import storable, unstorable

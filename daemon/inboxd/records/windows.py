@@ -46,7 +46,7 @@ class Windows:
         self.around = Surroundings({})
         """What is around the records that are being read."""
         self._intake = intake
-        self._told = 0
+        self._reported = 0
         self._filtered = 0
         self._nested = False  # the last window's simplest cut was inside a record
         self._pending: list[Item] = []  # records of small documents, to be judged together
@@ -58,8 +58,8 @@ class Windows:
 
     def _batch(self, verdicts: Verdicts) -> Batch:
         columns, rejects = verdicts
-        size = self.text.offset - self._told
-        self._told = self.text.offset
+        size = self.text.offset - self._reported
+        self._reported = self.text.offset
         filtered = self._intake.filtered - self._filtered
         self._filtered = self._intake.filtered
         return Batch(columns, rejects, size, filtered)

@@ -5,13 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
 
 from inboxd.errors import EXIT_CONFIG, EXIT_UNAVAILABLE, OperatorFault
 from inboxd.extras import how_to_install
+from inboxd.model import Feed
 from inboxd.store.base import Store, Turn
 
-__all__ = ["open_store"]
+__all__ = ["open_store", "writing_store"]
+
+TURN_S: Final = 30.0
+"""How long one who is no daemon waits for what another program holds, before it gives up."""
 
 
 def _no_tick() -> None:
@@ -55,3 +61,16 @@ def open_store(
     message = f"database.url starts with {scheme!r}, but inboxd speaks sqlite and postgresql"
     hint = "write sqlite:///data/inboxd.db or postgresql://user@host/db"
     raise OperatorFault("invalid_database_url", message, hint, exit_code=EXIT_CONFIG)
+
+
+@contextmanager
+def writing_store(url: str, feeds: Sequence[Feed], waiting: Callable[[], None] = lambda: None) -> Iterator[Store]:
+    """Open the database for one who writes and is no daemon, with its tables as the feeds want them.
+
+    ``waiting`` is called, perhaps several times, while another program holds what is needed, such as the daemon that
+    commits a large file. Raises ``TransientFault`` when that one is not done within ``TURN_S``.
+    """
+    with open_store(url, turn=Turn(TURN_S, waiting)) as store:
+        store.upgrade()
+        store.prepare(feeds)
+        yield store

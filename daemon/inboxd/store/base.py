@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self, runtime_checkable
 
 from inboxd.errors import FileFault
 from inboxd.model import Batch, Counts, Cursor, Feed, Reject, RunStart, RunStatus, Scalar, Verdict
@@ -31,9 +31,9 @@ CONTROL_TABLES: Final = frozenset(
 """Inboxd's own tables: what refuses a row of theirs is a fault of inboxd's."""
 
 
-def refused(rule: str, told: str) -> FileFault:
-    """Return the fault of a file whose data a rule refused that inboxd did not make; ``told`` is the driver's word."""
-    message = f"the table's own rule refused a row: {rule} ({told.strip()})"
+def refused(rule: str, reason: str) -> FileFault:
+    """Return the fault of a file whose data a rule refused not of inboxd's making; ``reason`` is the driver's word."""
+    message = f"the table's own rule refused a row: {rule} ({reason.strip()})"
     hint = (
         "somebody added this constraint, index or trigger to your table: mend the records, or take the rule away, "
         "then `inboxd retry`"
@@ -58,7 +58,6 @@ class Work:
     feed: Feed
     force: bool = False
     variant: str = ""
-    start: RunStart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +199,19 @@ class Way(Protocol):
         ...
 
 
+@runtime_checkable
+class Finder(Way, Protocol):
+    """A way that finds out what a file changes before it is changed."""
+
+    def outdate(self, origins: Sequence[tuple[str, int, int, int]]) -> None:
+        """Leave out the records of a replay whose key was applied later."""
+        ...
+
+    def refuse(self, deleted: int) -> None:
+        """Refuse the file if ``max_deleted`` does not allow that so many rows go."""
+        ...
+
+
 class FileTransaction(Protocol):
     """One file's one transaction. Leaving its block without ``commit`` rolls everything back."""
 
@@ -207,8 +219,8 @@ class FileTransaction(Protocol):
         """Take one window of records. Locks nothing that others want."""
         ...
 
-    def lock(self) -> int:
-        """Begin the short lock: nothing that is read from here on can change before ``commit``; return the run's id."""
+    def lock(self) -> None:
+        """Begin the short lock: nothing that is read from here on can change before ``commit``."""
         ...
 
     def duplicate_of(self, sha256: str) -> int | None:
@@ -289,7 +301,7 @@ class FileTransaction(Protocol):
         """Let the scope's watermark be this run's: raise it to the snapshot's moment. Instead of ``advance``."""
         ...
 
-    def resolve(self, letters: Sequence[int]) -> int:
+    def resolve(self, ids: Sequence[int]) -> int:
         """Mark dead letters as resolved by this run; returns how many of them no other has resolved. After ``lock``."""
         ...
 
@@ -356,15 +368,12 @@ class Store(Protocol):
 
     # A file's way
 
-    def begin(self, start: RunStart, *, small: bool = False) -> int:
-        """Commit the ``running`` row, not durably, and return its id; a claim's own running row is used again.
-
-        A ``small`` file's run may begin with its transaction instead: then there is none yet, and this returns 0.
-        """
+    def begin(self, start: RunStart) -> int:
+        """Commit the ``running`` row, not durably, and return its id; a claim's own running row is used again."""
         ...
 
     def transaction(
-        self, run_id: int, feed: Feed, *, force: bool = False, variant: str = "", start: RunStart | None = None
+        self, run_id: int, feed: Feed, *, force: bool = False, variant: str = ""
     ) -> AbstractContextManager[FileTransaction]:
         """Open a file's transaction. ``force``: an equal cursor is applied too, and the content's run is superseded.
 

@@ -45,12 +45,12 @@ def last_wins(feed: Feed) -> bool:
 
 def compared(feed: Feed) -> tuple[str, ...]:
     """Return the columns by which a record is found equal to the row it meets: not those that differ by the file."""
-    told = {
+    from_context = {
         field.name
         for field in feed.fields
         if any(origin_of(path) is Origin.FILE or path in _UNCOMPARED for path in field.paths)
     }
-    return tuple(name for name in feed.columns if name not in told and name not in feed.key)
+    return tuple(name for name in feed.columns if name not in from_context and name not in feed.key)
 
 
 def enough_live(feed: Feed, deleted: int) -> int:

@@ -24,7 +24,7 @@ from inboxd.store.postgres_citus import SIDE_BY_SIDE, WITH_CITUS, await_commits
 from inboxd.store.postgres_claims import CLAIM_LOCK, INTERRUPT, OF_CLAIM, OF_NOBODY, RUNNING, Claims
 from inboxd.store.postgres_driver import APPLICATION, TickingConnection, connect
 from inboxd.store.postgres_faults import PostgresFaults, translated
-from inboxd.store.postgres_file import INSERT_NOTICE, PostgresFile, feed_sql
+from inboxd.store.postgres_file import LEDGER, PostgresFile, feed_sql
 from inboxd.store.postgres_import import PostgresImport
 from inboxd.store.postgres_sql import KEY_COLLATION, TYPES, FeedSql
 from inboxd.store.revision import HEAD, refuse_newer
@@ -221,9 +221,8 @@ class PostgresStore(Ledger):
 
     # A file's way
 
-    def begin(self, start: RunStart, *, small: bool = False) -> int:
-        """Commit the ``running`` row, not durably: other daemons tell by it that the claim is in good hands."""
-        del small
+    def begin(self, start: RunStart) -> int:
+        """Commit the ``running`` row, not durably; a claim's own running row is used again."""
         values = {
             "job": start.feed,
             "started_at": start.started_at,
@@ -246,11 +245,8 @@ class PostgresStore(Ledger):
         return int(row[0])
 
     @contextmanager
-    def transaction(
-        self, run_id: int, feed: Feed, *, force: bool = False, variant: str = "", start: RunStart | None = None
-    ) -> Iterator[PostgresFile]:
+    def transaction(self, run_id: int, feed: Feed, *, force: bool = False, variant: str = "") -> Iterator[PostgresFile]:
         """Open a file's transaction; whatever ends the block but ``commit`` rolls it back."""
-        del start
         with self._faults:
             connection = self._connected()
             sql = self._statements(connection, feed)
@@ -285,7 +281,7 @@ class PostgresStore(Ledger):
             if connection.execute(FAIL_RUN, (*failure_values(end), run_id)).rowcount != 1:
                 raise _taken(f"run {run_id}")
             for notice in notice_values(end):
-                connection.execute(INSERT_NOTICE, notice)
+                connection.execute(LEDGER.notice, notice)
 
     def drop(self, run_id: int) -> None:
         """Delete a ``running`` row."""

@@ -89,15 +89,15 @@ def translated(error: BaseException) -> InboxdError:
 
 def _refused(error: psycopg.Error, state: str) -> FileFault:
     """Tell data that a constraint or a trigger of the user's refused from what inboxd should not have sent."""
-    told = error.diag
-    of_server = state[:2] in DATA_CLASSES and told.context is None  # else it is in a trigger's function
-    if of_server or told.table_name in CONTROL_TABLES:
+    diagnostics = error.diag
+    of_server = state[:2] in DATA_CLASSES and diagnostics.context is None  # else it is in a trigger's function
+    if of_server or diagnostics.table_name in CONTROL_TABLES:
         return FileFault("internal_error", f"the database refused the data: {error}", "please report this")
     rule = "a trigger"
-    if told.constraint_name is not None:
-        rule = f"{told.constraint_name} of table {told.table_name}"
-    elif told.column_name is not None:
-        rule = f"NOT NULL of column {told.column_name} of table {told.table_name}"
+    if diagnostics.constraint_name is not None:
+        rule = f"{diagnostics.constraint_name} of table {diagnostics.table_name}"
+    elif diagnostics.column_name is not None:
+        rule = f"NOT NULL of column {diagnostics.column_name} of table {diagnostics.table_name}"
     return refused(rule, str(error))
 
 

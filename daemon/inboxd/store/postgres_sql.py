@@ -133,17 +133,17 @@ class FeedSql:
         groups = f"SELECT COUNT(*) AS n FROM {self.staging} GROUP BY {alike} HAVING COUNT(*) > 1"
         return f"SELECT COALESCE(SUM(n - 1), 0)::bigint FROM ({groups}) repeated"
 
-    def dead_letters(self, *, skipping: bool) -> str:
+    def dead_letters(self) -> str:
         """Keep the rejects that are not skipped."""
         return (
             "INSERT INTO dead_letters (raw, error, created, run_id, feed, record_no, record_key, detail, context) "
             "SELECT raw, code, %(now)s::timestamptz, %(run)s::bigint, %(feed)s, record_no, record_key, detail, context "
-            f"FROM {self.rejects} WHERE {self._reject_not_skipped(skipping=skipping)} ORDER BY record_no"
+            f"FROM {self.rejects} WHERE {self._reject_not_skipped()} ORDER BY record_no"
         )
 
-    def lineage_of_rejects(self, *, skipping: bool) -> str:
+    def lineage_of_rejects(self) -> str:
         """Write the rejects' lineage, and that of those that were skipped instead."""
-        kept = self._reject_not_skipped(skipping=skipping)
+        kept = self._reject_not_skipped()
         return (
             "INSERT INTO lineage_records (run_id, record_key, record_no, outcome, detail) SELECT %(run)s::bigint, "
             f"record_key, record_no, CASE WHEN {kept} THEN 3 ELSE 2 END, CASE WHEN {kept} THEN code END "
@@ -157,20 +157,21 @@ class FeedSql:
             f"SELECT %(run)s::bigint, record_key, record_no, 2 FROM {self.rejects}"
         )
 
-    def count_rejected(self, *, skipping: bool) -> str:
+    def count_rejected(self) -> str:
         """Count the rejects that are not skipped, by code."""
-        where = self._reject_not_skipped(skipping=skipping)
+        where = self._reject_not_skipped()
         return f"SELECT code, COUNT(*) FROM {self.rejects} WHERE {where} GROUP BY code ORDER BY 2 DESC, 1"
 
-    def first_rejects(self, *, skipping: bool) -> str:
+    def first_rejects(self) -> str:
         """Return the first rejects that are not skipped."""
         return (
             f"SELECT record_no, raw, record_key, cursor, code, detail, context FROM {self.rejects} "
-            f"WHERE {self._reject_not_skipped(skipping=skipping)} ORDER BY record_no LIMIT %(limit)s"
+            f"WHERE {self._reject_not_skipped()} ORDER BY record_no LIMIT %(limit)s"
         )
 
-    def _reject_not_skipped(self, *, skipping: bool) -> str:
-        return f"(cursor IS NULL OR cursor > %(watermark)s::{self.cursor_type})" if skipping else "TRUE"
+    def _reject_not_skipped(self) -> str:
+        watermark = f"%(watermark)s::{self.cursor_type}"
+        return f"(cursor IS NULL OR {watermark} IS NULL OR cursor > {watermark})"
 
     def save_watermark(self) -> str:
         """Keep a scope's watermark as it is, as an image of that table's row."""

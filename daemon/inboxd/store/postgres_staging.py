@@ -30,7 +30,7 @@ class Staging:
 
     @property
     def watermark(self) -> Cursor | None:
-        """The watermark that records are held against."""
+        """The watermark that records are compared with."""
         value = self.values["watermark"]
         return value if isinstance(value, int | str) else None
 
@@ -64,6 +64,10 @@ class Staging:
     def one(self, statement: str, **more: object) -> tuple[Any, ...]:  # Any: whatever the columns hold
         """Return the one row of an answer."""
         return self._connection.execute(statement, {**self.values, **more}).fetchone() or (None,)
+
+    def rows(self, statement: str, **more: object) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of an answer that is not large."""
+        return iter(self._connection.execute(statement, {**self.values, **more}))
 
     def pages(self, statement: str, **more: object) -> Iterator[list[tuple[Any, ...]]]:
         """Yield the rows of an answer some thousand at a time: between two the connection may be used."""

@@ -1,6 +1,6 @@
 """Dead letters that a run answers: a record of their feed and key was refused once, and is applied now.
 
-Written once for both databases: ``mark`` is how a statement's parameters are written. A letter without a readable key
+Written once for both databases: ``mark`` is how a statement's parameters are written. One without a readable key
 has ``?`` for one, which is nobody's.
 """
 
@@ -14,11 +14,11 @@ _OPEN: Final = "d.feed = {feed} AND d.resolved_by IS NULL"
 _ELIGIBLE: Final = f"{_OPEN} AND d.run_id <> {{run}} AND d.record_key <> '{UNREADABLE_KEY}'"
 _APPLIED: Final = "l.run_id = {run} AND l.outcome IN (0, 4)"
 _COUNT: Final = f"SELECT COUNT(*) FROM (SELECT 1 FROM dead_letters d WHERE {_OPEN} LIMIT {{most}}) AS found"
-_BY_LETTER: Final = (
+_BY_DEAD_LETTER: Final = (
     f"SELECT d.id FROM dead_letters d WHERE {_ELIGIBLE} AND d.record_key IN "
     f"(SELECT l.record_key FROM lineage_records l WHERE {_APPLIED})"
 )
-_BY_LETTER_ON_SQLITE: Final = (
+_BY_DEAD_LETTER_ON_SQLITE: Final = (
     f"SELECT d.id FROM dead_letters d WHERE {_ELIGIBLE} AND EXISTS "
     f"(SELECT 1 FROM lineage_records l WHERE {_APPLIED} AND l.record_key = d.record_key)"
 )
@@ -42,10 +42,10 @@ class Statements(Protocol):
 
 
 def resolve_applied(run: Statements, feed: Feed, applied: int, *, on_postgres: bool) -> None:
-    """Mark the open letters of the feed whose key this run has applied, ``applied`` records of them.
+    """Mark the open dead letters of the feed whose key this run has applied, ``applied`` records of them.
 
-    Whichever are fewer lead: the feed's open letters, each looked for among the run's records, or the records. Most
-    feeds have no open letter, and that is all that is asked then.
+    Whichever are fewer lead: the feed's dead letters, each looked for among the run's records, or the records. Most
+    feeds have no open dead letter, and that is all that is asked then.
     """
     if not applied or feed.mode is Mode.APPEND:
         return
@@ -65,5 +65,5 @@ class _Texts:
         self.by_record = f"{_RESOLVE}{by_record})".format(**marks)
 
 
-_ON_SQLITE: Final = _Texts(":{}", _BY_LETTER_ON_SQLITE, _BY_RECORD_ON_SQLITE)
-_ON_POSTGRES: Final = _Texts("%({})s", _BY_LETTER, _BY_LETTER)
+_ON_SQLITE: Final = _Texts(":{}", _BY_DEAD_LETTER_ON_SQLITE, _BY_RECORD_ON_SQLITE)
+_ON_POSTGRES: Final = _Texts("%({})s", _BY_DEAD_LETTER, _BY_DEAD_LETTER)

@@ -109,10 +109,10 @@ def translated(error: BaseException, connection: driver.Connection | None = None
 
 def _rule(error: BaseException, connection: driver.Connection | None) -> str | None:
     """Return which rule of a table that inboxd did not make refused the data, ``None`` if it is one of inboxd's."""
-    told = CONSTRAINED.fullmatch(str(error))
-    if told is None:
+    match = CONSTRAINED.fullmatch(str(error))
+    if match is None:
         return "a trigger"
-    kind, what = told["kind"], told["what"]
+    kind, what = match["kind"], match["what"]
     if kind == "CHECK":
         return None if _is_ours(what, connection) else f"the check {what}"
     columns = what.split(", ")

@@ -60,7 +60,7 @@ class Staging:
 
     @property
     def watermark(self) -> Cursor | None:
-        """The watermark that records are held against."""
+        """The watermark that records are compared with."""
         value = self.values["watermark"]
         return value if isinstance(value, int | str) else None
 

@@ -23,14 +23,14 @@ from inboxd.log import Logger, emit
 from inboxd.metrics import CONTENT_TYPE, Metrics, Standing
 from inboxd.model import Feed, RunStatus
 from inboxd.operate.browse import last_successes
+from inboxd.operate.dead_letters import count_open
 from inboxd.operate.explain import HistoryPage
 from inboxd.operate.health import health
-from inboxd.operate.letters import count_open
 from inboxd.store.base import Store
 from inboxd.web.live import Answers, Live
 from inboxd.web.reader import Reader, Unanswered
 from inboxd.web.render import Renderer, assets, record_url
-from inboxd.web.views import Window, letters_page, overview, record_page, run_page, runs_page, watermark_time
+from inboxd.web.views import Window, dead_letters_page, overview, record_page, run_page, runs_page, watermark_time
 from inboxd.web.warm import first_overview, warm_up
 
 ALIVE_S: Final = 3 * LONGEST_WAIT_S
@@ -69,7 +69,7 @@ class Page:
                 Route("/runs/{run:int}", self._run),
                 Route("/records", self._record),
                 Route("/records/{feed}", self._record),
-                Route("/dead-letters", self._letters),
+                Route("/dead-letters", self._dead_letters),
                 Route("/health", self._health),
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
@@ -159,13 +159,14 @@ class Page:
         status = 200 if pages or not key else 404
         return self._html("record.html", status, pages=pages, key=key, feed=feed, feeds=names, newest=place is None)
 
-    async def _letters(self, request: Request) -> Response:
+    async def _dead_letters(self, request: Request) -> Response:
         feed, code = request.query_params.get("feed") or None, request.query_params.get("code") or None
         before = _whole(request, "before", 0) or None
         found = await self._answers.get(
-            ("letters", feed, code, before), lambda store: letters_page(store, feed=feed, code=code, before=before)
+            ("dead_letters", feed, code, before),
+            lambda store: dead_letters_page(store, feed=feed, code=code, before=before),
         )
-        return self._html("letters.html", page=found, feed=feed, code=code, before=before)
+        return self._html("dead_letters.html", page=found, feed=feed, code=code, before=before)
 
     def _html(self, template: str, status: int = 200, **values: object) -> Response:
         published = self._daemon.published
@@ -216,12 +217,12 @@ class Page:
         """Return the gauges; those of a database that does not answer are left out, as Prometheus wants it."""
         feeds = {feed.name: feed for feed in self._feeds()}
         try:
-            marks, successes, letters = await self._probes.get(
+            marks, successes, dead_letters = await self._probes.get(
                 ("standing", *feeds),
                 lambda store: (store.watermarks(), last_successes(store, feeds), count_open(store)),
             )
         except Unanswered:
-            marks, successes, letters = [], {}, []
+            marks, successes, dead_letters = [], {}, []
         times = {mark.name: watermark_time(feeds.get(mark.name), mark.value) for mark in marks}
         state = self._daemon.published.state
         age = None
@@ -237,7 +238,7 @@ class Page:
             watermarks={name: _unix(at) for name, at in times.items() if at is not None},
             last_successes={name: _unix(moment(text)) for name, text in successes.items()},
             feeds_late={} if state is None else {one.feed: one.late for one in state.expected},
-            dead_letters={(count.feed, count.code): count.count for count in letters},
+            dead_letters={(count.feed, count.code): count.count for count in dead_letters},
         )
 
     async def _events(self, request: Request) -> Response:

@@ -128,11 +128,11 @@ class Live:
         """Look for changes as long as anybody is told of them."""
         loop = asyncio.get_running_loop()
         seen: tuple[object, ...] | None = None  # what came between the page's answer and this is news, too
-        told = loop.time()
+        sent_at = loop.time()
         while True:
             found = await self._look()
-            if found != seen or loop.time() - told > TELL_ANYWAY_S:
-                seen, told = found, loop.time()
+            if found != seen or loop.time() - sent_at > TELL_ANYWAY_S:
+                seen, sent_at = found, loop.time()
                 self.answers.next_version()
                 self.tell()
             await asyncio.sleep(min(max(LOOK_EVERY_S, SHARE * self.answers.cost_s), LOOK_AT_LEAST_EVERY_S))

@@ -39,7 +39,7 @@ class _TooSlow(Exception):
 
 
 @dataclass(slots=True)
-class _Desk:
+class _Connection:
     """One thread's own connection and deadline."""
 
     store: Store | None = None
@@ -54,7 +54,7 @@ class Reader:
     threads: int = THREADS
     _pool: ThreadPoolExecutor = field(init=False)
     _local: threading.local = field(default_factory=threading.local)
-    _desks: list[_Desk] = field(default_factory=list)
+    _connections: list[_Connection] = field(default_factory=list)
     _waiting: int = 0
     _closed: bool = False
 
@@ -82,37 +82,37 @@ class Reader:
         return list(await asyncio.gather(*(self.ask(in_turn) for _ in range(self.threads))))
 
     def _answer(self, question: Question[Answer]) -> Answer:
-        desk = self._desk()
-        desk.deadline = time.monotonic() + LONGEST_S
+        connection = self._connection()
+        connection.deadline = time.monotonic() + LONGEST_S
         try:
-            if desk.store is None:
-                desk.store = open_store(self.url, readonly=True, tick=lambda: self._tick(desk))
-            return question(desk.store)
+            if connection.store is None:
+                connection.store = open_store(self.url, readonly=True, tick=lambda: self._tick(connection))
+            return question(connection.store)
         except (_TooSlow, InboxdError) as error:
-            self._dismiss(desk)
+            self._dismiss(connection)
             if self._closed:
                 raise Unanswered("stopping", "inboxd is stopping.") from None
-            if isinstance(error, _TooSlow) or time.monotonic() > desk.deadline:  # SQLite only says "interrupted"
+            if isinstance(error, _TooSlow) or time.monotonic() > connection.deadline:  # SQLite only says "interrupted"
                 text = f"This took longer than {LONGEST_S:.0f} seconds and was given up."
                 raise Unanswered("too_slow", text) from None
             raise Unanswered(error.code, UNREADABLE) from error
         finally:
-            desk.deadline = float("inf")
+            connection.deadline = float("inf")
 
-    def _desk(self) -> _Desk:
-        desk: _Desk | None = getattr(self._local, "desk", None)
-        if desk is None:
-            desk = self._local.desk = _Desk()
-            self._desks.append(desk)
-        return desk
+    def _connection(self) -> _Connection:
+        connection: _Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = _Connection()
+            self._connections.append(connection)
+        return connection
 
-    def _tick(self, desk: _Desk) -> None:
-        if self._closed or time.monotonic() > desk.deadline:
+    def _tick(self, connection: _Connection) -> None:
+        if self._closed or time.monotonic() > connection.deadline:
             raise _TooSlow
 
-    def _dismiss(self, desk: _Desk) -> None:
+    def _dismiss(self, connection: _Connection) -> None:
         """Let go of a connection that may be broken; the next question opens another."""
-        store, desk.store = desk.store, None
+        store, connection.store = connection.store, None
         if store is not None:
             try:
                 store.close()
@@ -123,5 +123,5 @@ class Reader:
         """End the threads and let go of the database; called once, by the thread that made it."""
         self._closed = True
         self._pool.shutdown(wait=True, cancel_futures=True)
-        for desk in self._desks:
-            self._dismiss(desk)
+        for connection in self._connections:
+            self._dismiss(connection)

@@ -66,8 +66,8 @@ def overview_charts(page: Overview) -> list[tuple[str, Markup]]:
     during = page.window.words
     files = charts.bars(
         "files",
-        "Files over time",
-        f"{total.ended} files in {during}, {total.failures} of them failed.",
+        "Runs over time",
+        f"{total.ended} runs in {during}, {total.failures} of them failed.",
         axis,
         [
             charts.Part("good", "succeeded", [one.files - one.failures - one.all_rejected for one in buckets]),
@@ -95,7 +95,7 @@ def overview_charts(page: Overview) -> list[tuple[str, Markup]]:
             charts.Part("most", "p95", [bucket.p95_ms for bucket in buckets]),
         ],
     )
-    return [("Files", files), ("Records", records), ("Duration, ms", durations)]
+    return [("Runs", files), ("Records", records), ("Duration, ms", durations)]
 
 
 @dataclass(frozen=True, slots=True)

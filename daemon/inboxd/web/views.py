@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from inboxd.clock import moment
+from inboxd.fieldtypes import TYPES
 from inboxd.inbox.names import marked
 from inboxd.model import Feed, FieldType, RunStatus
 from inboxd.operate.browse import (
@@ -21,14 +22,14 @@ from inboxd.operate.browse import (
     at_work,
     failures,
     last_successes,
-    newest_letters,
+    newest_dead_letters,
     recent_runs,
     records_of,
     samples,
 )
+from inboxd.operate.dead_letters import CodeCount, DeadLetter, Filter, count_open
 from inboxd.operate.explain import HistoryPage, Look, history_pages
 from inboxd.operate.hosts import HostActivity, hosts
-from inboxd.operate.letters import CodeCount, Filter, Letter, count_open
 from inboxd.operate.trend import Bucket, Sums, Trend, trend
 from inboxd.store.base import RunRow, Store
 
@@ -36,7 +37,7 @@ RUNS_SHOWN: Final = 25
 RUNS_LISTED: Final = 100
 CODES_SHOWN: Final = 12
 NAMES_SHOWN: Final = 5
-LETTERS_SHOWN: Final = 50
+DEAD_LETTERS_SHOWN: Final = 50
 RECORDS_SHOWN: Final = 100
 AT_WORK_SHOWN: Final = 100
 PATIENCE_S: Final = 0.12
@@ -91,8 +92,8 @@ class Overview:
     trend: Trend
     feeds: Sequence[FeedLine]
     recent: Sequence[RunRow]
-    letters: Sequence[CodeCount]
-    samples: dict[tuple[str, str], Letter]
+    dead_letters: Sequence[CodeCount]
+    samples: dict[tuple[str, str], DeadLetter]
     hosts: Sequence[HostLine]
     """Empty where there is but one."""
     failures: Sequence[Failures]
@@ -106,9 +107,9 @@ class Overview:
         return any(line.activity.up is not None for line in self.hosts)
 
     @property
-    def letters_total(self) -> int:
+    def dead_letters_total(self) -> int:
         """How many dead letters wait to be resolved."""
-        return sum(count.count for count in self.letters)
+        return sum(count.count for count in self.dead_letters)
 
     @property
     def lag(self) -> FeedLine | None:
@@ -137,7 +138,7 @@ class RunPage:
     run: RunRow
     records: Sequence[Record]
     more: tuple[str, int] | None
-    letters: Sequence[Letter]
+    dead_letters: Sequence[DeadLetter]
     codes: Sequence[CodeCount]
     report: Report | None
 
@@ -164,18 +165,18 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class LettersPage:
+class DeadLettersPage:
     """A page of dead letters, and how many there are by code."""
 
     counts: Sequence[CodeCount]
-    letters: Sequence[Letter]
+    dead_letters: Sequence[DeadLetter]
     more: int | None
 
 
 def overview(store: Store, feeds: Sequence[Feed], window: Window, now: datetime) -> Overview:
     """Gather the first page."""
     found = trend(store, now=now, hours=window.hours, buckets=BUCKETS[window.value])
-    letters = count_open(store)
+    dead_letters = count_open(store)
     names = dict.fromkeys([*(feed.name for feed in feeds), *found.jobs])  # feeds in the config's order, then other jobs
     marks = {mark.name: mark.value for mark in store.watermarks()}
     successes = last_successes(store, names)
@@ -194,8 +195,8 @@ def overview(store: Store, feeds: Sequence[Feed], window: Window, now: datetime)
             for name in names
         ],
         recent=recent_runs(store, now=now, hours=window.hours, limit=RUNS_SHOWN),
-        letters=letters,
-        samples=samples(store, letters[:CODES_SHOWN]),
+        dead_letters=dead_letters,
+        samples=samples(store, dead_letters[:CODES_SHOWN]),
         hosts=_hosts(store, now),
         failures=failures(store, now=now, hours=window.hours, limit=CODES_SHOWN) if found.total.failures else (),
         all_rejected=all_rejected_runs(store, now=now, hours=window.hours, limit=NAMES_SHOWN)
@@ -210,17 +211,8 @@ def _sample(feed: Feed, now: datetime) -> str | None:
     plain = not (feed.records or feed.explode or feed.where or feed.shape)
     if not plain or any(field.path != (field.name,) or field.formats for field in feed.fields):
         return None
-    values: dict[FieldType, object] = {
-        FieldType.TEXT: "a",
-        FieldType.INTEGER: 1,
-        FieldType.REAL: 1.5,
-        FieldType.DECIMAL: "1.50",
-        FieldType.BOOLEAN: True,
-        FieldType.TIMESTAMP: f"{now:%Y-%m-%dT%H:%M:%SZ}",
-        FieldType.DATE: f"{now:%Y-%m-%d}",
-        FieldType.JSON: {},
-    }
-    return json.dumps({field.name: field.choices[0] if field.choices else values[field.type] for field in feed.fields})
+    values = {field.name: TYPES[field.type].example(now) for field in feed.fields}
+    return json.dumps({field.name: field.choices[0] if field.choices else values[field.name] for field in feed.fields})
 
 
 def _hosts(store: Store, now: datetime) -> list[HostLine]:
@@ -261,21 +253,21 @@ def run_page(store: Store, run_id: int, after: tuple[str, int] | None) -> RunPag
     records = records_of(store, run_id, after=after, limit=RECORDS_SHOWN + 1)
     shown = records[:RECORDS_SHOWN]
     more = (shown[-1].record_key, shown[-1].record_no) if len(records) > RECORDS_SHOWN else None
-    letters = newest_letters(store, run=run_id, limit=LETTERS_SHOWN) if run.rows_rejected else []
+    dead_letters = newest_dead_letters(store, run=run_id, limit=DEAD_LETTERS_SHOWN) if run.rows_rejected else []
     codes = count_open(store, Filter(run=run_id, resolved=None)) if run.rows_rejected else []
-    return RunPage(run, shown, more, letters, codes, _report(run))
+    return RunPage(run, shown, more, dead_letters, codes, _report(run))
 
 
 def _report(run: RunRow) -> Report | None:
     """Return what is known of a failed file: its report as the ledger has it."""
     if run.status is not RunStatus.FAILURE or run.file_name is None or run.claim is None:
         return None
-    told = json.loads(run.report) if run.report else {}
-    details = told.get("details") or {}
-    place = told.get("place")
+    report = json.loads(run.report) if run.report else {}
+    details = report.get("details") or {}
+    place = report.get("place")
     folder, _, name = run.file_name.rpartition("/")
     return Report(
-        hint=str(told.get("hint") or ""),
+        hint=str(report.get("hint") or ""),
         place=tuple(place) if place else None,
         counts=details.get("counts") or {},
         by_code=details.get("rejected_by_code") or {},
@@ -293,11 +285,11 @@ def record_page(
     return history_pages(store, feeds, key, feed=feed, look=Look(before, RECORDS_SHOWN, PATIENCE_S))
 
 
-def letters_page(store: Store, *, feed: str | None, code: str | None, before: int | None) -> LettersPage:
+def dead_letters_page(store: Store, *, feed: str | None, code: str | None, before: int | None) -> DeadLettersPage:
     """Gather a page of unresolved dead letters."""
-    found = newest_letters(store, feed=feed, code=code, before=before, limit=LETTERS_SHOWN + 1)
-    more = found[LETTERS_SHOWN - 1].id if len(found) > LETTERS_SHOWN else None
-    return LettersPage(count_open(store), found[:LETTERS_SHOWN], more)
+    found = newest_dead_letters(store, feed=feed, code=code, before=before, limit=DEAD_LETTERS_SHOWN + 1)
+    more = found[DEAD_LETTERS_SHOWN - 1].id if len(found) > DEAD_LETTERS_SHOWN else None
+    return DeadLettersPage(count_open(store), found[:DEAD_LETTERS_SHOWN], more)
 
 
 def bucket_label(bucket: Bucket, window: Window) -> str:

@@ -13,11 +13,11 @@ from datetime import datetime
 from typing import Final
 
 from inboxd.model import Feed
-from inboxd.operate.browse import last_change, newest_letters, records_of
+from inboxd.operate.browse import last_change, newest_dead_letters, records_of
 from inboxd.store.base import Store
 from inboxd.web.reader import Question, Reader, Unanswered
 from inboxd.web.render import Renderer
-from inboxd.web.views import Overview, Window, letters_page, overview, record_page, runs_page
+from inboxd.web.views import Overview, Window, dead_letters_page, overview, record_page, runs_page
 
 READY_EVERY_S: Final = 0.2
 PAUSE_S: Final = 0.05
@@ -58,10 +58,10 @@ def _small_questions(feeds: Sequence[Feed]) -> Iterator[Question[object]]:
     def run(store: Store) -> None:
         store.run(NO_RUN)
         records_of(store, NO_RUN, after=None, limit=1)
-        newest_letters(store, run=NO_RUN, limit=1)
+        newest_dead_letters(store, run=NO_RUN, limit=1)
 
     yield last_change
     yield run
     yield lambda store: runs_page(store, job=None, status=None, before=NO_RUN)
     yield lambda store: record_page(store, feeds, "", None, (NO_RUN, 0))
-    yield lambda store: letters_page(store, feed=None, code=None, before=NO_RUN)
+    yield lambda store: dead_letters_page(store, feed=None, code=None, before=NO_RUN)

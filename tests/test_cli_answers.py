@@ -98,9 +98,9 @@ def test_whether_a_daemon_runs_is_not_guessed_where_its_lock_cannot_be_read(
             command, cwd=home.path, env=home.environment(), capture_output=True, text=True, check=False
         )
 
-    told = ask("status", "--json")
-    assert told.returncode == 0, told.stderr
-    assert json.loads(told.stdout)["daemon"]["running"] is None
+    answered = ask("status", "--json")
+    assert answered.returncode == 0, answered.stderr
+    assert json.loads(answered.stdout)["daemon"]["running"] is None
     assert "cannot be told from here (permission)" in ask("status").stdout
     assert "cannot be told from here (permission)" in ask("doctor").stdout
 

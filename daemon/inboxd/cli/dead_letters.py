@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import click
 
@@ -19,23 +19,33 @@ from inboxd.cli.names import known_code, known_job
 from inboxd.cli.opening import store_if_there
 from inboxd.cli.tables import DETAIL, Column, heading, print_table, short_time
 from inboxd.clock import SystemClock
-
-if TYPE_CHECKING:
-    from inboxd.config import Settings
-    from inboxd.operate.letters import CodeCount, Filter, Letter
-    from inboxd.operate.replay import Replay
-    from inboxd.store.base import Store
+from inboxd.config import Settings
+from inboxd.operate.dead_letters import (
+    CodeCount,
+    DeadLetter,
+    Filter,
+    count_open,
+    dead_letter_pages,
+    edited_records,
+    export_line,
+    feeds_with_dead_letters,
+)
+from inboxd.operate.dead_letters import dismiss as put_aside
+from inboxd.operate.dead_letters import list_dead_letters as ask
+from inboxd.operate.replay import Replay
+from inboxd.operate.replay import replay as put_back
+from inboxd.pipeline import furthest_cursor
+from inboxd.store.base import Store
+from inboxd.words import counted
 
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that choose letters; it takes them as one ``Filter`` named ``wanted``."""
+    """Give a command the options that choose dead letters; it takes them as one ``Filter`` named ``wanted``."""
 
     @wraps(command)
     def choosing(
         *, feed: str | None, code: str | None, run: int | None, since: str | None, until: str | None, **others: object
     ) -> None:
-        from inboxd.operate.letters import Filter  # noqa: PLC0415 - `--help` needs no database
-
         command(wanted=Filter(feed, code, run, since, until), **others)
 
     for option in (
@@ -56,11 +66,11 @@ def _hold(settings: Settings, store: Store | None, wanted: Filter) -> None:
 
 
 @click.group("dead-letters")
-def letters() -> None:
+def dead_letters() -> None:
     """List refused records, export them to be mended, or replay them after a fix of the config."""
 
 
-@letters.command("list")
+@dead_letters.command("list")
 @_filters
 @click.option("--resolved", is_flag=True, help="Only those that are resolved: by a later run, or dismissed.")
 @click.option("--all", "everything", is_flag=True, help="Resolved or not.")
@@ -68,16 +78,14 @@ def letters() -> None:
 @click.option("--after", type=Number(), default=0, help="Only dead letters with an id above this: the next page.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def list_letters(
+def list_dead_letters(
     context: click.Context, wanted: Filter, limit: int, after: int, *, resolved: bool, everything: bool, as_json: bool
 ) -> None:
     """List the refused records, oldest first: where they came from and what is wrong with them.
 
     \b
     Example:  inboxd dead-letters list --feed orders --code invalid_value --since 24h
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate.letters import letters as ask  # noqa: PLC0415 - `--help` needs no database
-
+    """
     wanted = replace(wanted, resolved=None if everything else resolved)
     settings = settings_of(context)
     with store_if_there(settings) as store:
@@ -86,14 +94,14 @@ def list_letters(
     if as_json:
         print_json({"dead_letters": found})
         return
-    _print_letters(found, with_resolver=wanted.resolved is not False)
+    _print_dead_letters(found, with_resolver=wanted.resolved is not False)
     if not found:
         click.echo("no dead letters")
     elif len(found) == limit:
         click.echo(f"… more: --after {found[-1].id}")
 
 
-def _print_letters(found: Sequence[Letter], *, with_resolver: bool) -> None:
+def _print_dead_letters(found: Sequence[DeadLetter], *, with_resolver: bool) -> None:
     columns = [Column("id", number=True), Column("run", number=True, goes=3), Column("record", number=True, goes=2)]
     columns += [Column("feed", cut="middle", goes=4), Column("key", cut="middle"), Column("code"), DETAIL]
     columns.append(Column("created", goes=1))
@@ -107,7 +115,7 @@ def _print_letters(found: Sequence[Letter], *, with_resolver: bool) -> None:
     print_table(columns, rows)
 
 
-@letters.command()
+@dead_letters.command()
 @_filters
 @click.option("--output", type=OneFile(), help="Write to this file, whole or not at all.")
 @click.pass_context
@@ -117,18 +125,16 @@ def export(context: click.Context, wanted: Filter, output: Path | None) -> None:
     \b
     Example:  inboxd dead-letters export --feed orders --output mended.ndjson
               sed -i 's/"n\\/a"/null/' mended.ndjson && mv mended.ndjson inbox/orders/
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate.letters import all_letters, export_line  # noqa: PLC0415 - `--help` needs no database
-
+    """
     settings = settings_of(context)
     feeds = {one.name: one for one in settings.feeds}
     count = 0
     with reading_store(settings) as store, _destination(output) as out:
         _hold(settings, store, wanted)
-        for page in all_letters(store, wanted):
+        for page in dead_letter_pages(store, wanted):
             count += len(page)
-            out.writelines(f"{export_line(letter, feeds.get(letter.feed))}\n" for letter in page)
-    click.echo(f"{count} records exported", err=True)
+            out.writelines(f"{export_line(dead_letter, feeds.get(dead_letter.feed))}\n" for dead_letter in page)
+    click.echo(f"{counted(count, 'record')} exported", err=True)
 
 
 def _destination(path: Path | None) -> AbstractContextManager[TextIO]:
@@ -136,7 +142,7 @@ def _destination(path: Path | None) -> AbstractContextManager[TextIO]:
     return nullcontext(sys.stdout) if path is None else written(path)
 
 
-@letters.command()
+@dead_letters.command()
 @click.argument("ids", nargs=-1, type=Number(), metavar="[ID]…")
 @_filters
 @click.option("--edited", type=GivenFile(), help="Replay the mended records of this export, and no others.")
@@ -150,7 +156,7 @@ def replay(context: click.Context, ids: tuple[int, ...], wanted: Filter, edited:
     \b
     Example:  inboxd dead-letters replay --feed orders --code unexpected_field
               inboxd dead-letters replay 17 18
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
+    """
     wanted = replace(wanted, ids=ids)
     mended = None if edited is None else _mended(edited)
     done, still_open = _replay(settings_of(context), wanted, mended)
@@ -179,24 +185,18 @@ def replay(context: click.Context, ids: tuple[int, ...], wanted: Filter, edited:
 
 
 def _mended(path: str) -> dict[int, str]:
-    from inboxd.operate.letters import edited_records  # noqa: PLC0415 - `--help` needs no database
-
     with Path(path).open("rb") as lines:
         return edited_records(lines)
 
 
 def _replay(settings: Settings, wanted: Filter, edited: dict[int, str] | None) -> tuple[list[Replay], list[CodeCount]]:
     """Replay what is wanted, feed by feed; return that, and what of it is open afterwards."""
-    from inboxd.operate.letters import count_open, feeds_with_letters  # noqa: PLC0415 - `--help` needs no database
-    from inboxd.operate.replay import replay as put_back  # noqa: PLC0415 - the same
-    from inboxd.pipeline import furthest_cursor  # noqa: PLC0415 - the same
-
     clock, host = SystemClock(), os.uname().nodename
     known = {feed.name: feed for feed in settings.feeds}
     done: list[Replay] = []
     with writing_store(settings) as store:
         _hold(settings, store, wanted)
-        for name in feeds_with_letters(store, wanted):
+        for name in feeds_with_dead_letters(store, wanted):
             feed = known.get(name)
             if feed is None:  # said with what stays open
                 continue
@@ -205,7 +205,7 @@ def _replay(settings: Settings, wanted: Filter, edited: dict[int, str] | None) -
         return done, count_open(store, wanted)
 
 
-@letters.command()
+@dead_letters.command()
 @click.argument("ids", nargs=-1, type=Number(), metavar="[ID]…")
 @_filters
 @click.option("--all", "everything", is_flag=True, help="All that are open.")
@@ -219,10 +219,7 @@ def dismiss(context: click.Context, ids: tuple[int, ...], wanted: Filter, *, eve
     \b
     Example:  inboxd dead-letters dismiss 17 18
               inboxd dead-letters dismiss --feed orders --code invalid_value
-    """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    from inboxd.operate.letters import Filter, count_open  # noqa: PLC0415 - `--help` needs no database
-    from inboxd.operate.letters import dismiss as put_aside  # noqa: PLC0415 - the same
-
+    """
     wanted = replace(wanted, ids=ids)
     if everything == (wanted != Filter()):
         raise click.UsageError("name the dead letters to dismiss, by number or by a filter, or say --all")
@@ -234,7 +231,7 @@ def dismiss(context: click.Context, ids: tuple[int, ...], wanted: Filter, *, eve
     if as_json:
         print_json({"dismissed": count, "open": still_open})
     else:
-        click.echo(f"{count} dead letters dismissed, {still_open} still open")
+        click.echo(f"{counted(count, 'dead letter')} dismissed, {still_open} still open")
 
 
 def resolver(resolved_by: int | None) -> str:

@@ -16,13 +16,13 @@ from inboxd.store.base import Store
 from inboxd.store.tables import dead_letters, etl_runs
 
 DISMISSED: Final = 0
-"""``resolved_by`` of a letter that a person has put aside: it is the number of no run."""
+"""``resolved_by`` of a dead letter that a person has put aside: it is the number of no run."""
 PAGE: Final = 1_000
 """Letters fetched at once where all of them are wanted; each holds a record of up to 16 MiB, and most of 100 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """One dead letter, with the file it came in. ``raw`` is the record's exact source text."""
 
     id: int
@@ -42,7 +42,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which letters are meant. ``since`` (included) and ``until`` (not included) are canonical moments."""
+    """Which dead letters are meant. ``since`` (included) and ``until`` (not included) are canonical moments."""
 
     feed: str | None = None
     code: str | None = None
@@ -59,15 +59,15 @@ ALL_OPEN: Final = Filter()
 
 @dataclass(frozen=True, slots=True)
 class CodeCount:
-    """How many unresolved letters of a feed have a code."""
+    """How many unresolved dead letters of a feed have a code."""
 
     feed: str
     code: str
     count: int
 
 
-def letter_query(raw: sa.ColumnElement[str] = dead_letters.c.raw) -> sa.Select[tuple[object, ...]]:
-    """Return the query for whole ``Letter``s, still to be narrowed and ordered; ``raw`` may be a part of the text."""
+def dead_letter_query(raw: sa.ColumnElement[str] = dead_letters.c.raw) -> sa.Select[tuple[object, ...]]:
+    """Return the query for ``DeadLetter``s, still to be narrowed and ordered; ``raw`` may be a part of the text."""
     columns = dead_letters.c
     return sa.select(
         columns.id,
@@ -85,14 +85,14 @@ def letter_query(raw: sa.ColumnElement[str] = dead_letters.c.raw) -> sa.Select[t
     ).select_from(dead_letters.outerjoin(etl_runs, etl_runs.c.id == columns.run_id))
 
 
-def letters(store: Store, wanted: Filter, *, limit: int = 100, after: int = 0) -> list[Letter]:
-    """Return letters, oldest first, those with an id above ``after``: the last one's id leads to the next page."""
+def list_dead_letters(store: Store, wanted: Filter, *, limit: int = 100, after: int = 0) -> list[DeadLetter]:
+    """Return dead letters, oldest first, those with an id above ``after``: the last one's id leads to the next page."""
     with store.reading() as connection:
         return _page(connection, wanted, limit, after)
 
 
-def all_letters(store: Store, wanted: Filter) -> Iterator[list[Letter]]:
-    """Yield all letters that are meant, oldest first, a page at a time: memory stays flat."""
+def dead_letter_pages(store: Store, wanted: Filter) -> Iterator[list[DeadLetter]]:
+    """Yield all dead letters that are meant, oldest first, a page at a time: memory stays flat."""
     after = 0
     while True:
         with store.reading() as connection:
@@ -103,11 +103,13 @@ def all_letters(store: Store, wanted: Filter) -> Iterator[list[Letter]]:
         after = page[-1].id
 
 
-def letters_of_key(connection: sa.Connection, key: str, of_table: sa.ColumnElement[bool], limit: int) -> list[Letter]:
-    """Return the letters of a key of a table's runs, the newest last, resolved or not."""
-    query = letter_query().where(dead_letters.c.record_key == key, of_table)
+def dead_letters_of_key(
+    connection: sa.Connection, key: str, of_table: sa.ColumnElement[bool], limit: int
+) -> list[DeadLetter]:
+    """Return the dead letters of a key of a table's runs, the newest last, resolved or not."""
+    query = dead_letter_query().where(dead_letters.c.record_key == key, of_table)
     found = connection.execute(query.order_by(dead_letters.c.id.desc()).limit(limit))
-    return [Letter(**row) for row in found.mappings()][::-1]
+    return [DeadLetter(**row) for row in found.mappings()][::-1]
 
 
 def count_open(store: Store, wanted: Filter = ALL_OPEN) -> list[CodeCount]:
@@ -118,15 +120,15 @@ def count_open(store: Store, wanted: Filter = ALL_OPEN) -> list[CodeCount]:
         return [CodeCount(str(name), str(error), int(number)) for name, error, number in connection.execute(query)]
 
 
-def feeds_with_letters(store: Store, wanted: Filter) -> list[str]:
-    """Return the names of the feeds that have such letters."""
+def feeds_with_dead_letters(store: Store, wanted: Filter) -> list[str]:
+    """Return the names of the feeds that have such dead letters."""
     with store.reading() as connection:
         query = sa.select(dead_letters.c.feed).where(*_where(wanted)).distinct().order_by(dead_letters.c.feed)
         return [str(name) for name in connection.execute(query).scalars()]
 
 
 def dismiss(store: Store, wanted: Filter) -> int:
-    """Mark open letters as dealt with, though no run did it; returns how many."""
+    """Mark open dead letters as dealt with, though no run did it; returns how many."""
     statement = sa.update(dead_letters).where(*_where(replace(wanted, resolved=False)))
     with store.writing() as connection:
         return connection.execute(statement.values(resolved_by=DISMISSED)).rowcount
@@ -137,16 +139,16 @@ def of_feed(wanted: Filter, feed: str) -> Filter:
     return replace(wanted, feed=feed)
 
 
-def export_line(letter: Letter, feed: Feed | None) -> str:
+def export_line(dead_letter: DeadLetter, feed: Feed | None) -> str:
     """Return the record as one line, ready to be mended: to be dropped into the inbox again, or replayed.
 
     A line break of the source text stands between tokens (inside a string JSON forbids it), so it may become a space.
     A feed that takes its records from inside a document gets each record in such a document. A record that was read
-    with something from outside of it says nothing by itself: it goes with the number of its letter.
+    with something from outside of it says nothing by itself: it goes with the number of its dead letter.
     """
-    record = letter.raw.replace("\r", " ").replace("\n", " ")
-    if letter.context is not None or (feed is not None and _reads_around(feed)):
-        return f'{{"letter":{letter.id},"record":{record}}}'
+    record = dead_letter.raw.replace("\r", " ").replace("\n", " ")
+    if dead_letter.context is not None or (feed is not None and _reads_around(feed)):
+        return f'{{"letter":{dead_letter.id},"record":{record}}}'
     path = feed.records if feed is not None else ()
     if not path:
         return record
@@ -166,7 +168,7 @@ class _Edited(msgspec.Struct):
 
 
 def edited_records(lines: Iterable[bytes]) -> dict[int, str]:
-    """Return the records of a mended export by the numbers of their letters; raises ``OperatorFault``."""
+    """Return the records of a mended export by the numbers of their dead letters; raises ``OperatorFault``."""
     found: dict[int, str] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -181,9 +183,11 @@ def edited_records(lines: Iterable[bytes]) -> dict[int, str]:
     return found
 
 
-def _page(connection: sa.Connection, wanted: Filter, limit: int, after: int) -> list[Letter]:
-    query = letter_query().where(*_where(wanted), dead_letters.c.id > after).order_by(dead_letters.c.id).limit(limit)
-    return [Letter(**row) for row in connection.execute(query).mappings()]
+def _page(connection: sa.Connection, wanted: Filter, limit: int, after: int) -> list[DeadLetter]:
+    query = (
+        dead_letter_query().where(*_where(wanted), dead_letters.c.id > after).order_by(dead_letters.c.id).limit(limit)
+    )
+    return [DeadLetter(**row) for row in connection.execute(query).mappings()]
 
 
 def _where(wanted: Filter) -> list[sa.ColumnElement[bool]]:

@@ -27,7 +27,7 @@ def pause_after(attempts: int) -> float:
 
 
 @dataclass(slots=True)
-class Held:
+class PendingFile:
     """One claimed file: to be processed, or (with a verdict) committed and still to be moved."""
 
     claim: Claim
@@ -35,15 +35,13 @@ class Held:
     since: str
     retry: bool = False
     """Asked for by ``inboxd retry``: read without the watermark."""
-    found: bool = False
-    """Its claim was found: made by ``retry``, or left by a daemon that died, perhaps over this file."""
     first_mtime: str | None = None
     """The file's mtime as the first run of the claim had it; that of a file that was mended is another by now."""
     recovered: bool = False
     """Its run was committed before this daemon started."""
-    said: bool = False
+    logged: bool = False
     """Its verdict is in the log."""
-    place_said: bool = False
+    place_logged: bool = False
     """Where it was moved to is in the log."""
     verdict: Verdict | None = None
     archived: Place | None = None
@@ -60,41 +58,41 @@ class Held:
 
 
 @dataclass(slots=True)
-class HeldFiles:
+class PendingFiles:
     """Owned by the loop's thread. Small: files wait in the inbox, here are only those already claimed."""
 
-    _held: dict[str, Held] = field(default_factory=dict)
+    _files: dict[str, PendingFile] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._files)
 
-    def __iter__(self) -> Iterator[Held]:
-        return iter(list(self._held.values()))
+    def __iter__(self) -> Iterator[PendingFile]:
+        return iter(list(self._files.values()))
 
     def __contains__(self, claim_id: object) -> bool:
-        return claim_id in self._held
+        return claim_id in self._files
 
-    def add(self, held: Held) -> None:
+    def add(self, pending: PendingFile) -> None:
         """Keep a file, in the order of arrival."""
-        held.claim.rest()
-        self._held.setdefault(held.claim.id, held)
+        pending.claim.rest()
+        self._files.setdefault(pending.claim.id, pending)
 
-    def remove(self, held: Held) -> None:
+    def remove(self, pending: PendingFile) -> None:
         """Forget a file that is done."""
-        self._held.pop(held.claim.id, None)
+        self._files.pop(pending.claim.id, None)
 
-    def due(self, now: float) -> list[Held]:
+    def due(self, now: float) -> list[PendingFile]:
         """Return the files whose pause is over, oldest first."""
-        return [held for held in self._held.values() if held.due <= now]
+        return [pending for pending in self._files.values() if pending.due <= now]
 
     def next_due(self, database_due: float) -> float | None:
         """Return when the next file can go on (monotonic seconds): one that needs the database not before its pause."""
-        dues = (held.due if held.verdict else max(held.due, database_due) for held in self._held.values())
+        dues = (pending.due if pending.verdict else max(pending.due, database_due) for pending in self._files.values())
         return min(dues, default=None)
 
     def blocks(self, feed: str) -> bool:
         """Tell whether newer files of an ordered feed must wait behind one that the database holds up."""
         return any(
-            held.feed == feed and held.verdict is None and isinstance(held.fault, DatabaseFault)
-            for held in self._held.values()
+            pending.feed == feed and pending.verdict is None and isinstance(pending.fault, DatabaseFault)
+            for pending in self._files.values()
         )

@@ -7,8 +7,8 @@ import os
 import weakref
 
 from inboxd.errors import TransientFault
-from inboxd.held import Held
 from inboxd.inbox.claim import Claim
+from inboxd.pending import PendingFile
 
 
 class Window:
@@ -28,7 +28,7 @@ def attempt(seen: list[weakref.ref[Window]]) -> None:
 def test_a_file_that_waits_keeps_why_but_not_its_data() -> None:
     """A thousand files that a full disk holds up must not hold a window of each in memory."""
     seen: list[weakref.ref[Window]] = []
-    held = Held(
+    pending = PendingFile(
         Claim("id", "a.json", "/inbox/.claimed/id/a.json", size=1, mtime_ns=1, dev=1, ino=1),
         "events",
         since="2026-01-01T00:00:00.000000Z",
@@ -36,8 +36,8 @@ def test_a_file_that_waits_keeps_why_but_not_its_data() -> None:
     try:
         attempt(seen)
     except TransientFault as fault:
-        held.keep_fault(fault)
+        pending.keep_fault(fault)
     gc.collect()
-    assert held.fault is not None
-    assert held.fault.code == "disk_full"
+    assert pending.fault is not None
+    assert pending.fault.code == "disk_full"
     assert seen[0]() is None

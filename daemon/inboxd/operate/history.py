@@ -35,7 +35,7 @@ class Winner:
 
 
 @dataclass(frozen=True, slots=True)
-class Touch:
+class HistoryEntry:
     """One record that had the key, or an undo that put the key's row back."""
 
     run_id: int
@@ -62,13 +62,13 @@ class Touch:
         return self.steps[-1]
 
 
-def touches_of_key(
+def entries_of_key(
     connection: sa.Connection,
     key: str,
     of_table: sa.ColumnElement[bool],
     *also: sa.ColumnElement[bool],
     limit: int | None = None,
-) -> list[Touch]:
+) -> list[HistoryEntry]:
     """Return the newest records of a key, in order of commit: a table's runs are walked, each a seek in the lineage.
 
     They are walked upwards, as the lineage lies on the disk, also where the newest are wanted: the kernel reads ahead.
@@ -77,7 +77,7 @@ def touches_of_key(
     runs, records = etl_runs.c, lineage_records.c
     where = (of_table, _did_something(), records.record_key == key, *also)
     order = ((runs.id + sa.literal_column("0")).desc(), records.record_no.desc())  # + 0: sorted after the walk
-    return in_order(touches_where(connection, *where, order=order, limit=limit))
+    return in_order(entries_where(connection, *where, order=order, limit=limit))
 
 
 def _did_something() -> sa.ColumnElement[bool]:
@@ -85,17 +85,17 @@ def _did_something() -> sa.ColumnElement[bool]:
     return sa.or_(etl_runs.c.rows_in > 0, etl_runs.c.rows_deleted > 0)
 
 
-def in_order(touches: Iterable[Touch]) -> list[Touch]:
+def in_order(touches: Iterable[HistoryEntry]) -> list[HistoryEntry]:
     """Return records in the order in which they were committed; those of one run in file order."""
-    return sorted(touches, key=lambda touch: (touch.commit_no, touch.run_id, touch.record_no))
+    return sorted(touches, key=lambda entry: (entry.commit_no, entry.run_id, entry.record_no))
 
 
-def touches_where(
+def entries_where(
     connection: sa.Connection,
     *where: sa.ColumnElement[bool],
     order: tuple[sa.ColumnElement[object], ...],
     limit: int | None = None,
-) -> list[Touch]:
+) -> list[HistoryEntry]:
     """Return the records for which all of ``where`` holds, each with its run and, if that was undone, by which."""
     runs, records, undo = etl_runs.c, lineage_records.c, etl_runs.alias("undo")
     query = (
@@ -121,12 +121,12 @@ def touches_where(
         .order_by(*order)
         .limit(limit)
     )
-    return [_touch(row) for row in connection.execute(query).mappings()]
+    return [_entry(row) for row in connection.execute(query).mappings()]
 
 
-def _touch(row: sa.RowMapping) -> Touch:
+def _entry(row: sa.RowMapping) -> HistoryEntry:
     kind = "undo" if row["undo_of"] is not None else "replay" if row["content_sha256"] is None else "file"
-    return Touch(
+    return HistoryEntry(
         run_id=row["run_id"],
         kind=kind,
         feed=row["job_name"],
