@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inboxd.web import charts
+from inboxd.web.render import with_commands
 
 VALUES: Final = st.lists(st.integers(0, 10**12), min_size=1, max_size=60)
 
@@ -34,3 +35,9 @@ def test_a_chart_is_well_formed_and_within_its_box(first: list[int], top: int) -
 def test_an_axis_ends_above_its_values(value: float) -> None:
     """The top of a chart is not below its values, and not far above them."""
     assert value * (1 - 1e-9) <= charts.ceiling(value) <= max(4.0, value * 2.5)
+
+
+def test_a_command_in_a_hint_is_marked_and_nothing_else_is() -> None:
+    """What stands in backticks is code; whatever a name in the hint is made of stays text."""
+    marked = with_commands("run `inboxd retry <b>` for <i>a</i>")
+    assert str(marked) == 'run <code class="typed">inboxd retry &lt;b&gt;</code> for &lt;i&gt;a&lt;/i&gt;'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +12,7 @@ from typing import Final
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from inboxd import __version__, words
 from inboxd.model import RunStatus
@@ -19,6 +20,7 @@ from inboxd.store.base import RunRow
 from inboxd.web import charts
 from inboxd.web.views import Overview, Window, bucket_label, since
 
+_COMMAND: Final = re.compile(r"`([^`]+)`")
 TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
@@ -42,6 +44,11 @@ def outcome(run: RunRow) -> Label:
         (run.all_rejected, Label("warn", "!", "all rejected")),
     )
     return next((label for holds, label in labels if holds), Label("good", "✓", "loaded"))
+
+
+def with_commands(text: str) -> Markup:
+    """Return a hint in which what stands in backticks, a command or a setting, is marked as code."""
+    return Markup(_COMMAND.sub(r'<code class="typed">\1</code>', str(escape(text))))  # noqa: S704 - escaped before
 
 
 def record_url(feed: str, key: str, before: tuple[int, int] | None = None) -> str:
@@ -141,6 +148,7 @@ class Renderer:
             percent=words.percent,
             clock=words.clock,
             safe_text=lambda text: words.without_places(text, roots()),
+            hint=lambda text: with_commands(words.without_places(text, roots())),
         )
         self._environment.globals.update(
             version=__version__,
