@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from bench import bulk, growth, live, machine, pipelines, postgres, results
+from bench import bulk, growth, life, live, machine, pipelines, postgres, results
 from bench.process import Broken
 from bench.results import Line, Skipped
 from bench.runner import SCALES, Bench, say
@@ -27,7 +27,10 @@ ROWS: dict[str, Callable[[Bench], Iterator[Line | Skipped]]] = {
     "growth": growth.growth,
     "retention": growth.retention,
     "log": growth.log,
+    "life": life.life,
 }
+BY_NAME = {"life"}
+"""Takes an hour at full scale, and so is measured there only when it is named."""
 HEAD = """# Results
 
 Written by `make bench`. Ratios of medians of {repeats} runs, interleaved; whole processes, start-up included; what
@@ -38,7 +41,9 @@ each left in its database was compared and found equal. One record is about 87 b
 def main() -> int:
     """Measure the chosen rows; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of: {', '.join(ROWS)} (default: all)")
+    parser.add_argument(
+        "rows", nargs="*", metavar="ROW", help=f"of: {', '.join(ROWS)} (default: all; life, an hour, by name)"
+    )
     parser.add_argument(
         "--scale", choices=list(SCALES), default="full", help="quick is for trying; it is not written down"
     )
@@ -50,7 +55,7 @@ def main() -> int:
     WORK.mkdir(parents=True, exist_ok=True)
     facts = machine.facts(WORK)
     try:
-        found = _measured(bench, arguments.rows or list(ROWS))
+        found = _measured(bench, arguments.rows or _all(arguments.scale))
     except Broken as reason:
         print(f"bench: {reason}", file=sys.stderr)
         return 1
@@ -65,6 +70,10 @@ def main() -> int:
         (BENCH / "RESULTS.md").write_text(_report(bench, kept, before, skipped, facts), encoding="utf-8")
         (ROOT / results.STORED).write_text(results.stored(kept, facts), encoding="utf-8")
     return 0
+
+
+def _all(scale: str) -> list[str]:
+    return [name for name in ROWS if scale != "full" or name not in BY_NAME]
 
 
 def _measured(bench: Bench, names: list[str]) -> list[Line | Skipped]:

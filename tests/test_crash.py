@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -89,6 +90,21 @@ def test_a_crash_around_a_failing_file_still_ends_in_failed(tmp_path: Path, step
         assert found["processed"] == []
         assert home.query("SELECT COUNT(*) FROM etl_runs WHERE error_code = 'invalid_json'") == [(1,)]
         assert len(home.verdicts("bad.json")) == 1
+
+
+def test_a_crash_is_noted_for_the_file_in_work_alone(tmp_path: Path) -> None:
+    """Of small files that were claimed at once only the one in work counts as interrupted, and their order stays."""
+    names = ["a.json", "b.json", "c.json"]
+    with Home(tmp_path) as home:
+        for number, name in enumerate(names):
+            path = home.write(f"all/{name}", [record("k", ts=f"2026-01-15T10:30:0{number}Z")])
+            os.utime(path, (1_760_000_000 + number,) * 2)
+        (tmp_path / "outside" / "all").rename(home.inbox / "all")
+        crash(home, Step.STAGE, Edge.AFTER)
+        assert home.query("SELECT COUNT(*) FROM etl_runs") == [(0,)]
+        assert home.run_once() == 0
+        assert home.query("SELECT file_name FROM etl_runs WHERE error_code = 'interrupted'") == [("all/a.json",)]
+        assert [line["file"] for line in home.lines("file_loaded")] == [f"all/{name}" for name in names]
 
 
 def test_what_a_recovered_files_line_says_is_what_a_loaded_files_line_says(tmp_path: Path) -> None:

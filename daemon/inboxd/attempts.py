@@ -138,6 +138,7 @@ class Attempts:
             claim=claim.id,
             facts=facts_of(feed, claim.name, claim.mtime_ns, first_mtime=pending.first_mtime),
             ignore_watermark=pending.retry,
+            careful=pending.found,
         )
 
     def _opened(self, pending: PendingFile, source: Source) -> Source:

@@ -35,6 +35,8 @@ class PendingFile:
     since: str
     retry: bool = False
     """Asked for by ``inboxd retry``: read without the watermark."""
+    found: bool = False
+    """Its claim was found: made by ``retry``, or left by a daemon that died, perhaps over this file."""
     first_mtime: str | None = None
     """The file's mtime as the first run of the claim had it; that of a file that was mended is another by now."""
     recovered: bool = False

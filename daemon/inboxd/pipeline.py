@@ -10,7 +10,7 @@ from typing import Protocol
 
 from inboxd.clock import EPOCH, Clock, moment, stamp
 from inboxd.config import captures
-from inboxd.errors import FileFault, TransientFault
+from inboxd.errors import DatabaseFault, FileFault, TransientFault
 from inboxd.model import (
     Counts,
     Cursor,
@@ -33,6 +33,8 @@ from inboxd.store.snapshots import furthest, refuse_unfit, snapshot_of
 
 LISTED_FAULTS = 100
 """How many rejected records a report or a command's output names; the counts are exact."""
+SMALL = 64 << 10
+"""Files of so many bytes at most, packed ones too, are done long before anybody could see them running: some 20 ms."""
 HASHED_FIRST = 8 << 20
 """From so many bytes on a file that may be a duplicate is hashed before it is decoded: a tenth of the work (measured
 on JSON), lost where it is none; below, asking the ledger for its size costs as much as is saved."""
@@ -75,6 +77,8 @@ class Job:
     """What fields can read of the file itself."""
     ignore_watermark: bool = False
     """``retry``: the file is read without the watermark."""
+    careful: bool = False
+    """A crash may have come from this file: its run is written before it is touched, so that the next is counted."""
     force: bool = False
     """``load --force``: without the watermark and the ledger, and an equal cursor is applied too."""
 
@@ -114,22 +118,10 @@ class Pipeline:
         Raises ``TransientFault`` when the file has to wait (its ``running`` row stays) and ``Interrupted`` when the
         daemon was asked to stop; in both cases nothing was loaded.
         """
-        started = self.clock.now()
-        clock_start = self.clock.monotonic()
+        started, clock_start = self.clock.now(), self.clock.monotonic()
+        attempt = _Attempt(self, job, self._start(job, started), started, clock_start)
         with self.step(Step.BEGIN):
-            run_id = self.store.begin(
-                RunStart(
-                    job.feed.name,
-                    stamp(started),
-                    self.host,
-                    job.file_name,
-                    job.size,
-                    job.claim,
-                    job.facts.mtime or None,
-                    variant_of(job.feed, job.facts),
-                )
-            )
-        attempt = _Attempt(self, job, run_id, started, clock_start)
+            attempt.begin(small=job.size <= SMALL and not job.careful)
         try:
             with job.open() as source:
                 try:
@@ -138,11 +130,14 @@ class Pipeline:
                     return attempt.fail(fault, _hash_of(source, fault))
         except FileFault as fault:  # it could not even be opened
             return attempt.fail(fault, None)
-        except BaseException:
-            if job.claim is None:  # nobody will try this again: it must not stay `running`
-                with suppress(TransientFault):
-                    self.store.drop(run_id)
+        except BaseException as error:
+            with suppress(TransientFault):
+                attempt.leave(waits=isinstance(error, TransientFault) and not isinstance(error, DatabaseFault))
             raise
+
+    def _start(self, job: Job, started: datetime) -> RunStart:
+        mtime, variant = job.facts.mtime or None, variant_of(job.feed, job.facts)
+        return RunStart(job.feed.name, stamp(started), self.host, job.file_name, job.size, job.claim, mtime, variant)
 
     def reading(self, job: Job, source: Source, now: datetime) -> Reading:
         """Return the reading of a file's records."""
@@ -153,15 +148,31 @@ class Pipeline:
         return self._steps[step]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Attempt:
-    """One attempt's fixed facts, so that the story below needs no other arguments."""
+    """One attempt's facts, so that the story below needs no other arguments."""
 
     pipeline: Pipeline
     job: Job
-    run_id: int
+    start: RunStart
     started: datetime
     clock_start: float
+    begun: int = 0
+    """The run whose row is committed; 0 while there is none."""
+    run_id: int = 0
+    """The run, once there is one; it may end with the transaction that it began with."""
+
+    def begin(self, *, small: bool = False) -> None:
+        """Write that the work begins; for a ``small`` file perhaps only with all else it does."""
+        self.begun = self.run_id = self.pipeline.store.begin(self.start, small=small)
+
+    def leave(self, *, waits: bool) -> None:
+        """See to the ``running`` row of a file that has not ended: one that ``waits`` has it, no command's keeps it."""
+        if self.job.claim is None:
+            if self.begun:
+                self.pipeline.store.drop(self.begun)
+        elif waits and not self.begun:
+            self.begin()
 
     def take(self, source: Source) -> Verdict:
         """Load a file, unless it is a large one that is known by its hash."""
@@ -186,7 +197,7 @@ class _Attempt:
     def _duplicate_by(self, sha256: str) -> Verdict | None:
         """End a file as a duplicate if its content was loaded."""
         with self._transaction() as tx:
-            tx.lock()
+            self.run_id = tx.lock()
             earlier = tx.duplicate_of(sha256)
             return None if earlier is None else self._duplicate(tx, sha256, earlier)
 
@@ -200,7 +211,7 @@ class _Attempt:
             with step(Step.SEAL):
                 sha256 = source.seal()
             with step(Step.LOCK):
-                tx.lock()
+                self.run_id = tx.lock()
             if feed.mode is Mode.SNAPSHOT:
                 return self._load_snapshot(tx, reading, sha256)
             earlier = None if self.job.force else tx.duplicate_of(sha256)
@@ -236,8 +247,8 @@ class _Attempt:
 
     def _transaction(self) -> AbstractContextManager[FileTransaction]:
         job = self.job
-        variant = variant_of(job.feed, job.facts)
-        return self.pipeline.store.transaction(self.run_id, job.feed, force=job.force, variant=variant)
+        open_transaction = self.pipeline.store.transaction
+        return open_transaction(self.begun, job.feed, force=job.force, variant=self.start.variant, start=self.start)
 
     def _loaded(self, tx: FileTransaction, sha256: str, counts: Counts, watermark: Cursor | None) -> Verdict:
         errors = _errors(tx, counts)
@@ -268,6 +279,8 @@ class _Attempt:
         duplicate = self._duplicate_by(sha256) if sha256 is not None and self._may_be_duplicate() else None
         if duplicate is not None:
             return duplicate
+        if not self.begun:
+            self.begin()
         verdict = self._verdict(Outcome.FAILED, sha256, fault=fault)
         self.pipeline.store.fail(self.run_id, self._end(verdict))
         return verdict

@@ -63,7 +63,23 @@ class Recovery:
     def at_start(self) -> Iterator[PendingFile]:
         """Mark the runs whose daemon is gone, and yield every claim it left with what is to be done."""
         self.store.interrupt_abandoned(stamp(self.clock.now()))
+        if not self.shared:
+            self._interrupt_unbegun()
         yield from self.left(())
+
+    def _interrupt_unbegun(self) -> None:
+        """Write the ``interrupted`` row of the file in whose transaction, which its run begins with, a crash came.
+
+        That is the oldest claim without a run: those after it were claimed ahead, and nobody had touched them.
+        """
+        found = (claim for claim in claims(self.root()) if not claim.retry and not claim.logged)
+        claim = min((claim for claim in found if not self.store.runs_of_claim(claim.id)), key=_by_id, default=None)
+        if claim is not None:
+            self.store.begin(self._start_of(claim, self._feed_of(claim)))
+            self.store.take_over(claim.id, stamp(self.clock.now()))
+
+    def _start_of(self, claim: Claim, feed: str) -> RunStart:
+        return RunStart(feed, stamp(self.clock.now()), self.host, printable(claim.name), claim.size, claim.id)
 
     def left(self, mine: Container[str]) -> Iterator[PendingFile]:
         """Yield the claims, oldest first, that are not ``mine`` and that no living daemon works on."""
@@ -122,7 +138,7 @@ class Recovery:
             return None
         runs = self.store.runs_of_claim(claim.id)
         feed = runs[0].job_name if runs else self._feed_of(claim)
-        pending = PendingFile(claim, feed, stamp(self.clock.now()), retry=claim.retry)
+        pending = PendingFile(claim, feed, stamp(self.clock.now()), retry=claim.retry, found=True)
         pending.first_mtime = runs[0].file_mtime if runs else None
         pending.verdict = _ended(runs)
         pending.recovered = pending.verdict is not None and pending.verdict.outcome is not Outcome.FAILED
@@ -167,8 +183,7 @@ class Recovery:
 
     def fail(self, claim: Claim, feed: str, fault: FileFault) -> Verdict:
         """Record a failure of a claim outside of the pipeline, and return its verdict."""
-        now = stamp(self.clock.now())
-        run_id = self.store.begin(RunStart(feed, now, self.host, printable(claim.name), claim.size, claim.id))
+        run_id = self.store.begin(self._start_of(claim, feed))
         verdict = Verdict(
             outcome=Outcome.FAILED,
             run_id=run_id,
@@ -179,12 +194,18 @@ class Recovery:
             error=fault.message,
             hint=fault.hint,
         )
+        now = stamp(self.clock.now())
         self.store.fail(run_id, RunEnd(verdict, now, self.notices(verdict, now)))
         return verdict
 
     def _feed_of(self, claim: Claim) -> str:
         feed = self.match(claim.name)
         return feed.name if feed else ""
+
+
+def _by_id(claim: Claim) -> str:
+    """Ids sort by the time of the claim."""
+    return claim.id
 
 
 def _ended(runs: list[RunRow]) -> Verdict | None:

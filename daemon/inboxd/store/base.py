@@ -58,6 +58,7 @@ class Work:
     feed: Feed
     force: bool = False
     variant: str = ""
+    start: RunStart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +220,8 @@ class FileTransaction(Protocol):
         """Take one window of records. Locks nothing that others want."""
         ...
 
-    def lock(self) -> None:
-        """Begin the short lock: nothing that is read from here on can change before ``commit``."""
+    def lock(self) -> int:
+        """Begin the short lock: nothing that is read from here on can change before ``commit``; return the run's id."""
         ...
 
     def duplicate_of(self, sha256: str) -> int | None:
@@ -368,12 +369,15 @@ class Store(Protocol):
 
     # A file's way
 
-    def begin(self, start: RunStart) -> int:
-        """Commit the ``running`` row, not durably, and return its id; a claim's own running row is used again."""
+    def begin(self, start: RunStart, *, small: bool = False) -> int:
+        """Commit the ``running`` row, not durably, and return its id; a claim's own running row is used again.
+
+        A ``small`` file's run may begin with its transaction instead: then there is none yet, and this returns 0.
+        """
         ...
 
     def transaction(
-        self, run_id: int, feed: Feed, *, force: bool = False, variant: str = ""
+        self, run_id: int, feed: Feed, *, force: bool = False, variant: str = "", start: RunStart | None = None
     ) -> AbstractContextManager[FileTransaction]:
         """Open a file's transaction. ``force``: an equal cursor is applied too, and the content's run is superseded.
 

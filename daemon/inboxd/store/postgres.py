@@ -221,8 +221,9 @@ class PostgresStore(Ledger):
 
     # A file's way
 
-    def begin(self, start: RunStart) -> int:
-        """Commit the ``running`` row, not durably; a claim's own running row is used again."""
+    def begin(self, start: RunStart, *, small: bool = False) -> int:
+        """Commit the ``running`` row, not durably: other daemons tell by it that the claim is in good hands."""
+        del small
         values = {
             "job": start.feed,
             "started_at": start.started_at,
@@ -245,8 +246,11 @@ class PostgresStore(Ledger):
         return int(row[0])
 
     @contextmanager
-    def transaction(self, run_id: int, feed: Feed, *, force: bool = False, variant: str = "") -> Iterator[PostgresFile]:
+    def transaction(
+        self, run_id: int, feed: Feed, *, force: bool = False, variant: str = "", start: RunStart | None = None
+    ) -> Iterator[PostgresFile]:
         """Open a file's transaction; whatever ends the block but ``commit`` rolls it back."""
+        del start
         with self._faults:
             connection = self._connected()
             sql = self._statements(connection, feed)

@@ -76,7 +76,7 @@ class PostgresFile(StoredFile):
         with self._faults:
             self._staging.take(batch)
 
-    def lock(self) -> None:
+    def lock(self) -> int:
         """Let a ``skip`` feed's files through one by one.
 
         So too those of a table of which is kept, or found out first, what a file changes: that must stay true.
@@ -92,6 +92,7 @@ class PostgresFile(StoredFile):
                 self._connection.execute(ONE_BY_ONE, (f"feed {self._feed.name}",))  # the first file has no row to lock
                 self._read_watermark = f"{self._ledger.watermark} FOR UPDATE"
         self._staging.values["now"] = self._now()
+        return self._run_id
 
     def _finish_staging(self) -> None:
         """Do nothing: each window was written as it came."""

@@ -36,7 +36,7 @@ from inboxd.store.sqlite_driver import (
     refuse_utf16,
     translated,
 )
-from inboxd.store.sqlite_file import LEDGER, NEXT_COMMIT, SqliteFile
+from inboxd.store.sqlite_file import LEDGER, NEXT_COMMIT, SqliteFile, begin_run
 from inboxd.store.sqlite_new import HAS_REVISION, make_tables
 from inboxd.store.sqlite_parts import Parts
 from inboxd.store.sqlite_scratch import Scratch
@@ -60,11 +60,6 @@ TICK_EVERY: Final = 100_000
 STATEMENTS_KEPT: Final = 256
 
 SHAPE: Final = 'SELECT name, type, pk, "notnull" FROM pragma_table_info(?)'
-BEGIN_RUN: Final = (
-    "INSERT INTO etl_runs (job_name, status, started_at, file_name, file_size, claim, host, file_mtime, variant) "
-    "VALUES (?, 'running', ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (claim) WHERE status = 'running' "
-    "DO UPDATE SET host = excluded.host, job_name = excluded.job_name, variant = excluded.variant RETURNING id"
-)
 FAIL_RUN: Final = (
     "UPDATE etl_runs SET status = 'failure', duration_ms = ?, finished_at = ?, file_size = COALESCE(?, file_size), "
     f"content_sha256 = ?, error_code = ?, error = ?, report = ?, commit_no = {NEXT_COMMIT} "
@@ -269,21 +264,20 @@ class SqliteStore(Ledger):
 
     # A file's way
 
-    def begin(self, start: RunStart) -> int:
-        """Commit the ``running`` row, not durably; a claim's own running row is used again."""
-        row = (
-            *(start.feed, start.started_at, start.file_name, start.file_size, start.claim, start.host),
-            *(start.file_mtime, start.variant),
-        )
+    def begin(self, start: RunStart, *, small: bool = False) -> int:
+        """Commit the ``running`` row, not durably; that of a small file would cost as much as all its other work."""
+        if small:
+            return 0
         self._refuse_another_file()
         with self._faults:
             self._set_synchronous("NORMAL")
-            answer = self._patiently(lambda: self._connection.execute(BEGIN_RUN, row).fetchall())
-        return int(answer[0][0])
+            return self._patiently(lambda: begin_run(self._connection, start))
 
-    def transaction(self, run_id: int, feed: Feed, *, force: bool = False, variant: str = "") -> SqliteFile:
+    def transaction(
+        self, run_id: int, feed: Feed, *, force: bool = False, variant: str = "", start: RunStart | None = None
+    ) -> SqliteFile:
         """Open a file's transaction; whatever ends its block but ``commit`` rolls it back."""
-        work = Work(run_id, feed, force, variant)
+        work = Work(run_id, feed, force, variant, start)
         return SqliteFile(self._connection, self._scratch, self._faults, self._begin_writing, work, now=self._now)
 
     def fail(self, run_id: int, end: RunEnd) -> None:

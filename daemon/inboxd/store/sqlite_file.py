@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from inboxd.errors import InboxdError
-from inboxd.model import Batch
+from inboxd.model import Batch, RunStart
 from inboxd.store.base import Way, Work
 from inboxd.store.file import LedgerSql, StoredFile
 from inboxd.store.sqlite_append import Append, AppendSql
@@ -28,6 +28,20 @@ SLOW_DISK: Final = 2 << 20
 TABLE_IS_THERE: Final = "SELECT 1 FROM main.sqlite_schema WHERE name = ?"
 NEXT_COMMIT: Final = "(SELECT COALESCE(MAX(commit_no), 0) + 1 FROM main.etl_runs)"
 LEDGER: Final = LedgerSql(mark="?", moment="?", schema="main.", next_commit=NEXT_COMMIT)
+BEGIN_RUN: Final = (
+    "INSERT INTO etl_runs (job_name, status, started_at, file_name, file_size, claim, host, file_mtime, variant) "
+    "VALUES (?, 'running', ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (claim) WHERE status = 'running' "
+    "DO UPDATE SET host = excluded.host, job_name = excluded.job_name, variant = excluded.variant RETURNING id"
+)
+
+
+def begin_run(connection: driver.Connection, start: RunStart) -> int:
+    """Write the ``running`` row, and return its id; a claim's own running row is used again."""
+    row = (
+        *(start.feed, start.started_at, start.file_name, start.file_size, start.claim, start.host),
+        *(start.file_mtime, start.variant),
+    )
+    return int(connection.execute(BEGIN_RUN, row).fetchall()[0][0])
 
 
 class SqliteFile(StoredFile):
@@ -55,6 +69,7 @@ class SqliteFile(StoredFile):
         self._scratch = scratch
         self._silences = faults
         self._begin_writing = begin_writing
+        self._start = work.start
         self._committed = False
 
     def __enter__(self) -> Self:
@@ -83,12 +98,16 @@ class SqliteFile(StoredFile):
 
     # The short lock
 
-    def lock(self) -> None:
-        """Write what is left of the staging, then take SQLite's one write lock."""
+    def lock(self) -> int:
+        """Write what is left of the staging, then take SQLite's one write lock; a small file's run begins here."""
         with self._faults:
             self._staging.end()
             self._begin_writing()
+            if not self._run_id and self._start is not None:
+                self._run_id = begin_run(self._connection, self._start)
+                self._staging.values["run"] = self._run_id
         self._staging.values["now"] = self._now()
+        return self._run_id
 
     def _finish_staging(self) -> None:
         self._staging.end()
