@@ -1,6 +1,7 @@
 """``make crashes``: every state that a power cut may leave is made real, and a daemon started on it.
 
-A daemon that drains an inbox is recorded with all that it does to the disk (``disk_record``), SQLite's writes included.
+A daemon that drains an inbox is recorded with all that it does to the disk (``disk_record``), SQLite's writes included;
+so are an undo, a retry, and a daemon that lets go of what is old.
 From the record come the states that a cut may leave at each moment (``disk_states``). Each is laid out as real files,
 the daemon is started on them, and tables and folders are compared with the truth. ``--without-syncs`` shows that the
 method can fail: it takes one kind of sync after the other out of the record, and tells which of them are needed.
@@ -16,17 +17,18 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
+from audits import command
 from daemons import Home
 from disk_record import Disk, Record, Sync
 from disk_states import State, States, make
-from torture_truth import CONFIG, Damage, damage, scenario
+from torture_truth import CONFIG, THINNING, Damage, damage, scenario
 
 STARTS_AGAIN = 4
 """So often a daemon is started on a state, at most, until the inbox is empty."""
@@ -47,9 +49,13 @@ class Crashes:
     lost: Counter[str] = field(default_factory=Counter)
     twice: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
+    promises: list[tuple[int, str]] = field(default_factory=list)
+    """After how many operations the answer to which question must be at least 1."""
+    thinned_from: int = 0
+    """The operation from which on retention was at work."""
 
     def __post_init__(self) -> None:
-        """Record the run: files of every kind in an inbox, drained once."""
+        """Record the run: files of every kind in an inbox, drained once, then what people do."""
         self.files = scenario(random.Random(self.seed))
         home = Home(self.folder / "recorded", self.config, command=self.command)
         for age, (name, content) in enumerate(self.files.items()):
@@ -61,12 +67,34 @@ class Crashes:
             mount(home.processed)
             self.record = Record(home.path)
             self.nodes = self.record.unsynced([f"inbox/{name}" for name in self.files])  # nobody asks senders to sync
-            code = self.record.run([*self.command, "run", "--once"], home.environment())
-            self._is_complete(home)
+            self._act(home, "run", "--once")
             found = damage(home, self.files)
-        if code not in {0, 1} or found:
-            message = f"not even undisturbed (exit code {code}): {found}"
+            self._people(home)
+            found = found or damage(home, self.files, cut=True, thinned=True)
+        if found:
+            message = f"not even undisturbed: {found}"
             raise AssertionError(message)
+
+    def _people(self, home: Home) -> None:
+        """Record what people do then: a file is undone and loaded again, and what is old is let go."""
+        name = "changes/e.ndjson"
+        (run,) = home.query("SELECT id FROM etl_runs WHERE file_name = ?", name)[0]
+        self._act(home, "undo", str(run))
+        self._promise("SELECT COUNT(*) FROM etl_runs WHERE undo_of IS NOT NULL")
+        self._act(home, "retry", name)
+        self._promise(f"SELECT COUNT(*) - 1 FROM etl_runs WHERE file_name = '{name}' AND status = 'success'")
+        self.thinned_from = len(self.record.operations)
+        self._act(home, "run", "--once", env=THINNING)
+        assert not home.query("SELECT 1 FROM lineage_records"), "nothing was old enough to go"
+
+    def _act(self, home: Home, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        code = self.record.run([*self.command, *arguments], {**home.environment(), **(env or {})})
+        assert code in {0, 1}, (arguments, code)
+        self._is_complete(home)
+
+    def _promise(self, question: str) -> None:
+        """Note that what a command has done is durable from here on: it ended, and so somebody relies on it."""
+        self.promises.append((len(self.record.operations), question))
 
     def _is_complete(self, home: Home) -> None:
         """Refuse a record that does not lead to the tree that is there: then something was not seen."""
@@ -108,19 +136,22 @@ class Crashes:
         with second_filesystem() as mount:
             disk = state.disk(self.record)
             make(disk, place, self.record.mtimes, lambda made: mount(made) if made == home.processed else None)
-            found = self._end_of(home, self._as_sent(disk))
+            found = self._end_of(home, state, self._as_sent(disk))
         # Such a disk may forget a claim and keep the hidden copy that was made for it: nobody knows whose.
         parts = {line for line in found.twice if state.kind == "strict" and ".part'" in line}
         return Damage(found.lost, [line for line in found.twice if line not in parts])
 
-    @staticmethod
-    def _end_of(home: Home, files: dict[str, bytes]) -> Damage:
+    def _end_of(self, home: Home, state: State, files: dict[str, bytes]) -> Damage:
         for _ in range(STARTS_AGAIN):
-            done = home.call("run", "--once")
-            if done.returncode not in {0, 1}:
-                return Damage([f"exit code {done.returncode}: {done.stderr.strip()[-500:]}"], [])
+            # In this process, with the same daemon in it: most of the time would go into starts of Python.
+            code, _, said = command(home.path, "run", "--once")
+            if code not in {0, 1}:
+                return Damage([f"exit code {code}: {said.strip()[-500:]}"], [])
             if not any(path.is_file() for path in home.inbox.rglob("*")):
-                return damage(home, files, cut=True)
+                found = damage(home, files, cut=True, thinned=state.point > self.thinned_from)
+                asked = [question for point, question in self.promises if state.point >= point]
+                broken = [f"a promise: {question}" for question in asked if home.query(question)[0][0] < 1]
+                return Damage([*found.lost, *broken], found.twice)
         return Damage([f"still in the inbox: {sorted(map(str, home.inbox.rglob('*')))}"], [])
 
     def _as_sent(self, disk: Disk) -> dict[str, bytes]:

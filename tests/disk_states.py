@@ -33,7 +33,10 @@ class State:
 
     kind: str
     point: int
-    kept: frozenset[int]
+    durable: frozenset[int]
+    """What is on it for certain, shared by the states of a point."""
+    chosen: frozenset[int]
+    """What happens to be on it, too."""
     torn: tuple[int, int, int] | None = None
     """A write of which only the bytes from … to … are on the disk."""
     arrived: frozenset[int] = frozenset()
@@ -42,15 +45,21 @@ class State:
     """Renames of which the removal of the old entry is durable, whatever became of the new one."""
 
     @property
-    def mark(self) -> object:
-        """Equal for states that are the same."""
-        return self.kept, self.torn, self.arrived - self.kept, self.left - self.kept
+    def kept(self) -> frozenset[int]:
+        """All that is on it."""
+        return self.durable | self.chosen
+
+    @property
+    def mark(self) -> int:
+        """Equal for states that are the same: 64 bits, for there are many of a thousand operations each."""
+        kept = self.kept
+        return hash((kept, self.torn, self.arrived - kept, self.left - kept))
 
     def disk(self, record: Record) -> Disk:
         """Return the tree."""
-        disk = record.before.copy()
+        disk, kept = record.before.copy(), self.kept
         for number, operation in enumerate(record.operations[: self.point]):
-            if number not in self.kept:
+            if number not in kept:
                 self._half(disk, number, operation)
                 continue
             if self.torn is not None and self.torn[0] == number and isinstance(operation, Write):
@@ -80,59 +89,64 @@ class States:
     record: Record
     seed: int = 0
     without: frozenset[int] = frozenset()
-    _seen: set[object] = field(default_factory=set)
+    _seen: set[int] = field(default_factory=set)
+    _places: list[set[int]] = field(default_factory=list)
+    _synced: list[dict[int, int]] = field(default_factory=list)
+    """Of each operation: which sync, by its number, made it durable in which node."""
+
+    def __post_init__(self) -> None:
+        """Work out what each sync made durable, once."""
+        operations = self.record.operations
+        places = [_places(operation) for operation in operations]
+        self._synced = [{} for _ in operations]
+        for at, sync in enumerate(operations):
+            if isinstance(sync, Sync) and at not in self.without:
+                for number in range(sync.before):
+                    if sync.node in places[number]:
+                        self._synced[number].setdefault(sync.node, at)
+        self._places = places
 
     def __iter__(self) -> Iterator[State]:
         """Yield states that differ from all before."""
         chance = random.Random(self.seed)
         for point in range(len(self.record.operations) + 1):
             for state in (*self._strict(point, chance), *self._journalling(point, chance)):
-                if state.mark not in self._seen:
-                    self._seen.add(state.mark)
+                mark = state.mark
+                if mark not in self._seen:
+                    self._seen.add(mark)
                     yield state
 
-    def _syncs(self, point: int) -> Iterator[Sync]:
-        for number, operation in enumerate(self.record.operations[:point]):
-            if isinstance(operation, Sync) and number not in self.without:
-                yield operation
+    def _is_durable(self, number: int, point: int) -> bool:
+        synced = self._synced[number]
+        return all(synced.get(node, point) < point for node in self._places[number])
 
     def _strict(self, point: int, chance: random.Random) -> Iterator[State]:
         operations = self.record.operations
-        durable = set()
-        synced: dict[int, set[int]] = {}
-        for sync in self._syncs(point):
-            for number in range(sync.before):
-                places = _places(operations[number])
-                if sync.node in places:
-                    synced.setdefault(number, set()).add(sync.node)
-                    if synced[number] == places:
-                        durable.add(number)
-        pending = [number for number in range(point) if number not in durable and _places(operations[number])]
+        of_disk = [number for number in range(point) if self._places[number]]
+        durable = frozenset(number for number in of_disk if self._is_durable(number, point))
+        pending = [number for number in of_disk if number not in durable]
         renames = {number: op for number in pending if isinstance(op := operations[number], Rename)}
-        arrived = frozenset(number for number, op in renames.items() if op.to_folder in synced.get(number, ()))
-        left = frozenset(number for number, op in renames.items() if op.folder in synced.get(number, ()))
+        half = {number: {node for node, at in self._synced[number].items() if at < point} for number in renames}
+        arrived = frozenset(number for number, op in renames.items() if op.to_folder in half[number])
+        left = frozenset(number for number, op in renames.items() if op.folder in half[number])
         for kept in _choices(pending, chance):
-            yield State("strict", point, frozenset(durable | kept), None, arrived, left)
+            yield State("strict", point, durable, frozenset(kept), None, arrived, left)
             if torn := self._tear(kept, chance):
-                yield State("strict", point, frozenset(durable | kept), torn, arrived, left)
+                yield State("strict", point, durable, frozenset(kept), torn, arrived, left)
 
     def _journalling(self, point: int, chance: random.Random) -> Iterator[State]:
         operations = self.record.operations
-        syncs = list(self._syncs(point))
+        syncs = [op for at, op in enumerate(operations[:point]) if isinstance(op, Sync) and at not in self.without]
         journal = max((sync.before for sync in syncs), default=0)
         changes = [number for number in range(point) if isinstance(operations[number], Create | Link | Unlink | Rename)]
         ahead = [number for number in changes if number >= journal]
         written = [number for number in range(point) if isinstance(operations[number], Write | Truncate)]
-        durable = {
-            number
-            for number in written
-            if any(n.node in _places(operations[number]) and number < n.before for n in syncs)
-        }
+        durable = {number for number in written if self._is_durable(number, point)}
         lost = [number for number in written if number not in durable]
         for length in sorted({0, len(ahead), chance.randint(0, len(ahead))}):
-            base = durable | set(changes[: len(changes) - len(ahead) + length])
+            base = frozenset(durable | set(changes[: len(changes) - len(ahead) + length]))
             for kept in (set(), set(lost), {number for number in lost if chance.random() < 0.5}):
-                yield State("journalling", point, frozenset(base | kept))
+                yield State("journalling", point, base, frozenset(kept))
 
     def _tear(self, kept: set[int], chance: random.Random) -> tuple[int, int, int] | None:
         """Tear the last write that was kept without a sync, at a sector: its head or its tail is there."""

@@ -79,7 +79,7 @@ def scenario(chance: random.Random) -> dict[str, bytes]:
         "orders/deep/er/d.jsonl.gz": gzip.compress(_lines(chance, chance.randint(2, 30)), mtime=0),
         "orders/empty.json": b"[]",
         "broken.json": b'[{"key": "a", "name": "n"},, ' + str(chance.random()).encode(),
-        "orders/large.ndjson": _lines(chance, 1500),
+        "orders/large.ndjson": _lines(chance, 400),
         "changes/e.ndjson": _changes(chance, chance.randint(20, 60)),
         "changes/f.ndjson": _changes(chance, chance.randint(20, 60)),
         **{f"dump/2026-01-0{day}.json": content for day, content in enumerate(_dumps(chance, 3), 1)},

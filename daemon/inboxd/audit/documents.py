@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from inboxd.audit.content import Content, Unreadable
-from inboxd.audit.values import at, elements, index_of
+from inboxd.audit.values import all_at, at, elements, index_of, members
 from inboxd.model import Feed, Origin, Path, Shape, names_of, origin_of, spelled
 
 Opened = Callable[[], AbstractContextManager[Content]]
@@ -27,6 +27,16 @@ class Record:
     number: int = 0
     kept: Mapping[str, str] | None = None
     """Of a dead letter: what was kept of its surroundings."""
+    _members: list[tuple[str, str]] | None = None
+
+    def inside(self, names: Sequence[str]) -> list[str | None]:
+        """Return the sources at a path of the record, one for each time that its names are there."""
+        if not names or not self.source.startswith("{"):
+            return all_at(self.source, names)
+        if self._members is None:
+            self._members = members(self.source)
+        inner = [source for name, source in self._members if name == names[0]]
+        return [end for source in inner for end in all_at(source, names[1:])] or [None]
 
     def look(self, path: Path) -> str | None:
         """Return what a path leads to that begins outside of the record, ``None`` if nothing."""

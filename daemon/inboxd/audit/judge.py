@@ -13,7 +13,7 @@ from typing import Final
 
 from inboxd.audit.documents import Record
 from inboxd.audit.forms import Blank, Wrong, form_of, storable, storable_json, utc
-from inboxd.audit.values import all_at, at, canonical, comparable, index_of, is_there, members, text_of
+from inboxd.audit.values import at, canonical, comparable, index_of, is_there, members, text_of
 from inboxd.model import (
     UNREADABLE_KEY,
     Condition,
@@ -185,8 +185,7 @@ class _Field:
     def _sources(self, record: Record) -> Sequence[str | None]:
         paths, null = self.field.paths, False
         for path in paths:
-            inside = origin_of(path) is None
-            found = all_at(record.source, names_of(path)) if inside else [record.look(path)]
+            found = record.inside(names_of(path)) if origin_of(path) is None else [record.look(path)]
             if len(paths) == 1 or (is_there(found[-1]) and not self._is_null(found[-1] or "")):
                 return found
             null = null or found[-1] is not None
