@@ -17,6 +17,7 @@ ROWS: dict[str, Callable[[Bench], Iterator[Line | Skipped]]] = {
     "peers": pipelines.peers,
     "bulk": bulk.bulk,
     "memory": bulk.memory,
+    "duplicate": bulk.duplicate,
     "regrowth": bulk.regrowth,
     "bad": bulk.bad,
     "small": live.small,
@@ -29,6 +30,7 @@ ROWS: dict[str, Callable[[Bench], Iterator[Line | Skipped]]] = {
     "log": growth.log,
     "life": life.life,
 }
+DOCUMENT = ROOT / "docs" / "benchmarks.md"
 BY_NAME = {"life"}
 """Takes an hour at full scale, and so is measured there only when it is named."""
 HEAD = """# Results
@@ -69,6 +71,8 @@ def main() -> int:
         kept = results.merged(ROOT, lines, list(ROWS))
         (BENCH / "RESULTS.md").write_text(_report(bench, kept, before, skipped, facts), encoding="utf-8")
         (ROOT / results.STORED).write_text(results.stored(kept, facts), encoding="utf-8")
+        text = results.inserted(DOCUMENT.read_text(encoding="utf-8"), "others", pipelines.ranking(kept))
+        DOCUMENT.write_text(results.inserted(text, "table", results.table(kept, None)), encoding="utf-8")
     return 0
 
 

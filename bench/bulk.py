@@ -1,8 +1,9 @@
-"""The rows about large files: a million records against each peer, ten million, the same keys again, bad records."""
+"""The rows about large files: a million records against each peer, ten million, the same again, bad records."""
 
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Iterator
 
 from bench import process
@@ -12,6 +13,8 @@ from bench.runner import Bench, installed, say
 from bench.subjects import DUCKDB, FLOOR, INBOXD_LOAD, PEER_SUBJECTS, POLARS, SEED, SORTING_FLOOR, SQLITE_UTILS, Subject
 
 MEMORY_MIB = 200
+RECORDS_OF_ANY_FILE = 10
+HASH = "import hashlib, sys; hashlib.file_digest(open(sys.argv[1], 'rb'), 'sha256')"
 PEER_GOALS: dict[Subject, tuple[float | None, bool]] = {
     DUCKDB: (1.0, True),
     SEED: (4.5, False),
@@ -55,6 +58,31 @@ def memory(bench: Bench) -> Iterator[Line | Skipped]:
     small, large = (process.median(took[size]) for size in sizes)
     what = f"peak memory of {sizes[1]:,} records (one array), against {sizes[0]:,}"
     yield Line("memory.growth", what, f"{large} / {small}", large.peak_mib / small.peak_mib, goal=1.2)
+    what = f"time of {sizes[1]:,} records (one array), against {sizes[0]:,}"
+    yield Line("memory.time", what, f"{large} / {small}", large.seconds / small.seconds, goal=10.8)
+
+
+def duplicate(bench: Bench) -> Iterator[Line | Skipped]:
+    """Load a large file again: what that costs is its hash, and what `load` costs with any file."""
+    source, small = bench.bulk(), bench.bulk(RECORDS_OF_ANY_FILE)
+    took: dict[str, list[Usage]] = {"again": [], "any": [], "hash": []}
+    with bench.folder() as folder:
+        database = folder / "loaded.db"
+        process.run(INBOXD_LOAD.command(source, database), folder=folder)
+        process.run(INBOXD_LOAD.command(small, database), folder=folder)
+        commands = {
+            "again": INBOXD_LOAD.command(source, database),
+            "any": INBOXD_LOAD.command(small, database),
+            "hash": [sys.executable, "-c", HASH, str(source)],
+        }
+        for _ in range(bench.scale.repeats):
+            for name, command in commands.items():
+                took[name].append(process.run(command, folder=folder))
+                say(f"  {name}: {took[name][-1]}")
+    again, any_file, hashed = (process.median(usages) for usages in took.values())
+    what = f"{bench.scale.records:,} records again, a duplicate: CPU against the file's hash and a `load` of any file"
+    told = f"{again.cpu_s:.2f} s / {hashed.cpu_s:.2f} s + {any_file.cpu_s:.2f} s"
+    yield Line("duplicate", what, told, again.cpu_s / (hashed.cpu_s + any_file.cpu_s), goal=1.2)
 
 
 def regrowth(bench: Bench) -> Iterator[Line | Skipped]:

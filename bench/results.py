@@ -76,15 +76,36 @@ def merged(root: Path, lines: Sequence[Line], rows: Sequence[str]) -> list[Line]
     return sorted(by_key.values(), key=lambda line: rows.index(line.key.partition(".")[0]))
 
 
-def table(lines: Sequence[Line], before: Mapping[str, float]) -> str:
-    """Return the lines as a Markdown table."""
-    rows = ["| what | goal | measured | met | against the committed results | medians |", "|---|---|---|---|---|---|"]
+def table(lines: Sequence[Line], before: Mapping[str, float] | None) -> str:
+    """Return the lines as a Markdown table; without numbers from ``before`` it has no column to compare with them."""
+    head = [
+        "what",
+        "goal",
+        "measured",
+        "met",
+        *(["against the committed results"] if before is not None else []),
+        "medians",
+    ]
+    rows = [_row(head), _row(["---"] * len(head)).replace(" ", "")]
     for line in lines:
         met = {True: "yes", False: "**no**", None: "—"}[line.met]
-        old = before.get(line.key)
-        ratio = f"{line.number / old:.2f} {TIMES} ({shown(old, line.unit)})" if old else "—"
-        rows.append(f"| {line.what} | {line.goal_shown} | {line.shown} | {met} | {ratio} | {line.detail} |")
+        cells = [line.what, line.goal_shown, line.shown, met]
+        if before is not None:
+            old = before.get(line.key)
+            cells.append(f"{line.number / old:.2f} {TIMES} ({shown(old, line.unit)})" if old else "—")
+        rows.append(_row([*cells, line.detail]))
     return "\n".join(rows)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def inserted(text: str, name: str, part: str) -> str:
+    """Return a document with what stands between ``<!-- bench: NAME -->`` and ``<!-- bench: end -->`` replaced."""
+    begin, end = f"<!-- bench: {name} -->\n", "<!-- bench: end -->"
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{part}\n\n{end}{rest.partition(end)[2]}" if part and rest else text
 
 
 def stored(lines: Sequence[Line], facts: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from bench import process
 from bench.corpus import Bulk, Many, as_lines, make, records
 from bench.pipelines import LEDGERS, ranking
 from bench.process import Broken
-from bench.results import STORED, Line, merged, stored, table
+from bench.results import STORED, Line, inserted, merged, stored, table
 from bench.runner import agreed
 from bench.subjects import INBOXD, INBOXD_LOAD, PEER_SUBJECTS, PEERS, Missing, Subject, fingerprint
 
@@ -135,6 +135,18 @@ def test_who_takes_how_long_is_told_from_the_fastest_on() -> None:
     assert [row[0].strip("| *") for row in rows] == ["DuckDB", "inboxd load", "dlt → SQLite", "filedge"]
     assert rows[3][2] == "20 × at 3 records (20 s)"
     assert ranking([]) == ""
+
+
+def test_the_document_gets_the_new_tables() -> None:
+    """What stands between a table's marks is replaced, and nothing else; without a table, or marks, nothing is."""
+    text = "a\n<!-- bench: table -->\nold\n<!-- bench: end -->\nb\n"
+    found = inserted(text, "table", table([Line("a", "time", "1 s", 2.0)], None))
+    assert found.startswith(
+        "a\n<!-- bench: table -->\n\n| what | goal | measured | met | medians |\n|---|---|---|---|---|\n"
+    )
+    assert found.endswith("\n\n<!-- bench: end -->\nb\n")
+    assert "old" not in found
+    assert inserted(text, "table", "") == inserted(text, "others", "x") == text
 
 
 def test_rows_measured_again_take_the_place_of_the_old_ones(tmp_path: Path) -> None:
