@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from bench import bulk, growth, life, live, machine, pipelines, postgres, results
+from bench import bulk, growth, life, live, machine, pipelines, postgres, results, snapshot
 from bench.process import Broken
 from bench.results import Line, Skipped
 from bench.runner import SCALES, Bench, say
@@ -24,6 +24,7 @@ ROWS: dict[str, Callable[[Bench], Iterator[Line | Skipped]]] = {
     "slow": live.slow,
     "latency": live.latency,
     "start": live.start,
+    "snapshot": snapshot.snapshot,
     "postgres": postgres.postgres,
     "growth": growth.growth,
     "retention": growth.retention,

@@ -41,12 +41,15 @@ class Bulk:
     bad_per_1000: int = 0
     first: int = 0
     """The lowest key: files a million apart have no key in common."""
+    changed_per_1000: int = 0
+    """Records that differ from those of the same file without: nine of ten have another value, one is gone."""
 
     @property
     def name(self) -> str:
         """The file's name: all that it depends on."""
         first = f"-{self.first}" if self.first else ""
-        return f"bulk-{self.records}-{self.day}-{self.bad_per_1000}{first}.json"
+        changed = f"-changed-{self.changed_per_1000}" if self.changed_per_1000 else ""
+        return f"bulk-{self.records}-{self.day}-{self.bad_per_1000}{first}{changed}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +102,16 @@ def records(bulk: Bulk) -> Iterator[str]:
     seconds = [(start + timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%SZ") for second in range(DAY_S)]
     names = [f"{first} {last}" for first in FIRST for last in LAST]
     chance, choice = rng.random, rng.choice
+    changes = random.Random(bulk.day + 13).random
     for number in keys(bulk.records, seed=bulk.day + 7):
         shape = choice(BAD_KINDS) if bulk.bad_per_1000 and chance() * 1000 < bulk.bad_per_1000 else GOOD
-        yield shape.format(
-            key=f"user-{bulk.first + number:07}",
-            name=names[int(chance() * len(names))],
-            value=int(chance() * 100_000) / 100,
-            ts=seconds[int(chance() * DAY_S)],
-        )
+        name, value, ts = names[int(chance() * len(names))], int(chance() * 100_000), seconds[int(chance() * DAY_S)]
+        change = changes() * 1000 if bulk.changed_per_1000 else 1000
+        if change < bulk.changed_per_1000 / 10:
+            continue
+        if change < bulk.changed_per_1000:
+            value += 1
+        yield shape.format(key=f"user-{bulk.first + number:07}", name=name, value=value / 100, ts=ts)
 
 
 def _write_bulk(path: Path, bulk: Bulk) -> None:

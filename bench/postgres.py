@@ -43,7 +43,7 @@ def postgres(bench: Bench) -> Iterator[Line | Skipped]:
     except Missing as reason:
         yield Skipped(what, str(reason))
         return
-    with _server(python) as server:
+    with serving(python) as server:
         yield _against_the_script(bench, server, python, what)
         for shared in (False, True):
             yield _two_against_one(bench, server, what, shared=shared)
@@ -123,7 +123,8 @@ def _upgrade(url: str, folder: Path) -> None:
 
 
 @contextmanager
-def _server(python: str) -> Iterator[Server]:
+def serving(python: str) -> Iterator[Server]:
+    """Run a PostgreSQL server for as long as the block lasts."""
     command = [python, str(PEERS / "postgres_server.py")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         yield Server(server, _line(server))

@@ -74,9 +74,12 @@ class Bench:
     corpora: Path = WORK / "corpus"
     scratch: Path = WORK
 
-    def bulk(self, records: int | None = None, *, day: int = 0, bad_per_1000: int = 0) -> Path:
+    def bulk(
+        self, records: int | None = None, *, day: int = 0, bad_per_1000: int = 0, changed_per_1000: int = 0
+    ) -> Path:
         """Return a file of records, warm in the page cache."""
-        path = make(Bulk(records or self.scale.records, day, bad_per_1000), self.corpora)
+        corpus = Bulk(records or self.scale.records, day, bad_per_1000, changed_per_1000=changed_per_1000)
+        path = make(corpus, self.corpora)
         with path.open("rb", buffering=0) as file:
             while file.read(1 << 20):
                 pass

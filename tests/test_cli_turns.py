@@ -15,6 +15,7 @@ import pytest
 from daemons import Home, eventually, record
 from inboxd import store as stores
 from inboxd.cli import run_cli
+from inboxd.store.postgres import TAKE_TURN
 from inboxd.store.sqlite_driver import driver
 from stores import MakeUrl
 
@@ -75,7 +76,9 @@ def test_an_upgrade_waits_for_its_turn(tmp_path: Path, make_url: MakeUrl) -> Non
         _ends_well_after(home, COMMANDS["db upgrade"], let_go)
 
 
-def _ends_well_after(home: Home, arguments: tuple[str, ...], let_go: Callable[[], object]) -> None:
+def _ends_well_after(
+    home: Home, arguments: tuple[str, ...], let_go: Callable[[], object], *, code: int | None = None
+) -> None:
     errors_file = home.path / "told"
     with errors_file.open("wb") as errors:
         running = subprocess.Popen(
@@ -85,12 +88,42 @@ def _ends_well_after(home: Home, arguments: tuple[str, ...], let_go: Callable[[]
         eventually(lambda: WAITS in errors_file.read_text() or running.poll() is not None, "it says that it waits")
         assert running.poll() is None, errors_file.read_text()
         let_go()
-        code = running.wait(60)
+        ended = running.wait(60)
     finally:
         running.kill()
         running.wait()
-    assert code == (1 if "retry" in arguments else 0), errors_file.read_text()
+    assert ended == (int("retry" in arguments) if code is None else code), errors_file.read_text()
     assert errors_file.read_text().count(WAITS) == 1
+
+
+ORDERED: Final = """
+[feeds.prices]
+match = ["**"]
+key = ["k"]
+fields = { k = { type = "text" }, v = { type = "integer" } }
+"""
+
+
+@pytest.mark.postgres
+@pytest.mark.xdist_group("postgres")
+def test_commands_wait_for_the_turn_of_an_ordered_feed(make_postgres_url: MakeUrl, tmp_path: Path) -> None:
+    """While another host works on files of a feed whose last one wins, none is loaded, retried or replayed here."""
+    home = Home(tmp_path, ORDERED, env={"INBOXD_DATABASE__URL": (url := make_postgres_url())})
+    home.drop("bad.json", "[")
+    home.drop("half.json", '[{"k": "a", "v": 1}, {"key": "b", "v": 2}]')
+    home.run_once()
+    (home.failed / "bad.json").write_text('[{"k": "c", "v": 3}]')
+    (home.path / "more.json").write_text('[{"k": "d", "v": 4}]')
+    (home.path / "inboxd.toml").write_text(
+        ORDERED.replace('{ type = "text" }', '{ type = "text", coalesce = ["k", "key"] }')
+    )
+    for arguments in (("load", "more.json"), ("retry", "--yes", "bad.json"), ("dead-letters", "replay")):
+        with closing(psycopg.connect(url, autocommit=True)) as other:
+            assert other.execute(TAKE_TURN.encode(), ("prices",)).fetchone() == (True,)
+            _ends_well_after(home, arguments, other.close, code=0)
+    with closing(psycopg.connect(url)) as connection:
+        found = connection.execute("SELECT k, v FROM prices ORDER BY k").fetchall()
+    assert found == [("a", 1), ("b", 2), ("c", 3), ("d", 4)]
 
 
 @pytest.mark.parametrize("command", ["load", "dead-letters replay"])

@@ -178,6 +178,12 @@ LATE = "is for feeds with a cursor; without one, the last record of a key counts
             ['deletes: is for mode "upsert", not for "snapshot"'],
         ),
         (f'{SNAPSHOT}\nas_of = "at"', ["as_of.from: must come from $file., $path. or $.: a snapshot has one time"]),
+        (
+            f'{SNAPSHOT}\nas_of = {{ from = "$file.mtime", type = "date" }}',
+            ["as_of.type: is date, but $file.mtime is a timestamp in text"],
+        ),
+        (f'{SNAPSHOT}\nas_of = {{ from = "$file.mtime", type = "text" }}',
+         ["as_of.type: must be one of integer, timestamp, date"]),
         (f'{SNAPSHOT}\nscope = ["no"]', ["scope: 'no' is not one of the feed's fields (id, at)"]),
         (
             f'{UPSERT}\nrecords = "a"\nshape = "values"',
@@ -248,6 +254,15 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path: Path, keys: str,
         ('{ type = "decimal", default = 1.5 }', 'default: must be a number in quotes, such as "12.50", of at most '),
         ('{ type = "decimal", min = "1e1", max = "9.5" }', "min: is greater than max"),
         ('{ type = "decimal", choices = ["1", "1.0"] }', "choices: has the same value twice"),
+        ('{ type = "integer", from = "$file.mtime" }', "type: is integer, but $file.mtime is a timestamp in text"),
+        ('{ type = "date", from = "$file.mtime" }', "type: is date, but $file.mtime is a timestamp in text"),
+        ('{ type = "timestamp", unit = "s", from = "$file.mtime" }', "type: is timestamp, but $file.mtime is a time"),
+        ('{ type = "text", from = "$record.no" }', "type: is text, but $record.no is a number"),
+        ('{ type = "timestamp", from = "$record.no" }', "type: is timestamp, but $record.no is a number"),
+        (
+            '{ type = "integer", coalesce = ["n", "$file.name"] }',
+            "type: is integer, but $file.name is text, which such a field takes with coerce = true alone",
+        ),
     ],
 )  # fmt: skip
 def test_attributes_that_lead_nowhere_are_refused(tmp_path: Path, field: str, messages: str) -> None:
@@ -298,6 +313,17 @@ def test_a_table_of_facts_or_of_everything_has_no_other_feed(tmp_path: Path, mod
     with pytest.raises(InvalidConfig) as caught:
         load_settings(tmp_path / "inboxd.toml", {}, tmp_path)
     assert f"is also filled by feed 'g'; a feed of mode {mode} has its table alone" in str(caught.value)
+
+
+def test_a_number_in_a_path_needs_no_leave_to_be_one(tmp_path: Path) -> None:
+    """Nobody can write a path as anything but text, so an integer or boolean field from there takes text."""
+    keys = f'{UPSERT}\nmatch = ["{{part}}-{{last}}.json"]'
+    fields = (
+        f'{ID}\npart = {{ type = "integer", from = "$path.part" }}\nlast = {{ type = "boolean", from = "$path.last" }}'
+    )
+    fields += '\nname = { type = "text", from = "$file.name" }\nn = { type = "integer" }'
+    feed = load(tmp_path, keys, fields)
+    assert {field.name: field.coerce for field in feed.fields if field.coerce} == {"part": True, "last": True}
 
 
 def test_columns_of_ours_step_aside(tmp_path: Path) -> None:

@@ -75,6 +75,66 @@ def test_a_crash_at_any_step_changes_nothing_in_the_end(tmp_path: Path, step: St
         assert len(home.verdicts("a.json")) == 1
 
 
+CHANGES: Final = """
+[feeds.cdc]
+match = ["cdc/**"]
+key = ["k"]
+cursor = "at"
+late = "merge"
+deletes = { from = "op", in = ["d"], then = "remove" }
+fields = { k = { type = "text" }, at = { type = "integer" } }
+[feeds.dump]
+match = ["dump/{at}.json"]
+mode = "snapshot"
+as_of = { from = "$path.at", type = "integer" }
+key = ["k"]
+absent = "mark"
+max_deleted = "100%"
+undo = true
+fields = { k = { type = "text" }, at = { type = "integer" } }
+"""
+BEFORE: Final = [{"k": key, "at": 1} for key in "abc"]
+CHANGED: Final = {
+    "cdc/2.json": [{"k": "a", "at": 2, "op": "d"}, {"k": "b", "at": 2}, {"k": "z", "at": 9, "op": "d"}],
+    "dump/2.json": [{"k": "a", "at": 2}, {"k": "c", "at": 1}, {"k": "d", "at": 1}],
+}
+DELETING: Final = {
+    "rows": "SELECT 'cdc', k, at, 1, run_id FROM cdc "
+    "UNION ALL SELECT 'dump', k, at, deleted_at IS NULL, run_id FROM dump",
+    "tombstones": "SELECT record_key, cursor FROM tombstones",
+    "watermarks": "SELECT name, value FROM watermarks",
+    "images": "SELECT table_name, record_key, image IS NULL FROM before_images",
+    "lineage": "SELECT record_key, step, record_no FROM lineage",
+    "runs": "SELECT file_name, rows_in, rows_out, rows_stale, rows_deleted FROM etl_runs WHERE status = 'success'",
+}
+
+
+def deleting(home: Home) -> dict[str, list[tuple[Any, ...]]]:
+    """Return what deletions and snapshots have left."""
+    found = {name: sorted(home.query(question)) for name, question in DELETING.items()}
+    runs = dict(home.query("SELECT id, file_name FROM etl_runs"))
+    return {**found, "rows": sorted((*row[:-1], runs[row[-1]]) for row in found["rows"])}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+@pytest.mark.parametrize("step", [Step.LOCK, Step.UPSERT, Step.ADVANCE, Step.RECORD, Step.COMMIT])
+def test_a_crash_among_deletions_changes_nothing_in_the_end(tmp_path: Path, name: str, step: Step) -> None:
+    """Rows that went or were marked, tombstones, watermarks, before-images: as if the daemon had not been killed."""
+    ends = []
+    for crashes in (False, True):
+        with Home(tmp_path / str(crashes), CHANGES) as home:
+            home.drop(f"{name[:-6]}1.json", BEFORE)
+            assert home.run_once() == 0
+            home.drop(name, CHANGED[name])
+            if crashes:
+                crash(home, step, Edge.AFTER)
+            assert home.run_once() == 0
+            assert len(home.verdicts(name)) == 1
+            ends.append(deleting(home))
+    assert ends[0] == ends[1]
+    assert ends[0]["runs"][-1][-1] == 1
+
+
 @pytest.mark.parametrize("edge", Edge)
 @pytest.mark.parametrize("step", FAILING_STEPS)
 def test_a_crash_around_a_failing_file_still_ends_in_failed(tmp_path: Path, step: Step, edge: Edge) -> None:

@@ -178,7 +178,7 @@ def test_the_watermark_is_what_the_remaining_runs_reached(open_empty: OpenEmpty)
     assert undone(store, feed, second).watermark_after == at(9)
     assert undone(store, feed, third).watermark_after == at(1)
     assert query(store, "SELECT value, run_id FROM watermarks") == [(at(1), first)]
-    store.set_watermark(feed, at(30), at(30))
+    store.set_watermark(feed.name, at(30), at(30))
     assert undone(store, feed, first).watermark_after == at(30)
 
 

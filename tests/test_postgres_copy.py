@@ -34,6 +34,25 @@ amount = { type = "real", required = false }
 paid = { type = "boolean", required = false }
 lines = { type = "json", required = false }
 
+[feeds.cdc]
+match = ["cdc/**"]
+key = ["id"]
+cursor = "ts"
+late = "merge"
+undo = true
+deletes = { from = "op", in = ["d"], then = "mark" }
+fields = { id = { type = "integer" }, ts = { type = "timestamp" } }
+
+[feeds.dump]
+match = ["dump/{day}.json"]
+mode = "snapshot"
+as_of = { from = "$path.day", type = "date" }
+key = ["id"]
+absent = "remove"
+max_deleted = "100%"
+undo = true
+fields = { id = { type = "integer" }, tree = { type = "json" } }
+
 [feeds.events]
 """
 ORDER = {
@@ -54,6 +73,8 @@ TABLES = {
     "lineage": "SELECT * FROM lineage ORDER BY id",
     "watermarks": "SELECT * FROM watermarks ORDER BY name",
     "before_images": "SELECT * FROM before_images ORDER BY 1, 2, 3",
+    "tombstones": "SELECT * FROM tombstones ORDER BY 1, 2",
+    "cdc": "SELECT * FROM cdc ORDER BY id",
 }
 
 
@@ -69,6 +90,9 @@ def home(tmp_path: Path) -> Iterator[Home]:
     """Return a place where a daemon on SQLite has worked: loaded, replaced, refused, failed."""
     with Home(tmp_path, CONFIG) as home:
         home.drop("a.json", [record("a"), record("b", value="no number"), record("c"), {"key": "nul\0", "ts": "?"}])
+        home.drop("cdc/1.json", [{"id": 1, "ts": "2026-01-15"}, {"id": 2, "ts": "2026-01-15"}])
+        home.drop("cdc/2.json", [{"id": 1, "ts": "2026-01-16", "op": "d"}, {"id": 3, "ts": "2026-01-17", "op": "d"}])
+        home.drop("dump/2026-01-15.json", [{"id": 1, "tree": {"b": 1.0, "a": []}}, {"id": 2, "tree": 1}])
         home.drop("orders/1.json", [ORDER, {**ORDER, "number": -1, "paid": False, "amount": 1e300, "lines": None}])
         assert home.run_once() == 0
         home.drop("orders/2.json", [{**ORDER, "at": "2026-01-16T00:00:00Z", "amount": -0.5}])
@@ -113,7 +137,13 @@ def test_nobody_starts_over(home: Home, url: str) -> None:
     moved.drop("again.json", (home.processed / "a.json").read_bytes())
     moved.drop("late.json", [record("late", ts="2026-01-01T00:00:00Z")])
     moved.drop("new.json", [record("new", ts="2026-02-01T00:00:00Z")])
+    moved.drop("cdc/3.json", [{"id": 3, "ts": "2026-01-16T23:59:59Z"}])
+    moved.drop("dump/2026-01-14.json", [])
+    moved.drop("dump/2026-01-16.json", [{"id": 1, "tree": {"a": [], "b": 1}}])
     assert moved.run_once() == 0
+    assert moved.query("SELECT id, deleted_at IS NULL FROM cdc ORDER BY id") == [(1, False), (2, True), (3, False)]
+    (dump,) = moved.verdicts("dump/2026-01-16.json")
+    assert (dump["rows_stale"], dump["rows_deleted"]) == (1, 1)
     again, late, new = (moved.verdicts(name)[0] for name in ("again.json", "late.json", "new.json"))
     assert again["event"] == "file_duplicate"
     assert late["rows_skipped"] == 1

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -193,6 +194,70 @@ def test_a_claim_that_was_taken_over_waits_for_its_feeds_turn(url: str, tmp_path
         assert other.execute(END_TURN.encode(), ("prices",)).fetchone() == (True,)
         assert home.verdict("prices/a.json")["event"] == "file_loaded"
         assert home.stop() == 0
+
+
+SHARED = """
+[inbox]
+path = "{inbox}"
+[archive]
+processed = "{archive}/processed"
+failed = "{archive}/failed"
+[feeds.prices]
+match = ["prices/**"]
+key = ["k"]
+deletes = {{ from = "op", in = ["d"], then = "remove" }}
+fields = {{ k = {{ type = "text" }}, v = {{ type = "integer" }} }}
+[feeds.stock]
+match = ["stock/{{no}}.json"]
+mode = "snapshot"
+as_of = {{ from = "$path.no", type = "integer" }}
+key = ["k"]
+absent = "remove"
+max_deleted = "100%"
+fields = {{ k = {{ type = "text" }}, v = {{ type = "integer" }} }}
+"""
+FILES = 40
+
+
+@pytest.mark.slow
+def test_hosts_that_share_an_inbox_apply_ordered_feeds_in_order(url: str, tmp_path: Path) -> None:
+    """Killed in the middle of files and started again: the last file wins, of deletions and snapshots, too."""
+    chance = random.Random(18)
+    expected: dict[str, dict[str, int]] = {"prices": {}, "stock": {}}
+    inbox = tmp_path / "inbox"
+    with ExitStack() as stack:
+        homes = []
+        for name in ("one", "two"):
+            config = SHARED.format(inbox=inbox, archive=tmp_path / f"archive-{name}")
+            homes.append(stack.enter_context(PostgresHome(tmp_path / name, config, url=url)))
+        for home in homes:
+            home.start()
+        for number in range(1, FILES + 1):
+            feed = chance.choice(["prices", "stock"])
+            keys = chance.sample("abcdef", 4)
+            records = [{"k": key, "v": number} for key in keys]
+            if feed == "prices":
+                records = [one | ({"op": "d"} if chance.random() < 0.3 else {}) for one in records]
+                for one in records:
+                    expected[feed].pop(str(one["k"]), None)
+                expected[feed] |= {str(one["k"]): number for one in records if "op" not in one}
+            else:
+                expected[feed] = dict.fromkeys(keys, number)
+            (tmp_path / "part").write_text(json.dumps(records))
+            os.utime(tmp_path / "part", (1_700_000_000 + number, 1_700_000_000 + number))
+            (inbox / feed).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "part").rename(inbox / feed / f"{number}.json")
+            if number % 10 == 0:
+                homes[number // 10 % 2].kill()
+                homes[number // 10 % 2].start()
+        eventually(lambda: not any(path.is_file() for path in inbox.rglob("*")), "every file is taken", deadline_s=60)
+        for home in homes:
+            assert home.stop() == 0
+        runs = homes[0].query("SELECT job_name, file_name FROM etl_runs WHERE status = 'success' ORDER BY commit_no")
+        for feed, rows in expected.items():
+            numbers = [int(name.removeprefix(f"{feed}/").removesuffix(".json")) for job, name in runs if job == feed]
+            assert numbers == sorted(numbers)
+            assert dict(homes[0].query(f"SELECT k, v FROM {feed}")) == rows
 
 
 def test_two_daemons_start_at_once_on_an_empty_database(url: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,18 +14,31 @@ READER = """
 import json, resource, sys
 from datetime import UTC, datetime
 from inboxd.errors import FileFault
+from inboxd.model import Condition, Field, FieldType, Origin, Shape
 from inboxd.records.decode import read_batches
 from records_feeds import EVENTS, feed_of
 import bombs
 
 make, size = sys.argv[1], int(sys.argv[2])
-feed = feed_of(*EVENTS.fields, records=("data",)) if make.startswith("document") else EVENTS
+tail = Field("tail", FieldType.TEXT, (Origin.DOCUMENT, "meta", "tail"), "tail")
+host = Field("host", FieldType.TEXT, (Origin.AROUND, Origin.AROUND, "host"), "host")
+FEEDS = {
+    "document_around": feed_of(*EVENTS.fields, records=("data",)),
+    "members": feed_of(*EVENTS.fields, records=("data",), shape=Shape.MEMBERS),
+    "all_members": feed_of(*EVENTS.fields, shape=Shape.MEMBERS),
+    "exploded": feed_of(*EVENTS.fields, host, records=("data",), explode=("items", "more")),
+    "after": feed_of(*EVENTS.fields, tail, records=("data",)),
+    "after_packed": feed_of(*EVENTS.fields, tail, records=("data",)),
+    "chosen": feed_of(*EVENTS.fields, where=(Condition(("name",), any_of=('"Alice Smith"',)),)),
+}
+feed = FEEDS.get(make, EVENTS)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 rows = rejects = 0
 code = ""
 try:
     stream = bombs.Stream(getattr(bombs, make)(size))
-    for batch in read_batches(stream, feed, now=datetime(2026, 6, 1, tzinfo=UTC), max_size=size * 3):
+    again = lambda: bombs.Stream(getattr(bombs, make)(size))
+    for batch in read_batches(stream, feed, now=datetime(2026, 6, 1, tzinfo=UTC), max_size=size * 3, again=again):
         rows += len(batch.rows)
         rejects += len(batch.rejects)
 except FileFault as fault:
@@ -102,6 +116,34 @@ def document_around(size):
     yield from repeated(b"", b"\\u00e9", size // 2, b'","data":[' + GOOD + b"]}")
 
 
+def members(size):
+    return repeated(b'{"data":{', b'"m":' + GOOD + b",", size, b'"m":' + GOOD + b"}}")
+
+
+def all_members(size):
+    return repeated(b"{", b'"m":' + GOOD + b",", size, b'"m":' + GOOD + b"}")
+
+
+def exploded(size):
+    element = b'{"host":"h","items":[{"more":[' + GOOD + b"," + GOOD + b']},{"more":[]}]}'
+    return repeated(b'{"data":[', element + b",", size, element + b"]}")
+
+
+def after(size):
+    return repeated(b'{"data":[', GOOD + b",", size, GOOD + b'],"meta":{"tail":"t"}}')
+
+
+def after_packed(size):
+    packer = zlib.compressobj(1, wbits=31)
+    for piece in after(size):
+        yield packer.compress(piece)
+    yield packer.flush()
+
+
+def chosen(size):
+    return lines(size)
+
+
 def gzipped(size):
     packer = zlib.compressobj(9, wbits=31)
     for piece in repeated(b"[", b" ", size, GOOD + b"]"):
@@ -155,10 +197,34 @@ CASES = {
 """What is read, how much of it, the code it ends with, and by how many MiB the process may grow."""
 
 
+SHAPES = ("members", "all_members", "exploded", "after", "after_packed", "chosen")
+"""Records that are not simply the elements of an array, or are read together with what is around them."""
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_memory_is_the_same_for_a_large_file_of_any_shape(case: str, tmp_path: Path) -> None:
+    """Members, exploded arrays and what stands after the records: eight times the file, the same peak."""
+    small, large = (read_by_child(case, size, tmp_path) for size in (MIB, 8 * MIB))
+    assert (small["code"], large["code"]) == ("", "")
+    assert 7 < large["rows"] / small["rows"] < 9
+    assert large["grown"] - small["grown"] < 12, (small, large)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_memory_does_not_grow_with_the_file(case: str, tmp_path: Path) -> None:
     """Large, airy, deep, endless and packed files are read or refused in a memory that has no need to grow."""
     size, code, most = CASES[case]
+    found = read_by_child(case, size, tmp_path)
+    assert found["code"] == code
+    assert isinstance(found["grown"], int)
+    assert found["grown"] < most
+    if not code:
+        assert found["rows"]
+        assert bool(found["rejects"]) == (case == "bad_lines")
+
+
+def read_by_child(case: str, size: int, tmp_path: Path) -> dict[str, Any]:
+    """Read a content of that kind and size in a process of its own; return what it found and how it grew."""
     (tmp_path / "bombs.py").write_text(BOMBS, encoding="utf-8")
     tests = Path(__file__).parent
     path = [str(tmp_path), str(tests), str(tests.parent / "daemon")]
@@ -169,17 +235,5 @@ def test_memory_does_not_grow_with_the_file(case: str, tmp_path: Path) -> None:
         text=True,
         timeout=100,
     )
-    found = json_of(done.stdout)
-    assert found["code"] == code
-    assert isinstance(found["grown"], int)
-    assert found["grown"] < most
-    if not code:
-        assert found["rows"]
-        assert bool(found["rejects"]) == (case == "bad_lines")
-
-
-def json_of(text: str) -> dict[str, object]:
-    """Return the reader's answer."""
-    found = json.loads(text)
-    assert isinstance(found, dict)
+    found: dict[str, Any] = json.loads(done.stdout)
     return found

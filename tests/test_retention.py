@@ -8,6 +8,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from inboxd.operate import old_files
 from inboxd.operate import retention as module
 from inboxd.operate.old_files import OldFiles
 from inboxd.operate.retention import Retention
-from inboxd.store.tables import etl_runs
+from inboxd.store.tables import etl_runs, tombstones
 from stores import MakeUrl
 from test_pipeline import EVENTS, FixedClock, Loader, make_loader, stamp
 
@@ -65,6 +66,23 @@ def test_old_lineage_goes_and_the_ledger_stays(
         assert removed.lineage == 5
         assert loader.query("SELECT DISTINCT record_key FROM lineage") == [("new",)]
         assert loader.query("SELECT COUNT(*) FROM etl_runs") == [(2,)]
+
+
+def test_old_tombstones_go_where_that_is_said(make_url: MakeUrl, tmp_path: Path) -> None:
+    """``retention.tombstones`` removes those of deletions that long ago; by default they stay for ever."""
+    clock = FixedClock()
+    loader: Loader = make_loader(make_url, tmp_path, EVENTS)
+    days = [stamped(clock.at - timedelta(days=day)) for day in (0, 1, 3)]
+    with loader.store:
+        with loader.store.writing() as connection:
+            for number, day in enumerate(days):
+                values = {"table_name": "target", "record_key": str(number), "cursor": day, "run_id": 1}
+                connection.execute(sa.insert(tombstones).values(values | {"deleted_at": day}))
+        archive = ArchiveSettings(processed=tmp_path / "processed", failed=tmp_path / "failed")
+        for keep, left in (("forever", "012"), ("2d", "01")):
+            wanted = RetentionSettings.model_validate({"tombstones": keep})
+            Retention(loader.store, archive, wanted, clock).whole()
+            assert "".join(str(key) for (key,) in loader.query("SELECT record_key FROM tombstones ORDER BY 1")) == left
 
 
 class Kept:

@@ -23,12 +23,14 @@ from inboxd.model import (
     FieldType,
     Gone,
     Late,
+    Limit,
     Mode,
     Origin,
     Row,
 )
 from inboxd.store import sqlite_staging
 from inboxd.store.base import Store
+from inboxd.store.changes import enough_live
 from inboxd.store.ledger import canonical
 from stores import OpenEmpty, batches, load, make_feed, query
 
@@ -365,6 +367,17 @@ def snapshot_of(*, then: Gone, scope: tuple[str, ...] = (), undo: bool = False) 
     """Return a snapshot feed of a table of its own; its values are the integer and the JSON of upsert feeds."""
     made = feed_of(cursor=False, undo=undo)
     return replace(made, mode=Mode.SNAPSHOT, absent=then, scope=scope)
+
+
+def test_the_rows_that_live_are_counted_as_far_as_a_share_of_them_needs() -> None:
+    """Exactly: of 101 rows 7 % are 8, rounded up, though seven hundredths times a hundred is seven and a bit."""
+    feed = snapshot_of(then=Gone.REMOVE)
+    for percent in range(1, 101):
+        limited = replace(feed, max_deleted=Limit(share=percent / 100))
+        for deleted in range(1, 40):
+            enough = enough_live(limited, deleted)
+            assert limited.max_deleted.most(enough) >= deleted
+            assert enough == deleted or limited.max_deleted.most(enough - 1) < deleted
 
 
 @pytest.mark.parametrize("then", Gone)

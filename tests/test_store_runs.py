@@ -246,11 +246,11 @@ def test_operators_move_the_watermark_as_they_like(open_empty: OpenEmpty) -> Non
     store = open_empty(FEED, other)
     load(store, FEED, batches(one_record()))
     load(store, other, batches(one_record()))
-    store.set_watermark(FEED, "2020-01-01T00:00:00.000000Z", LATER)
+    store.set_watermark(FEED.name, "2020-01-01T00:00:00.000000Z", LATER)
     moved = {mark.name: mark for mark in store.watermarks()}
     assert moved["events"].value == "2020-01-01T00:00:00.000000Z"
     assert (moved["events"].run_id, moved["events"].updated_at) == (None, LATER)
-    store.set_watermark(FEED, None, LATER)
+    store.set_watermark(FEED.name, None, LATER)
     assert [mark.name for mark in store.watermarks()] == ["others"]
 
 

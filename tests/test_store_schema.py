@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import alembic.autogenerate
@@ -16,12 +17,13 @@ from alembic.script import ScriptDirectory
 import inboxd.store.migrations
 from inboxd.config.names import wrong_table
 from inboxd.errors import EXIT_CONFIG, OperatorFault
-from inboxd.model import Extra, FieldType, Late
+from inboxd.model import Extra, FieldType, Late, Mode
 from inboxd.store import open_store
 from inboxd.store.base import RunRow, Store
-from inboxd.store.feed_tables import own_types
+from inboxd.store.feed_tables import key_index, own_types
 from inboxd.store.revision import HEAD, KNOWN
 from inboxd.store.schema import migrate
+from inboxd.store.shapes import indexes
 from inboxd.store.tables import etl_runs, metadata
 from stores import OLDER, MakeUrl, OpenEmpty, batches, load, make_feed, query, row
 
@@ -261,3 +263,23 @@ def test_the_versions_are_those_that_are_promised(make_url: MakeUrl, request: py
     wheels = int(os.environ.get("PGSERVER_POSTGRES_VERSION", "18"))
     assert version >= 15
     assert version == {"postgres": wheels, f"postgres-{OLDER}": OLDER}.get(name, version)
+
+
+@pytest.mark.parametrize("table", ["facts", "f" * 63])
+def test_an_append_feeds_key_has_its_index_whenever_it_is_named(open_empty: OpenEmpty, table: str) -> None:
+    """Made with the table, made for a table that is there, made anew for another key, and taken away with the key."""
+    made = replace(make_feed(table), mode=Mode.APPEND, cursor=None, key=())
+    store = open_empty(made)
+
+    def indexed() -> tuple[str, ...] | None:
+        with store.reading() as connection:
+            found = indexes(connection).get(key_index(table))
+        return None if found is None else found.columns
+
+    keys: tuple[tuple[str, ...], ...] = ((), ("k0",), ("value", "k0"), ("value", "k0"), ())
+    for key in keys:
+        store.prepare([replace(made, key=key)])
+        assert indexed() == (key or None)
+    other = replace(make_feed(f"{table[:-1]}x"), mode=Mode.APPEND, cursor=None)
+    store.prepare([made, other])
+    assert key_index(other.table) != key_index(table)

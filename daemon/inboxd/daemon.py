@@ -30,6 +30,8 @@ LONGEST_WAIT_S: Final = 20.0
 """The loop comes round at least this often; more often where the service manager's watchdog asks for it."""
 LOST_WAIT_S: Final = 1.0
 """How often an inbox that is gone is looked for."""
+TURN_AGAIN_S: Final = 0.5
+"""How soon an ordered feed's turn is asked for again while it is another daemon's."""
 LOOK_UP_S: Final = 1.0
 """How long a list of ready files is worked on before looking up from it."""
 AHEAD: Final = 16
@@ -53,9 +55,13 @@ class Daemon(Attempts):
     longest_wait_s: float = LONGEST_WAIT_S
     survey: Survey = field(default_factory=Survey)
     waiting: int = 0
+    """How many claimed files waited still when a drain ended."""
     turns: set[str] = field(default_factory=set)
     """The ordered feeds whose files are this daemon's to claim, while any of them is at work or waits."""
-    """How many claimed files waited still when a drain ended."""
+    passed_over: set[str] = field(default_factory=set)
+    """The feeds of which this pass left a file in the inbox: later ones of the same list must not overtake it."""
+    turnless: bool = False
+    """Whether the last pass left files alone because it was another daemon's turn."""
     published: Published = field(default_factory=Published)
     """The one thing here that other threads may read."""
 
@@ -121,6 +127,7 @@ class Daemon(Attempts):
 
     def _work(self) -> bool:
         """Do everything that can be done now; tell whether anything was."""
+        self.turnless = False
         if self.recovery.is_due():
             self._take_over(self.recovery.left)
         if self.database_attempts > 1:  # perhaps only one file's doing, such as a disk too small for it: let others try
@@ -142,6 +149,7 @@ class Daemon(Attempts):
 
     def _take_new(self) -> int:
         done = 0
+        self.passed_over.clear()
         looked_up = self.clock.monotonic()
         ready = deque(self._in_turn(self.survey.ready))
         entrance = self._entrance() if ready else None
@@ -225,9 +233,14 @@ class Daemon(Attempts):
         )
 
     def _overtakes(self, pending: PendingFile) -> bool:
-        """Tell whether an older file of the feed waits that this one must not overtake."""
+        """Tell whether an older file of the feed waits that this one must not overtake.
+
+        Those that were taken over from other daemons came in any order.
+        """
         feed = self._feed_of(pending)
-        older = takewhile(lambda other: other is not pending, self.pending)
+        older: Iterator[PendingFile] = takewhile(lambda other: other is not pending, self.pending)
+        if feed is not None and feed.ordered and pending.claim.id in self.pending:
+            older = (other for other in self.pending if other.place < pending.place)
         return feed is not None and any(_blocks(other, feed) for other in older)
 
     def _notice(self, notices: Sequence[Notice]) -> None:
@@ -269,7 +282,10 @@ class Daemon(Attempts):
     def _take(self, candidate: Candidate, entrance: Entrance | None) -> PendingFile | None:
         """Claim a file, if its turn has come and it is still there."""
         feed = self.folders.match(candidate.name)
-        if feed is None or feed.name in self._blocked() or not self._has_turn(feed):
+        if feed is None:
+            return None
+        if feed.name in self.passed_over or not self._has_turn(feed) or feed.name in self._blocked():
+            self.passed_over.add(feed.name)
             return None
         try:
             self.hook(Step.CLAIM, Edge.BEFORE)
@@ -286,22 +302,34 @@ class Daemon(Attempts):
     def _may_go_on(self, pending: PendingFile) -> bool:
         """Tell whether it is this daemon's turn to work on a claimed file; else it is asked again a little later."""
         feed = self._feed_of(pending)
-        if feed is None or (self._has_turn(feed) and not self._overtakes(pending)):
+        if feed is None or (self._has_turn(feed, pending) and not self._overtakes(pending)):
             return True
         pending.due = self.clock.monotonic() + FIRST_PAUSE_S
         return False
 
-    def _has_turn(self, feed: Feed) -> bool:
-        """Tell whether a file of this feed may be worked on: of an ordered one only by the daemon whose turn it is."""
+    def _has_turn(self, feed: Feed, pending: PendingFile | None = None) -> bool:
+        """Tell whether a file of this feed may be worked on: of an ordered one only by the daemon whose turn it is.
+
+        What a daemon has left that had the turn before, and died, comes first: it is taken over here, or whoever has
+        it already gets the turn. ``pending`` is a file that is claimed itself; then only an older one is let go first.
+        """
         if not feed.ordered:
             return True
-        try:
-            mine = self.store.take_turn(feed.name)
-        except TransientFault:
-            return False
-        if mine:
+        with suppress(TransientFault):
+            if not self.store.take_turn(feed.name):
+                self.turnless = True
+                return False
+            elsewhere = self.recovery.elsewhere
+            if self.recovery.shared and (feed.name not in self.turns or feed.name in elsewhere):
+                self._take_over(self.recovery.left)
             self.turns.add(feed.name)
-        return mine
+            other = elsewhere.get(feed.name)
+            if other is None or (pending is not None and other > pending.place):
+                return True
+            self.turnless = True
+            self.turns.discard(feed.name)
+            self.store.end_turn(feed.name)
+        return False
 
     def _end_turns(self) -> None:
         """Let other daemons have the ordered feeds of which no file waits here."""
@@ -346,6 +374,8 @@ class Daemon(Attempts):
         due += [when for when in times if when is not None]
         if self.survey.ready and self.database_pauses():
             due.append(self.database_due)
+        if self.turnless:
+            due.append(now + TURN_AGAIN_S)
         return max(min(due) - now, 0.0)
 
     def _now(self) -> str:

@@ -186,6 +186,13 @@ def spelled(path: Path) -> str:
     return ".".join(part.value if isinstance(part, Origin) else part for part in path)
 
 
+def is_name(path: Path) -> bool:
+    """Tell whether a path leads to a name, of the file, of a part of its path or of a member: to text, always."""
+    if path == (Origin.FILE, "mtime"):
+        return False
+    return origin_of(path) in (Origin.FILE, Origin.CAPTURE) or path == (Origin.RECORD, "name")
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One declared field of a feed.
@@ -385,6 +392,11 @@ class Feed:
             msg = f"feed {self.name!r} has no cursor"
             raise KeyError(msg)
         return self.cursor
+
+    @property
+    def mark_field(self) -> Field | None:
+        """The field whose values its watermark has: the cursor, or a snapshot's moment; ``None`` without either."""
+        return self.as_of or (None if self.cursor is None else self.cursor_field)
 
     @property
     def own_columns(self) -> OwnColumns:

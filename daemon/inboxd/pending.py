@@ -53,6 +53,11 @@ class PendingFile:
     due: float = 0.0
     retry_at: str | None = None
 
+    @property
+    def place(self) -> tuple[int, str]:
+        """Where it stands among files that wait together: by mtime, then name."""
+        return self.claim.mtime_ns, self.claim.name
+
     def keep_fault(self, fault: TransientFault) -> None:
         """Keep why it waits, without the frames of the attempt: they hold a window of the file's data."""
         fault.__cause__ = fault.__context__ = None

@@ -56,6 +56,8 @@ class Recovery:
     """What is told of a file that has ended at that moment."""
     waiting: bool = False
     """Whether the last look left a claim alone that may be nobody's, but is too young to tell."""
+    elsewhere: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Of each feed the oldest file (mtime, name) that the last look left to another daemon, or to time."""
     _next_look: float = 0.0
     _unbegun: dict[str, float] = field(default_factory=dict)
     """When (monotonic seconds) each claim without a run was first seen."""
@@ -84,12 +86,17 @@ class Recovery:
     def left(self, mine: Container[str]) -> Iterator[PendingFile]:
         """Yield the claims, oldest first, that are not ``mine`` and that no living daemon works on."""
         self.waiting = False
+        self.elsewhere.clear()
         found = sorted(claims(self.root()), key=lambda claim: (claim.mtime_ns, claim.name))
         self._unbegun = {claim.id: self._unbegun[claim.id] for claim in found if claim.id in self._unbegun}
         for claim in found:
-            pending = None if claim.id in mine else self._pending(claim)
+            if claim.id in mine:
+                continue
+            pending = self._pending(claim)
             if pending is not None:
                 yield pending
+            elif claim.there():
+                self.elsewhere.setdefault(self._feed_of(claim), (claim.mtime_ns, claim.name))
 
     def left_moved(self, mine: Container[str] = ()) -> Iterator[LeftMoved]:
         """Yield what is known of files that were moved just before a crash; their claims are forgotten with it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -125,3 +125,8 @@ def without_places(text: str, roots: Sequence[str] = ()) -> str:
     for root in sorted(roots, key=len, reverse=True):
         text = text.replace(root.rstrip("/") + "/", "…/")
     return _PATH.sub("…/", text)
+
+
+def scoped(feed: str, scope: Mapping[str, object]) -> str:
+    """Return what a feed's watermark is called for people: with the scope of its snapshots, where there is one."""
+    return f"{feed} ({', '.join(f'{name} = {value}' for name, value in scope.items())})" if scope else feed

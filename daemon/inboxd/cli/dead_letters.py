@@ -20,6 +20,7 @@ from inboxd.cli.opening import store_if_there
 from inboxd.cli.tables import DETAIL, Column, heading, print_table, short_time
 from inboxd.clock import SystemClock
 from inboxd.config import Settings
+from inboxd.model import Feed, Mode
 from inboxd.operate.dead_letters import (
     CodeCount,
     DeadLetter,
@@ -177,11 +178,17 @@ def replay(context: click.Context, ids: tuple[int, ...], wanted: Filter, edited:
         print_table(columns, rows)
     if still_open:
         heading("still open")
-        known = {feed.name for feed in settings_of(context).feeds}
+        known = {feed.name: feed for feed in settings_of(context).feeds}
         columns = [Column("feed", cut="middle"), Column("code"), Column("dead letters", number=True)]
         columns.append(Column("why", below=True))
-        why = {one.feed: "" if one.feed in known else "the feed is not in the config" for one in still_open}
-        print_table(columns, [(one.feed, one.code, one.count, why[one.feed]) for one in still_open])
+        print_table(columns, [(one.feed, one.code, one.count, _why_open(known.get(one.feed))) for one in still_open])
+
+
+def _why_open(feed: Feed | None) -> str:
+    """Return why the dead letters of a feed are not replayed, where that is not their own fault."""
+    if feed is None:
+        return "the feed is not in the config"
+    return "the next snapshot says what there is" if feed.mode is Mode.SNAPSHOT else ""
 
 
 def _mended(path: str) -> dict[int, str]:
@@ -198,7 +205,7 @@ def _replay(settings: Settings, wanted: Filter, edited: dict[int, str] | None) -
         _hold(settings, store, wanted)
         for name in feeds_with_dead_letters(store, wanted):
             feed = known.get(name)
-            if feed is None:  # said with what stays open
+            if feed is None or feed.mode is Mode.SNAPSHOT:  # said with what stays open
                 continue
             limit = furthest_cursor(feed, clock.now())
             done.append(put_back(store, feed, wanted, clock=clock, host=host, limit=limit, edited=edited))

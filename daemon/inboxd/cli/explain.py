@@ -143,14 +143,12 @@ def _print_entries(touches: Sequence[HistoryEntry], *, with_file: bool) -> None:
 def _why(entry: HistoryEntry) -> str:
     undone = f"; undone by run {entry.undone_by}" if entry.undone_by is not None else ""
     if entry.kind == "undo":
-        done = "put back what was before" if entry.outcome == "load" else "left: a later run had changed the row"
+        left = "left: a later run had changed the row, or had said the same"
+        done = "put back what was before" if entry.outcome == "load" else left
         return f"undo of run {entry.undo_of}: {done}"
     if entry.lost_to is not None:
         return f"{entry.lost_to.why}: {_winner(entry.lost_to)}{undone}"
-    detail = entry.detail or ""
-    if entry.outcome == "delete":
-        detail = "deleted by this record" if len(entry.steps) > 1 else "absent from this snapshot"
-    return f"{detail}{undone}".removeprefix("; ")
+    return f"{entry.detail or ''}{undone}".removeprefix("; ")
 
 
 def _winner(winner: Winner) -> str:

@@ -26,6 +26,7 @@ from inboxd.garbage import collect_seldom
 from inboxd.infer.unnamed import unnamed_fields
 from inboxd.model import Feed, Limit, Outcome, RunStatus, Verdict, printable
 from inboxd.oneshot import feed_of, hold_against_path, job_of, pipeline_of
+from inboxd.operate.cursors import newest_marks
 from inboxd.pipeline import Job, Pipeline
 from inboxd.presence import Phase
 from inboxd.store.base import Classified
@@ -81,9 +82,10 @@ def load(  # noqa: PLR0913 - an argument for each option
         with left_undone(lambda: _undone(files, len(verdicts), progress)):
             for name, feed in zip(files, feeds, strict=True):
                 job = job_of(settings, name, feed, as_path=as_name, force=force, watching=progress.watching)
-                verdicts.append(pipeline.process(job))
+                with store.turn(feed):
+                    verdicts.append(pipeline.process(job))
         counted = store.table_counts(feeds)
-        watermark = next((row.value for row in store.watermarks() if row.name == feeds[-1].name), None)
+        watermark = newest_marks(store, feeds[-1:]).get(feeds[-1].name)
     result = {
         **_sums(verdicts),
         "target_rows": counted.target_rows,

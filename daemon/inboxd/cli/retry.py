@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -132,22 +132,24 @@ class _Retrier:
     def retry(self, file: Place) -> Retried:
         """Take one file back, process it, put it where it now belongs."""
         name = name_in_inbox(files_of_runs(self.store), file.name)
-        try:
-            feed = self._feed_of(name)
-            root = os.fspath(self.settings.inbox.path)
-            mtime = first_mtime(self.store, file, name)
-            claim = self.archive.take_back(root, file, name, new_claim_id(retry=True))
-        except InboxdError as fault:
-            return Retried(file, name, fault=fault)
-        try:
-            verdict = self.pipeline.process(self._job_of(claim, feed, mtime))
-        except TransientFault as fault:
-            self._give_back(claim, file)
-            return Retried(file, name, fault=fault)
-        except BaseException:
-            self._give_back(claim, file)
-            raise
-        return self._put_away(file, name, claim, verdict)
+        with ExitStack() as turn:
+            try:
+                feed = self._feed_of(name)
+                turn.enter_context(self.store.turn(feed))
+                root = os.fspath(self.settings.inbox.path)
+                mtime = first_mtime(self.store, file, name)
+                claim = self.archive.take_back(root, file, name, new_claim_id(retry=True))
+            except InboxdError as fault:
+                return Retried(file, name, fault=fault)
+            try:
+                verdict = self.pipeline.process(self._job_of(claim, feed, mtime))
+            except TransientFault as fault:
+                self._give_back(claim, file)
+                return Retried(file, name, fault=fault)
+            except BaseException:
+                self._give_back(claim, file)
+                raise
+            return self._put_away(file, name, claim, verdict)
 
     def _job_of(self, claim: Claim, feed: Feed, mtime: str | None) -> Job:
         limit = self.settings.inbox.max_file_size
@@ -222,7 +224,10 @@ def _print(done: list[Retried]) -> None:
     columns = [Column("file", cut="middle"), Column("outcome"), Column("run", number=True)]
     columns.append(Column("loaded", number=True))
     columns += [Column(name, number=True) for name in ("rejected", "stale")]
-    print_table([*columns, Column("now in", cut="middle", below=True)], [_line(one) for one in done])
+    deleted = any(one.verdict is not None and one.verdict.counts.rows_deleted for one in done)
+    columns += [Column("deleted", number=True)] if deleted else []
+    columns.append(Column("now in", cut="middle", below=True))
+    print_table(columns, [_line(one, deleted=deleted) for one in done])
     for one in done:
         verdict = one.verdict
         if one.fault is not None:
@@ -233,19 +238,15 @@ def _print(done: list[Retried]) -> None:
             _explain(one.name, f"duplicate of run {verdict.duplicate_of}", ALREADY_LOADED)
 
 
-def _line(one: Retried) -> tuple[object, ...]:
+def _line(one: Retried, *, deleted: bool) -> tuple[object, ...]:
     verdict = one.verdict
     if verdict is None:
-        return (printable(one.name), "not tried", None, None, None, None, printable(one.source.path))
+        empty = (None,) * (5 if deleted else 4)
+        return (printable(one.name), "not tried", *empty, printable(one.source.path))
     counts = verdict.counts
     about = (printable(one.name), verdict.outcome.value, verdict.run_id)
-    return (
-        *about,
-        counts.rows_out,
-        counts.rows_rejected,
-        counts.rows_stale,
-        one.archived and printable(one.archived.path),
-    )
+    told = (counts.rows_out, counts.rows_rejected, counts.rows_stale, *([counts.rows_deleted] if deleted else []))
+    return (*about, *told, one.archived and printable(one.archived.path))
 
 
 def _explain(name: str, what: str | None, remedy: str) -> None:

@@ -28,7 +28,7 @@ from inboxd.operate import status as questions
 from inboxd.operate.hosts import HostActivity
 from inboxd.operate.status import Status
 from inboxd.presence import UnfinishedFile
-from inboxd.words import counted, lag, size, span
+from inboxd.words import counted, lag, scoped, size, span
 
 SHOWN: Final = 5
 """Names listed of each kind; ``--json`` has more."""
@@ -96,7 +96,10 @@ def _print(found: Status) -> None:
         columns = [Column("feed", cut="middle"), Column("up to"), Column("behind by")]
         columns.append(Column("run", number=True, goes=1))
         lags = ((mark, "" if mark.lag_s is None else lag(mark.lag_s)) for mark in found.watermarks)
-        print_table(columns, [(mark.feed, mark.value or "none yet", behind, mark.run_id) for mark, behind in lags])
+        lines = [
+            (scoped(mark.feed, mark.scope), mark.value or "none yet", behind, mark.run_id) for mark, behind in lags
+        ]
+        print_table(columns, lines)
     if found.dead_letters:
         heading("open dead letters")
         columns = [Column("feed", cut="middle"), Column("code"), Column("dead letters", number=True)]

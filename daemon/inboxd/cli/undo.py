@@ -13,6 +13,7 @@ from inboxd.cli.tables import Column, heading, print_table, print_text
 from inboxd.clock import SystemClock
 from inboxd.config import Settings
 from inboxd.inbox.names import marked
+from inboxd.model import Mode
 from inboxd.operate.undo import plan
 from inboxd.operate.undo import undo as take_back
 from inboxd.operate.undo_plan import Passed, Undo
@@ -84,8 +85,8 @@ def _print(settings: Settings, found: Undo, *, dry_run: bool) -> None:
         goes = "would go" if dry_run else "went"
         print_text(f"the watermark {goes} from {found.watermark_before} back to {found.watermark_after or 'none'}")
     if found.left:
-        heading(f"left, because a later run has changed them: {found.left}")
-        kept = (Column("key", cut="middle"), Column("changed by run", number=True))
+        heading(f"left, because a later run has changed them, or has said the same: {found.left}")
+        kept = (Column("key", cut="middle"), Column("by run", number=True))
         print_table(kept, [(one.record_key, one.run_id) for one in found.left_keys])
     if found.reload:
         heading("records of these files lost to this run; the commands load them again")
@@ -110,11 +111,15 @@ def _again(settings: Settings, found: Undo) -> str | None:
 
 
 def _reload(settings: Settings, found: Undo, one: Passed) -> str:
-    """Return the command that loads a file's records again: its content counts as loaded, so it takes --force."""
+    """Return the command that loads a file's records again: its content counts as loaded, so it takes --force.
+
+    A snapshot that was skipped for its age needs none: it is above the watermark now, or is skipped again.
+    """
     if one.file_name is None:
         return shlex.join(["inboxd", "explain", "--run", str(one.run_id)])
     name = one.file_name if one.claim is None else _archived(settings, one.file_name, one.run_id)
-    return shlex.join(["inboxd", "load", "--force", "--feed", found.feed, name])
+    skipped = any(feed.name == found.feed and feed.mode is Mode.SNAPSHOT for feed in settings.feeds)
+    return shlex.join(["inboxd", "load", *([] if skipped else ["--force"]), "--feed", found.feed, name])
 
 
 def _archived(settings: Settings, file_name: str, run_id: int) -> str:

@@ -134,7 +134,8 @@ def _feed_table(feed: Feed) -> dict[str, Plain]:
 def _snapshot_table(feed: Feed) -> dict[str, Plain]:
     table: dict[str, Plain] = {"max_deleted": format_limit(feed.max_deleted), "allow_empty": feed.allow_empty}
     if feed.as_of:
-        table["as_of"] = {"from": path_text(feed.as_of.path), **_field_table(feed.as_of)}
+        moment = {name: value for name, value in _field_table(feed.as_of).items() if name != "coerce"}
+        table["as_of"] = {"from": path_text(feed.as_of.path), **moment}
     if feed.absent:
         table["absent"] = feed.absent.value
     if feed.scope:

@@ -14,7 +14,7 @@ from inboxd.config.moments import check_format, check_zone
 from inboxd.config.names import wrong_column, wrong_label
 from inboxd.config.schema import FieldTable, MomentTable
 from inboxd.fieldtypes import CURSOR_TYPES, TYPES, literal, sortable
-from inboxd.model import Field, FieldType, Scalar
+from inboxd.model import Field, FieldType, Scalar, is_name
 
 UNITS: Final = ("s", "ms", "us", "ns")
 
@@ -43,6 +43,7 @@ def build_field(name: str, table: FieldTable, inherited: Inherited, at: Key, fau
     _check_fit(table, table.type, at, faults)
     first, *others = table.coalesce or ((table.path or (name,)),)
     coerces = "coerce" in TYPES[table.type].attributes
+    typed = table.type in {FieldType.INTEGER, FieldType.BOOLEAN} and all(map(is_name, (first, *others)))
     field = Field(
         name=name,
         type=table.type,
@@ -61,7 +62,7 @@ def build_field(name: str, table: FieldTable, inherited: Inherited, at: Key, fau
         formats=table.format or (),
         timezone=table.timezone,
         null=inherited.null if table.null is None else table.null,
-        coerce=coerces and (inherited.coerce if table.coerce is None else table.coerce),
+        coerce=coerces and (typed or (inherited.coerce if table.coerce is None else table.coerce)),
     )
     _check_agreement(field, table, at, faults)
     return field
@@ -70,7 +71,12 @@ def build_field(name: str, table: FieldTable, inherited: Inherited, at: Key, fau
 def build_moment(table: MomentTable, at: Key, faults: Faults) -> Field:
     """Return the field that a snapshot's moment is read as; whatever is wrong is noted in ``faults``."""
     attributes = FieldTable.model_construct(
-        type=table.type, path=table.path, unit=table.unit, format=table.format, timezone=table.timezone
+        type=table.type,
+        path=table.path,
+        unit=table.unit,
+        format=table.format,
+        timezone=table.timezone,
+        coerce=True if table.type is FieldType.INTEGER else None,  # there is no place to say it
     )
     field = build_field("as_of", attributes, Inherited(), at, faults)
     assert field is not None  # noqa: S101 - its type is known

@@ -6,7 +6,20 @@ from collections.abc import Iterator
 
 from inboxd.config.faults import Faults, Key
 from inboxd.config.globs import captures_of
-from inboxd.model import Feed, Late, Mode, Origin, Path, Shape, names_of, origin_of, spelled
+from inboxd.model import (
+    Feed,
+    Field,
+    FieldType,
+    Late,
+    Mode,
+    Origin,
+    Path,
+    Shape,
+    is_name,
+    names_of,
+    origin_of,
+    spelled,
+)
 
 
 def check_paths(feed: Feed, at: Key, faults: Faults) -> None:
@@ -14,6 +27,12 @@ def check_paths(feed: Feed, at: Key, faults: Faults) -> None:
     for key, path in _paths(feed):
         if (wrong := _wrong(feed, path)) is not None:
             faults.add((*at, *key), f"{spelled(path)} {wrong}")
+    read: list[tuple[Key, Field]] = [(("fields", field.name), field) for field in feed.fields]
+    read += [(("as_of",), feed.as_of)] if feed.as_of else []
+    for key, field in read:
+        for path in field.paths:
+            if (wrong := _never_valid(field, path)) is not None:
+                faults.add((*at, *key, "type"), f"is {field.type}, but {spelled(path)} {wrong}")
     if feed.mode is Mode.UPSERT and feed.cursor and feed.cursor_field.is_of_file and feed.late is not Late.MERGE:
         why = "of two files with one cursor value the second would be skipped"
         faults.add((*at, "late"), f'must be "merge", as {feed.cursor!r} is one value for the whole file: {why}')
@@ -31,6 +50,21 @@ def _paths(feed: Feed) -> Iterator[tuple[Key, Path]]:
             yield (key, "from") if len(conditions) == 1 else (key,), condition.path
     if feed.as_of is not None:
         yield ("as_of",), feed.as_of.path
+
+
+def _never_valid(field: Field, path: Path) -> str | None:
+    """Say why what inboxd itself knows of a file or a record is never a value of the field."""
+    kind = field.type
+    if path == (Origin.FILE, "mtime"):
+        fits = kind in {FieldType.TEXT, FieldType.JSON} or (kind is FieldType.TIMESTAMP and not field.unit)
+        return None if fits else "is a timestamp in text"
+    if path == (Origin.RECORD, "no"):
+        fits = kind not in {FieldType.TEXT, FieldType.BOOLEAN, FieldType.DATE, FieldType.TIMESTAMP}
+        fits = fits or bool(field.unit) or (kind is FieldType.TEXT and field.coerce)
+        return None if fits else "is a number"
+    if is_name(path) and kind in {FieldType.INTEGER, FieldType.BOOLEAN} and not field.coerce:
+        return "is text, which such a field takes with coerce = true alone"
+    return None
 
 
 def _wrong(feed: Feed, path: Path) -> str | None:

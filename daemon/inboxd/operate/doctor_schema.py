@@ -15,7 +15,16 @@ from inboxd.model import Feed, FieldType
 from inboxd.operate.findings import Finding, Health
 from inboxd.store import postgres_sql, sqlite_sql
 from inboxd.store.base import Store
-from inboxd.store.feed_tables import KEY_INDEX, MADE, TableShape, made_columns, missing, own_columns_of, wanted_tables
+from inboxd.store.feed_tables import (
+    KEY_INDEX,
+    MADE,
+    TableShape,
+    key_index,
+    made_columns,
+    missing,
+    own_columns_of,
+    wanted_tables,
+)
 from inboxd.store.shapes import Index, indexes, shapes, triggers, views
 from inboxd.store.sqlite_driver import driver
 from inboxd.store.sqlite_new import make_tables
@@ -94,16 +103,22 @@ def _feed_tables(connection: sa.Connection, feeds: Sequence[Feed], found: Schema
         escaped = query.replace("%", "%%") if connection.dialect.name == "postgresql" else query
         return connection.exec_driver_sql(escaped).first() is not None
 
+    def indexed(index: str) -> tuple[str, ...]:
+        return found.indexes[index].columns if index in found.indexes else ()
+
     try:
         tables = wanted_tables(feeds, _types(connection))
-        lacking = missing(tables, found.tables.get, any_row, _made(connection))
+        lacking = missing(tables, found.tables.get, indexed, any_row, _made(connection))
     except OperatorFault as fault:
         yield Finding("schema", Health.WRONG, fault.message, fault.hint)
         return
     absent = [table for table in tables if table not in found.tables]
     alter = "ALTER TABLE "
     columns = [statement.removeprefix(alter) for statement in lacking if statement.startswith(alter)]
-    for what in (f"table {', '.join(absent)}" if absent else "", ", ".join(columns)):
+    named = {each[1] for statement in lacking if (each := re.match('CREATE INDEX "([^"]+)"', statement))}
+    gone = named - {key_index(table) for table in absent}
+    indexes = f"index {', '.join(sorted(gone))}" if gone else ""
+    for what in (f"table {', '.join(absent)}" if absent else "", ", ".join(columns), indexes):
         if what:
             yield Finding("schema", Health.WRONG, f"not there: {what}", "inboxd db upgrade, or the daemon's next start")
 

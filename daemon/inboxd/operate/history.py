@@ -23,6 +23,9 @@ STEPS: Final = {
     ABSENT: (LineageStep.DELETE,),
 }
 
+DELETIONS: Final = {DELETED: "deleted by this record", ABSENT: "absent from this snapshot"}
+"""What is said of a record that took a row out, or marked it; a record of a snapshot that it has not is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Winner:
@@ -137,7 +140,7 @@ def _entry(row: sa.RowMapping) -> HistoryEntry:
         steps=STEPS[row["outcome"]],
         at=row["finished_at"],
         commit_no=row["commit_no"] or 0,
-        detail=row["detail"],
+        detail=DELETIONS.get(row["outcome"], row["detail"]),
         undo_of=row["undo_of"],
         undone_by=row["undone_by"],
     )

@@ -16,8 +16,8 @@ from typing import Final
 import sqlalchemy as sa
 
 from inboxd.clock import Clock, stamp
-from inboxd.errors import FileFault, TransientFault
-from inboxd.model import Batch, Counts, Cursor, Feed, Outcome, Reject, Row, RunStart, Verdict
+from inboxd.errors import EXIT_FAILED, FileFault, OperatorFault, TransientFault
+from inboxd.model import Batch, Counts, Cursor, Feed, Mode, Outcome, Reject, Row, RunStart, Verdict
 from inboxd.operate.dead_letters import DeadLetter, Filter, dead_letter_pages, of_feed
 from inboxd.records.validate import judge
 from inboxd.store.base import FileTransaction, RunEnd, Store
@@ -78,13 +78,16 @@ def replay(
     limit: Cursor | None,
     edited: Mapping[int, str] | None = None,
 ) -> Replay:
-    """Replay the open dead letters of one feed. ``limit`` is how far the watermark may go.
+    """Replay the open dead letters of one feed, not of snapshots. ``limit`` is how far the watermark may go.
 
     ``edited`` are mended records by their dead letters; no others are replayed then.
 
     Raises ``TransientFault`` when the database must be waited for, and ``letters_taken`` when another replay was
     quicker; nothing has been changed then but the codes of dead letters that failed again.
     """
+    if feed.mode is Mode.SNAPSHOT:  # whose other rows would count as absent
+        message = f"feed {feed.name!r} has snapshots: single records are not replayed into its table"
+        raise OperatorFault("not_replayable", message, "the next snapshot says what there is", exit_code=EXIT_FAILED)
     started, began = clock.now(), clock.monotonic()
     tally = _Tally()
     batches = _judged(store, feed, of_feed(wanted, feed.name), started, tally, edited)
@@ -93,7 +96,7 @@ def replay(
         return Replay(feed.name, None, tally.failed, 0, 0, tally.failed, tuple(tally.failures))
     run_id = store.begin(RunStart(feed.name, stamp(started), host))
     try:
-        with store.transaction(run_id, feed) as tx:
+        with store.turn(feed), store.transaction(run_id, feed) as tx:
             counts = _load(tx, feed, first, batches, tally)
             watermark = tx.advance(limit) if feed.cursor is not None else None
             verdict = Verdict(

@@ -15,7 +15,7 @@ from inboxd.clock import stamp
 from inboxd.config import ArchiveSettings, DatabaseSettings, InboxSettings, mtime_of
 from inboxd.errors import InboxdError
 from inboxd.locks import running_pid
-from inboxd.model import Feed
+from inboxd.model import Feed, Scalar
 from inboxd.operate.arrivals import expected
 from inboxd.operate.cursors import lag_s
 from inboxd.operate.dead_letters import CodeCount, count_open
@@ -25,6 +25,7 @@ from inboxd.operate.trend import Bucket, Sums, trend
 from inboxd.operate.waiting import InboxContent, inbox_content, still_waiting
 from inboxd.presence import STATE_FILE, DaemonState, ExpectedFeed, UnfinishedFile, Work, read_state
 from inboxd.store.base import RunRow, Store
+from inboxd.store.cursors import scope_of, watermarks_of
 
 LISTED: Final = 20
 """Names shown of each kind of file; the counts are exact."""
@@ -68,9 +69,13 @@ class DaemonPresence:
 
 @dataclass(frozen=True, slots=True)
 class FeedMark:
-    """A feed's watermark and how many seconds it is behind (``None`` where there is none, or it is a number)."""
+    """A feed's watermark and how many seconds it is behind (``None`` where there is none, or it is a number).
+
+    A snapshot feed has one for each scope: the values of its fields, which are none for the whole table.
+    """
 
     feed: str
+    scope: dict[str, Scalar]
     value: str | None
     run_id: int | None
     updated_at: str | None
@@ -202,14 +207,14 @@ def _alive(pid: int) -> bool:
 
 
 def _marks(store: Store, feeds: Sequence[Feed], now: datetime) -> list[FeedMark]:
-    rows = {row.name: row for row in store.watermarks()}
+    rows = store.watermarks()
     marks: list[FeedMark] = []
     for feed in feeds:
-        row = rows.get(feed.name)
-        if row is None:
-            marks.append(FeedMark(feed.name, None, None, None, None))
-        else:
-            marks.append(FeedMark(feed.name, row.value, row.run_id, row.updated_at, lag_s(feed, row.value, now)))
+        mine = watermarks_of(feed, rows)
+        marks += [
+            FeedMark(feed.name, scope_of(feed, row), row.value, row.run_id, row.updated_at, lag_s(feed, row.value, now))
+            for row in mine
+        ] or [FeedMark(feed.name, {}, None, None, None, None)]
     return marks
 
 

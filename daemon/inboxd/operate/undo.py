@@ -20,11 +20,12 @@ from inboxd.operate.target import target_of
 from inboxd.operate.undo_append import take_away
 from inboxd.operate.undo_deletions import mark_again, put_tombstones_back
 from inboxd.operate.undo_plan import Scene, Undo, undoable
+from inboxd.operate.undo_repeats import hand_over
 from inboxd.operate.undo_sql import dialect_of, writer_of
 from inboxd.store.base import Store
+from inboxd.store.changes import says_again
 from inboxd.store.feed_tables import own_types
 from inboxd.store.tables import (
-    DELETED,
     LOADED,
     STALE,
     before_images,
@@ -56,14 +57,18 @@ def undo(store: Store, feeds: tuple[Feed, ...], run_id: int, *, clock: Clock, ho
         else:
             work.classify(own_id)
             work.put_back(own_id)
+            if says_again(feed):
+                hand_over(scene)
             if found.left:
                 work.hand_down(own_id)
             if feed.deletes is not None and feed.cursor is not None:
                 put_tombstones_back(connection, feed, run_id)
                 mark_again(connection, feed, run_id, scene.dialect)
-            work.put_snapshot_mark_back()
+            if feed.mode is Mode.SNAPSHOT:
+                work.put_snapshot_mark_back()
+            else:
+                work.set_watermark(found.watermark_after, clock.now())
             work.forget()
-            work.set_watermark(found.watermark_after, clock.now())
         work.settle_dead_letters(own_id)
         work.end(own_id, found, clock.now(), round((clock.monotonic() - began) * 1000))
     return replace(found, run_id=own_id)
@@ -155,7 +160,6 @@ class _Work:
             .where(
                 before_images.c.run_id == etl_runs.c.id,
                 self.scene.is_later(),
-                etl_runs.c.rows_out > 0,
                 before_images.c.run_id != self.scene.run["id"],
                 before_images.c.table_name == self.scene.feed.table,
                 before_images.c.image.is_not(None),
@@ -167,12 +171,14 @@ class _Work:
             )
         )
         self.scene.connection.execute(statement)
-        if self.scene.feed.deletes is not None:
+        if self.scene.feed.deletes is not None or self.scene.feed.mode is Mode.SNAPSHOT:
             self._hand_down_what_was_gone(own_id)
 
     def _hand_down_what_was_gone(self, own_id: int) -> None:
         """Give this run's image of a row that it took out to the first later run of that key, which found no row."""
-        mine, lineage, gone = before_images.alias("mine"), lineage_records.alias("told"), lineage_records.alias("gone")
+        mine, lineage = before_images.alias("mine"), lineage_records.alias("told")
+        records = lineage_records.c
+        written = sa.select(records.record_key).where(records.run_id == self.scene.run["id"], records.outcome == LOADED)
         theirs = before_images.alias("theirs")
         first = (
             sa.select(theirs.c.run_id)
@@ -200,17 +206,13 @@ class _Work:
                 lineage.c.run_id == own_id,
                 lineage.c.record_key == mine.c.record_key,
                 lineage.c.outcome == STALE,
-                gone.c.run_id == self.scene.run["id"],
-                gone.c.record_key == mine.c.record_key,
-                gone.c.outcome == DELETED,
+                mine.c.record_key.not_in(written),
             )
         )
         self.scene.connection.execute(statement)
 
     def put_snapshot_mark_back(self) -> None:
         """Give the watermark of a snapshot's scope back what it was before."""
-        if self.scene.feed.mode is not Mode.SNAPSHOT:
-            return
         connection, images = self.scene.connection, before_images.c
         kept = sa.select(images.record_key, images.image).where(
             images.run_id == self.scene.run["id"], images.table_name == watermarks.name

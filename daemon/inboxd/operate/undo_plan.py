@@ -11,11 +11,12 @@ import sqlalchemy as sa
 
 from inboxd.errors import EXIT_FAILED, OperatorFault
 from inboxd.model import Cursor, Feed, Mode, RunStatus
-from inboxd.operate.cursors import above, cursor_of
 from inboxd.operate.target import FilledTable, target_of
 from inboxd.operate.undo_append import count_rows, refuse_replayed
+from inboxd.operate.undo_repeats import said_again
 from inboxd.operate.undo_sql import Dialect
-from inboxd.store.changes import keeps_marks
+from inboxd.store.changes import keeps_marks, says_again
+from inboxd.store.cursors import at_or_below, from_text
 from inboxd.store.tables import (
     ABSENT,
     DELETED,
@@ -116,7 +117,7 @@ def _check_images(connection: sa.Connection, feed: Feed, run: sa.RowMapping) -> 
     query = sa.select(sa.func.count()).where(images.run_id == run["id"], images.table_name.in_(tables))
     found = int(connection.execute(query).scalar_one())
     changed = int(run["rows_out"]) + (int(run["rows_deleted"]) if feed.mode is Mode.SNAPSHOT else 0)
-    if found == changed:
+    if found >= changed:  # it may have those of an undone run before it, whose values it had said again
         return
     if found:
         msg = f"run {run['id']} changed {changed} rows, but only {found} before-images are left of it"
@@ -151,7 +152,7 @@ class Scene:
         )
         left = self._left(holders) if considered != restored else ()
         if self.feed.mode is Mode.SNAPSHOT:
-            return self._plan(considered, restored, left, self._snapshot_marks(), ())
+            return self._plan(considered, restored, left, self._snapshot_marks(), self._skipped_snapshots())
         return self._plan(considered, restored, left, self._watermarks(), self._passed(holders))
 
     def _snapshot_marks(self) -> tuple[str | None, str | None]:
@@ -162,6 +163,17 @@ class Scene:
         )
         image = self.connection.execute(kept).scalar()
         return now.scalar(), None if image is None else str(json.loads(image)["value"])
+
+    def _skipped_snapshots(self) -> tuple[Passed, ...]:
+        """Return the later snapshots that were skipped whole, in order of commit: of whichever scope they are."""
+        columns = etl_runs.c
+        later = self.standing_runs(empty=True).where(
+            self.is_later(), columns.watermark.is_(None), columns.duplicate_of.is_(None)
+        )
+        return tuple(
+            Passed(run.id, run.file_name, run.claim, 0, int(run.rows_skipped or 0))
+            for run in self.connection.execute(later)
+        )
 
     def _plan(
         self,
@@ -189,15 +201,20 @@ class Scene:
     def holders(self) -> sa.CTE:
         """Return the keys that the run has changed, each with the run that was the last to change it.
 
-        That run wrote the row, or took it out: then it is this one, unless a later run has changed the key.
+        That run wrote the row, or took it out: then it is this one, unless a later run has changed the key. Where the
+        last one applied wins, a later run that has said the same again holds the key as well.
         """
         held = self._held_rows()
         gone = self._held_gone(held)
         images = before_images.c
-        holder = sa.case((held.c.record_key.is_not(None), held.c.run_id), else_=gone.c.run_id)
+        holder: sa.ColumnElement[int] = sa.case((held.c.record_key.is_not(None), held.c.run_id), else_=gone.c.run_id)
         joined = before_images.outerjoin(held, held.c.record_key == images.record_key).outerjoin(
             gone, gone.c.record_key == images.record_key
         )
+        if says_again(self.feed):
+            again = said_again(self)
+            joined = joined.outerjoin(again, again.c.record_key == images.record_key)
+            holder = sa.func.coalesce(again.c.run_id, holder)
         keys: sa.SelectBase = (
             sa.select(images.record_key, holder.label("run_id")).select_from(joined).where(self.of_run())
         )
@@ -221,12 +238,11 @@ class Scene:
 
         Lineage is read by one run or some runs at a time, and never joined with itself: it may be distributed.
         """
-        lineage = lineage_records.c
-        later = self.standing_runs(of_table=True).where(self.is_later()).order_by(None).subquery()
-        taken_out = sa.select(lineage.record_key, lineage.run_id).where(
-            lineage.run_id == self.run["id"],
-            lineage.outcome.in_((DELETED, ABSENT)),
-            lineage.record_key.not_in(sa.select(held.c.record_key)),
+        lineage, images = lineage_records.c, before_images.c
+        later = self.standing_runs(of_table=True, empty=True).where(self.is_later()).order_by(None).subquery()
+        written = sa.select(lineage.record_key).where(lineage.run_id == self.run["id"], lineage.outcome == LOADED)
+        taken_out = sa.select(images.record_key, images.run_id).where(
+            self.of_run(), images.record_key.not_in(sa.select(held.c.record_key)), images.record_key.not_in(written)
         )
         mine = taken_out.cte("mine").prefix_with("MATERIALIZED", dialect="postgresql")
         changed_since = sa.select(lineage.record_key).where(
@@ -235,8 +251,12 @@ class Scene:
             lineage.outcome.in_((LOADED, DELETED, ABSENT)),
         )
         theirs = changed_since.cte("theirs").prefix_with("MATERIALIZED", dialect="postgresql")
+        handed = before_images.alias("handed")
+        theirs_by_image = sa.select(handed.c.record_key).where(
+            handed.c.run_id.in_(sa.select(later.c.id)), handed.c.table_name == self.feed.table
+        )
         kept = sa.select(mine.c.record_key, mine.c.run_id).where(
-            mine.c.record_key.not_in(sa.select(theirs.c.record_key))
+            mine.c.record_key.not_in(sa.select(theirs.c.record_key)), mine.c.record_key.not_in(theirs_by_image)
         )
         return kept.cte("gone")
 
@@ -274,8 +294,11 @@ class Scene:
         found = self.connection.execute(query.order_by(keys.record_key).limit(LISTED))
         return tuple(LeftKey(key, run_id) for key, run_id in found)
 
-    def standing_runs(self, *, of_table: bool = False) -> sa.Select[tuple[object, ...]]:
-        """Return the other runs of the feed, or of its table, that loaded something and stand, in order of commit."""
+    def standing_runs(self, *, of_table: bool = False, empty: bool = False) -> sa.Select[tuple[object, ...]]:
+        """Return the other runs of the feed, or of its table, that loaded something and stand, in order of commit.
+
+        ``empty``: those of files without records, too; such a snapshot may have removed rows.
+        """
         runs, undoing = etl_runs.c, etl_runs.alias("undoing")
         return (
             sa.select(
@@ -285,7 +308,7 @@ class Scene:
             .where(
                 self._of_table() if of_table else runs.job_name == self.run["job_name"],
                 runs.status == RunStatus.SUCCESS.value,
-                runs.rows_in > 0,
+                sa.true() if empty else runs.rows_in > 0,
                 runs.rows_stale.is_not(None),
                 runs.undo_of.is_(None),
                 runs.id != self.run["id"],
@@ -311,9 +334,9 @@ class Scene:
             return (None, None) if row is None else (row.value, row.value)
         left: Cursor | None = None
         for run in self.connection.execute(self.standing_runs().where(etl_runs.c.watermark.is_not(None))):
-            value = cursor_of(self.feed, run.watermark)
-            left = value if left is None or above(value, left) else left
-        if left is not None and above(left, cursor_of(self.feed, row.value)):
+            value = from_text(self.feed, run.watermark)
+            left = value if left is None or not at_or_below(value, left) else left
+        if left is not None and not at_or_below(left, from_text(self.feed, row.value)):
             return row.value, row.value
         return row.value, None if left is None else str(left)
 
@@ -328,8 +351,16 @@ class Scene:
         return tuple(passed)
 
     def _stale_because_of(self, holders: sa.CTE) -> dict[int, int]:
-        """Count, by run, the stale records of the keys that this run still holds: nothing else can have beaten them."""
-        lost, won = lineage_records.alias("lost"), lineage_records.alias("won")
+        """Count, by run, the stale records of the keys that this run still holds: nothing else can have beaten them.
+
+        But a record of their own file, if its outcome tells so: where rows are marked, a key's upsert and its deletion
+        have each a place of their own, the row and the tombstone.
+        """
+        lost, won, there = lineage_records.alias("lost"), lineage_records.alias("won"), tombstones.c
+        mine = sa.select(holders.c.record_key).where(holders.c.run_id == self.run["id"])
+        of_run = there.table_name == self.feed.table, there.run_id == self.run["id"]
+        buried = sa.select(there.record_key).where(*of_run, sa.true() if keeps_marks(self.feed) else sa.false())
+        held = mine.union(buried).cte("still_held").prefix_with("MATERIALIZED", dialect="postgresql")
         standing = self.standing_runs(of_table=True).where(self.is_later(), etl_runs.c.rows_stale > 0)
         later = standing.order_by(None).subquery()
         beaten_at_home = sa.exists().where(
@@ -337,12 +368,11 @@ class Scene:
         )
         query = (
             sa.select(lost.c.run_id, sa.func.count())
-            .select_from(lost.join(holders, holders.c.record_key == lost.c.record_key))
+            .select_from(lost.join(held, held.c.record_key == lost.c.record_key))
             .where(
-                holders.c.run_id == self.run["id"],
                 lost.c.run_id.in_(sa.select(later.c.id)),
                 lost.c.outcome == STALE,
-                ~beaten_at_home,
+                sa.true() if keeps_marks(self.feed) else ~beaten_at_home,
             )
             .group_by(lost.c.run_id)
         )
@@ -351,12 +381,12 @@ class Scene:
     def _skipping_because_of(self) -> Iterator[tuple[sa.Row[tuple[object, ...]], bool]]:
         """Yield the later runs, and whether this run's watermark was the one they met."""
         text = self.run["watermark"]
-        mine = None if text is None else cursor_of(self.feed, text)
+        mine = None if text is None else from_text(self.feed, text)
         reached: Cursor | None = None
         for run in self.connection.execute(self.standing_runs(of_table=True)):
             of_feed = run.job_name == self.run["job_name"]
             if run.commit_no > self.run["commit_no"]:
-                yield run, of_feed and mine is not None and (reached is None or above(mine, reached))
+                yield run, of_feed and mine is not None and (reached is None or not at_or_below(mine, reached))
             if of_feed and run.watermark is not None:
-                value = cursor_of(self.feed, run.watermark)
-                reached = value if reached is None or above(value, reached) else reached
+                value = from_text(self.feed, run.watermark)
+                reached = value if reached is None or not at_or_below(value, reached) else reached

@@ -40,6 +40,12 @@ class Dialect(Protocol):
         """Return a text as a value of a field's type."""
         ...
 
+    def with_number(
+        self, image: sa.ColumnElement[str], name: str, number: sa.ColumnElement[int]
+    ) -> sa.ColumnElement[str]:
+        """Return an image whose column of that name, an integer, has another value."""
+        ...
+
     def insert_or_replace(
         self, target: sa.TableClause, names: list[str], rows: Rows, key: tuple[str, ...]
     ) -> sa.Insert:
@@ -77,6 +83,11 @@ class _Sqlite:
         quoted = name.replace("\\", "\\\\").replace('"', '\\"')
         return sa.func.json_extract(image, f'$."{quoted}"')
 
+    def with_number(
+        self, image: sa.ColumnElement[str], name: str, number: sa.ColumnElement[int]
+    ) -> sa.ColumnElement[str]:
+        return sa.func.json_set(image, f'$."{name}"', number)
+
     def insert_or_replace(
         self, target: sa.TableClause, names: list[str], rows: Rows, key: tuple[str, ...]
     ) -> sa.Insert:
@@ -97,6 +108,13 @@ class _Postgres:
 
     def value(self, feed: Feed, image: sa.ColumnElement[str], name: str) -> sa.ColumnElement[object]:
         return self.typed(_member(image, name), column_type(feed, name))
+
+    def with_number(
+        self, image: sa.ColumnElement[str], name: str, number: sa.ColumnElement[int]
+    ) -> sa.ColumnElement[str]:
+        # As text: `jsonb` would write other numbers anew. In a string of the image the quotes would be escaped.
+        member = sa.literal(f'"{name}" : ').concat(sa.cast(number, sa.Text))
+        return sa.func.regexp_replace(image, f'"{name}" : [0-9]+', member)
 
     def insert_or_replace(
         self, target: sa.TableClause, names: list[str], rows: Rows, key: tuple[str, ...]

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from inboxd.model import LineageStep
 from inboxd.operate.history import BLOCK, HistoryEntry, Winner, entries_where, in_order
 from inboxd.store.cursors import from_run
-from inboxd.store.tables import ABSENT, DELETED, LOADED, etl_runs, lineage_records
+from inboxd.store.tables import ABSENT, DELETED, LOADED, etl_runs, lineage_records, watermarks
 
 NEARBY: Final = 1_000
 """Runs before one that skipped a record, among which is most likely the one that had raised the watermark."""
@@ -155,7 +155,10 @@ def watermarks_met(connection: sa.Connection, feed: str, run_ids: set[int]) -> d
     """Return, for each run, the run that had raised the watermark furthest before it.
 
     The database walks the feed's runs, not Python: of 100,000 only the few that are asked for are handed over.
+    Snapshots of several scopes have a watermark for each, and the ledger does not say which scope a run was of.
     """
+    if _has_scopes(connection, feed):
+        return {}
     runs = etl_runs.c
     of_feed = sa.and_(runs.job_name == feed, runs.rows_in > 0, runs.commit_no.is_not(None))
     met = sa.func.max(_comparable(connection, feed)).over(order_by=runs.commit_no, rows=(None, -1)).label("met")
@@ -173,6 +176,8 @@ def watermarks_nearby(connection: sa.Connection, feed: str, skipped: Iterable[Hi
     """Return the same from the runs shortly before each: a watermark only rises, unless somebody set it back."""
     runs = etl_runs.c
     found: dict[int, Winner] = {}
+    if _has_scopes(connection, feed):
+        return found
     value = _comparable(connection, feed)
     for entry in skipped:
         near = sa.and_(runs.id > entry.run_id - NEARBY, runs.id < entry.run_id, runs.commit_no < entry.commit_no)
@@ -186,6 +191,12 @@ def watermarks_nearby(connection: sa.Connection, feed: str, skipped: Iterable[Hi
         if highest is not None:
             found[entry.run_id] = _raiser(*highest)
     return found
+
+
+def _has_scopes(connection: sa.Connection, feed: str) -> bool:
+    name = watermarks.c.name
+    scoped = sa.select(name).where(name.startswith(f"{feed} [", autoescape=True), name != f"{feed} []")
+    return connection.execute(scoped.limit(1)).first() is not None
 
 
 def _comparable(connection: sa.Connection, feed: str) -> sa.ColumnElement[object]:

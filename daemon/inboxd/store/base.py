@@ -425,6 +425,10 @@ class Store(Protocol):
         """Give a claim up: its file was moved to where it belongs."""
         ...
 
+    def turn(self, feed: Feed) -> AbstractContextManager[None]:
+        """Hold the turn of an ordered feed while a command works on its file; waits until no daemon has one at work."""
+        ...
+
     def take_turn(self, feed: str) -> bool:
         """Make it this daemon's turn to claim files of an ordered feed; ``False`` while it is another's."""
         ...
@@ -463,8 +467,8 @@ class Store(Protocol):
         """Return every feed's watermark, by name."""
         ...
 
-    def set_watermark(self, feed: Feed, value: Cursor | None, updated_at: str) -> None:
-        """Put a feed's watermark where the operator wants it; ``None`` removes it. Checks nothing."""
+    def set_watermark(self, name: str, value: Cursor | None, updated_at: str) -> None:
+        """Put a watermark (see ``cursors.watermark_name``) where the operator wants it; ``None`` removes it."""
         ...
 
     def reading(self) -> AbstractContextManager[sa.Connection]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Final
 
 from inboxd.errors import FileFault
@@ -43,6 +44,14 @@ def last_wins(feed: Feed) -> bool:
     return feed.cursor is None or feed.cursor_field.is_of_file
 
 
+def says_again(feed: Feed) -> bool:
+    """Tell whether a record is stale because it equals the row, and for no other reason that a later file could have.
+
+    Of two snapshots the later one is undone first.
+    """
+    return feed.mode is Mode.UPSERT and feed.cursor is None
+
+
 def compared(feed: Feed) -> tuple[str, ...]:
     """Return the columns by which a record is found equal to the row it meets: not those that differ by the file."""
     from_context = {
@@ -58,7 +67,7 @@ def enough_live(feed: Feed, deleted: int) -> int:
     share = feed.max_deleted.share
     if not share:
         return -1
-    return max(deleted, math.floor((deleted - 1) / share) + 1)
+    return max(deleted, math.floor((deleted - 1) / Fraction(repr(share))) + 1)
 
 
 def refuse_deletions(feed: Feed, deleted: int, live: int, keys: Sequence[str]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any
 
-from inboxd.model import Cursor, Feed, FieldType, Scalar
+from inboxd.model import Cursor, Feed, FieldType, Mode, Scalar
+from inboxd.store.base import WatermarkRow
 from inboxd.store.ledger import canonical
 
 
@@ -20,8 +21,8 @@ def at_or_below(value: Cursor, limit: Cursor) -> bool:
 
 def from_text(feed: Feed, text: str) -> Cursor:
     """Return a cursor of this feed from its text in ``watermarks``."""
-    field = feed.as_of or feed.cursor_field
-    return int(text) if field.type is FieldType.INTEGER else text
+    field = feed.mark_field
+    return int(text) if field is not None and field.type is FieldType.INTEGER else text
 
 
 def from_run(text: str | None) -> Cursor | None:
@@ -43,6 +44,26 @@ def watermark_name(feed: Feed, scope: Sequence[Scalar] | None) -> str:
     if scope is None:
         return feed.name
     return f"{feed.name} {json.dumps(list(scope), ensure_ascii=False, separators=(',', ':'))}"
+
+
+def watermarks_of(feed: Feed, rows: Iterable[WatermarkRow]) -> list[WatermarkRow]:
+    """Return a feed's watermarks, the highest first: one at most, but one for each scope of a snapshot feed."""
+    if feed.mark_field is None:
+        return []
+    of_snapshots = f"{feed.name} ["  # no feed's name has a space in it
+    mine = [
+        row
+        for row in rows
+        if (row.name.startswith(of_snapshots) if feed.mode is Mode.SNAPSHOT else row.name == feed.name)
+    ]
+    values: dict[str, Any] = {row.name: from_text(feed, row.value) for row in mine}
+    return sorted(mine, key=lambda row: values[row.name], reverse=True)
+
+
+def scope_of(feed: Feed, row: WatermarkRow) -> dict[str, Scalar]:
+    """Return the values of the scope that a feed's watermark is of, by field; none where it has no scope."""
+    _, _, values = row.name.partition(" ")
+    return dict(zip(feed.scope, json.loads(values or "[]"), strict=False))
 
 
 class Scopes:

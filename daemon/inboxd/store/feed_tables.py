@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
+from zlib import crc32
 
 from inboxd.errors import EXIT_CONFIG, OperatorFault
 from inboxd.model import Feed, FieldType, Gone, Mode, OwnColumns
@@ -14,8 +15,8 @@ MADE: Final = "SELECT table_name, column_name FROM feed_columns"
 """The columns of feeds' tables that inboxd has made."""
 KEY_INDEX: Final = "_inboxd_key"
 """With the table's name before it the index by which an append feed's records are found."""
-LONGEST_STEM: Final = 50
-"""Of a table's name so much is in that of its index: PostgreSQL's names have 63 bytes."""
+_LONGEST_STEM: Final = 50
+"""Of a longer name a part of this length is in that of its index: PostgreSQL's names have 63 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ def wanted_tables(feeds: Sequence[Feed], types: Mapping[FieldType, str]) -> dict
 def missing(
     tables: Mapping[str, Wanted],
     shape_of: Callable[[str], TableShape | None],
+    indexed: Callable[[str], tuple[str, ...]],
     any_row: Callable[[str], bool],
     made: Mapping[str, AbstractSet[str]],
     *,
@@ -81,8 +83,9 @@ def missing(
 ) -> list[str]:
     """Return the statements that make the tables and add the columns that are not there yet.
 
-    ``shape_of`` tells what a table looks like now, ``None`` if there is none; ``any_row`` whether a query finds one;
-    ``made`` which columns inboxd has made: another one is somebody's own, and stays as long as it takes NULL.
+    ``shape_of`` tells what a table looks like now, ``None`` if there is none; ``indexed`` which columns an index has;
+    ``any_row`` whether a query finds a row; ``made`` which columns inboxd has made: another one is somebody's own, and
+    stays as long as it takes NULL.
     Raises ``OperatorFault`` with every difference when adding is not enough. ``key_suffix`` follows the type of a text
     key's column, ``table_suffix`` a new table's closing bracket.
     """
@@ -107,6 +110,7 @@ def missing(
             for name, kind in wanted.columns.items()
             if name not in found.columns
         ]
+        statements += _index(table, feed, indexed(key_index(table)))
     if problems:
         _refuse(problems)
     return statements
@@ -183,10 +187,23 @@ def _create_table(table: str, wanted: TableShape, feed: Feed, *, key_suffix: str
     ]
     key = ", ".join(map(quoted, wanted.key))
     create = f"CREATE TABLE {quoted(table)} ({', '.join(lines)}, PRIMARY KEY ({key})){table_suffix}"
-    if feed.mode is not Mode.APPEND or not feed.key:
-        return [create]
-    index = table[:LONGEST_STEM] + KEY_INDEX
-    return [create, f"CREATE INDEX {quoted(index)} ON {quoted(table)} ({', '.join(map(quoted, feed.key))})"]
+    return [create, *_index(table, feed, ())]
+
+
+def key_index(table: str) -> str:
+    """Return the name of the index by which the records of an append feed's table are found."""
+    stem = table if len(table) <= _LONGEST_STEM else f"{table[: _LONGEST_STEM - 9]}_{crc32(table.encode()):08x}"
+    return stem + KEY_INDEX
+
+
+def _index(table: str, feed: Feed, there: tuple[str, ...]) -> list[str]:
+    """Return the statements that make an append feed's index anew where it has not the columns of the key."""
+    wanted = feed.key if feed.mode is Mode.APPEND else ()
+    if there == wanted:
+        return []
+    name = quoted(key_index(table))
+    create = f"CREATE INDEX {name} ON {quoted(table)} ({', '.join(map(quoted, wanted))})"
+    return [*([f"DROP INDEX {name}"] if there else []), *([create] if wanted else [])]
 
 
 def _differences(

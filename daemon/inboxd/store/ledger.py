@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, astuple, fields, is_dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -160,6 +160,22 @@ class Ledger(ABC):
     def announced(self) -> frozenset[str] | None:
         """Return the hosts whose daemons are up, if the database can tell."""
         return None
+
+    @contextmanager
+    def turn(self, feed: Feed) -> Iterator[None]:
+        """Hold the turn of an ordered feed; of another feed files are loaded side by side."""
+        if not feed.ordered:
+            yield
+            return
+        self._await_turn(feed.name)
+        try:
+            yield
+        finally:
+            with suppress(InboxdError):  # it ends with the session at the latest
+                self.end_turn(feed.name)
+
+    def _await_turn(self, feed: str) -> None:  # noqa: B027 - PostgreSQL has something to do
+        """Go on at once: beside a SQLite file there is nobody to be waited for."""
 
     def take_turn(self, feed: str) -> bool:
         """Tell that it is this daemon's turn: beside a SQLite file there is no other."""

@@ -36,6 +36,7 @@ SCHEMA_LOCK: Final = 0x696E626F7864
 """The advisory lock under which tables are made and changed: "inboxd" in ASCII."""
 
 TURN: Final = "hashtextextended('inboxd turn ' || %s, 0)"
+AWAIT_TURN: Final = f"SELECT pg_advisory_lock({TURN})"
 TAKE_TURN: Final = f"SELECT pg_try_advisory_lock({TURN})"
 END_TURN: Final = f"SELECT pg_advisory_unlock({TURN})"
 BEGIN_RUN: Final = (
@@ -69,6 +70,7 @@ SHAPE: Final = (
     "FROM pg_attribute a LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary "
     "WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
 )
+INDEXED: Final = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 ORDER BY attnum"
 
 
 class PostgresStore(Ledger):
@@ -208,7 +210,13 @@ class PostgresStore(Ledger):
 
     def _missing(self, tables: Mapping[str, Wanted]) -> list[str]:
         made = made_columns(self._rows(MADE))
-        return missing(tables, self._shape, lambda query: bool(self._rows(query)), made, key_suffix=KEY_COLLATION)
+        return missing(
+            tables, self._shape, self._indexed, lambda query: bool(self._rows(query)), made, key_suffix=KEY_COLLATION
+        )
+
+    def _indexed(self, index: str) -> tuple[str, ...]:
+        with self._faults:
+            return tuple(name for (name,) in self._connected().execute(INDEXED, (quoted(index),)).fetchall())
 
     def _shape(self, table: str) -> TableShape | None:
         with self._faults:
@@ -333,6 +341,18 @@ class PostgresStore(Ledger):
                 self._turns.add(feed)
         return feed in self._turns
 
+    def _await_turn(self, feed: str) -> None:
+        with self._faults:
+            connection = self._connected()
+            try:
+                if feed not in self._turns:
+                    connection.execute(AWAIT_TURN, (feed,))
+            except psycopg.errors.LockNotAvailable as error:
+                message = f"another host holds the turn of feed {feed!r}, whose files are applied one after another"
+                hint = "let its files be done first; `inboxd status` there tells which of them wait, and why"
+                raise DatabaseFault("database_locked", message, hint) from error
+            self._turns.add(feed)
+
     def end_turn(self, feed: str) -> None:
         """Let others have their turn."""
         with self._faults:
@@ -399,13 +419,13 @@ class PostgresStore(Ledger):
         with self._faults:
             return [run_row(row) for row in self._connected().execute(statement, (claim,)).fetchall()]
 
-    def set_watermark(self, feed: Feed, value: Cursor | None, updated_at: str) -> None:
-        """Put a feed's watermark where the operator wants it; ``None`` removes it."""
+    def set_watermark(self, name: str, value: Cursor | None, updated_at: str) -> None:
+        """Put a watermark where the operator wants it; ``None`` removes it."""
         with self._durably() as connection:
-            connection.execute("DELETE FROM watermarks WHERE name = %s", (feed.name,))
+            connection.execute("DELETE FROM watermarks WHERE name = %s", (name,))
             if value is not None:
                 statement = "INSERT INTO watermarks (name, value, updated_at) VALUES (%s, %s, %s::timestamptz)"
-                connection.execute(statement, (feed.name, str(value), updated_at))
+                connection.execute(statement, (name, str(value), updated_at))
 
 
 def _taken(what: str) -> TransientFault:

@@ -60,6 +60,7 @@ TICK_EVERY: Final = 100_000
 STATEMENTS_KEPT: Final = 256
 
 SHAPE: Final = 'SELECT name, type, pk, "notnull" FROM pragma_table_info(?)'
+INDEXED: Final = "SELECT name FROM pragma_index_info(?) ORDER BY seqno"
 FAIL_RUN: Final = (
     "UPDATE etl_runs SET status = 'failure', duration_ms = ?, finished_at = ?, file_size = COALESCE(?, file_size), "
     f"content_sha256 = ?, error_code = ?, error = ?, report = ?, commit_no = {NEXT_COMMIT} "
@@ -251,7 +252,13 @@ class SqliteStore(Ledger):
 
     def _missing(self, tables: Mapping[str, Wanted]) -> list[str]:
         made = made_columns(self._rows(MADE))
-        return missing(tables, self._shape, lambda query: bool(self._rows(query)), made, table_suffix=TABLE_SUFFIX)
+        return missing(
+            tables, self._shape, self._indexed, lambda query: bool(self._rows(query)), made, table_suffix=TABLE_SUFFIX
+        )
+
+    def _indexed(self, index: str) -> tuple[str, ...]:
+        with self._faults:
+            return tuple(name for (name,) in self._connection.execute(INDEXED, (index,)).fetchall())
 
     def _shape(self, table: str) -> TableShape | None:
         with self._faults:
@@ -368,12 +375,12 @@ class SqliteStore(Ledger):
             ).fetchall()
         return [run_row(row) for row in rows]
 
-    def set_watermark(self, feed: Feed, value: Cursor | None, updated_at: str) -> None:
-        """Put a feed's watermark where the operator wants it; ``None`` removes it."""
+    def set_watermark(self, name: str, value: Cursor | None, updated_at: str) -> None:
+        """Put a watermark where the operator wants it; ``None`` removes it."""
         with self._durably() as connection:
-            connection.execute("DELETE FROM watermarks WHERE name = ?", (feed.name,))
+            connection.execute("DELETE FROM watermarks WHERE name = ?", (name,))
             if value is not None:
-                row = (feed.name, str(value), updated_at)
+                row = (name, str(value), updated_at)
                 connection.execute("INSERT INTO watermarks (name, value, updated_at) VALUES (?, ?, ?)", row)
 
 

@@ -23,6 +23,7 @@ from inboxd.log import Logger, emit
 from inboxd.metrics import CONTENT_TYPE, Metrics, Standing
 from inboxd.model import Feed, RunStatus
 from inboxd.operate.browse import last_successes
+from inboxd.operate.cursors import mark_time, newest_marks
 from inboxd.operate.dead_letters import count_open
 from inboxd.operate.explain import HistoryPage
 from inboxd.operate.health import health
@@ -30,7 +31,7 @@ from inboxd.store.base import Store
 from inboxd.web.live import Answers, Live
 from inboxd.web.reader import Reader, Unanswered
 from inboxd.web.render import Renderer, assets, record_url
-from inboxd.web.views import Window, dead_letters_page, overview, record_page, run_page, runs_page, watermark_time
+from inboxd.web.views import Window, dead_letters_page, overview, record_page, run_page, runs_page
 from inboxd.web.warm import first_overview, warm_up
 
 ALIVE_S: Final = 3 * LONGEST_WAIT_S
@@ -219,11 +220,11 @@ class Page:
         try:
             marks, successes, dead_letters = await self._probes.get(
                 ("standing", *feeds),
-                lambda store: (store.watermarks(), last_successes(store, feeds), count_open(store)),
+                lambda store: (newest_marks(store, feeds.values()), last_successes(store, feeds), count_open(store)),
             )
         except Unanswered:
-            marks, successes, dead_letters = [], {}, []
-        times = {mark.name: watermark_time(feeds.get(mark.name), mark.value) for mark in marks}
+            marks, successes, dead_letters = {}, {}, []
+        times = {name: mark_time(feeds[name], value) for name, value in marks.items()}
         state = self._daemon.published.state
         age = None
         if state is not None:

@@ -13,7 +13,7 @@ from typing import Final
 from inboxd.clock import moment
 from inboxd.fieldtypes import TYPES
 from inboxd.inbox.names import marked
-from inboxd.model import Feed, FieldType, RunStatus
+from inboxd.model import Feed, RunStatus
 from inboxd.operate.browse import (
     AtWork,
     Failures,
@@ -27,6 +27,7 @@ from inboxd.operate.browse import (
     records_of,
     samples,
 )
+from inboxd.operate.cursors import lag_s, newest_marks
 from inboxd.operate.dead_letters import CodeCount, DeadLetter, Filter, count_open
 from inboxd.operate.explain import HistoryPage, Look, history_pages
 from inboxd.operate.hosts import HostActivity, hosts
@@ -178,7 +179,7 @@ def overview(store: Store, feeds: Sequence[Feed], window: Window, now: datetime)
     found = trend(store, now=now, hours=window.hours, buckets=BUCKETS[window.value])
     dead_letters = count_open(store)
     names = dict.fromkeys([*(feed.name for feed in feeds), *found.jobs])  # feeds in the config's order, then other jobs
-    marks = {mark.name: mark.value for mark in store.watermarks()}
+    marks = newest_marks(store, feeds)
     successes = last_successes(store, names)
     known = {feed.name: feed for feed in feeds}
     return Overview(
@@ -224,18 +225,8 @@ def _hosts(store: Store, now: datetime) -> list[HostLine]:
 
 
 def _lag(feed: Feed | None, watermark: str | None, now: datetime) -> float | None:
-    at = watermark_time(feed, watermark)
-    return None if at is None else max((now - at).total_seconds(), 0.0)
-
-
-def watermark_time(feed: Feed | None, value: str | None) -> datetime | None:
-    """Return a watermark as a moment, where the feed's cursor is one."""
-    if feed is None or value is None:
-        return None
-    kind = feed.cursor_field.type
-    if kind is FieldType.TIMESTAMP:
-        return moment(value)
-    return moment(f"{value}T00:00:00Z") if kind is FieldType.DATE else None
+    behind = None if feed is None or watermark is None else lag_s(feed, watermark, now)
+    return None if behind is None else max(behind, 0.0)
 
 
 def runs_page(store: Store, *, job: str | None, status: RunStatus | None, before: int | None) -> RunsPage:
