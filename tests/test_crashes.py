@@ -11,7 +11,7 @@ from crashes import Crashes, table
 from disk_record import Create, Disk, Rename, Sync, Write
 
 SEED = 20_260_115
-STATES = 200
+STATES = 100
 WAL = "data/inboxd.db-wal"
 
 

@@ -18,7 +18,7 @@ from faults import mount, small_disk
 from folders import NOBODY, Bench, public_folder, without_privilege
 from inboxd.errors import Interrupted, TransientFault
 from inboxd.inbox.archive import Archive, Place, make_durable
-from inboxd.inbox.claim import Claim, claims, forget, new_claim_id, release, without_line
+from inboxd.inbox.claim import CLAIMED, Claim, claims, forget, new_claim_id, release, without_line
 from inboxd.inbox.names import NAME_MAX, marked, report_name, suffixes_of
 from inboxd.inbox.reports import remove_report, write_report
 from inboxd.model import Counts
@@ -359,6 +359,34 @@ def test_an_archived_file_can_be_claimed_again(
         archive.take_back(str(bench.root), place, "a/b.json", claim_id)
     assert caught.value.code == "gone"
     assert nothing_is_claimed(bench, claim)
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_a_file_that_is_taken_back_is_durable_in_its_claim_before_it_leaves_the_archive(
+    tmp_path: Path,
+    archive: Archive,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    far: bool,
+) -> None:
+    """After a power cut the file lies in one of the two: each folder on its way is synced, and the archive's last."""
+    bench = Bench(tmp_path)
+    if far:
+        archive = request.getfixturevalue("far_archive")
+    failed = bench.claim("a/b.json", b"[1]")
+    place = archive.put(failed, archive.failed, 1)
+    forget(failed)
+    synced: list[str] = []
+
+    def fsync(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    claim = archive.take_back(str(bench.root), place, "a/b.json", new_claim_id(retry=True))
+    own = bench.root / CLAIMED / claim.id
+    before = synced[: synced.index(str(Path(place.path).parent))]
+    assert {str(bench.root), str(own.parent), str(own), str(own / "a")} <= set(before)
 
 
 @pytest.mark.parametrize("missing", ["renameat2", "link"])

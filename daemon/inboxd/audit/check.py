@@ -1,4 +1,4 @@
-"""One run as its file has it, held against what the ledger says of it."""
+"""One run as its file has it, compared with what the ledger says of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was derived, held against what the database has, on one consistent view of it."""
+"""What was derived, compared with what the database has, on one consistent view of it."""
 
 from __future__ import annotations
 

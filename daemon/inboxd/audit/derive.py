@@ -1,4 +1,4 @@
-"""One table derived anew: run after run in the order of commits, each held against what the ledger says of it."""
+"""One table derived anew: run after run in the order of commits, each compared with what the ledger says of it."""
 
 from __future__ import annotations
 

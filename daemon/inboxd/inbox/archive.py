@@ -151,7 +151,9 @@ class Archive:
             with place.opened() as folder:
                 folder.look(place.file)
                 claim.make(Entrance(root))
+                _make_durable(claim)
                 carry(folder, place.file, claim.folder, [claim.file], part=part, copy=False, tick=self._tick)
+                claim.folder.sync()
                 folder.sync()
             claim.found(claim.folder.look(claim.file))
         except OSError as error:
@@ -164,6 +166,7 @@ class Archive:
         try:
             with place.opened() as folder:
                 carry(claim.folder, claim.file, folder, [place.file], part=_part(claim.id), tick=self._tick)
+                folder.sync()
         except OSError as error:
             raise _not_moved(error, claim, place.folder) from error
 
@@ -181,6 +184,14 @@ def make_durable(places: Iterable[Place]) -> dict[str, TransientFault]:
         except OSError as error:
             faults[whole_folder] = transient_fault(error, f"making {printable(place.path)} durable", whole_folder)
     return faults
+
+
+def _make_durable(claim: Claim) -> None:
+    """Make durable that a claim's folders are there, up to the inbox: a file that is taken back lies nowhere else."""
+    below = f"{CLAIMED}/{claim.own}/{claim.name}"
+    while below:
+        below = below.rpartition("/")[0]
+        sync_folder(claim.root, below)
 
 
 def _part(claim_id: str) -> str:
