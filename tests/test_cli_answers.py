@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import requires
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -50,6 +52,27 @@ def test_a_config_made_or_changed_after_the_start_is_told_until_it_is_loaded(hom
     assert "is newer than the config that the daemon uses" in home.call("status").stdout
     reload(home, 2)
     assert home.json("status", "--json")["problems"] == []
+
+
+def test_a_feed_that_gave_up_its_cursor_breaks_no_answer(home: Home) -> None:
+    """Its last watermark is not the feed's any more: ``status``, the page and the metrics leave it out."""
+    feed = '[feeds.events]\nkey = ["key"]\nlate = "merge"\n'
+    file = home.path / "inboxd.toml"
+    file.write_text(feed, encoding="utf-8")
+    home.drop("a.json", [record("k")])
+    assert home.run_once() == 0
+    file.write_text(feed.replace('late = "merge"', 'mode = "upsert"\ncursor = ""'), encoding="utf-8")
+    (mark,) = home.json("status", "--json")["watermarks"]
+    assert (mark["value"], mark["lag_s"]) == (None, None)
+    home.start("--http", "127.0.0.1:0")
+    address = eventually(lambda: home.lines("http_started"), "the page")[0]["address"]
+    page = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
+    for path in ("/", "/metrics"):
+        page.request("GET", path)
+        answer = page.getresponse()
+        answer.read()
+        assert (path, answer.status) == (path, 200)
+    page.close()
 
 
 def reload(home: Home, times: int) -> None:

@@ -10,6 +10,7 @@ from inboxd.errors import FileFault
 from inboxd.model import Cursor, Feed, Field, FieldType, Scalar
 from inboxd.records.decode import Reading
 from inboxd.store.base import FileTransaction
+from inboxd.store.cursors import at_or_below
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +22,7 @@ class Snapshot:
 
     def is_old(self, watermark: Cursor | None) -> bool:
         """Tell whether one of this moment or a later one was applied."""
-        if watermark is None:
-            return False
-        if isinstance(self.as_of, int) and isinstance(watermark, int):
-            return self.as_of <= watermark
-        return str(self.as_of) <= str(watermark)
+        return watermark is not None and at_or_below(self.as_of, watermark)
 
 
 def snapshot_of(feed: Feed, reading: Reading, tx: FileTransaction, now: datetime) -> Snapshot:
