@@ -54,6 +54,7 @@ class Cluster:
     listen: str = "127.0.0.1"
     port: int = field(default_factory=free_port)
     prefix: Sequence[str] = ()
+    auth: str = "scram-sha-256"
 
     def __post_init__(self) -> None:
         """Make the cluster's files."""
@@ -67,7 +68,7 @@ class Cluster:
         self._make_files(secret)
 
     def _make_files(self, secret: Path) -> None:
-        self._run("initdb", "--no-sync", "-U", "postgres", "-E", "UTF8", "-A", "scram-sha-256", f"--pwfile={secret}")
+        self._run("initdb", "--no-sync", "-U", "postgres", "-E", "UTF8", "-A", self.auth, f"--pwfile={secret}")
         settings = {
             "fsync": "off",
             "full_page_writes": "off",
@@ -78,7 +79,7 @@ class Cluster:
         with (self.folder / "data" / "postgresql.conf").open("a", encoding="ascii") as config:
             config.writelines(f"{name} = {value}\n" for name, value in settings.items())
         with (self.folder / "data" / "pg_hba.conf").open("a", encoding="ascii") as rules:
-            rules.write("host all all 0.0.0.0/0 scram-sha-256\n")
+            rules.write(f"host all all 0.0.0.0/0 {self.auth}\n")
 
     @property
     def url(self) -> str:

@@ -28,9 +28,14 @@ class Host:
     switch: str
     port: str
 
+    @property
+    def inside(self) -> list[str]:
+        """What runs a command that follows in this host's network."""
+        return ["ip", "netns", "exec", self.namespace]
+
     def command(self, *command: str) -> list[str]:
         """Return what runs a command on this host, in a process that is the command's own."""
-        return [*_inside(self.namespace), "unshare", "--uts", "sh", "-c", NAME_A_HOST, self.name, *command]
+        return [*self.inside, "unshare", "--uts", "sh", "-c", NAME_A_HOST, self.name, *command]
 
     def cut(self) -> None:
         """Pull the cable: what is sent, in either direction, is lost, and nobody is told."""
@@ -87,10 +92,6 @@ class Network:
         for namespace in (*(host.namespace for host in self.hosts.values()), self._switch):
             with suppress(subprocess.CalledProcessError):
                 _ip("netns", "delete", namespace)
-
-
-def _inside(namespace: str) -> list[str]:
-    return ["ip", "netns", "exec", namespace]
 
 
 def _ip(*arguments: str) -> None:

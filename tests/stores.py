@@ -48,6 +48,11 @@ if TYPE_CHECKING:
     from citus import CitusCluster
 
 
+def examples(number: int) -> int:
+    """Return on how many examples a property is tried: on a cluster each takes a second or two, so there on fewer."""
+    return max(3, number // 8) if CITUS_NODES else number
+
+
 def on_postgres(name: str) -> ParameterSet:
     """Return a parameter for tests on one PostgreSQL server; they share a process, and so the server."""
     return pytest.param(name, marks=(pytest.mark.postgres, pytest.mark.xdist_group(name)))
@@ -154,17 +159,11 @@ def citus() -> Iterator[CitusCluster]:
         yield cluster
 
 
-@contextmanager
-def _databases_on_citus(cluster: CitusCluster) -> Iterator[MakeUrl]:
-    made: list[str] = []
-
-    def make() -> str:
-        made.append(f"inboxd_{os.getpid()}_{os.urandom(4).hex()}")
-        return cluster.make(made[-1])
-
-    yield make
-    for name in made:
-        cluster.drop(name)
+@pytest.fixture
+def make_citus_url(citus: CitusCluster) -> Iterator[MakeUrl]:
+    """Return a maker of URLs of new, empty databases on Citus."""
+    with citus.lent() as make:
+        yield make
 
 
 @pytest.fixture
@@ -188,8 +187,7 @@ def make_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeUrl
                 patch.setattr(f"inboxd.store.{module}.await_commits", lambda _connection: None)
         yield request.getfixturevalue("make_postgres_url")
     elif request.param == CITUS:
-        with _databases_on_citus(request.getfixturevalue("citus")) as make:
-            yield make
+        yield request.getfixturevalue("make_citus_url")
     else:
         with _databases(request.getfixturevalue("other_servers")(request.param)) as make:
             yield make

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 
 import psycopg
 import pytest
 
-from citus import CitusCluster
+from citus import CitusCluster, url_of
 from inboxd.clock import SystemClock
 from inboxd.errors import DatabaseFault
-from inboxd.model import Late
+from inboxd.model import Late, Mode
 from inboxd.operate.undo import undo
 from inboxd.store import open_store, postgres_citus
 from inboxd.store.base import Store, Turn
 from inboxd.store.postgres import PostgresStore
 from inboxd.store.postgres_faults import translated
-from stores import CITUS, batches, load, make_feed, query, row, start
+from stores import CITUS, MakeUrl, batches, load, make_feed, query, row, sha256, start
 
 pytestmark = [pytest.mark.postgres, pytest.mark.xdist_group(CITUS)]
 
 KEPT = make_feed("kept", late=Late.MERGE, undo=True)
 PLAIN = make_feed("plain", late=Late.MERGE)
-NAME = "inboxd_citus_commits"
+FACTS = replace(make_feed("facts"), mode=Mode.APPEND, cursor=None, late=Late.MERGE)
+MOMENT = "2026-01-15T10:30:00.000000Z"
 
 
 @pytest.fixture
-def store(citus: CitusCluster) -> Iterator[Store]:
+def store(make_citus_url: MakeUrl) -> Iterator[Store]:
     """Return a store whose feeds' tables and lineage are distributed."""
-    citus.drop(NAME)
-    with open_store(citus.make(NAME)) as opened:
+    with open_store(make_citus_url()) as opened:
         opened.upgrade()
-        opened.prepare([KEPT, PLAIN])
+        opened.prepare([KEPT, PLAIN, FACTS])
         yield opened
-    citus.drop(NAME)
 
 
 def _put(store: Store, day: int, *, kept: bool = True) -> int:
@@ -42,18 +42,21 @@ def _put(store: Store, day: int, *, kept: bool = True) -> int:
     return load(store, feed, batches([row(feed, 1, ("x",), (day,), f"2026-01-{day:02}T00:00:00.000000Z")]))[0]
 
 
-@pytest.fixture
-def unfinished(citus: CitusCluster, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Leave a transaction of the coordinator's prepared on a worker, as a worker that dies before its end does."""
+@pytest.fixture(params=["coordinator", "worker"])
+def leave_unfinished(
+    request: pytest.FixtureRequest, citus: CitusCluster, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], None]]:
+    """Return what leaves a transaction of the coordinator's prepared on a node, as one that dies before its end does.
+
+    The coordinator may have shards itself, and writes to them by sessions of their own.
+    """
     monkeypatch.setattr(postgres_citus, "PATIENCE_S", 0.2)
-    del store
-    before, _, options = citus.nodes[1].partition("?")
+    name = str(query(store, "SELECT current_database()")[0][0])
     gid = "citus_0_1_1_1"
-    with closing(psycopg.connect(f"{before.rpartition('/')[0]}/{NAME}?{options}", autocommit=True)) as worker:
-        worker.execute("BEGIN; CREATE TABLE left_behind (); PREPARE TRANSACTION 'citus_0_1_1_1'")
-        yield
+    with closing(psycopg.connect(url_of(citus.nodes[request.param == "worker"], name), autocommit=True)) as node:
+        yield lambda: node.execute(f"BEGIN; CREATE TABLE left_behind (); PREPARE TRANSACTION '{gid}'".encode()).close()
         with suppress(psycopg.Error):  # it was recovered meanwhile
-            worker.execute(f"ROLLBACK PREPARED '{gid}'".encode())
+            node.execute(f"ROLLBACK PREPARED '{gid}'".encode())
 
 
 def _recover(store: Store) -> None:
@@ -62,9 +65,11 @@ def _recover(store: Store) -> None:
         connection.exec_driver_sql("SELECT recover_prepared_transactions()")
 
 
-def test_a_feed_that_keeps_images_waits_for_commits_that_are_not_finished(store: Store, unfinished: None) -> None:
+def test_a_feed_that_keeps_images_waits_for_commits_that_are_not_finished(
+    store: Store, leave_unfinished: Callable[[], None]
+) -> None:
     """What cannot be seen yet would be taken for absent, and lost by an undo: the file waits, and loads afterwards."""
-    del unfinished
+    leave_unfinished()
     with pytest.raises(DatabaseFault) as caught:
         _put(store, 1)
     assert caught.value.code == "commit_unfinished"
@@ -75,17 +80,42 @@ def test_a_feed_that_keeps_images_waits_for_commits_that_are_not_finished(store:
     assert query(store, "SELECT COUNT(*) FROM kept") == [(1,)]
 
 
-def test_an_undo_waits_for_commits_that_are_not_finished(
-    store: Store, citus: CitusCluster, request: pytest.FixtureRequest
-) -> None:
+def test_an_undo_waits_for_commits_that_are_not_finished(store: Store, leave_unfinished: Callable[[], None]) -> None:
     """It changes nothing until then."""
-    del citus
     run_id = _put(store, 1)
-    request.getfixturevalue("unfinished")
-    with pytest.raises(DatabaseFault, match="not finished on all workers"):
+    leave_unfinished()
+    with pytest.raises(DatabaseFault, match="not finished on all nodes"):
         undo(store, (KEPT,), run_id, clock=SystemClock(), host="here")
     _recover(store)
     assert undo(store, (KEPT,), run_id, clock=SystemClock(), host="here").restored == 1
+
+
+def test_a_reload_waits_where_it_takes_an_append_feeds_rows_away(
+    store: Store, leave_unfinished: Callable[[], None]
+) -> None:
+    """Rows of the run that is replaced, and that cannot be seen yet, would stay beside those of the new one."""
+    parts = batches([("a", 1, MOMENT, 1), ("b", 2, MOMENT, 2)])
+    load(store, FACTS, parts, sha256("content"))
+    leave_unfinished()
+    with pytest.raises(DatabaseFault, match="not finished on all nodes"):
+        load(store, FACTS, parts, sha256("content"), force=True)
+    load(store, FACTS, parts)
+    _recover(store)
+    load(store, FACTS, parts, sha256("content"), force=True)
+    assert query(store, "SELECT COUNT(*) FROM facts") == [(4,)]
+
+
+def test_a_changed_feed_waits_where_a_row_would_be_in_its_way(
+    store: Store, leave_unfinished: Callable[[], None]
+) -> None:
+    """Whether a table has a row without what is to be the cursor is only told once all rows are to be seen."""
+    leave_unfinished()
+    store.prepare([KEPT, PLAIN])
+    dated = replace(PLAIN, cursor="value")
+    with pytest.raises(DatabaseFault, match="not finished on all nodes"):
+        store.prepare([dated])
+    _recover(store)
+    store.prepare([dated])
 
 
 def test_two_daemons_write_to_one_table_at_once(store: Store) -> None:
@@ -110,3 +140,10 @@ def test_what_a_distributed_table_does_not_take_has_a_code_of_its_own() -> None:
     fault = translated(psycopg.errors.FeatureNotSupported("complex joins are only supported when co-located"))
     assert isinstance(fault, DatabaseFault)
     assert fault.code == "not_supported"
+
+
+def test_a_worker_that_is_gone_is_a_lost_connection() -> None:
+    """Citus gives that the code of an internal error."""
+    fault = translated(psycopg.errors.InternalError_("failure on connection marked as essential: 127.0.0.1:5433"))
+    assert isinstance(fault, DatabaseFault)
+    assert fault.code == "connection_lost"

@@ -13,6 +13,8 @@ import pytest
 from daemons import Home, record
 from stores import MakeUrl
 
+pytestmark = pytest.mark.on_citus
+
 FEED = """
 [feeds.orders]
 match = ["**"]

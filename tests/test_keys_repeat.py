@@ -12,6 +12,8 @@ from inboxd.cli import run_cli
 from inboxd.cli.ending import open_standard_streams
 from stores import MakeUrl
 
+pytestmark = pytest.mark.on_citus
+
 CONFIG = """
 [feeds.dated]
 match = ["dated*"]

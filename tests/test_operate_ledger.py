@@ -32,7 +32,9 @@ from inboxd.operate.trend import trend
 from inboxd.operate.undo import undo
 from inboxd.store.base import Store
 from inboxd.store.tables import etl_runs
-from stores import ENDED, OpenEmpty, batches, load, make_feed, query, row
+from stores import ENDED, OpenEmpty, batches, examples, load, make_feed, query, row
+
+pytestmark = pytest.mark.on_citus
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 Records = list[dict[str, Any]]  # Any: run records as other jobs write them
@@ -89,7 +91,7 @@ def expected(records: Records, hours: float | None) -> dict[str, object]:
     }
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=RUNS, hours=st.sampled_from([None, 1, 24.5]))
 def test_health_is_what_counting_by_hand_gives(open_empty: OpenEmpty, records: Records, hours: float | None) -> None:
     """Sums, rates, the nearest-rank p95 and the lines per job are exact; a running run enters no average or rate."""
@@ -118,7 +120,7 @@ def test_health_of_an_empty_database_is_zeros(open_empty: OpenEmpty) -> None:
     assert next(iter(feed_of_health(found))) == "runs_recorded"
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=RUNS, buckets=st.integers(1, 50))
 def test_the_spans_lose_no_run(open_empty: OpenEmpty, records: Records, buckets: int) -> None:
     """The spans of a chart touch, and together they count every ended run of their time once."""
@@ -280,7 +282,7 @@ FILES = st.lists(
 """Files of (key, minute), and whether each is undone when all are loaded."""
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=FILES, late=st.sampled_from(Late), ends=st.randoms(use_true_random=False))
 def test_a_runs_losers_lost_to_what_their_keys_histories_say(
     open_empty: OpenEmpty, files: list[tuple[list[tuple[str, int]], bool]], late: Late, ends: Random

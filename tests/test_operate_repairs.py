@@ -14,6 +14,8 @@ from inboxd.operate.explain import Look, explain, history_pages
 from inboxd.store.tables import etl_runs
 from stores import OpenEmpty, batches, load, make_feed, query, row, sha256, start, work
 
+pytestmark = pytest.mark.on_citus
+
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 

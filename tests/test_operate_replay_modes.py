@@ -13,6 +13,8 @@ from inboxd.operate.dead_letters import Filter, edited_records, export_line, lis
 from inboxd.operate.replay import Replay, replay
 from test_pipeline_modes import Files, files
 
+pytestmark = pytest.mark.on_citus
+
 __all__ = ["files"]
 
 

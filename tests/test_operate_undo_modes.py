@@ -14,8 +14,10 @@ from inboxd.model import Feed, Gone, Mode
 from inboxd.operate.undo import plan, undo
 from inboxd.operate.undo_plan import Undo
 from inboxd.store.base import Store
-from stores import OpenEmpty, batches, load, make_feed, query
+from stores import OpenEmpty, batches, examples, load, make_feed, query
 from test_store_modes import Record, as_batches, feed_of, opened, records_of_feed, rows_of
+
+pytestmark = pytest.mark.on_citus
 
 MOMENT = "2026-01-15T10:30:00.000000Z"
 
@@ -31,7 +33,7 @@ def seen(store: Store, feed: Feed) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("then", Gone)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_undoing_any_run_gives_what_was_there_without_it(
     open_empty: OpenEmpty, then: Gone, data: st.DataObject

@@ -22,7 +22,9 @@ from inboxd.pipeline import Job, Pipeline
 from inboxd.records.decode import Reading
 from inboxd.store import open_store
 from inboxd.store.base import Store
-from stores import MakeUrl
+from stores import MakeUrl, examples
+
+pytestmark = pytest.mark.on_citus
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVENTS = load_settings(None, {}, Path("/")).feeds[0]
@@ -113,7 +115,9 @@ RECORDS = st.lists(
     ),
     max_size=8,
 )
-QUICK = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+QUICK = settings(
+    max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 class SeedModel:

@@ -22,6 +22,8 @@ from inboxd.store import open_store
 from inboxd.store.base import Store
 from stores import MakeUrl, query
 
+pytestmark = pytest.mark.on_citus
+
 CONFIG = """
 [feeds.facts]
 mode = "append"

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusters import PostgresHome, new_database
+from clusters import PostgresHome
 from daemons import Home, record
 from inboxd.operate.transfer import spelled
+from stores import CITUS, MakeUrl, on_postgres
 
 pytestmark = [pytest.mark.postgres, pytest.mark.xdist_group("postgres")]
 
@@ -78,11 +79,11 @@ TABLES = {
 }
 
 
-@pytest.fixture
-def url(postgres_server: str) -> Iterator[str]:
-    """Return the URL of a new, empty database."""
-    with new_database(postgres_server) as made:
-        yield made
+@pytest.fixture(params=["postgres", on_postgres(CITUS)])
+def url(request: pytest.FixtureRequest) -> str:
+    """Return the URL of a new, empty database, on one server and on several."""
+    make: MakeUrl = request.getfixturevalue("make_citus_url" if request.param == CITUS else "make_postgres_url")
+    return make()
 
 
 @pytest.fixture

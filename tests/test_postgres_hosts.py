@@ -9,8 +9,8 @@ import shutil
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,9 +18,11 @@ import psycopg
 import pytest
 
 from audits import audited
+from citus import cluster_of, own_nodes
 from clusters import PASSWORD, SERVER_USER, Cluster, PostgresHome, binaries
 from daemons import Home, eventually
-from hosts import Network
+from hosts import Host, Network
+from stores import CITUS, on_postgres
 
 FILES = int(os.environ.get("INBOXD_TEST_FILES", "240"))
 """Files in all; 10,000 by hand takes some minutes."""
@@ -91,14 +93,19 @@ def make_files() -> dict[str, str]:
 
 @dataclass
 class Site:
-    """A database server and its daemons, each on a host of its own."""
+    """A database's servers, on a host of their own, and its daemons, each on another."""
 
     path: Path
-    cluster: Cluster
+    servers: Sequence[Cluster]
     url: str
     inside: str
     homes: dict[str, PostgresHome] = field(default_factory=dict)
     marks: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def cluster(self) -> Cluster:
+        """The server that daemons connect to."""
+        return self.servers[0]
 
     def look(self) -> bool:
         """Note the watermarks, as often as the server lets us."""
@@ -144,27 +151,44 @@ def network(require_tool: Callable[[str, str], str], require_root: Callable[[], 
         yield network
 
 
-@pytest.fixture
-def site(
-    network: Network, postgres_server: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
-    """Return a server on its host, and a daemon on each of three others (one with a second, on a private inbox)."""
-    assert postgres_server, SERVER_USER  # it has made the user that servers run as
-    folder = Path("/tmp") / f"ixb-{os.getpid()}-{os.urandom(3).hex()}"  # noqa: S108 - short, for the socket's path
-    folder.mkdir()
-    host = network.hosts["database"]
-    cluster = Cluster(folder, binaries(), host.address, 5432, ["ip", "netns", "exec", host.namespace])
+@contextmanager
+def one_server(host: Host) -> Iterator[tuple[Sequence[Cluster], str]]:
+    """Start a server on a host; yields it and the URL, from here, of an empty database."""
     with ExitStack() as stack:
+        folder = Path("/tmp") / f"ixb-{os.getpid()}-{os.urandom(3).hex()}"  # noqa: S108 - short, for the socket's path
+        folder.mkdir()
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        cluster = Cluster(folder, binaries(), host.address, 5432, host.inside)
         cluster.start()
         stack.callback(lambda: cluster.stop("immediate"))
         local = f"postgresql://postgres@/postgres?host={folder}&port=5432"
         with cluster.connect(local) as connection:
             connection.execute("CREATE DATABASE inboxd")
+        yield [cluster], local.replace("/postgres?", "/inboxd?")
+
+
+@contextmanager
+def citus_nodes(host: Host, programs: Path) -> Iterator[tuple[Sequence[Cluster], str]]:
+    """Start a coordinator and two workers there; what a lost one has left unfinished is recovered every second."""
+    with own_nodes(programs, host.address, host.inside) as nodes:
+        for node in nodes:
+            node.set("citus.recover_2pc_interval", "1s")
+        yield nodes, cluster_of(nodes).make("inboxd")
+
+
+@pytest.fixture(params=["postgres", on_postgres(CITUS)])
+def site(request: pytest.FixtureRequest, postgres_server: str, tmp_path: Path) -> Iterator[Site]:
+    """Return servers on their host, and a daemon on each of three others (one with a second, on a private inbox)."""
+    assert postgres_server, SERVER_USER  # it has made the user that servers run as
+    programs = request.getfixturevalue("citus").programs() if request.param == CITUS else None
+    network: Network = request.getfixturevalue("network")
+    host = network.hosts["database"]
+    with ExitStack() as stack:
+        servers, local = stack.enter_context(citus_nodes(host, programs) if programs else one_server(host))
         secret = tmp_path / "secret"
         secret.write_text(PASSWORD)
-        inside = f"postgresql://postgres@{host.address}:5432/inboxd"
-        site = Site(tmp_path, cluster, local.replace("/postgres?", "/inboxd?"), inside)
+        inside = f"postgresql://postgres@{host.address}:{servers[0].port}/inboxd"
+        site = Site(tmp_path, servers, local, inside)
         (tmp_path / "shared" / "inbox").mkdir(parents=True)
         for name in (*DAEMONS, "private"):
             on = network.hosts["three" if name == "private" else name]
@@ -219,8 +243,9 @@ def test_hosts_that_die_are_cut_off_and_lose_their_server_load_everything_once(s
     site.cluster.stop("fast")
     site.cluster.start()
     site.eventually(lambda: site.verdicts().total() > FILES // 2, "the server's restart is survived")
-    site.cluster.stop("immediate")
-    site.cluster.start()
+    for server in site.servers:
+        server.stop("immediate")
+        server.start()
     site.drop(shared, portions[4])
     eventually(lambda: homes["two"].lines("file_deferred"), "host two has noticed", deadline_s=60.0)
     network.hosts["two"].mend()

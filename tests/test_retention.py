@@ -28,6 +28,8 @@ from inboxd.store.tables import etl_runs, tombstones
 from stores import MakeUrl
 from test_pipeline import EVENTS, FixedClock, Loader, make_loader, stamp
 
+pytestmark = pytest.mark.on_citus
+
 
 def test_processed_files_are_removed_when_their_time_is_over(tmp_path: Path) -> None:
     """``archive.keep`` removes loaded files that long after they were loaded; failed ones stay, and so do the rows."""

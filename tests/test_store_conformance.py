@@ -16,7 +16,7 @@ from inboxd.store import sqlite_staging
 from inboxd.store.base import Classified, Store
 from inboxd.store.ledger import canonical
 from inboxd.store.sqlite_staging import SAMPLE_RECORDS
-from stores import OpenEmpty, batches, load, make_feed, query, record_key, row
+from stores import OpenEmpty, batches, examples, load, make_feed, query, record_key, row
 
 pytestmark = pytest.mark.every_version
 
@@ -148,7 +148,7 @@ def plain(value: object) -> Cursor:
 
 
 @pytest.mark.parametrize(("chunks", "sample_records"), [(1, SAMPLE_RECORDS), (3, SAMPLE_RECORDS), (3, 2)])
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_files_end_as_if_their_records_were_applied_one_by_one(
     open_empty: OpenEmpty, monkeypatch: pytest.MonkeyPatch, chunks: int, sample_records: int, data: st.DataObject
@@ -189,7 +189,7 @@ def _assert_lineage(store: Store, feed: Feed, run: int, records: list[Record], f
     assert dead_letters == [(number,) for number, last in enumerate(fate, 1) if last == "reject"]
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_check_says_what_loading_would_then_do(open_empty: OpenEmpty, data: st.DataObject) -> None:
     """``check`` counts what is inserted, changed, stale, skipped and rejected, and leaves no trace."""
@@ -218,7 +218,7 @@ def test_check_says_what_loading_would_then_do(open_empty: OpenEmpty, data: st.D
     store.close()
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_before_images_hold_the_table_as_it_was(open_empty: OpenEmpty, data: st.DataObject) -> None:
     """For a feed with ``undo`` a run keeps the row, or the lack of one, that each of its keys had before it."""

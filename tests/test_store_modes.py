@@ -32,7 +32,7 @@ from inboxd.store import sqlite_staging
 from inboxd.store.base import Store
 from inboxd.store.changes import enough_live
 from inboxd.store.ledger import canonical
-from stores import OpenEmpty, batches, load, make_feed, query
+from stores import OpenEmpty, batches, examples, load, make_feed, query
 
 pytestmark = pytest.mark.every_version
 
@@ -242,7 +242,7 @@ def rows_of(store: Store, feed: Feed) -> dict[str, StoredRow]:
 
 @pytest.mark.parametrize("chunks", [1, 3])
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_mode_ends_as_if_its_records_were_applied_one_by_one(
     open_empty: OpenEmpty, monkeypatch: pytest.MonkeyPatch, kind: str, chunks: int, data: st.DataObject
@@ -291,7 +291,7 @@ def test_a_mode_ends_as_if_its_records_were_applied_one_by_one(
 
 
 @pytest.mark.parametrize("then", Gone)
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_deletions_end_the_same_in_every_order_of_files(open_empty: OpenEmpty, then: Gone, data: st.DataObject) -> None:
     """Any split, order and repetition of the same records gives the table that their order of cursors gives."""
@@ -382,7 +382,7 @@ def test_the_rows_that_live_are_counted_as_far_as_a_share_of_them_needs() -> Non
 
 @pytest.mark.parametrize("then", Gone)
 @pytest.mark.parametrize("chunks", [1, 3])
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_snapshot_gives_exactly_its_rows(
     open_empty: OpenEmpty, monkeypatch: pytest.MonkeyPatch, then: Gone, chunks: int, data: st.DataObject

@@ -6,14 +6,18 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import psycopg
 import pytest
 
 from daemons import eventually
-from inboxd.errors import Interrupted, TransientFault
+from inboxd.clock import SystemClock
+from inboxd.errors import Interrupted, OperatorFault, TransientFault
 from inboxd.model import Feed, Late, Row, RunStatus
+from inboxd.operate import undo as undo_module
 from inboxd.store import open_store
 from inboxd.store.base import Store
 from inboxd.store.postgres import PostgresStore
@@ -387,6 +391,25 @@ def test_a_files_statements_join_the_target_from_within_only(force: bool) -> Non
     for statement in met:
         assert re.search(r'(INSERT INTO|[^T] JOIN) "distributed"', statement), statement
         assert not re.search(r"\b(LEFT|RIGHT|FULL|EXISTS|UPDATE [^S])\b", statement), statement
+
+
+def test_of_two_undos_of_a_run_at_once_one_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found before an undo had its locks is looked at again: the other one was quicker."""
+    kept = replace(MERGE, name="kept", table="kept", undo=True)
+    locking = undo_module._lock
+    with opened(url) as store, opened(url) as other:
+        store.prepare([kept])
+        run_id, _ = load(store, kept, batches(record(kept, "a", 1)))
+
+        def meanwhile(*arguments: Any) -> None:  # Any: what is passed on
+            monkeypatch.setattr(undo_module, "_lock", locking)
+            undo_module.undo(other, (kept,), run_id, clock=SystemClock(), host="there")
+            locking(*arguments)
+
+        monkeypatch.setattr(undo_module, "_lock", meanwhile)
+        with pytest.raises(OperatorFault, match="was undone by run"):
+            undo_module.undo(store, (kept,), run_id, clock=SystemClock(), host="here")
+        assert query(store, "SELECT COUNT(*) FROM etl_runs WHERE undo_of IS NOT NULL") == [(1,)]
 
 
 def test_sessions_free_a_dead_hosts_locks(url: str) -> None:

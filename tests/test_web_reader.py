@@ -25,6 +25,8 @@ from inboxd.web.live import Answers
 from inboxd.web.reader import Reader, Unanswered
 from inboxd.web.views import Window, dead_letters_page, overview, record_page, run_page
 
+pytestmark = pytest.mark.on_citus
+
 FOR_EVER: Final = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT SUM(i) FROM n"
 
 

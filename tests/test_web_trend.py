@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Final
 
+import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,9 @@ from inboxd.clock import stamp
 from inboxd.operate.browse import failures, last_successes
 from inboxd.operate.health import all_rejected, health
 from inboxd.operate.trend import Bucket, nearest_rank, trend
-from stores import OpenEmpty
+from stores import OpenEmpty, examples
+
+pytestmark = pytest.mark.on_citus
 
 Run = tuple[str, str, int, int, int]
 NOW: Final = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -82,7 +85,7 @@ def test_a_file_needs_attention_until_it_is_loaded(open_empty: OpenEmpty) -> Non
     ]
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(runs=st.lists(RUN, max_size=25), hours=st.sampled_from([1.0, 24.0, 168.0, None]), buckets=st.integers(1, 60))
 def test_the_page_says_what_health_says(
     open_empty: OpenEmpty, runs: list[Run], hours: float | None, buckets: int

@@ -46,8 +46,8 @@ def undo(store: Store, feeds: tuple[Feed, ...], run_id: int, *, clock: Clock, ho
     """Undo a run; raises ``OperatorFault`` (exit 1) if it cannot be, ``TransientFault`` if the database is busy."""
     started, began = clock.now(), clock.monotonic()
     with store.writing() as connection:
-        run, feed = undoable(connection, feeds, run_id)
-        _lock(store, connection, feed)
+        _lock(store, connection, undoable(connection, feeds, run_id)[1])
+        run, feed = undoable(connection, feeds, run_id)  # again: another undo, or a snapshot, may have had the lock
         scene = Scene(connection, feed, run, dialect_of(connection))
         found = scene.look()
         work = _Work(scene)
@@ -150,10 +150,15 @@ class _Work:
         rows = sa.select(*values).where(chosen, images.image.is_not(None))
         self.scene.connection.execute(self.scene.dialect.insert_or_replace(target, names, rows, self.scene.feed.key))
 
+    @staticmethod
+    def _told(run_id: int, outcome: int) -> sa.Select[tuple[str]]:
+        """Return the keys of which a run's lineage says so. Never joined: it may be distributed, images are not."""
+        lineage = lineage_records.c
+        return sa.select(lineage.record_key).where(lineage.run_id == run_id, lineage.outcome == outcome)
+
     def hand_down(self, own_id: int) -> None:
         """Give this run's image of each key that is left to the run that replaced this run's row."""
-        mine, lineage = before_images.alias("mine"), lineage_records.c
-        left = sa.select(lineage.record_key).where(lineage.run_id == own_id, lineage.outcome == STALE)
+        mine = before_images.alias("mine")
         statement = (
             sa.update(before_images)
             .values(image=mine.c.image)
@@ -166,7 +171,7 @@ class _Work:
                 mine.c.run_id == self.scene.run["id"],
                 mine.c.table_name == self.scene.feed.table,
                 mine.c.record_key == before_images.c.record_key,
-                mine.c.record_key.in_(left),  # no join: lineage may be distributed, and the images are not
+                mine.c.record_key.in_(self._told(own_id, STALE)),
                 writer_of(self.scene.feed, self.scene.dialect) == self.scene.run["id"],
             )
         )
@@ -176,10 +181,7 @@ class _Work:
 
     def _hand_down_what_was_gone(self, own_id: int) -> None:
         """Give this run's image of a row that it took out to the first later run of that key, which found no row."""
-        mine, lineage = before_images.alias("mine"), lineage_records.alias("told")
-        records = lineage_records.c
-        written = sa.select(records.record_key).where(records.run_id == self.scene.run["id"], records.outcome == LOADED)
-        theirs = before_images.alias("theirs")
+        mine, theirs = before_images.alias("mine"), before_images.alias("theirs")
         first = (
             sa.select(theirs.c.run_id)
             .select_from(theirs.join(etl_runs, etl_runs.c.id == theirs.c.run_id))
@@ -203,10 +205,8 @@ class _Work:
                 mine.c.table_name == self.scene.feed.table,
                 mine.c.record_key == before_images.c.record_key,
                 mine.c.image.is_not(None),
-                lineage.c.run_id == own_id,
-                lineage.c.record_key == mine.c.record_key,
-                lineage.c.outcome == STALE,
-                mine.c.record_key.not_in(written),
+                mine.c.record_key.in_(self._told(own_id, STALE)),
+                mine.c.record_key.not_in(self._told(self.scene.run["id"], LOADED)),
             )
         )
         self.scene.connection.execute(statement)

@@ -210,13 +210,17 @@ class PostgresStore(Ledger):
 
     def _missing(self, tables: Mapping[str, Wanted]) -> list[str]:
         made = made_columns(self._rows(MADE))
-        return missing(
-            tables, self._shape, self._indexed, lambda query: bool(self._rows(query)), made, key_suffix=KEY_COLLATION
-        )
+        return missing(tables, self._shape, self._indexed, self._any_row, made, key_suffix=KEY_COLLATION)
 
     def _indexed(self, index: str) -> tuple[str, ...]:
         with self._faults:
             return tuple(name for (name,) in self._connected().execute(INDEXED, (quoted(index),)).fetchall())
+
+    def _any_row(self, query: str) -> bool:
+        if self._with_citus:
+            with self._faults:
+                await_commits(self._connected())
+        return bool(self._rows(query))
 
     def _shape(self, table: str) -> TableShape | None:
         with self._faults:

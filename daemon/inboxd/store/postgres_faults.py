@@ -43,6 +43,8 @@ BY_STATE: Final = {
     "XX001": ("database_corrupt", "restore the database from a backup"),
     "XX002": ("database_corrupt", "reindex, or restore the database from a backup"),
 }
+LOST_WORKER: Final = "failure on connection marked as essential"
+"""What Citus says, with the code of an internal error, where a worker is gone that was to be written to."""
 DATA_CLASSES: Final = frozenset({"21", "22", "54"})
 """The server refused the data, and would the next time."""
 RULE_CLASSES: Final = frozenset({"23", "44", "45", "P0"})
@@ -83,7 +85,9 @@ def translated(error: BaseException) -> InboxdError:
     if state[:2] in DATA_CLASSES | RULE_CLASSES or state[:2] not in SERVERS_CLASSES:
         return _refused(error, state)
     fallback = ("database_error", "was the database changed by hand? see `inboxd doctor`")
-    code, hint = BY_STATE.get(state) or BY_CLASS.get(state[:2]) or fallback
+    code, hint = (
+        (LOST if LOST_WORKER in message else None) or BY_STATE.get(state) or BY_CLASS.get(state[:2]) or fallback
+    )
     return DatabaseFault(code, message, hint)
 
 

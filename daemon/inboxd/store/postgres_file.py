@@ -79,10 +79,12 @@ class PostgresFile(StoredFile):
     def lock(self) -> int:
         """Let a ``skip`` feed's files through one by one.
 
-        So too those of a table of which is kept, or found out first, what a file changes: that must stay true.
+        So too those of a table of which is kept, or found out first, what a file changes: that must stay true. And a
+        reload that takes the rows away which an append feed's file has made before.
         """
+        reloads = self._force and self._feed.mode is Mode.APPEND
         with self._faults:
-            if self._feed.undo or finds_changes(self._feed):
+            if self._feed.undo or finds_changes(self._feed) or reloads:
                 self._connection.execute(ONE_BY_ONE, (f"table {self._feed.table}",))
                 if self._with_citus:
                     await_commits(self._connection)
