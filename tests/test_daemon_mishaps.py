@@ -251,11 +251,13 @@ def test_a_tree_deeper_than_any_stack_stops_nobody(home: Home) -> None:
     finally:
         os.close(folder)
     (home.path / "tree").rename(home.inbox / "tree")
-    home.drop("b/1.json", [record("k")])
-    assert home.verdict("b/1.json")["event"] == "file_loaded"
-    assert "200 folders deep" in eventually(lambda: home.lines("folder_unreadable"))[0]["reason"]
-    assert home.stop() == 0
-    subprocess.run(["rm", "-rf", os.fspath(home.inbox / "tree")], check=True)  # too deep for pytest
+    try:
+        home.drop("b/1.json", [record("k")])
+        assert home.verdict("b/1.json")["event"] == "file_loaded"
+        assert "200 folders deep" in eventually(lambda: home.lines("folder_unreadable"))[0]["reason"]
+        assert home.stop() == 0
+    finally:
+        subprocess.run(["rm", "-rf", os.fspath(home.inbox / "tree")], check=True)  # too deep for pytest
 
 
 def test_a_load_that_is_ended_leaves_nothing_running(home: Home) -> None:
