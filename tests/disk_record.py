@@ -160,6 +160,8 @@ class Record:
     operations: list[Operation] = field(default_factory=list)
     mtimes: dict[int, int] = field(default_factory=dict)
     """Of what was there before, in nanoseconds: the order in which files are taken."""
+    renamed: dict[int, int] = field(default_factory=dict)
+    """The nodes that were renamed, by the numbers of the operations."""
     _now: Disk = field(default_factory=Disk)
     _next: int = 1
 
@@ -201,6 +203,10 @@ class Record:
 
     def do(self, operation: Operation) -> None:
         """Note an operation, and apply it."""
+        if isinstance(operation, Rename):
+            node = self._now.folders.get(operation.folder, {}).get(operation.name)
+            if node is not None:
+                self.renamed[len(self.operations)] = node
         self._now.apply(operation)
         self.operations.append(operation)
 

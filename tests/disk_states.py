@@ -60,22 +60,29 @@ class State:
         disk, kept = record.before.copy(), self.kept
         for number, operation in enumerate(record.operations[: self.point]):
             if number not in kept:
-                self._half(disk, number, operation)
+                self._half(disk, record, number, operation)
                 continue
             if self.torn is not None and self.torn[0] == number and isinstance(operation, Write):
                 _, start, end = self.torn
                 operation = Write(operation.node, operation.offset + start, operation.data[start:end])  # noqa: PLW2901 - the part of it that is there
             disk.apply(operation)
+            if isinstance(operation, Rename):
+                self._arrive(disk, record, number, operation)
         return disk
 
-    def _half(self, disk: Disk, number: int, operation: Operation) -> None:
+    def _half(self, disk: Disk, record: Record, number: int, operation: Operation) -> None:
         """Do what is durable of a rename that is not kept whole."""
         if isinstance(operation, Rename) and number in self.arrived:
-            node = disk.folders.get(operation.folder, {}).get(operation.name)
-            if node is not None:
-                disk.apply(Link(operation.to_folder, operation.to_name, node))
+            self._arrive(disk, record, number, operation)
         elif isinstance(operation, Rename) and number in self.left:
             disk.apply(Unlink(operation.folder, operation.name))
+
+    @staticmethod
+    def _arrive(disk: Disk, record: Record, number: int, operation: Rename) -> None:
+        """Let the new entry lead to the file, whatever became of the one that it had before."""
+        node = record.renamed.get(number)
+        if node is not None and (node in disk.files or node in disk.folders) and operation.to_folder in disk.folders:
+            disk.apply(Link(operation.to_folder, operation.to_name, node))
 
     def __str__(self) -> str:
         torn = f", operation {self.torn[0]} torn" if self.torn else ""

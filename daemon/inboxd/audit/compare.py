@@ -56,7 +56,7 @@ class _Comparison:
         append = self._feed.mode is Mode.APPEND
         proven = self._scratch.is_proven(row.run)
         if derived.state is State.UNKNOWN or (append and derived.state is State.NONE and proven is False):
-            if proven is False or row.run == derived.run:
+            if proven is False or row.run == derived.run or self._was_forgotten(row.run, derived):
                 self._report.rows_unproven += 1
                 return
             what = f"it says that run {row.run} wrote it, which is not so by that run's file"
@@ -66,6 +66,11 @@ class _Comparison:
             self._report.differs("row_unexpected", what, key=ident, run=row.run, file=self._file_of(row.run))
         else:
             self._values(ident, row, derived)
+
+    def _was_forgotten(self, run_id: int, derived: Version) -> bool:
+        """Tell whether a run came before one of which not even the keys are known, so that all had to be forgotten."""
+        run = self._ledger.run(run_id) if derived.run == 0 else None
+        return run is not None and (run.commit_no or 0) < derived.commit_no
 
     def _values(self, ident: str, row: TableRow, derived: Version) -> None:
         wrong: list[str] = []

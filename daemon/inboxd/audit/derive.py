@@ -291,7 +291,7 @@ class Derivation:
         self._scratch.unstage()
         expected = run.rows_in - (run.rows_filtered or 0)
         if self._scratch.told_count() < expected - (run.rows_rejected or 0 if run.content_sha256 is None else 0):
-            self._scratch.forget()
+            self._scratch.forget(run.commit_no or 0)
             for name in self._feeds:
                 self._scratch.doubt_letters(name)
         appends = self._all[0].mode is Mode.APPEND

@@ -299,9 +299,9 @@ class Scratch:
         """Whether there may be a key of which nothing is known."""
         return self._any_unknown or self.base.state is State.UNKNOWN
 
-    def forget(self) -> None:
-        """Let every key be unknown."""
-        self.base = UNKNOWN
+    def forget(self, commit_no: int) -> None:
+        """Let every key be unknown from this run on."""
+        self.base = Version(0, commit_no, 0, State.UNKNOWN)
         self._run("DELETE FROM versions")
 
     def tops(self, kind: str) -> Iterator[tuple[str, Version]]:
