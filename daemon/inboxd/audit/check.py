@@ -25,7 +25,7 @@ class Kept:
     """The host whose archive this is; ``None``: there is no other."""
     files: float | None = None
     lineage: float | None = None
-    letters: float | None = None
+    dead_letters: float | None = None
     tombstones: float | None = None
 
     def may_be_gone(self, kept: float | None, run: RunRow) -> bool:
@@ -62,7 +62,7 @@ class Check:
             self._report.differs("count", what + hint, run=run.id, file=run.file_name)
         self._lineage(run, feed)
         if run.content_sha256 is not None:
-            self._letters(run, feed)
+            self._dead_letters(run, feed)
 
     def _counts(self, run: RunRow, derived: Derived) -> Iterator[tuple[str, int | None, int | None]]:
         """Yield each count as the ledger has it, and as it was derived; ``None`` where that is not known."""
@@ -85,9 +85,9 @@ class Check:
     def differences(self, run: RunRow, derived: Derived) -> list[str]:
         """Return where the counts and the watermark of a run are not those of its file."""
         counts = [
-            f"{name} is {told}, and by its file {found}"
-            for name, told, found in self._counts(run, derived)
-            if found is not None and told is not None and told != found
+            f"{name} is {recorded}, and by its file {found}"
+            for name, recorded, found in self._counts(run, derived)
+            if found is not None and recorded is not None and recorded != found
         ]
         reached = None if derived.watermark is None else str(derived.watermark)
         if None not in self._scratch.counts() and run.watermark != reached:
@@ -95,18 +95,20 @@ class Check:
         return counts
 
     def _lineage(self, run: RunRow, feed: Feed) -> None:
-        there, expected = self._scratch.told_count(), sum(self._scratch.counts().values())
+        there, expected = self._scratch.lineage_count(), sum(self._scratch.counts().values())
         if there < expected and self._kept.may_be_gone(self._kept.lineage, run):
             self._report.lineage_thinned += 1
             return
         for one in self._scratch.staged():
             self._report.lineage += 1
             absent = one.kind is Kind.ABSENT  # numbered as each database sorts
-            told = self._scratch.told_of_key(one.key) if absent else self._scratch.told(one.number, one.key)
-            if one.outcome is not None and told is not one.outcome:
-                what = f"record {one.number} is {told or 'not'} in the lineage, and by its file {one.outcome}"
+            recorded = (
+                self._scratch.lineage_of_key(one.key) if absent else self._scratch.lineage_of(one.number, one.key)
+            )
+            if one.outcome is not None and recorded is not one.outcome:
+                what = f"record {one.number} is {recorded or 'not'} in the lineage, and by its file {one.outcome}"
                 self._report.differs("lineage", what, key=one.key, run=run.id, file=run.file_name)
-        for number, key, step in self._scratch.told_more():
+        for number, key, step in self._scratch.lineage_beyond():
             if self._scratch.is_absent(key):
                 continue
             if step is LineageStep.DELETE and self._scratch.top(ROWS, key).state is State.UNKNOWN:
@@ -116,16 +118,16 @@ class Check:
             what = f"record {number} is {step} in the lineage, and not in its file"
             self._report.differs("lineage", what, key=key, run=run.id, file=run.file_name)
 
-    def _letters(self, run: RunRow, feed: Feed) -> None:
+    def _dead_letters(self, run: RunRow, feed: Feed) -> None:
         """Compare the dead letters of a run, but for who resolves them, which is known in the end."""
-        for letter in self._ledger.letters(run=run.id):
+        for letter in self._ledger.dead_letters(run=run.id):
             self._report.dead_letters += 1
             one = self._scratch.record(letter.record_no)
             if one is None or one.outcome is not LineageStep.REJECT:
                 kind, what = "dead_letter_unexpected", f"record {letter.record_no} has one, and was not refused"
                 self._report.differs(kind, what, key=letter.record_key, run=run.id, file=run.file_name)
                 continue
-            self._scratch.add_letter(run.id, one.number, feed.name, one.key)
+            self._scratch.add_dead_letter(run.id, one.number, feed.name, one.key)
             said, true = (letter.record_key, letter.error, letter.raw), (one.key, one.code, one.raw)
             if said != true:
                 wrong = [name for name, a, b in zip(("key", "code", "raw"), said, true, strict=True) if a != b]
@@ -133,8 +135,8 @@ class Check:
                 if "code" in wrong:
                     what += f": {letter.error}, and by its file {one.code}"
                 self._report.differs("dead_letter_changed", what, key=one.key, run=run.id, file=run.file_name)
-        if self._kept.may_be_gone(self._kept.letters, run):
+        if self._kept.may_be_gone(self._kept.dead_letters, run):
             return
-        for one in self._scratch.letters_without(run.id):
+        for one in self._scratch.dead_letters_without(run.id):
             what = f"record {one.number} was refused ({one.code}), and has none"
             self._report.differs("dead_letter_missing", what, key=one.key, run=run.id, file=run.file_name)

@@ -23,7 +23,7 @@ def compare(
     comparison.rows()
     comparison.tombstones(kept)
     comparison.watermarks()
-    comparison.letters()
+    comparison.dead_letters()
 
 
 class _Comparison:
@@ -133,9 +133,9 @@ class _Comparison:
         """Tell whether a run of which nothing is proved may have brought a scope further than is known."""
         return feed.name in self._doubtful and (int(value) if isinstance(derived, int) else value) > derived  # type: ignore[operator] # of one type
 
-    def letters(self) -> None:
-        for run, number, key, resolved_by in self._ledger.all_letters(self._feeds):
-            found = self._scratch.letter(run, number)
+    def dead_letters(self) -> None:
+        for run, number, key, resolved_by in self._ledger.all_dead_letters(self._feeds):
+            found = self._scratch.dead_letter(run, number)
             if found is None or not found[1] or resolved_by == 0 or resolved_by == found[0]:
                 continue
             said = "open" if resolved_by is None else f"resolved by run {resolved_by}"

@@ -13,7 +13,7 @@ from inboxd.audit.check import Check, Derived, Kept
 from inboxd.audit.content import Unreadable, content_of
 from inboxd.audit.documents import Reading, Record
 from inboxd.audit.judge import Judge, Kind
-from inboxd.audit.ledger import Ledger, LetterRow
+from inboxd.audit.ledger import DeadLetterRow, Ledger
 from inboxd.audit.report import TableReport
 from inboxd.audit.rules import Rules, Work, ident_of
 from inboxd.audit.scratch import GRAVES, ROWS, UNKNOWN, Scratch, State, Version
@@ -90,10 +90,10 @@ class Derivation:
         self._scratch.base = UNKNOWN
         if run.undo_of is not None:
             self._scratch.unmark(run.undo_of)
-        self._reach_as_told(run)
+        self._reach_as_recorded(run)
         self._scratch.note_run(run.id, proven=False)
 
-    def _reach_as_told(self, run: RunRow) -> None:
+    def _reach_as_recorded(self, run: RunRow) -> None:
         """Take a watermark from the ledger, which keeps it for ever, but does not say of which scope it is."""
         feed = self._feeds.get(run.job_name)
         if feed is None or run.watermark is None:
@@ -238,7 +238,7 @@ class Derivation:
         """Derive a replay from the dead letters that it has resolved."""
         judge, derived, good = Judge(feed, moment(run.started_at)), Derived(), 0
         replayed: list[tuple[int, int]] = []
-        for letter in self._ledger.letters(resolved_by=run.id):
+        for letter in self._ledger.dead_letters(resolved_by=run.id):
             record = _record_of(letter, good + 1)
             verdict = judge.judge(record)
             if verdict.kind is Kind.REJECT:  # resolved by its key
@@ -262,7 +262,7 @@ class Derivation:
         derived.mark = feed.name if feed.cursor is not None else ""
         derived.watermark = self._scratch.furthest() if feed.cursor is not None else None
         for of_run, number in replayed:
-            self._scratch.resolve_letter(run.id, of_run, number)
+            self._scratch.resolve_dead_letter(run.id, of_run, number)
         self._conclude(run, feed, work, derived)
         return ""
 
@@ -278,7 +278,7 @@ class Derivation:
             if feed.mode is not Mode.APPEND:
                 self._scratch.resolve_key(run.id, feed.name, key)
         if None in self._scratch.counts():
-            self._reach_as_told(run)
+            self._reach_as_recorded(run)
         elif derived.watermark is not None:
             self._scratch.mark(derived.mark, run.id, derived.watermark)
         self._scratch.note_run(run.id, proven=True)
@@ -290,21 +290,21 @@ class Derivation:
         self._report.leave(run.id, run.file_name, why)
         self._scratch.unstage()
         expected = run.rows_in - (run.rows_filtered or 0)
-        if self._scratch.told_count() < expected - (run.rows_rejected or 0 if run.content_sha256 is None else 0):
+        if self._scratch.lineage_count() < expected - (run.rows_rejected or 0 if run.content_sha256 is None else 0):
             self._scratch.forget(run.commit_no or 0)
             for name in self._feeds:
-                self._scratch.doubt_letters(name)
+                self._scratch.doubt_dead_letters(name)
         appends = self._all[0].mode is Mode.APPEND
-        for key in () if appends else self._scratch.told_keys(*_APPLIED):
+        for key in () if appends else self._scratch.lineage_keys(*_APPLIED):
             version = Version(run.id, run.commit_no or 0, 0, State.UNKNOWN)
             self._scratch.push(ROWS, key, version)
             self._scratch.push(GRAVES, key, version)
             self._scratch.resolve_key(run.id, run.job_name, key)
-        for letter in self._ledger.letters(run=run.id):
-            self._scratch.add_letter(run.id, letter.record_no, run.job_name, letter.record_key, sure=False)
-        for letter in self._ledger.letters(resolved_by=run.id):
-            self._scratch.resolve_letter(run.id, letter.run_id, letter.record_no)
-        self._reach_as_told(run)
+        for letter in self._ledger.dead_letters(run=run.id):
+            self._scratch.add_dead_letter(run.id, letter.record_no, run.job_name, letter.record_key, sure=False)
+        for letter in self._ledger.dead_letters(resolved_by=run.id):
+            self._scratch.resolve_dead_letter(run.id, letter.run_id, letter.record_no)
+        self._reach_as_recorded(run)
         self._scratch.note_run(run.id, proven=False)
 
     # An undo
@@ -312,11 +312,11 @@ class Derivation:
     def _undo(self, undo: RunRow, undone: int) -> None:
         known = self._scratch.is_proven(undone)
         keys, last = self._scratch.take_out(undone)
-        for what, told, found in (("rows_in", undo.rows_in, keys), ("rows_out", undo.rows_out, last)):
-            if known and self._scratch.base.state is not State.UNKNOWN and told != found:
-                self._report.differs("count", f"{what} is {told}, and by the files {found}", run=undo.id)
+        for what, recorded, found in (("rows_in", undo.rows_in, keys), ("rows_out", undo.rows_out, last)):
+            if known and self._scratch.base.state is not State.UNKNOWN and recorded != found:
+                self._report.differs("count", f"{what} is {recorded}, and by the files {found}", run=undo.id)
         self._scratch.unmark(undone)
-        self._scratch.undo_letters(undone, undo.id)
+        self._scratch.undo_dead_letters(undone, undo.id)
         self._scratch.note_run(undo.id, proven=True)
 
 
@@ -325,7 +325,7 @@ def _cursor(feed: Feed, text: str) -> Cursor:
     return int(text) if field.type is FieldType.INTEGER else text
 
 
-def _record_of(letter: LetterRow, number: int) -> Record:
+def _record_of(letter: DeadLetterRow, number: int) -> Record:
     kept = dict(members(letter.context)) if letter.context else {}
     return Record(letter.raw, {}, number=number, kept=kept)
 

@@ -39,7 +39,7 @@ _STEPS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class LetterRow:
+class DeadLetterRow:
     """One dead letter as the database has it."""
 
     id: int
@@ -139,19 +139,19 @@ class Ledger:
         for row in self._rows(query):
             yield row["record_no"], row["record_key"], _STEPS[row["outcome"]]
 
-    def letters(self, *, run: int | None = None, resolved_by: int | None = None) -> Iterator[LetterRow]:
+    def dead_letters(self, *, run: int | None = None, resolved_by: int | None = None) -> Iterator[DeadLetterRow]:
         """Yield the dead letters of a run, or those that one has resolved, in the order in which they were written."""
         letter = dead_letters.c
-        columns = [letter[name] for name in LetterRow.__slots__]
+        columns = [letter[name] for name in DeadLetterRow.__slots__]
         query = sa.select(*columns).order_by(letter.id).limit(_PAGE)
         query = query.where(letter.run_id == run) if run is not None else query.where(letter.resolved_by == resolved_by)
         last = 0
         while page := self._page(query.where(letter.id > last)):
             for row in page:
-                yield LetterRow(**row)
+                yield DeadLetterRow(**row)
             last = page[-1]["id"]
 
-    def all_letters(self, feeds: Sequence[Feed]) -> Iterator[tuple[int, int, str, int | None]]:
+    def all_dead_letters(self, feeds: Sequence[Feed]) -> Iterator[tuple[int, int, str, int | None]]:
         """Yield run, number, key and resolver of each dead letter of a table's feeds."""
         letter = dead_letters.c
         query = sa.select(letter.run_id, letter.record_no, letter.record_key, letter.resolved_by)

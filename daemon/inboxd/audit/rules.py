@@ -50,7 +50,7 @@ def is_marked(feed: Feed, row: Version, grave: Version) -> bool | None:
 
 
 def not_compared(feed: Feed) -> set[str]:
-    """Return the fields by which two records are not told apart: what comes from the file, and the record's number."""
+    """Return the fields that two records are not compared by: what comes from the file, and the number."""
     by_file = {(Origin.RECORD, "no")}
     return {
         each.name
@@ -128,10 +128,10 @@ class Rules:
         deletes = one.kind is Kind.DELETION
         doubtful = grave.state is State.UNKNOWN or (self._fading and grave.state is State.ROW)
         if row.state is State.UNKNOWN or (buried and doubtful):
-            told = self._scratch.told(one.number, one.key)
-            if deletes and told is not LineageStep.STALE:
+            recorded = self._scratch.lineage_of(one.number, one.key)
+            if deletes and recorded is not LineageStep.STALE:
                 self.deleted = None
-            return told if told in {*_APPLIED, LineageStep.STALE} else None
+            return recorded if recorded in {*_APPLIED, LineageStep.STALE} else None
         if self._feed.cursor is None:
             alive = row.state is State.ROW and not row.marked
             applies = alive if deletes else not alive or self._differs(one, row)

@@ -25,13 +25,13 @@ CREATE TABLE staged (number INTEGER PRIMARY KEY, kind TEXT, ident TEXT, record_k
     content TEXT, came_commit INTEGER, came_number INTEGER, outcome TEXT);
 CREATE INDEX staged_by_ident ON staged (ident);
 CREATE TABLE best (ident TEXT, slot INTEGER, number INTEGER, PRIMARY KEY (ident, slot)) WITHOUT ROWID;
-CREATE TABLE letters (run INTEGER, number INTEGER, feed TEXT, record_key TEXT, resolved_by INTEGER, sure INTEGER,
+CREATE TABLE dead_letters (run INTEGER, number INTEGER, feed TEXT, record_key TEXT, resolved_by INTEGER, sure INTEGER,
     PRIMARY KEY (run, number)) WITHOUT ROWID;
-CREATE INDEX letters_of_key ON letters (feed, record_key);
+CREATE INDEX dead_letters_of_key ON dead_letters (feed, record_key);
 CREATE TABLE marks (name TEXT, run INTEGER, value, PRIMARY KEY (name, run)) WITHOUT ROWID;
 CREATE INDEX marks_by_value ON marks (name, value);
-CREATE TABLE told (number INTEGER, record_key TEXT, outcome TEXT, PRIMARY KEY (number, record_key)) WITHOUT ROWID;
-CREATE INDEX told_of_key ON told (record_key);
+CREATE TABLE lineage (number INTEGER, record_key TEXT, outcome TEXT, PRIMARY KEY (number, record_key)) WITHOUT ROWID;
+CREATE INDEX lineage_of_key ON lineage (record_key);
 CREATE TABLE seen (kind TEXT, ident TEXT, PRIMARY KEY (kind, ident)) WITHOUT ROWID;
 CREATE TABLE runs (id INTEGER PRIMARY KEY, proven INTEGER);
 """
@@ -133,7 +133,7 @@ class Scratch:
 
     def clear(self) -> None:
         """Forget the run before."""
-        self._run("DELETE FROM told")
+        self._run("DELETE FROM lineage")
         self.unstage()
 
     def unstage(self) -> None:
@@ -177,10 +177,10 @@ class Scratch:
     def _staged(row: tuple[object, ...]) -> Staged:
         number, kind, ident, key, cursor, code, raw, content, came_commit, came_number, outcome = row
         step = None if outcome is None else LineageStep(str(outcome))
-        told = cursor if isinstance(cursor, int) or cursor is None else str(cursor)
+        recorded = cursor if isinstance(cursor, int) or cursor is None else str(cursor)
         values: dict[str, Scalar] = json.loads(str(content))
         came = None if came_commit is None else (int(str(came_commit)), int(str(came_number)))
-        about = (Kind(str(kind)), str(ident), str(key), told, str(code), str(raw))
+        about = (Kind(str(kind)), str(ident), str(key), recorded, str(code), str(raw))
         return Staged(int(str(number)), *about, values, came, step)
 
     def decide(self, number: int, outcome: LineageStep | None) -> None:
@@ -233,32 +233,32 @@ class Scratch:
 
     def tell(self, number: int, key: str, outcome: LineageStep) -> None:
         """Take a line of the run's lineage as the database has it."""
-        self._run("INSERT OR REPLACE INTO told VALUES (?, ?, ?)", number, key, outcome)
+        self._run("INSERT OR REPLACE INTO lineage VALUES (?, ?, ?)", number, key, outcome)
 
-    def told(self, number: int, key: str) -> LineageStep | None:
+    def lineage_of(self, number: int, key: str) -> LineageStep | None:
         """Return what the database says became of a record."""
-        row = self._one("SELECT outcome FROM told WHERE number = ? AND record_key = ?", number, key)
+        row = self._one("SELECT outcome FROM lineage WHERE number = ? AND record_key = ?", number, key)
         return None if row is None else LineageStep(str(row[0]))
 
-    def told_of_key(self, key: str) -> LineageStep | None:
+    def lineage_of_key(self, key: str) -> LineageStep | None:
         """Return what the database says became of a key, whatever the number."""
-        row = self._one("SELECT outcome FROM told WHERE record_key = ? ORDER BY number DESC LIMIT 1", key)
+        row = self._one("SELECT outcome FROM lineage WHERE record_key = ? ORDER BY number DESC LIMIT 1", key)
         return None if row is None else LineageStep(str(row[0]))
 
-    def told_count(self) -> int:
+    def lineage_count(self) -> int:
         """Return how many lines the database has."""
-        return self._count("SELECT COUNT(*) FROM told")
+        return self._count("SELECT COUNT(*) FROM lineage")
 
-    def told_keys(self, *outcomes: LineageStep) -> Iterator[str]:
+    def lineage_keys(self, *outcomes: LineageStep) -> Iterator[str]:
         """Yield the keys of which the database says one of these."""
         chosen = ", ".join(f"'{one.value}'" for one in outcomes)
-        found = self._run(f"SELECT DISTINCT record_key FROM told WHERE outcome IN ({chosen})")  # noqa: S608 - our words
+        found = self._run(f"SELECT DISTINCT record_key FROM lineage WHERE outcome IN ({chosen})")  # noqa: S608 - our words
         yield from (str(key) for (key,) in found)
 
-    def told_more(self) -> Iterator[tuple[int, str, LineageStep]]:
+    def lineage_beyond(self) -> Iterator[tuple[int, str, LineageStep]]:
         """Yield the lines of the database that no record of the file explains; not those of absent keys."""
         statement = (
-            "SELECT number, record_key, outcome FROM told AS t WHERE NOT EXISTS "
+            "SELECT number, record_key, outcome FROM lineage AS t WHERE NOT EXISTS "
             "(SELECT 1 FROM staged AS s WHERE s.number = t.number AND s.record_key = t.record_key)"
         )
         for number, key, outcome in self._run(statement).fetchall():
@@ -335,33 +335,34 @@ class Scratch:
         row = self._one("SELECT proven FROM runs WHERE id = ?", run)
         return None if row is None else bool(row[0])
 
-    def add_letter(self, run: int, number: int, feed: str, key: str, *, sure: bool = True) -> None:
+    def add_dead_letter(self, run: int, number: int, feed: str, key: str, *, sure: bool = True) -> None:
         """Note a dead letter; ``sure``: who resolves it is known from here on."""
-        self._run("INSERT OR REPLACE INTO letters VALUES (?, ?, ?, ?, NULL, ?)", run, number, feed, key, sure)
+        self._run("INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?, NULL, ?)", run, number, feed, key, sure)
 
     def resolve_key(self, run: int, feed: str, key: str) -> None:
         """Resolve the open dead letters of a key by a run that applied it."""
         statement = (
-            "UPDATE letters SET resolved_by = ? WHERE feed = ? AND record_key = ? AND run <> ? AND resolved_by IS NULL"
+            "UPDATE dead_letters SET resolved_by = ? "
+            "WHERE feed = ? AND record_key = ? AND run <> ? AND resolved_by IS NULL"
         )
         self._run(statement, run, feed, key, run)
 
-    def resolve_letter(self, by: int, run: int, number: int) -> None:
+    def resolve_dead_letter(self, by: int, run: int, number: int) -> None:
         """Resolve one dead letter: it was replayed."""
-        self._run("UPDATE letters SET resolved_by = ? WHERE run = ? AND number = ?", by, run, number)
+        self._run("UPDATE dead_letters SET resolved_by = ? WHERE run = ? AND number = ?", by, run, number)
 
-    def doubt_letters(self, feed: str) -> None:
+    def doubt_dead_letters(self, feed: str) -> None:
         """Let nobody say any more who resolved the open dead letters of a feed."""
-        self._run("UPDATE letters SET sure = 0 WHERE feed = ? AND resolved_by IS NULL", feed)
+        self._run("UPDATE dead_letters SET sure = 0 WHERE feed = ? AND resolved_by IS NULL", feed)
 
-    def undo_letters(self, run: int, by: int) -> None:
+    def undo_dead_letters(self, run: int, by: int) -> None:
         """Resolve a run's open dead letters by its undo, and open those again that it had resolved."""
-        self._run("UPDATE letters SET resolved_by = ? WHERE run = ? AND resolved_by IS NULL", by, run)
-        self._run("UPDATE letters SET resolved_by = NULL WHERE resolved_by = ?", run)
+        self._run("UPDATE dead_letters SET resolved_by = ? WHERE run = ? AND resolved_by IS NULL", by, run)
+        self._run("UPDATE dead_letters SET resolved_by = NULL WHERE resolved_by = ?", run)
 
-    def letter(self, run: int, number: int) -> tuple[int | None, bool] | None:
+    def dead_letter(self, run: int, number: int) -> tuple[int | None, bool] | None:
         """Return which run resolved a dead letter, and whether that is sure; ``None`` if there is no such letter."""
-        row = self._one("SELECT resolved_by, sure FROM letters WHERE run = ? AND number = ?", run, number)
+        row = self._one("SELECT resolved_by, sure FROM dead_letters WHERE run = ? AND number = ?", run, number)
         return None if row is None else (None if row[0] is None else int(str(row[0])), bool(row[1]))
 
     def mark(self, name: str, run: int, value: Cursor) -> None:
@@ -383,11 +384,11 @@ class Scratch:
         statement = "SELECT DISTINCT name FROM marks WHERE name = ? OR substr(name, 1, ?) = ?"
         yield from (str(name) for (name,) in self._run(statement, feed, len(feed) + 2, f"{feed} ["))
 
-    def letters_without(self, run: int) -> Iterator[Staged]:
+    def dead_letters_without(self, run: int) -> Iterator[Staged]:
         """Yield the refused records of the run at hand that have no dead letter."""
         statement = (
             "SELECT * FROM staged AS s WHERE kind = ? AND outcome = 'reject' AND NOT EXISTS "
-            "(SELECT 1 FROM letters AS l WHERE l.run = ? AND l.number = s.number)"
+            "(SELECT 1 FROM dead_letters AS l WHERE l.run = ? AND l.number = s.number)"
         )
         yield from map(self._staged, self._run(statement, Kind.REJECT, run))
 
@@ -395,6 +396,6 @@ class Scratch:
 def _version(row: tuple[object, ...]) -> tuple[str, Version]:
     ident, _, run, commit_no, number, state, cursor, marked, content = row
     values = None if content is None else json.loads(str(content))
-    told = cursor if isinstance(cursor, int) or cursor is None else str(cursor)
+    recorded = cursor if isinstance(cursor, int) or cursor is None else str(cursor)
     numbers = (int(str(run)), int(str(commit_no)), int(str(number)))
-    return str(ident), Version(*numbers, State(str(state)), told, bool(marked), values)
+    return str(ident), Version(*numbers, State(str(state)), recorded, bool(marked), values)

@@ -59,7 +59,7 @@ def _audit(settings: Settings, store: Store, feed_name: str | None, since: int |
         host=os.uname().nodename if settings.database.is_postgres else None,
         files=settings.archive.keep,
         lineage=settings.retention.lineage,
-        letters=settings.retention.resolved,
+        dead_letters=settings.retention.resolved,
         tombstones=settings.retention.tombstones,
     )
     first = 0
