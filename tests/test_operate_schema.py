@@ -13,8 +13,6 @@ from inboxd.operate.findings import Finding, Health
 from inboxd.store.base import Store
 from stores import OpenEmpty, batches, load, make_feed, query, row
 
-pytestmark = pytest.mark.on_citus
-
 FEED = make_feed()
 WRONG = {
     "DROP TABLE notices": "table notices is gone",

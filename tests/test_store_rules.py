@@ -11,8 +11,6 @@ from inboxd.model import FieldType
 from inboxd.store.base import Store
 from stores import OpenEmpty, batches, load, make_feed, query, row
 
-pytestmark = pytest.mark.on_citus
-
 FEED: Final = make_feed(more=(("value", FieldType.INTEGER), ("name", FieldType.TEXT)))
 BAD: Final = 13
 TRIGGER: Final = """
