@@ -42,7 +42,8 @@ def test_from_a_sample_to_rows_in_three_commands(home: Home, name: str) -> None:
     loaded = home.json("load", name)
     assert loaded["rejected"] == 0
     assert loaded["loaded"] == loaded["input_records"] == loaded["target_rows"] > 0
-    assert f"{loaded['loaded']:,} rows, 0 rejected" in proposed.stderr
+    rows = "1 row" if loaded["loaded"] == 1 else f"{loaded['loaded']:,} rows"
+    assert f": {rows}, 0 rejected" in proposed.stderr
 
 
 def test_numbers_of_any_size_stay_digit_for_digit(home: Home) -> None:

@@ -115,7 +115,7 @@ def test_whoever_ends_another_command_is_told_that_nothing_is_half_done(
 
         monkeypatch.setattr("inboxd.store.sqlite.SqliteStore.set_watermark", end)
         try:
-            ended = run_cli(["watermark", "reset", "events"])
+            ended = run_cli(["watermark", "set", "events", "2026-01-15T00:00:00Z"])
         except SystemExit as exit_:
             ended = int(str(exit_.code))
         assert ended == code
