@@ -29,6 +29,7 @@ CREATE SCHEMA trial;
 CREATE FUNCTION trial.distribute() RETURNS event_trigger LANGUAGE plpgsql AS $$
 DECLARE made record; col text;
 BEGIN
+  SET LOCAL citus.multi_shard_modify_mode = 'sequential';  -- or a long name's index waits for its own table's making
   FOR made IN SELECT * FROM pg_event_trigger_ddl_commands() WHERE command_tag = 'CREATE TABLE' AND object_type = 'table'
   LOOP
     CONTINUE WHEN made.schema_name <> 'public';
@@ -41,6 +42,7 @@ BEGIN
     ELSE
       CONTINUE;
     END IF;
+    CONTINUE WHEN col IS NULL;  -- its key comes later
     PERFORM create_distributed_table(made.objid::regclass, col, shard_count => 4);
   END LOOP;
 END $$;
@@ -52,6 +54,7 @@ SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
 """
 EMPTY: Final = """
 DO $$ DECLARE made record; BEGIN
+  SET LOCAL citus.multi_shard_modify_mode = 'sequential';  -- or a long name's index waits for its own table's making
   FOR made IN
     WITH theirs AS (SELECT objid FROM pg_depend WHERE deptype IN ('e', 'a', 'i')),
          kinds (letter, kind) AS (VALUES ('v', 'VIEW'), ('r', 'TABLE'), ('S', 'SEQUENCE'))

@@ -471,12 +471,11 @@ def test_repeating_a_replay_changes_nothing(open_empty: OpenEmpty) -> None:
     store = open_empty(feed)
     put(store, feed, ("x", 10), rejects=(reject(2, "new", 1, 5), reject(3, "bad", 1, "n/a")))
     again(store, feed)
-    tables = [query(store, f"SELECT * FROM {name}") for name in ("events", "etl_runs", "dead_letters", "watermarks")]
+    names = ("events", "etl_runs", "dead_letters", "watermarks")
+    tables = [query(store, f"SELECT * FROM {name} ORDER BY 1") for name in names]
     done = again(store, feed)
     assert (done.run_id, done.loaded, done.failed) == (None, 0, 1)
-    assert tables == [
-        query(store, f"SELECT * FROM {name}") for name in ("events", "etl_runs", "dead_letters", "watermarks")
-    ]
+    assert tables == [query(store, f"SELECT * FROM {name} ORDER BY 1") for name in names]
 
 
 def test_a_replay_can_be_undone_and_its_letters_are_open_again(open_empty: OpenEmpty) -> None:

@@ -37,7 +37,9 @@ def open_released(make_url: MakeUrl) -> MakeReleased:
             connection.close()
         else:
             with psycopg.connect(url, autocommit=True) as server:
-                server.execute((RELEASED / "first.postgres.sql").read_bytes())
+                # One by one: Citus takes no script of several statements on a table that is distributed.
+                for statement in (RELEASED / "first.postgres.sql").read_text(encoding="utf-8").split(";\n"):
+                    server.execute(statement.encode())
                 for statement in also:
                     server.execute(statement.encode())
         return open_store(url)
