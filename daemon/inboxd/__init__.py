@@ -10,8 +10,8 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # typing's own costs an import; type checkers take this one as well
 if TYPE_CHECKING:
+    from inboxd.api import load_file, load_folder, runs
     from inboxd.errors import FileFault, InboxdError, OperatorFault, TransientFault
-    from inboxd.library import load_file, load_folder, runs
     from inboxd.model import Counts, Outcome, RunStatus, Verdict
     from inboxd.store.base import RunRow
 
@@ -36,7 +36,7 @@ __all__ = [
 _WHERE = {
     **dict.fromkeys(("FileFault", "InboxdError", "OperatorFault", "TransientFault"), "inboxd.errors"),
     **dict.fromkeys(("Counts", "Outcome", "RunStatus", "Verdict"), "inboxd.model"),
-    **dict.fromkeys(("load_file", "load_folder", "runs"), "inboxd.library"),
+    **dict.fromkeys(("load_file", "load_folder", "runs"), "inboxd.api"),
     "RunRow": "inboxd.store.base",
 }
 
