@@ -131,7 +131,7 @@ types: $(DEV_READY)  ## mypy, strict
 	$(BIN)/mypy
 
 floors: $(DEV_READY)  ## a module imports only from the floors below its own
-	$(BIN)/python -m pytest tests/test_floors.py
+	$(BIN)/python -m pytest tests/house/test_floors.py
 
 check: lint types floors test  ## all four
 
@@ -169,21 +169,21 @@ MINUTES ?= 60
 TOOLS ?=
 
 soak: $(DEV_READY)  ## let it live a busy life for MINUTES=60; fails where something is lost or keeps growing (SEED=1)
-	PYTHONPATH=tests $(BIN)/python tests/soak.py --minutes $(MINUTES) $(SEED:%=--seed %)
+	PYTHONPATH=tests/support $(BIN)/python tests/support/soak.py --minutes $(MINUTES) $(SEED:%=--seed %)
 
 hidden: $(DEV_READY)  ## run the tests that name a tool on a PATH without it, one after another (TOOLS="strace ip")
-	PYTHONPATH=tests $(BIN)/python tests/hidden_tools.py $(TOOLS)
+	PYTHONPATH=tests/support $(BIN)/python tests/support/hidden_tools.py $(TOOLS)
 
 torture: $(DEV_READY)  ## kill it, and fail its disk, at any system call; count what is lost or done twice (SEED=1 ROUNDS=100)
-	PYTHONPATH=tests $(BIN)/python tests/torture.py --rounds $(ROUNDS) $(SEED:%=--seed %)
+	PYTHONPATH=tests/support $(BIN)/python tests/support/torture.py --rounds $(ROUNDS) $(SEED:%=--seed %)
 
 STATES ?= 300
 
 crashes: $(DEV_READY)  ## make every state that a power cut may leave real, and start on it (SEED=1 STATES=300, 0 for all)
-	PYTHONPATH=tests $(BIN)/python tests/crashes.py --states $(STATES) $(SEED:%=--seed %)
+	PYTHONPATH=tests/support $(BIN)/python tests/support/crashes.py --states $(STATES) $(SEED:%=--seed %)
 
 model: $(DEV_READY)  ## search every state of the model of a file's life (needs spin and gcc)
-	PYTHONPATH=tests $(BIN)/python tests/spin_model.py
+	PYTHONPATH=tests/support $(BIN)/python tests/support/spin_model.py
 
 # --- upkeep -----------------------------------------------------------------------------------------------------------
 

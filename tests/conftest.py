@@ -18,15 +18,16 @@ settings.register_profile("inboxd", deadline=None)  # other work on the machine 
 settings.load_profile("inboxd")
 
 pytest_plugins = (
-    "installed",  # inboxd on a machine of its own, for test_systemd_*
-    "packages",  # the wheel and what is made of it, for test_package and test_systemd_package
-    "stores",  # real databases, for test_store_* and everybody else
+    "installed",  # inboxd on a machine of its own, for systemd/
+    "packages",  # the wheel and what is made of it, for what is handed on
+    "stores",  # real databases, for store/ and everybody else
+    "loaders",  # files given to the pipeline alone; it needs stores
 )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the flag that writes the golden files anew."""
-    parser.addoption("--golden", action="store_true", help="write tests/golden/ anew from what commands print now")
+    parser.addoption("--golden", action="store_true", help="write tests/cli/golden/ anew from what commands print now")
 
 
 if "/usr/bin" in os.environ.get("PATH", "").split(":"):  # a PATH without some tool, made on purpose, stays as it is

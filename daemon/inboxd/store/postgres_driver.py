@@ -45,7 +45,7 @@ CONNECT: Final[dict[str, str | int]] = {
 """What every connection is made with, in libpq's words, unless the URL says otherwise."""
 
 SESSION: Final = {
-    # What results depend on, whatever a server, database, role or URL says. `tests/test_postgres_session.py` goes
+    # What results depend on, whatever a server, database, role or URL says. `tests/store/test_postgres_session.py` goes
     # through all settings of a server and holds that each of the others changes nothing.
     "client_encoding": "UTF8",
     "timezone": "UTC",

@@ -1,0 +1,124 @@
+"""``inboxd audit``: what the loader made is what its files say, and what is not so is found and named."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import inboxd
+from audit_world import World
+from places import ROOT
+from planted import PLANTED, Planted
+from stores import MakeUrl
+
+ROUNDS = 3
+AUDIT = Path(inboxd.__file__).parent / "audit"
+TRUST = ROOT / "docs" / "trust.md"
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_what_the_loader_made_is_what_its_files_say(make_url: MakeUrl, tmp_path: Path, seed: int) -> None:
+    """Whatever was loaded, undone, retried, replayed, dismissed or loaded by force: an audit finds no difference."""
+    world = World(tmp_path / "world", make_url(), 1000 + seed)
+    world.live(6)
+    found = world.audit()
+    assert found["ok"], (found, world.done)
+    assert sum(table["rows"] for table in found["tables"]) > 20
+    assert not any(table["runs_unproven"] for table in found["tables"])
+
+
+def test_what_came_before_a_run_is_taken_as_it_is(make_url: MakeUrl, tmp_path: Path) -> None:
+    """``--since RUN`` proves that run and all after it, whatever was there before."""
+    world = World(tmp_path / "world", make_url(), 7)
+    world.live(6)
+    runs = json.loads(world.call("runs", "list", "--json", "--limit", "1000")[1])["runs"]
+    for run in runs[:: max(1, len(runs) // 4)]:
+        if run["commit_no"] is not None:
+            assert world.differences("--since", str(run["id"])) == [], run["id"]
+
+
+def test_files_that_were_removed_on_purpose_are_told_and_the_rest_is_proved(make_url: MakeUrl, tmp_path: Path) -> None:
+    """Where the archive was thinned out an audit says which runs nothing proves, and after which all is proved."""
+    world = World(tmp_path / "world", make_url(), 11)
+    world.live(3)
+    world.thin_out(0)
+    world.live(2)
+    found = world.audit()
+    assert found["ok"], (found, world.done)
+    assert sum(table["runs_unproven"] for table in found["tables"]) > 3
+    assert any(table["last_unproven"] for table in found["tables"])
+
+
+# Planted faults
+
+
+def told(key: str, minute: int, **more: object) -> dict[str, object]:
+    """Return a record."""
+    return {"key": key, "name": "Ada", "value": minute, "ts": f"2026-01-15T10:{minute:02d}:00Z", **more}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Return a world in which all is as its files say."""
+    path = tmp_path_factory.mktemp("audit") / "world"
+    world = World(path, f"sqlite:///{path}/inboxd.db", 0)
+    files = {
+        "merge/1.json": [told("a", 1), told("b", 2), told("bad", 3, name=" ")],
+        "merge/2.json": [told("a", 5), told("a", 4)],
+        "merge/again.json": [told("a", 1), told("b", 2), told("bad", 3, name=" ")],
+        "merge/undone.json": [told("u", 1)],
+        "removes/1.json": [told("b", 2), told("a", 3, op="d")],
+        "removes/0.json": [told("a", 1)],
+        "marks/1.json": [told("a", 1), told("a", 2, op="d")],
+        "facts/1.json": [told("a", 1), told("a", 1)],
+        "skip/1.json": [told("a", 2)],
+    }
+    for name in ("removes/0.json", *(name for name in files if name != "removes/0.json")):
+        world.drop(name, json.dumps(files[name]).encode())
+    world.call("run", "--once")
+    undone = json.loads(world.call("explain", "--file", "merge/undone.json", "--json")[1])["runs"][0]["id"]
+    world.call("undo", str(undone))
+    assert world.differences() == []
+    return world
+
+
+@pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.what.replace(" ", "-"))
+def test_a_planted_fault_is_found_and_named(sound: World, tmp_path: Path, planted: Planted) -> None:
+    """An audit tells what is wrong with which key, by which run and file, and exits with 1."""
+    folder = tmp_path / "world"
+    shutil.copytree(sound.path, folder)
+    text = (folder / "inboxd.toml").read_text(encoding="utf-8")
+    (folder / "inboxd.toml").write_text(text.replace(str(sound.path), str(folder)), encoding="utf-8")
+    with closing(sqlite3.connect(folder / "inboxd.db")) as database, database:
+        if isinstance(planted.plant, str):
+            assert database.execute(planted.plant).rowcount > 0
+        else:
+            planted.plant(folder / "data" / "processed")
+    world = World.__new__(World)
+    world.path, world.done = folder, []
+    code, printed = world.call("audit", "--json")
+    found: list[dict[str, Any]] = [one for table in json.loads(printed)["tables"] for one in table["differences"]]
+    named = [one for one in found if one["kind"] == planted.kind and planted.key in {None, one["key"]}]
+    assert code == 1
+    assert named, found
+    if planted.file is not None:
+        assert planted.file in {one["file"] for one in named}
+        assert all(one["run_id"] for one in named)
+
+
+def test_the_documents_list_what_is_planted() -> None:
+    """The list of planted faults that an audit finds is that of the tests, and so are the kinds of differences."""
+    text = TRUST.read_text(encoding="utf-8")
+    listed = re.findall(r"^\| (.*?) \| audit \| `(\w+)` \|$", text, re.MULTILINE)
+    assert listed == [(planted.what, planted.kind) for planted in PLANTED]
+    source = "".join(path.read_text(encoding="utf-8") for path in AUDIT.glob("*.py"))
+    kinds = set(re.findall(r'differs\(\s*"(\w+)"', source)) | set(re.findall(r'kind, what = \(?"(\w+)"', source))
+    table = text.partition("| difference | what it says |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines()[2:]))) == kinds

@@ -1,0 +1,268 @@
+"""``make crashes``: every state that a power cut may leave is made real, and a daemon started on it.
+
+A daemon that drains an inbox is recorded with all that it does to the disk (``disk_record``), SQLite's writes included;
+so are an undo, a retry, and a daemon that lets go of what is old.
+From the record come the states that a cut may leave at each moment (``disk_states``). Each is laid out as real files,
+the daemon is started on them, and tables and folders are compared with the truth. ``--without-syncs`` shows that the
+method can fail: it takes one kind of sync after the other out of the record, and tells which of them are needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from audits import command
+from daemons import Home, files_in
+from disk_record import Disk, Record, Sync
+from disk_states import State, States, make
+from torture_truth import CONFIG, THINNING, Damage, damage, scenario
+
+STARTS_AGAIN = 4
+"""So often a daemon is started on a state, at most, until the inbox is empty."""
+DEFAULT_STATES = 300
+TELLING = 400
+"""So many states, at most, show whether a sync is needed."""
+
+
+@dataclass
+class Crashes:
+    """One recorded run below a folder, and what became of its states."""
+
+    folder: Path
+    seed: int
+    command: Sequence[str] = (os.path.abspath(sys.executable), "-m", "inboxd")
+    config: str = CONFIG
+    tried: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+    twice: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+    promises: list[tuple[int, str]] = field(default_factory=list)
+    """After how many operations the answer to which question must be at least 1."""
+    thinned_from: int = 0
+    """The operation from which on retention was at work."""
+
+    def __post_init__(self) -> None:
+        """Record the run: files of every kind in an inbox, drained once, then what people do."""
+        self.files = scenario(random.Random(self.seed))
+        home = Home(self.folder / "recorded", self.config, command=self.command)
+        for age, (name, content) in enumerate(self.files.items()):
+            home.drop(name, content)
+            os.utime(home.inbox / name, (1_760_000_000 + age, 1_760_000_000 + age))
+        shutil.rmtree(home.path / "outside")
+        with second_filesystem() as mount:
+            home.processed.mkdir(parents=True)
+            mount(home.processed)
+            self.record = Record(home.path)
+            self.nodes = self.record.unsynced([f"inbox/{name}" for name in self.files])  # nobody asks senders to sync
+            self._act(home, "run", "--once")
+            found = damage(home, self.files)
+            self._people(home)
+            found = found or damage(home, self.files, cut=True, thinned=True)
+        if found:
+            message = f"not even undisturbed: {found}"
+            raise AssertionError(message)
+
+    def _people(self, home: Home) -> None:
+        """Record what people do then: a file is undone and loaded again, and what is old is let go."""
+        name = "changes/e.ndjson"
+        (run,) = home.query("SELECT id FROM etl_runs WHERE file_name = ?", name)[0]
+        self._act(home, "undo", str(run))
+        self._promise("SELECT COUNT(*) FROM etl_runs WHERE undo_of IS NOT NULL")
+        self._act(home, "retry", name)
+        self._promise(f"SELECT COUNT(*) - 1 FROM etl_runs WHERE file_name = '{name}' AND status = 'success'")
+        self.thinned_from = len(self.record.operations)
+        self._act(home, "run", "--once", env=THINNING)
+        assert not home.query("SELECT 1 FROM lineage_records"), "nothing was old enough to go"
+
+    def _act(self, home: Home, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        code = self.record.run([*self.command, *arguments], {**home.environment(), **(env or {})})
+        assert code in {0, 1}, (arguments, code)
+        self._is_complete(home)
+
+    def _promise(self, question: str) -> None:
+        """Note that what a command has done is durable from here on: it ended, and so somebody relies on it."""
+        self.promises.append((len(self.record.operations), question))
+
+    def _is_complete(self, home: Home) -> None:
+        """Refuse a record that does not lead to the tree that is there: then something was not seen."""
+        for path, node in self.record.now.walk():
+            if node in self.record.now.files and not path.endswith("-shm"):
+                assert (home.path / path).read_bytes() == self.record.now.files[node], f"the record is wrong on {path}"
+        there = {str(path.relative_to(home.path)) for path in home.path.rglob("*") if not path.name.endswith("-shm")}
+        recorded = {path for path, _ in self.record.now.walk() if not path.endswith("-shm")}
+        assert there == recorded, f"the record is wrong: {there ^ recorded}"
+
+    def states(self, without: frozenset[int] = frozenset()) -> list[State]:
+        """Return all states, or those that are possible if some syncs had not been done."""
+        return list(States(self.record, self.seed, without))
+
+    def sample(self, states: Sequence[State], number: int) -> list[State]:
+        """Choose so many of the states by chance, of each kind of disk as many."""
+        chance = random.Random(self.seed)
+        kinds = sorted({state.kind for state in states})
+        alike = ([state for state in states if state.kind == kind] for kind in kinds)
+        return [state for of_one in alike for state in chance.sample(of_one, min(len(of_one), number // len(kinds)))]
+
+    def run(self, states: Iterable[State]) -> None:
+        """Try states, and count."""
+        for number, state in enumerate(states, 1):
+            self.tried[state.kind] += 1
+            if found := self.outcome(state):
+                self.lost[state.kind] += len(found.lost)
+                self.twice[state.kind] += len(found.twice)
+                self.broken.append("\n    ".join([str(state), *found.lost[:5], *found.twice[:5]]))
+            if sys.stderr.isatty():
+                click.echo(f"\r{number} {state!s:<60}", nl=False, err=True)
+
+    def outcome(self, state: State) -> Damage:
+        """Make a state real, start daemons on it until nothing is left to do, and compare the end with the truth."""
+        place = self.folder / "state"
+        shutil.rmtree(place, ignore_errors=True)
+        home = Home(place, self.config, command=self.command)
+        shutil.rmtree(place)
+        with second_filesystem() as mount:
+            disk = state.disk(self.record)
+            make(disk, place, self.record.mtimes, lambda made: mount(made) if made == home.processed else None)
+            found = self._end_of(home, state, self._as_sent(disk))
+        # Such a disk may forget a claim and keep the hidden copy that was made for it: nobody knows whose.
+        parts = {line for line in found.twice if state.kind == "strict" and ".part'" in line}
+        return Damage(found.lost, [line for line in found.twice if line not in parts])
+
+    def _end_of(self, home: Home, state: State, files: dict[str, bytes]) -> Damage:
+        for _ in range(STARTS_AGAIN):
+            # In this process, with the same daemon in it: most of the time would go into starts of Python.
+            code, _, said = command(home.path, "run", "--once")
+            if code not in {0, 1}:
+                return Damage([f"exit code {code}: {said.strip()[-500:]}"], [])
+            if not files_in(home.inbox):
+                found = damage(home, files, cut=True, thinned=state.point > self.thinned_from)
+                asked = [question for point, question in self.promises if state.point >= point]
+                broken = [f"a promise: {question}" for question in asked if home.query(question)[0][0] < 1]
+                return Damage([*found.lost, *broken], found.twice)
+        return Damage([f"still in the inbox: {sorted(map(str, home.inbox.rglob('*')))}"], [])
+
+    def _as_sent(self, disk: Disk) -> dict[str, bytes]:
+        """Return the files as the cut left them, where it came before inboxd had made their content durable."""
+        there = {node for _path, node in disk.walk()}
+        return {
+            name: bytes(disk.files[node]) if (node := self.nodes[f"inbox/{name}"]) in there else content
+            for name, content in self.files.items()
+        }
+
+    def sync_kinds(self) -> dict[str, frozenset[int]]:
+        """Return the syncs of the record, by what they make durable."""
+        kinds: dict[str, set[int]] = {}
+        names = _names(self.record)
+        for number, operation in enumerate(self.record.operations):
+            if isinstance(operation, Sync):
+                kinds.setdefault(names[operation.node], set()).add(number)
+        return {name: frozenset(numbers) for name, numbers in sorted(kinds.items())}
+
+
+def _names(record: Record) -> dict[int, str]:
+    """Return for each node what it is: the kind of file or folder that it was when it was first seen."""
+    disk: Disk = record.before.copy()
+    names: dict[int, str] = {0: "the folder itself"}
+    for operation in [None, *record.operations]:
+        if operation is not None:
+            disk.apply(operation)
+        for path, node in disk.walk():
+            names.setdefault(node, _kind(path, is_folder=node in disk.folders))
+    return names
+
+
+def _kind(path: str, *, is_folder: bool) -> str:
+    top = path.split("/")
+    if top[0] == "inbox":
+        if len(top) > 1 and top[1] == ".claimed":
+            return "a claim's folders" if is_folder else "a claimed file"
+        return "the inbox's folders" if is_folder else "a dropped file"
+    if len(top) > 1 and top[1] in {"processed", "failed"}:
+        return f"the folders of {top[1]}" if is_folder else f"a file in {top[1]}"
+    return path
+
+
+@contextmanager
+def second_filesystem() -> Iterator[Callable[[Path], None]]:
+    """Lend a function that puts a folder on a filesystem of its own until the block ends, where that can be done."""
+    mounted: list[Path] = []
+
+    def mount(folder: Path) -> None:
+        if os.geteuid() == 0:
+            done = subprocess.run(["mount", "-t", "tmpfs", "none", str(folder)], check=False, capture_output=True)
+            mounted.extend([] if done.returncode else [folder])
+
+    try:
+        yield mount
+    finally:
+        for folder in mounted:
+            subprocess.run(["umount", str(folder)], check=True)
+
+
+def needed(crashes: Crashes, most: int, tell: Callable[[str], None]) -> dict[str, int]:
+    """Return for each kind of sync after how many states its absence was noticed; 0: it never was."""
+    found = {}
+    usual = {state.mark for state in crashes.states()}
+    for kind, numbers in crashes.sync_kinds().items():
+        new = [state for state in crashes.states(numbers) if state.mark not in usual]
+        random.Random(crashes.seed).shuffle(new)
+        found[kind] = next((at for at, state in enumerate(new[:most], 1) if crashes.outcome(state)), 0)
+        tell(
+            f"without the syncs of {kind} ({len(numbers)}): "
+            + (f"a loss after {found[kind]} states" if found[kind] else f"none in {len(new[:most])} states")
+        )
+    return found
+
+
+def table(crashes: Crashes) -> str:
+    """Return the result as a Markdown table."""
+    lines = ["| disk | states | lost | twice |", "|---|--:|--:|--:|"]
+    lines += [
+        f"| {kind} | {number} | {crashes.lost[kind]} | {crashes.twice[kind]} |"
+        for kind, number in sorted(crashes.tried.items())
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: Iterable[str]) -> int:
+    """Record, try, print the table; returns the exit code: 1 if anything was lost or done twice."""
+    parser = argparse.ArgumentParser(prog="make crashes", description=__doc__)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="the same run and states again")
+    parser.add_argument("--states", type=int, default=DEFAULT_STATES, help="how many states; 0 for all")
+    parser.add_argument("--without-syncs", action="store_true", help="show which syncs are needed")
+    options = parser.parse_args(list(arguments))
+    if shutil.which("strace") is None:
+        click.echo("crashes: needs strace (apt-get install strace)", err=True)
+        return 2
+    folder = Path(tempfile.mkdtemp(prefix="inboxd-crashes-")).resolve()
+    crashes = Crashes(folder, options.seed)
+    if options.without_syncs:
+        needed(crashes, TELLING, click.echo)
+        return 0
+    states = crashes.states()
+    click.echo(f"seed {options.seed}: {len(crashes.record.operations)} operations, {len(states)} states")
+    crashes.run(crashes.sample(states, options.states) if options.states else states)
+    click.echo(table(crashes))
+    if crashes.broken:
+        click.echo("\n".join(["", *crashes.broken, "", f"the last state lies in {folder}"]))
+        return 1
+    with suppress(OSError):
+        shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
