@@ -141,9 +141,10 @@ class Service:
         signals = self.signals
 
         def tick() -> None:
-            if signals.newly_stopping():
-                notifier.stopping()
-            signals.check()
+            if signals.stopping:
+                if signals.newly_stopping():
+                    notifier.stopping()
+                signals.check()
             now = self._published.beat = self.clock.monotonic()
             notifier.watchdog(now)
             self._work.look(now)

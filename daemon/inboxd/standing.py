@@ -59,7 +59,9 @@ class WorkMonitor:
         def follow(step: Step, edge: Edge) -> None:
             if edge is Edge.BEFORE and step in PHASES:
                 self._phase, self._began = PHASES[step], self.clock.monotonic()
-                if self.published.work is not None:  # a new phase of what is shown is shown at once
+                if step is Step.BEGIN:
+                    self._shown = self._began  # most files are done before there is anything to show
+                elif self.published.work is not None:  # a new phase of what is shown is shown at once
                     self.look(self._began, at_once=True)
             if hook is not None:
                 hook(step, edge)

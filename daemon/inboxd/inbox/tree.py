@@ -14,7 +14,6 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Final, Self
 
 DEEPEST: Final = 200
@@ -61,7 +60,8 @@ class Folder:
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        if self._fd >= 0:
+            self.close()
 
     def close(self) -> None:
         """Close it; may be called twice."""
@@ -139,20 +139,18 @@ class Folder:
             return False
         return True
 
-    @contextmanager
-    def entries(self) -> Iterator[Iterator[os.DirEntry[str]]]:
+    def entries(self) -> Iterator[os.DirEntry[str]]:
         """List the folder, as a stream."""
         fd = os.open(".", _LIST, dir_fd=self._fd)
         try:
             with os.scandir(fd) as entries:
-                yield entries
+                yield from entries
         finally:
             os.close(fd)
 
     def names(self) -> list[str]:
         """Return all names, sorted."""
-        with self.entries() as entries:
-            return sorted(entry.name for entry in entries)
+        return sorted(entry.name for entry in self.entries())
 
     # Files
 
@@ -285,10 +283,9 @@ def walk(
 
 
 def _listed(folder: Folder, here: str, skip: Callable[[str], bool]) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    with folder.entries() as entries:
-        for entry in entries:
-            if not skip(entry.name):
-                yield f"{here}/{entry.name}" if here else entry.name, entry
+    for entry in folder.entries():
+        if not skip(entry.name):
+            yield f"{here}/{entry.name}" if here else entry.name, entry
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -297,6 +294,16 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir(follow_symlinks=False)
     except OSError:
         return False
+
+
+def identity_of_listed(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return device and inode of a folder that can be listed and searched; raises ``OSError`` where it cannot."""
+    fd = os.open(path, _LIST)
+    try:
+        found = os.stat(".", dir_fd=fd)  # a name in it is looked at: that takes the right to search it
+    finally:
+        os.close(fd)
+    return found.st_dev, found.st_ino
 
 
 def identity_of(path: str | os.PathLike[str]) -> tuple[int, int]:

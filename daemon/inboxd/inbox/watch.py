@@ -15,7 +15,7 @@ from inboxd.inbox.emitter import InboxObserver, PollObserver
 from inboxd.inbox.mounts import filesystem_of, is_remote
 from inboxd.inbox.notices import INBOX_LOST, INBOX_OVERFLOW, INBOX_POLLED, INBOX_RESTORED, Notice
 from inboxd.inbox.settle import Kind
-from inboxd.inbox.tree import Folder
+from inboxd.inbox.tree import identity_of_listed
 
 POLL_S: Final = 1.0
 """How often a polled inbox is looked at; a look that is dear is taken less often (see ``Inbox.survey``)."""
@@ -106,7 +106,7 @@ class Watch:
     def _why_lost(self) -> str:
         """Tell why the inbox is not what is being watched, or ``""``."""
         try:
-            identity = _identity(self._root)
+            identity = identity_of_listed(self._root)
         except OSError as error:
             return "" if error.errno in _OURS else _reason(error)
         if identity != self._identity:
@@ -129,7 +129,7 @@ class Watch:
         self._gone.clear()
         self._overflowed.clear()
         try:
-            identity = _identity(self._root)
+            identity = identity_of_listed(self._root)
         except OSError as error:
             return _reason(error), []
         place = os.path.realpath(self._root)  # inotify is told not to follow a symlink
@@ -207,12 +207,6 @@ class _Clockwork(FileSystemEventHandler):
     def dispatch(self, event: FileSystemEvent) -> None:  # noqa: ARG002 - as inherited
         """Wake the loop."""
         self._wake()
-
-
-def _identity(path: str) -> tuple[int, int]:
-    """Return what tells one folder from another; raises ``OSError`` if it is gone, or cannot be listed and searched."""
-    with Folder.root(path) as folder, folder.entries():
-        return folder.identity()
 
 
 def _alive(observer: BaseObserver) -> bool:
