@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from inboxd.model import Counts, Outcome, RunStatus, Verdict
     from inboxd.store.base import RunRow
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 __all__ = [
     "Counts",

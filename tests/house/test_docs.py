@@ -12,7 +12,7 @@ import click
 import pytest
 
 from commands import leaves
-from inboxd import errors
+from inboxd import __version__, errors
 from inboxd.cli import COMMANDS
 from inboxd.config import documented_keys, load_settings, show
 from inboxd.events import Event
@@ -269,9 +269,10 @@ def test_the_links_of_a_document_lead_somewhere(document: Path) -> None:
 
 
 def test_the_changelog_keeps_its_form() -> None:
-    """The changelog is that of Keep a Changelog: an Unreleased section, and changes sorted by kind."""
+    """The changelog is that of Keep a Changelog: an Unreleased section, this version's, and changes sorted by kind."""
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(r"^## \[Unreleased\]$", text, re.MULTILINE)
+    assert re.search(rf"^## \[{re.escape(__version__)}\] - \d{{4}}-\d\d-\d\d$", text, re.MULTILINE)
     kinds = set(re.findall(r"^### (.+)$", text, re.MULTILINE))
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
