@@ -44,7 +44,8 @@ def _no_settings_from_outside() -> Iterator[None]:
         for name in os.environ:
             if name.startswith("INBOXD_") and name != REQUIRE_ALL:
                 patch.delenv(name)
-        for name in ("CREDENTIALS_DIRECTORY", "COLUMNS", "LINES"):  # xdist says how wide its own terminal is
+        # xdist says how wide its own terminal is; streams without buffers end otherwise than a user's
+        for name in ("CREDENTIALS_DIRECTORY", "COLUMNS", "LINES", "PYTHONUNBUFFERED"):
             patch.delenv(name, raising=False)
         yield
 

@@ -227,12 +227,17 @@ def test_a_full_disk_behind_the_output_is_told(loaded: Path, command: str) -> No
         )
 
 
-def test_nobody_can_read_and_the_exit_code_says_it(loaded: Path) -> None:
-    """With both streams full, or closed, the exit code is still that of what happened."""
-    assert shell(loaded, "inboxd status > /dev/full 2>&1").returncode == 1
-    assert shell(loaded, "inboxd undo x 2> /dev/full").returncode == 2
-    assert shell(loaded, "inboxd status >&- 2>&-").returncode == 0
-    assert shell(loaded, "inboxd status <&- >&- 2>&-").returncode == 0
+@pytest.mark.parametrize("locale", ["C.UTF-8", "POSIX"])
+def test_nobody_can_read_and_the_exit_code_says_it(loaded: Path, locale: str) -> None:
+    """With both streams full, or closed, the exit code is still that of what happened, in any locale."""
+    for command, code in (
+        ("inboxd status > /dev/full 2>&1", 1),
+        ("inboxd undo 9 > /dev/full 2>&1", 1),
+        ("inboxd undo x 2> /dev/full", 2),
+        ("inboxd status >&- 2>&-", 0),
+        ("inboxd status <&- >&- 2>&-", 0),
+    ):
+        assert shell(loaded, f"export LC_ALL={locale}; {command}").returncode == code
 
 
 def test_a_reader_that_goes_away_ends_a_command_quietly(loaded: Path) -> None:

@@ -6,9 +6,9 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final, TextIO
 
 import click
 
@@ -60,7 +60,7 @@ def exit_code_of(command: Callable[[], object]) -> int:  # noqa: PLR0911 - one r
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
-        with suppress(OSError):
+        with _standard_error():
             error.show()
         return EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_FAILED
     except SystemExit as end:  # asked to by TERM
@@ -98,8 +98,18 @@ def _complain(text: str) -> None:
     """
     journal = is_journal(STANDARD_ERROR, os.environ.get("JOURNAL_STREAM", ""))
     mark = PRIORITIES["error"].decode() if journal else ""
-    with suppress(OSError):
+    with _standard_error():
         click.echo("\n".join(mark + line for line in text.splitlines()), err=True)
+
+
+@contextmanager
+def _standard_error() -> Iterator[None]:
+    """Write to standard error; what cannot be written there is dropped."""
+    try:
+        yield
+        sys.stderr.flush()
+    except OSError:
+        _drop(sys.stderr)
 
 
 def _system_error(error: OSError) -> int:
@@ -108,7 +118,7 @@ def _system_error(error: OSError) -> int:
     Whoever read the output and went away (``| head -1``) has what was wanted: nothing is said.
     """
     if error.filename is None:
-        _drop_output()
+        _drop(sys.stdout)
     if error.errno == errno.EPIPE:
         return EXIT_PIPE
     what = "the output cannot be written" if error.filename is None else printable(os.fsdecode(error.filename))
@@ -116,10 +126,10 @@ def _system_error(error: OSError) -> int:
     return EXIT_NOPERM if error.errno in _FORBIDDEN else EXIT_FAILED
 
 
-def _drop_output() -> None:
-    """Let what is still in the buffers go nowhere, or the interpreter complains when it ends."""
+def _drop(stream: TextIO) -> None:
+    """Let what is still in the buffers go nowhere, or the interpreter ends with a code of its own (120)."""
     with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _place(error: InboxdError) -> str:
