@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 from inboxd.errors import EXIT_CONFIG, OperatorFault
 from inboxd.store import open_store
 from inboxd.store.base import Store
-from inboxd.store.revision import HEAD
-from stores import MakeUrl, query
+from inboxd.store.schema import EARLIER, HEAD
+from stores import MakeUrl, OpenEmpty, query
 
 RELEASED: Final = Path(__file__).parent / "released"
 """What the first version made of the same files, an undo, a forced reload and an import, as SQL."""
@@ -122,6 +123,50 @@ def test_a_table_that_has_a_new_name_of_ours_is_left_alone(open_released: MakeRe
         assert not store.schema_current()
 
 
+SCHEMA_ON_SQLITE: Final = "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL"
+SCHEMA_ON_POSTGRES: Final = """
+SELECT 'column', c.relname || '.' || a.attnum || '.' || a.attname, concat_ws(' ', format_type(a.atttypid, a.atttypmod),
+       a.attnotnull, a.attidentity, a.attcollation::regcollation, pg_get_expr(d.adbin, d.adrelid))
+  FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+  LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+ WHERE c.relkind IN ('r', 'v', 'S') AND c.relnamespace = 'public'::regnamespace
+ UNION ALL
+SELECT 'constraint', conrelid::regclass || '.' || conname, pg_get_constraintdef(oid)
+  FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
+ UNION ALL
+SELECT 'index', indexrelid::regclass::text, pg_get_indexdef(indexrelid)
+  FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE relnamespace = 'public'::regnamespace
+ UNION ALL
+SELECT 'view', viewname, definition FROM pg_views WHERE schemaname = 'public'
+ UNION ALL
+SELECT 'sequence', sequencename, concat_ws(' ', data_type, start_value, increment_by, cycle)
+  FROM pg_sequences WHERE schemaname = 'public'
+"""
+
+
+def schema(store: Store) -> dict[tuple[str, str], str]:
+    """Return everything that a database has but feeds' tables, word for word; white space does not count."""
+    on_sqlite = store.identity().startswith("sqlite")
+    rows = query(store, SCHEMA_ON_SQLITE if on_sqlite else SCHEMA_ON_POSTGRES)
+    own = re.compile(r"(orders|target)(_pkey|\b)|citus_")
+    return {
+        (str(kind), str(name)): re.sub(r"\s*([(),])\s*", r"\1", " ".join(str(text).replace('"', "").split()))
+        for kind, name, text in rows
+        if own.match(str(name)) is None
+    }
+
+
+def test_a_migrated_database_is_as_if_it_were_new(open_released: MakeReleased, open_empty: OpenEmpty) -> None:
+    """Columns and their order, types, defaults, checks, indexes and views: an upgrade makes what a new database has."""
+    with open_released() as store:
+        store.upgrade()
+        migrated = schema(store)
+    new = schema(open_empty())
+    assert migrated == new
+    assert len(new) > 20
+
+
 def test_the_newest_revision_is_the_one_tested_here() -> None:
     """A further migration needs a further look at what the released versions left."""
     assert HEAD == "0002"
+    assert set(EARLIER) == {"0001"}

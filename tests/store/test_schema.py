@@ -5,26 +5,19 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import replace
-from pathlib import Path
 
-import alembic.autogenerate
 import psycopg
 import pytest
 import sqlalchemy as sa
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
-import inboxd.store.migrations
 from inboxd.config.names import wrong_table
 from inboxd.errors import EXIT_CONFIG, OperatorFault
 from inboxd.model import Extra, FieldType, Late, Mode
 from inboxd.store import open_store
 from inboxd.store.base import RunRow, Store
 from inboxd.store.feed_tables import key_index, own_types
-from inboxd.store.revision import HEAD, KNOWN
-from inboxd.store.schema import migrate
 from inboxd.store.shapes import indexes
-from inboxd.store.tables import etl_runs, metadata
+from inboxd.store.tables import etl_runs, lineage, metadata
 from stores import OLDER, MakeUrl, OpenEmpty, batches, load, make_feed, query, row
 
 pytestmark = pytest.mark.every_version
@@ -59,42 +52,19 @@ def test_the_tables_have_the_columns_that_users_scripts_rely_on(open_empty: Open
     assert {name: " ".join(column_names(store, name)) for name in documented} == documented
 
 
-def test_the_migrations_make_what_the_code_asks_for(open_empty: OpenEmpty) -> None:
-    """The tables that questions are written against are the tables that the migrations make."""
+def test_the_script_makes_what_the_code_asks_for(open_empty: OpenEmpty) -> None:
+    """The tables that questions are written against are those of the database: columns, keys, what takes no NULL."""
     store = open_empty()
     with store.reading() as connection:
-        context = MigrationContext.configure(
-            connection, opts={"compare_type": False, "include_object": lambda *found: _is_a_column(*found[:3])}
-        )
-        assert alembic.autogenerate.compare_metadata(context, metadata) == []
+        there = sa.inspect(connection)
+        for table in set(metadata.tables.values()) - {lineage}:
+            columns = {column["name"]: column["nullable"] for column in there.get_columns(table.name)}
+            assert columns == {column.name: column.nullable for column in table.columns}, table.name
+            key = there.get_pk_constraint(table.name)["constrained_columns"]
+            assert key == [column.name for column in table.primary_key], table.name
+        assert set(there.get_table_names()) >= {*metadata.tables, "alembic_version"} - {"lineage"}
+    assert column_names(store, "lineage") == list(lineage.columns.keys())
     assert tuple(RunRow.__slots__) == tuple(etl_runs.columns.keys())
-
-
-def _is_a_column(_: object, name: str | None, kind: str) -> bool:
-    return kind in {"table", "column"} and name not in {"lineage", "alembic_version"}
-
-
-def test_the_code_knows_the_newest_migration() -> None:
-    """A migration that is added but not named in the code would never be run."""
-    scripts = ScriptDirectory(inboxd.store.migrations.__path__[0])
-    assert scripts.get_current_head() == HEAD
-    assert {script.revision for script in scripts.walk_revisions()} == KNOWN
-
-
-def test_a_new_database_is_as_if_it_had_been_migrated(tmp_path: Path) -> None:
-    """The tables that a new SQLite database is given at once are, word for word, those that the migrations make."""
-    schemas = []
-    for name in ("migrated.db", "made.db"):
-        with open_store(f"sqlite:///{tmp_path}/{name}") as store:
-            if name == "migrated.db":
-                with store.writing() as connection:
-                    assert migrate(connection)
-            assert store.upgrade() == (name == "made.db")
-            assert store.schema_current()
-            with store.reading() as connection:
-                rows = connection.execute(sa.text("SELECT type, name, sql FROM sqlite_schema ORDER BY type, name"))
-                schemas.append([(kind, name, " ".join((sql or "").split())) for kind, name, sql in rows])
-    assert schemas[1] == schemas[0], f"write this to migrations/new/{HEAD}.sqlite.sql: {schemas[0]}"
 
 
 def test_upgrade_says_whether_it_did_anything(make_url: MakeUrl) -> None:

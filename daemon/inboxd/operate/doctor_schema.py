@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
@@ -11,10 +11,10 @@ from typing import Final
 import sqlalchemy as sa
 
 from inboxd.errors import OperatorFault
-from inboxd.model import Feed, FieldType
+from inboxd.model import Feed
 from inboxd.operate.findings import Finding, Health
-from inboxd.store import postgres_sql, sqlite_sql
 from inboxd.store.base import Store
+from inboxd.store.dialects import SQLITE, Dialect, dialect_of
 from inboxd.store.feed_tables import (
     KEY_INDEX,
     MADE,
@@ -25,9 +25,9 @@ from inboxd.store.feed_tables import (
     own_columns_of,
     wanted_tables,
 )
+from inboxd.store.schema import statements
 from inboxd.store.shapes import Index, indexes, shapes, triggers, views
 from inboxd.store.sqlite_driver import driver
-from inboxd.store.sqlite_new import make_tables
 
 NAMED: Final = re.compile(r"CREATE (?:UNIQUE )?(?:TABLE|INDEX|VIEW) \"?(\w+)\"?")
 BACKUP: Final = "restore it from a backup: what it held cannot be made up"
@@ -60,9 +60,10 @@ def compared(store: Store, feeds: Sequence[Feed]) -> Iterator[Finding]:
 
 def _expected() -> tuple[Schema, dict[str, str]]:
     """Return what this version makes, and the statement that makes each index and view."""
+    texts = {name: " ".join(made.split()) for name, made in statements(SQLITE).items()}
     with closing(driver.connect(":memory:", isolation_level=None)) as memory:
-        make_tables(memory)
-        texts = dict(memory.execute("SELECT name, sql FROM sqlite_schema WHERE sql <> ''").fetchall())
+        for statement in texts.values():
+            memory.execute(statement)
         memory.backup(target := driver.connect(":memory:", check_same_thread=False))
     engine = sa.create_engine("sqlite+pysqlite://", module=driver, creator=lambda: target, poolclass=sa.StaticPool)
     with engine.connect() as connection:
@@ -95,7 +96,7 @@ def _indexes_and_views(wanted: Schema, found: Schema, texts: dict[str, str]) -> 
         if found.views.get(name) != columns:
             there = "is gone" if name not in found.views else "is not as inboxd made it"
             drop = "" if name not in found.views else f"DROP VIEW {name}; "
-            yield Finding("schema", Health.WRONG, f"view {name} {there}", f"{drop}{' '.join(texts[name].split())}")
+            yield Finding("schema", Health.WRONG, f"view {name} {there}", f"{drop}{texts[name]}")
 
 
 def _feed_tables(connection: sa.Connection, feeds: Sequence[Feed], found: Schema) -> Iterator[Finding]:
@@ -107,8 +108,8 @@ def _feed_tables(connection: sa.Connection, feeds: Sequence[Feed], found: Schema
         return found.indexes[index].columns if index in found.indexes else ()
 
     try:
-        tables = wanted_tables(feeds, _types(connection))
-        lacking = missing(tables, found.tables.get, indexed, any_row, _made(connection))
+        tables = wanted_tables(feeds, _dialect(connection))
+        lacking = missing(tables, found.tables.get, indexed, any_row, _made(connection), _dialect(connection))
     except OperatorFault as fault:
         yield Finding("schema", Health.WRONG, fault.message, fault.hint)
         return
@@ -123,9 +124,8 @@ def _feed_tables(connection: sa.Connection, feeds: Sequence[Feed], found: Schema
             yield Finding("schema", Health.WRONG, f"not there: {what}", "inboxd db upgrade, or the daemon's next start")
 
 
-def _types(connection: sa.Connection) -> Mapping[FieldType, str]:
-    types: Mapping[FieldType, str] = postgres_sql.TYPES if connection.dialect.name == "postgresql" else sqlite_sql.TYPES
-    return types
+def _dialect(connection: sa.Connection) -> Dialect:
+    return dialect_of(connection.dialect.name)
 
 
 def _made(connection: sa.Connection) -> dict[str, set[str]]:
@@ -137,7 +137,7 @@ def _own(connection: sa.Connection, feeds: Sequence[Feed], wanted: Schema, found
     made = _made(connection) if "feed_columns" in found.tables else {}
     shared = wanted.tables.keys() & found.tables.keys()
     own = {table: found.tables[table].columns.keys() - wanted.tables[table].columns.keys() for table in shared}
-    for table, (shape, _) in wanted_tables(feeds, _types(connection)).items():
+    for table, (shape, _) in wanted_tables(feeds, _dialect(connection)).items():
         if table in found.tables:
             own[table] = {*own_columns_of(shape, found.tables[table], made.get(table))}
     names = [f"column {name} of {table}" for table in sorted(own) for name in sorted(own[table])]

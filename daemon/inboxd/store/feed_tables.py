@@ -10,6 +10,7 @@ from zlib import crc32
 
 from inboxd.errors import EXIT_CONFIG, OperatorFault
 from inboxd.model import Feed, FieldType, Gone, Mode, OwnColumns
+from inboxd.store.dialects import Dialect
 
 MADE: Final = "SELECT table_name, column_name FROM feed_columns"
 """The columns of feeds' tables that inboxd has made."""
@@ -63,12 +64,12 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def wanted_tables(feeds: Sequence[Feed], types: Mapping[FieldType, str]) -> dict[str, Wanted]:
+def wanted_tables(feeds: Sequence[Feed], dialect: Dialect) -> dict[str, Wanted]:
     """Return each table that the feeds fill; raises ``OperatorFault`` if feeds of one table cannot share it."""
     groups: dict[str, list[Feed]] = {}
     for feed in feeds:
         groups.setdefault(feed.table, []).append(feed)
-    return {table: (_wanted_shape(group, types), group[0]) for table, group in groups.items()}
+    return {table: (_wanted_shape(group, dialect.types), group[0]) for table, group in groups.items()}
 
 
 def missing(
@@ -77,17 +78,14 @@ def missing(
     indexed: Callable[[str], tuple[str, ...]],
     any_row: Callable[[str], bool],
     made: Mapping[str, AbstractSet[str]],
-    *,
-    key_suffix: str = "",
-    table_suffix: str = "",
+    dialect: Dialect,
 ) -> list[str]:
     """Return the statements that make the tables and add the columns that are not there yet.
 
     ``shape_of`` tells what a table looks like now, ``None`` if there is none; ``indexed`` which columns an index has;
     ``any_row`` whether a query finds a row; ``made`` which columns inboxd has made: another one is somebody's own, and
     stays as long as it takes NULL.
-    Raises ``OperatorFault`` with every difference when adding is not enough. ``key_suffix`` follows the type of a text
-    key's column, ``table_suffix`` a new table's closing bracket.
+    Raises ``OperatorFault`` with every difference when adding is not enough.
     """
     statements: list[str] = []
     problems: list[str] = []
@@ -95,7 +93,7 @@ def missing(
         found = shape_of(table)
         statements += _record(table, wanted.columns.keys() - made.get(table, frozenset()))
         if found is None:
-            statements += _create_table(table, wanted, feed, key_suffix=key_suffix, table_suffix=table_suffix)
+            statements += _create_table(table, wanted, feed, dialect)
             continue
         own = own_columns_of(wanted, found, made.get(table))
         problems += [
@@ -178,15 +176,17 @@ def _feed_columns(feed: Feed) -> list[tuple[str, FieldType]]:
     return [(name, types.get(name, FieldType.JSON)) for name in feed.columns]
 
 
-def _create_table(table: str, wanted: TableShape, feed: Feed, *, key_suffix: str, table_suffix: str) -> list[str]:
+def _create_table(table: str, wanted: TableShape, feed: Feed, dialect: Dialect) -> list[str]:
     not_null = {*wanted.key, feed.cursor, *(feed.key if feed.mode is not Mode.APPEND else ())}
     texts = {name for name in feed.key if feed.field(name).type is FieldType.TEXT}
     lines = [
-        f"{quoted(name)} {kind}" + (key_suffix if name in texts else "") + (" NOT NULL" if name in not_null else "")
+        f"{quoted(name)} {kind}"
+        + (dialect.collation if name in texts else "")
+        + (" NOT NULL" if name in not_null else "")
         for name, kind in wanted.columns.items()
     ]
     key = ", ".join(map(quoted, wanted.key))
-    create = f"CREATE TABLE {quoted(table)} ({', '.join(lines)}, PRIMARY KEY ({key})){table_suffix}"
+    create = f"CREATE TABLE {quoted(table)} ({', '.join(lines)}, PRIMARY KEY ({key})){dialect.without_rowid}"
     return [create, *_index(table, feed, ())]
 
 

@@ -11,6 +11,7 @@ from inboxd.errors import RUN_TAKEN, TransientFault
 from inboxd.model import Counts, Cursor, Mode, Outcome, Reject, Scalar
 from inboxd.store.base import Applied, Classified, Finder, Foreseen, RunEnd, Way, Work
 from inboxd.store.cursors import at_or_below, from_database, from_text, watermark_name
+from inboxd.store.dialects import Dialect
 from inboxd.store.feed_tables import quoted
 from inboxd.store.ledger import (
     NOTICE_COLUMNS,
@@ -29,12 +30,10 @@ STANDS: Final = "status = 'success' AND duplicate_of IS NULL AND superseded_by I
 
 
 class LedgerSql:
-    """A file's statements on the ledger. ``mark`` is how a database writes a parameter, ``moment`` one that is a time.
+    """The statements on the ledger that a file's run needs."""
 
-    ``schema`` stands before each table's name; ``next_commit`` is what gives the next ``commit_no``.
-    """
-
-    def __init__(self, *, mark: str, moment: str, schema: str, next_commit: str) -> None:
+    def __init__(self, dialect: Dialect) -> None:
+        schema, mark, moment = dialect.schema, dialect.mark, dialect.moment
         runs = f"{schema}etl_runs"
         content = f"job_name = {mark} AND content_sha256 = {mark} AND variant = {mark} AND {STANDS}"
         counts = ("in", "out", "rejected", "skipped", "stale", "filtered", "deleted")
@@ -62,8 +61,13 @@ class LedgerSql:
         self.succeed = (
             f"UPDATE {runs} SET status = 'success', {', '.join(f'rows_{name} = {mark}' for name in counts)}, "
             f"duration_ms = {mark}, finished_at = {moment}, file_size = {mark}, content_sha256 = {mark}, "
-            f"watermark = {mark}, duplicate_of = {mark}, table_name = {mark}, commit_no = {next_commit} "
+            f"watermark = {mark}, duplicate_of = {mark}, table_name = {mark}, commit_no = {dialect.next_commit} "
             f"WHERE id = {mark} AND status = 'running'"
+        )
+        self.fail = (
+            f"UPDATE {runs} SET status = 'failure', duration_ms = {mark}, finished_at = {moment}, "
+            f"file_size = COALESCE({mark}, file_size), content_sha256 = {mark}, error_code = {mark}, error = {mark}, "
+            f"report = {mark}, commit_no = {dialect.next_commit} WHERE id = {mark} AND status = 'running'"
         )
         self.notice = f"INSERT INTO {schema}notices ({', '.join(NOTICE_COLUMNS)}) VALUES ({', '.join(notice)})"
 

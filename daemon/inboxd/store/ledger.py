@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, astuple, fields, is_dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from inboxd.errors import FileFault, InboxdError
-from inboxd.model import Counts, Feed, RunStatus
+from inboxd.model import Counts, Cursor, Feed, RunStatus
 from inboxd.store.base import NoticeRow, RunEnd, RunRow, TableCounts, WatermarkRow
-from inboxd.store.feed_tables import quoted
+from inboxd.store.dialects import Dialect
+from inboxd.store.feed_tables import MADE, TableShape, Wanted, made_columns, missing, quoted, wanted_tables
+from inboxd.store.schema import is_current, upgrade
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -98,8 +100,13 @@ def run_row(values: Sequence[object]) -> RunRow:
 
 
 class Ledger(ABC):
-    """The reading half of a store. SQLAlchemy is imported when the first question needs it."""
+    """What is the same of both stores. SQLAlchemy is imported when the first question needs it."""
 
+    _dialect: Dialect
+    _shape_query: str
+    """Finds a table's columns: name, type, place in the primary key, and whether they take no NULL."""
+    _index_query: str
+    """Finds the columns of an index, in order."""
     _engine: sa.Engine | None = None
     _host: str | None = None
 
@@ -114,8 +121,91 @@ class Ledger(ABC):
     def _translated(self, error: BaseException) -> InboxdError: ...
 
     @abstractmethod
-    def _rows(self, statement: str) -> list[tuple[object, ...]]:
-        """Run a statement without parameters on the store's own connection."""
+    def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run a statement on the store's own connection; return its rows, if it has any."""
+
+    @abstractmethod
+    def _durably(self) -> AbstractContextManager[Any]:
+        """Run statements of the ledger in one durable transaction, on the connection that is lent."""
+
+    # The schema
+
+    def schema_current(self) -> bool:
+        """Tell whether the control tables are of this version of inboxd; raises if they are of a later one."""
+        return is_current(self._rows, self._dialect)
+
+    def upgrade(self) -> bool:
+        """Migrate the control tables; returns whether anything was to do."""
+        if self.schema_current():
+            return False
+        with self._changing_schema():
+            return upgrade(self._rows, self._dialect)
+
+    def prepare(self, feeds: Sequence[Feed]) -> None:
+        """Create the feeds' tables and add the columns of new fields, or refuse and change nothing."""
+        tables = wanted_tables(feeds, self._dialect)
+        if not self._missing(tables):
+            return
+        with self._changing_schema():
+            for statement in self._missing(tables):
+                self._rows(statement)
+
+    def _changing_schema(self) -> AbstractContextManager[Any]:
+        return self._durably()
+
+    def _missing(self, tables: Mapping[str, Wanted]) -> list[str]:
+        made = made_columns(self._rows(MADE))
+        return missing(tables, self._shape, self._indexed, self._any_row, made, self._dialect)
+
+    def _named(self, table: str) -> str:
+        """Return a table's or index's name as the queries take it."""
+        return table
+
+    def _shape(self, table: str) -> TableShape | None:
+        rows = self._rows(self._shape_query, self._named(table))
+        if not rows:
+            return None
+        key = sorted((place, name) for name, _, place, _ in rows if place is not None)
+        required = frozenset(name for name, _, _, takes_no_null in rows if takes_no_null)
+        return TableShape({name: kind for name, kind, _, _ in rows}, tuple(name for _, name in key), required)
+
+    def _indexed(self, index: str) -> tuple[str, ...]:
+        return tuple(name for (name,) in self._rows(self._index_query, self._named(index)))
+
+    def _any_row(self, query: str) -> bool:
+        return bool(self._rows(query))
+
+    # The runs
+
+    def drop(self, run_id: int) -> None:
+        """Delete a ``running`` row."""
+        with self._durably():
+            self._rows(f"DELETE FROM etl_runs WHERE id = {self._dialect.mark} AND status = 'running'", run_id)
+
+    def drop_claim(self, claim: str) -> None:
+        """Delete the claim's ``running`` row, if it has one."""
+        with self._durably() as connection:
+            self._own(connection, claim)
+            self._rows(f"DELETE FROM etl_runs WHERE claim = {self._dialect.mark} AND status = 'running'", claim)
+
+    def _own(self, connection: Any, claim: str) -> None:  # noqa: B027, ANN401 - either driver's; PostgreSQL must look
+        """Make sure that a claim is ours: beside a SQLite file the daemon's lock does so."""
+
+    def runs_of_claim(self, claim: str) -> list[RunRow]:
+        """Return the runs of a claim, oldest first."""
+        query = f"SELECT {RUN_COLUMNS} FROM etl_runs WHERE claim = {self._dialect.mark} ORDER BY id"
+        return [run_row(row) for row in self._rows(query, claim)]
+
+    def set_watermark(self, name: str, value: Cursor | None, updated_at: str) -> None:
+        """Put a watermark where the operator wants it; ``None`` removes it."""
+        mark, moment = self._dialect.mark, self._dialect.moment
+        with self._durably():
+            self._rows(f"DELETE FROM watermarks WHERE name = {mark}", name)
+            if value is not None:
+                insert = f"INSERT INTO watermarks (name, value, updated_at) VALUES ({mark}, {mark}, {moment})"
+                self._rows(insert, name, str(value), updated_at)
+
+    # Connections for those who have questions of their own
 
     @contextmanager
     def _lent(self, *, write: bool) -> Iterator[sa.Connection]:

@@ -7,7 +7,7 @@ the living, and takes a claim over only if it can have both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -16,18 +16,18 @@ import psycopg
 
 from inboxd.clock import SystemClock, stamp
 from inboxd.errors import RUN_TAKEN, DatabaseFault, InboxdError, TransientFault
-from inboxd.model import Cursor, Feed, RunStart
+from inboxd.model import Feed, RunStart
 from inboxd.store.base import ANNOUNCED_LENGTH, RunEnd, RunRow, Turn, Work
-from inboxd.store.feed_tables import MADE, TableShape, Wanted, made_columns, missing, quoted, wanted_tables
-from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, notice_values, run_row
+from inboxd.store.dialects import POSTGRES
+from inboxd.store.feed_tables import quoted
+from inboxd.store.ledger import Ledger, failure_values, notice_values, run_row
 from inboxd.store.postgres_citus import SIDE_BY_SIDE, WITH_CITUS, await_commits
 from inboxd.store.postgres_claims import CLAIM_LOCK, INTERRUPT, OF_CLAIM, OF_NOBODY, RUNNING, Claims
 from inboxd.store.postgres_driver import APPLICATION, TickingConnection, connect
 from inboxd.store.postgres_faults import PostgresFaults, translated
 from inboxd.store.postgres_file import LEDGER, PostgresFile, feed_sql
 from inboxd.store.postgres_import import PostgresImport
-from inboxd.store.postgres_sql import KEY_COLLATION, TYPES, FeedSql
-from inboxd.store.revision import HEAD, refuse_newer
+from inboxd.store.postgres_sql import FeedSql
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -50,12 +50,6 @@ BEGIN_RUN: Final = (
     "ON CONFLICT (claim) WHERE status = 'running' DO UPDATE SET host = EXCLUDED.host, job_name = EXCLUDED.job_name, "
     "variant = EXCLUDED.variant RETURNING id, " + CLAIM_LOCK.format(claim="claim")
 )
-FAIL_RUN: Final = (
-    "UPDATE etl_runs SET status = 'failure', duration_ms = %s, finished_at = %s::timestamptz, "
-    "file_size = COALESCE(%s, file_size), content_sha256 = %s, error_code = %s, error = %s, report = %s, "
-    "commit_no = nextval('etl_runs_commit_no_seq') "
-    "WHERE id = %s AND status = 'running'"
-)
 DAEMON: Final = APPLICATION + "@"
 """With its host's name after it the name of a daemon's session, which every session of the server may see."""
 IDENTIFIES: Final = "pg_control_system()"
@@ -75,6 +69,10 @@ INDEXED: Final = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(
 
 class PostgresStore(Ledger):
     """One PostgreSQL database. The writing connection is owned by one thread; ``reading`` may be called from any."""
+
+    _dialect = POSTGRES
+    _shape_query = SHAPE
+    _index_query = INDEXED
 
     def __init__(self, url: str, *, readonly: bool, tick: Callable[[], None], turn: Turn | None) -> None:
         self._url = url
@@ -178,58 +176,20 @@ class PostgresStore(Ledger):
 
     # The schema
 
-    def schema_current(self) -> bool:
-        """Tell whether the control tables are of this version of inboxd; raises if they are of a later one."""
-        rows = self._rows("SELECT to_regclass('alembic_version') IS NOT NULL")
-        revision = None
-        if rows[0][0]:
-            found = self._rows("SELECT version_num FROM alembic_version")
-            revision = str(found[0][0]) if found else None
-        refuse_newer(revision)
-        return revision == HEAD
-
-    def upgrade(self) -> bool:
-        """Migrate the control tables; returns whether anything was to do."""
-        if self.schema_current():
-            return False
-        from inboxd.store.schema import migrate  # noqa: PLC0415 - SQLAlchemy and Alembic: hardly ever needed
-
-        with self.writing() as connection:
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
-            return migrate(connection)
-
-    def prepare(self, feeds: Sequence[Feed]) -> None:
-        """Create the feeds' tables and add the columns of new fields, or refuse and change nothing."""
-        tables = wanted_tables(feeds, TYPES)
-        if not self._missing(tables):
-            return
+    @contextmanager
+    def _changing_schema(self) -> Iterator[None]:
         with self._durably() as connection:
             connection.execute(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
-            for statement in self._missing(tables):
-                connection.execute(statement.encode())
+            yield
 
-    def _missing(self, tables: Mapping[str, Wanted]) -> list[str]:
-        made = made_columns(self._rows(MADE))
-        return missing(tables, self._shape, self._indexed, self._any_row, made, key_suffix=KEY_COLLATION)
-
-    def _indexed(self, index: str) -> tuple[str, ...]:
-        with self._faults:
-            return tuple(name for (name,) in self._connected().execute(INDEXED, (quoted(index),)).fetchall())
+    def _named(self, table: str) -> str:
+        return quoted(table)
 
     def _any_row(self, query: str) -> bool:
         if self._with_citus:
             with self._faults:
                 await_commits(self._connected())
-        return bool(self._rows(query))
-
-    def _shape(self, table: str) -> TableShape | None:
-        with self._faults:
-            rows = self._connected().execute(SHAPE, (quoted(table),)).fetchall()
-        if not rows:
-            return None
-        key = sorted((place, name) for name, _, place, _ in rows if place is not None)
-        required = frozenset(name for name, _, _, not_null in rows if not_null)
-        return TableShape({name: kind for name, kind, _, _ in rows}, tuple(name for _, name in key), required)
+        return super()._any_row(query)
 
     # A file's way
 
@@ -294,22 +254,14 @@ class PostgresStore(Ledger):
     def fail(self, run_id: int, end: RunEnd) -> None:
         """Turn the run's row from running to failure, durably: its file is moved next."""
         with self._durably() as connection:
-            if connection.execute(FAIL_RUN, (*failure_values(end), run_id)).rowcount != 1:
+            if connection.execute(LEDGER.fail, (*failure_values(end), run_id)).rowcount != 1:
                 raise _taken(f"run {run_id}")
             for notice in notice_values(end):
                 connection.execute(LEDGER.notice, notice)
 
-    def drop(self, run_id: int) -> None:
-        """Delete a ``running`` row."""
-        with self._durably() as connection:
-            connection.execute("DELETE FROM etl_runs WHERE id = %s AND status = 'running'", (run_id,))
-
-    def drop_claim(self, claim: str) -> None:
-        """Delete the claim's ``running`` row, if it has one."""
-        with self._durably() as connection:
-            if not self._claims.keep(connection, claim):
-                raise _taken(f"claim {claim}")
-            connection.execute("DELETE FROM etl_runs WHERE claim = %s AND status = 'running'", (claim,))
+    def _own(self, connection: TickingConnection, claim: str) -> None:
+        if not self._claims.keep(connection, claim):
+            raise _taken(f"claim {claim}")
 
     # What a crash left
 
@@ -413,23 +365,10 @@ class PostgresStore(Ledger):
 
     # Reads without SQLAlchemy: those that the daemon's start and `load` need
 
-    def _rows(self, statement: str) -> list[tuple[object, ...]]:
+    def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         with self._faults:
-            return list(self._connected().execute(statement.encode()).fetchall())
-
-    def runs_of_claim(self, claim: str) -> list[RunRow]:
-        """Return the runs of a claim, oldest first."""
-        statement = f"SELECT {RUN_COLUMNS} FROM etl_runs WHERE claim = %s ORDER BY id"
-        with self._faults:
-            return [run_row(row) for row in self._connected().execute(statement, (claim,)).fetchall()]
-
-    def set_watermark(self, name: str, value: Cursor | None, updated_at: str) -> None:
-        """Put a watermark where the operator wants it; ``None`` removes it."""
-        with self._durably() as connection:
-            connection.execute("DELETE FROM watermarks WHERE name = %s", (name,))
-            if value is not None:
-                statement = "INSERT INTO watermarks (name, value, updated_at) VALUES (%s, %s, %s::timestamptz)"
-                connection.execute(statement, (name, str(value), updated_at))
+            found = self._connected().execute(statement.encode(), values or None)
+            return found.fetchall() if found.description else []
 
 
 def _taken(what: str) -> TransientFault:

@@ -8,7 +8,7 @@ from inboxd.errors import DatabaseFault
 from inboxd.model import Batch, Feed, Late, Mode
 from inboxd.store.base import Way, Work
 from inboxd.store.changes import finds_changes
-from inboxd.store.feed_tables import quoted
+from inboxd.store.dialects import POSTGRES
 from inboxd.store.file import LedgerSql, StoredFile, run_is_taken
 from inboxd.store.postgres_append import Append, AppendSql
 from inboxd.store.postgres_changes import Changes
@@ -24,8 +24,7 @@ OWN_RUN = "SELECT 1 FROM etl_runs WHERE id = %s AND status = 'running' FOR UPDAT
 ONE_BY_ONE = "SELECT pg_advisory_xact_lock(hashtextextended('inboxd ' || %s, 0))"
 BESIDE_OTHERS = "SELECT pg_advisory_xact_lock_shared(hashtextextended('inboxd ' || %s, 0))"
 """Of a table's files that may run side by side, but not beside an undo, or a feed that keeps before-images."""
-LEDGER = LedgerSql(mark="%s", moment="%s::timestamptz", schema="", next_commit="nextval('etl_runs_commit_no_seq')")
-TABLE_IS_THERE = "SELECT 1 WHERE to_regclass(%s) IS NOT NULL"
+LEDGER = LedgerSql(POSTGRES)
 
 
 def feed_sql(feed: Feed, slot: int) -> FeedSql:
@@ -100,7 +99,7 @@ class PostgresFile(StoredFile):
         """Do nothing: each window was written as it came."""
 
     def _has_table(self) -> bool:
-        return self._connection.execute(TABLE_IS_THERE, (quoted(self._feed.table),)).fetchone() is not None
+        return self._connection.execute(POSTGRES.is_there, (self._feed.table,)).fetchone() is not None
 
     def _count_repeated(self) -> int:
         return int(self._staging.one(self._sql.count_repeated())[0])

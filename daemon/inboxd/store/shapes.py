@@ -10,7 +10,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from inboxd.model import FieldType
-from inboxd.store import postgres_sql, sqlite_sql
+from inboxd.store.dialects import dialect_of
 from inboxd.store.feed_tables import TableShape
 
 _ON_POSTGRES: Final = """
@@ -118,5 +118,4 @@ def shapes(connection: sa.Connection) -> dict[str, TableShape]:
 
 def kinds(connection: sa.Connection) -> Mapping[str, FieldType]:
     """Return the type of a field by what its column's type is called."""
-    types = postgres_sql.TYPES if connection.dialect.name == "postgresql" else sqlite_sql.TYPES
-    return {text: kind for kind, text in types.items()}
+    return {text: kind for kind, text in dialect_of(connection.dialect.name).types.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -22,11 +22,10 @@ from inboxd.errors import (
     InboxdError,
     OperatorFault,
 )
-from inboxd.model import Cursor, Feed, RunStart
+from inboxd.model import Feed, RunStart
 from inboxd.store.base import RunEnd, RunRow, Turn, Work
-from inboxd.store.feed_tables import MADE, TableShape, Wanted, made_columns, missing, wanted_tables
+from inboxd.store.dialects import SQLITE
 from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, notice_values, run_row
-from inboxd.store.revision import HEAD, refuse_newer
 from inboxd.store.sqlite_driver import (
     SqliteFaults,
     driver,
@@ -36,11 +35,9 @@ from inboxd.store.sqlite_driver import (
     refuse_utf16,
     translated,
 )
-from inboxd.store.sqlite_file import LEDGER, NEXT_COMMIT, SqliteFile, begin_run
-from inboxd.store.sqlite_new import HAS_REVISION, make_tables
+from inboxd.store.sqlite_file import LEDGER, SqliteFile, begin_run
 from inboxd.store.sqlite_parts import Parts
 from inboxd.store.sqlite_scratch import Scratch
-from inboxd.store.sqlite_sql import TABLE_SUFFIX, TYPES
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -59,13 +56,8 @@ TICK_EVERY: Final = 100_000
 """Virtual machine instructions between two ticks of a long statement: some 5 ms."""
 STATEMENTS_KEPT: Final = 256
 
-SHAPE: Final = 'SELECT name, type, pk, "notnull" FROM pragma_table_info(?)'
+SHAPE: Final = 'SELECT name, type, NULLIF(pk, 0), "notnull" FROM pragma_table_info(?)'
 INDEXED: Final = "SELECT name FROM pragma_index_info(?) ORDER BY seqno"
-FAIL_RUN: Final = (
-    "UPDATE etl_runs SET status = 'failure', duration_ms = ?, finished_at = ?, file_size = COALESCE(?, file_size), "
-    f"content_sha256 = ?, error_code = ?, error = ?, report = ?, commit_no = {NEXT_COMMIT} "
-    "WHERE id = ? AND status = 'running'"
-)
 ANY_ABANDONED: Final = "SELECT 1 FROM etl_runs WHERE status = 'running' AND claim IS NOT NULL"
 INTERRUPT: Final = (
     f"UPDATE etl_runs SET status = 'failure', finished_at = ?, error_code = '{INTERRUPTED}', "
@@ -77,6 +69,10 @@ Answer = TypeVar("Answer")
 
 class SqliteStore(Ledger):
     """One SQLite database. The writing connection is owned by one thread; ``reading`` may be called from any."""
+
+    _dialect = SQLITE
+    _shape_query = SHAPE
+    _index_query = INDEXED
 
     def __init__(
         self,
@@ -219,56 +215,6 @@ class SqliteStore(Ledger):
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
 
-    # The schema
-
-    def schema_current(self) -> bool:
-        """Tell whether the control tables are of this version of inboxd; raises if they are of a later one."""
-        with self._faults:
-            known = self._connection.execute(HAS_REVISION).fetchone()
-            row = known and self._connection.execute("SELECT version_num FROM alembic_version").fetchone()
-        refuse_newer(row[0] if row else None)
-        return bool(row) and row[0] == HEAD
-
-    def upgrade(self) -> bool:
-        """Migrate the control tables; returns whether anything was to do."""
-        if self.schema_current():
-            return False
-        with self._durably() as writing:
-            if make_tables(writing):
-                return True
-        from inboxd.store.schema import migrate  # noqa: PLC0415 - SQLAlchemy and Alembic: hardly ever needed
-
-        with self.writing() as connection:
-            return migrate(connection)
-
-    def prepare(self, feeds: Sequence[Feed]) -> None:
-        """Create the feeds' tables and add the columns of new fields, or refuse and change nothing."""
-        tables = wanted_tables(feeds, TYPES)
-        if not self._missing(tables):
-            return
-        with self._durably() as connection:
-            for statement in self._missing(tables):
-                connection.execute(statement)
-
-    def _missing(self, tables: Mapping[str, Wanted]) -> list[str]:
-        made = made_columns(self._rows(MADE))
-        return missing(
-            tables, self._shape, self._indexed, lambda query: bool(self._rows(query)), made, table_suffix=TABLE_SUFFIX
-        )
-
-    def _indexed(self, index: str) -> tuple[str, ...]:
-        with self._faults:
-            return tuple(name for (name,) in self._connection.execute(INDEXED, (index,)).fetchall())
-
-    def _shape(self, table: str) -> TableShape | None:
-        with self._faults:
-            rows = self._connection.execute(SHAPE, (table,)).fetchall()
-        if not rows:
-            return None
-        key = sorted((place, name) for name, _, place, _ in rows if place)
-        required = frozenset(name for name, _, _, not_null in rows if not_null)
-        return TableShape({name: kind for name, kind, _, _ in rows}, tuple(name for _, name in key), required)
-
     # A file's way
 
     def begin(self, start: RunStart, *, small: bool = False) -> int:
@@ -290,19 +236,9 @@ class SqliteStore(Ledger):
     def fail(self, run_id: int, end: RunEnd) -> None:
         """Turn the run's row from running to failure, durably: its file is moved next."""
         with self._durably() as connection:
-            connection.execute(FAIL_RUN, (*failure_values(end), run_id))
+            connection.execute(LEDGER.fail, (*failure_values(end), run_id))
             if end.notices:
                 connection.executemany(LEDGER.notice, notice_values(end))
-
-    def drop(self, run_id: int) -> None:
-        """Delete a ``running`` row."""
-        with self._durably() as connection:
-            connection.execute("DELETE FROM etl_runs WHERE id = ? AND status = 'running'", (run_id,))
-
-    def drop_claim(self, claim: str) -> None:
-        """Delete the claim's ``running`` row, if it has one."""
-        with self._durably() as connection:
-            connection.execute("DELETE FROM etl_runs WHERE claim = ? AND status = 'running'", (claim,))
 
     # What a crash left
 
@@ -363,25 +299,9 @@ class SqliteStore(Ledger):
 
     # Reads without SQLAlchemy: those that the daemon's start and `load` need
 
-    def _rows(self, statement: str) -> list[tuple[object, ...]]:
+    def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         with self._faults:
-            return self._connection.execute(statement).fetchall()
-
-    def runs_of_claim(self, claim: str) -> list[RunRow]:
-        """Return the runs of a claim, oldest first."""
-        with self._faults:
-            rows = self._connection.execute(
-                f"SELECT {RUN_COLUMNS} FROM etl_runs WHERE claim = ? ORDER BY id", (claim,)
-            ).fetchall()
-        return [run_row(row) for row in rows]
-
-    def set_watermark(self, name: str, value: Cursor | None, updated_at: str) -> None:
-        """Put a watermark where the operator wants it; ``None`` removes it."""
-        with self._durably() as connection:
-            connection.execute("DELETE FROM watermarks WHERE name = ?", (name,))
-            if value is not None:
-                row = (name, str(value), updated_at)
-                connection.execute("INSERT INTO watermarks (name, value, updated_at) VALUES (?, ?, ?)", row)
+            return self._connection.execute(statement, values).fetchall()
 
 
 def _connect(database: str, *, uri: bool, timeout: float = BUSY_TIMEOUT_S) -> driver.Connection:

@@ -10,6 +10,7 @@ from typing import Final, Self
 from inboxd.errors import InboxdError
 from inboxd.model import Batch, RunStart
 from inboxd.store.base import Way, Work
+from inboxd.store.dialects import SQLITE
 from inboxd.store.file import LedgerSql, StoredFile
 from inboxd.store.sqlite_append import Append, AppendSql
 from inboxd.store.sqlite_changes import Changes
@@ -25,9 +26,7 @@ LARGE: Final = 32 << 20
 SLOW_DISK: Final = 2 << 20
 """Bytes of a file that are surely committed in a second: some four times as many are written."""
 
-TABLE_IS_THERE: Final = "SELECT 1 FROM main.sqlite_schema WHERE name = ?"
-NEXT_COMMIT: Final = "(SELECT COALESCE(MAX(commit_no), 0) + 1 FROM main.etl_runs)"
-LEDGER: Final = LedgerSql(mark="?", moment="?", schema="main.", next_commit=NEXT_COMMIT)
+LEDGER: Final = LedgerSql(SQLITE)
 BEGIN_RUN: Final = (
     "INSERT INTO etl_runs (job_name, status, started_at, file_name, file_size, claim, host, file_mtime, variant) "
     "VALUES (?, 'running', ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (claim) WHERE status = 'running' "
@@ -113,7 +112,7 @@ class SqliteFile(StoredFile):
         self._staging.end()
 
     def _has_table(self) -> bool:
-        return self._connection.execute(TABLE_IS_THERE, (self._feed.table,)).fetchone() is not None
+        return self._connection.execute(SQLITE.is_there, (self._feed.table,)).fetchone() is not None
 
     def _count_repeated(self) -> int:
         return self._staging.count_slices(self._sql.count_repeated)
