@@ -18,7 +18,8 @@ import sqlalchemy as sa
 
 from inboxd.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_SOFTWARE, FileFault, OperatorFault
 from inboxd.model import Feed, FieldType, own_columns
-from inboxd.store.feed_tables import own_types, quoted
+from inboxd.store.dialects import quoted
+from inboxd.store.feed_tables import own_types
 from inboxd.store.ledger import canonical
 from inboxd.store.tables import metadata
 

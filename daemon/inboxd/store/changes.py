@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final
 
 from inboxd.errors import FileFault
-from inboxd.model import Feed, Gone, Mode, Origin, origin_of
+from inboxd.model import Cursor, Feed, Gone, Mode, Origin, origin_of
+from inboxd.store.base import Applied, Foreseen
+from inboxd.store.cursors import from_database
+from inboxd.store.staged import Staged
+from inboxd.store.statements import Statements
 
 LISTED_KEYS: Final = 100
 """Keys of rows that would go that a report names; their number is exact."""
-OUTDATED: Final = (
-    "SELECT DISTINCT o.record_no FROM {origins} o JOIN {runs} was ON was.id = o.run_id "
-    "JOIN {runs} r ON r.table_name = {table} AND r.commit_no >= was.commit_no "
-    "JOIN {lineage} l ON l.run_id = r.id AND l.record_key = o.record_key "
-    "LEFT JOIN {runs} u ON u.id = r.superseded_by AND u.undo_of = r.id "
-    "WHERE r.undo_of IS NULL AND u.id IS NULL AND l.outcome IN (0, 4) "
-    "AND (r.commit_no > was.commit_no OR l.record_no > o.original)"
-)
-"""The staged records of a replay whose key was applied later: by a later commit, or further down in their own file."""
 _UNCOMPARED: Final = {(Origin.RECORD, "no")}
 
 
@@ -83,3 +79,84 @@ def refuse_deletions(feed: Feed, deleted: int, live: int, keys: Sequence[str]) -
         "look at the file; if it is right, let it pass once: `inboxd retry NAME --max-deleted 100%`, or `load` with it"
     )
     raise FileFault("too_many_deleted", message, hint, details={"rows_deleted": deleted, "keys": list(keys)})
+
+
+class FindsChanges(ABC):
+    """How one file's staged records become rows: find the winners, decide, then change what is to be changed."""
+
+    def __init__(self, staging: Staged, sql: Statements, *, force: bool) -> None:
+        self._staging = staging
+        self._sql = sql
+        self._feed = sql.feed
+        self._force = force
+        self._last = 0
+        """The number of the file's last record; the keys that a snapshot has not are numbered after it."""
+
+    # What each database does in its own way
+
+    @abstractmethod
+    def _decide(self, *, table: bool) -> None:
+        """Find the winners, and what of them changes something; ``table``: whether there is one to look at."""
+
+    @abstractmethod
+    def _save_images(self) -> None:
+        """Keep the rows that are about to change, and note those that are not there yet."""
+
+    @abstractmethod
+    def _upsert(self) -> None: ...
+
+    @abstractmethod
+    def _delete(self) -> None: ...
+
+    @abstractmethod
+    def _write_lineage(self) -> None: ...
+
+    # The way
+
+    def count_skipped(self) -> int:
+        """Return none: these feeds have no watermark, or merge."""
+        return 0
+
+    def apply(self, skipped: int) -> Applied:
+        """Change what is to be changed, and write the lineage."""
+        del skipped
+        staging, sql, feed = self._staging, self._sql, self._feed
+        applied, deleted, deletions, _, largest = self._find(table=True)
+        self.refuse(deleted)
+        buries = deletions > 0 and feed.cursor is not None
+        if feed.undo:
+            self._save_images()
+            if buries:
+                staging.change(sql.save_tombstones())
+        if buries:
+            staging.change(sql.bury())
+        if applied > deletions:
+            self._upsert()
+        if deletions + deleted:
+            self._delete()
+        self._write_lineage()
+        if feed.mode is Mode.SNAPSHOT and deleted:
+            staging.change(sql.lineage_of_absent(), last=self._last)
+        return Applied(applied, deleted, largest)
+
+    def foresee(self, skipped: int, *, table: bool) -> Foreseen:
+        """Tell what ``apply`` would do, ``table`` being whether there is one."""
+        del skipped
+        applied, deleted, deletions, new, _ = self._find(table=table)
+        return Foreseen(inserted=new, changed=applied - deletions - new, deletions=deletions, deleted=deleted)
+
+    def _find(self, *, table: bool) -> tuple[int, int, int, int, Cursor | None]:
+        """Return how many records apply, rows go, records delete, rows are new; and the largest cursor."""
+        staging = self._staging
+        self._last = staging.records + staging.rejects + staging.filtered
+        self._decide(table=table)
+        applied, deleted, deletions, new, largest = staging.one(self._sql.count_changes(), last=self._last)
+        return int(applied), int(deleted), int(deletions), int(new), from_database(largest)
+
+    def refuse(self, deleted: int) -> None:
+        """Refuse the file if ``max_deleted`` does not allow that so many rows go."""
+        if not deleted:
+            return
+        (live,) = self._staging.one(self._sql.count_live(enough_live(self._feed, deleted)))
+        keys = [key for (key,) in self._staging.rows(self._sql.deleted_keys(), limit=LISTED_KEYS)]
+        refuse_deletions(self._feed, deleted, int(live), keys)

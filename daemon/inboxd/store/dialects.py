@@ -36,6 +36,28 @@ class Dialect:
     """What gives the next ``commit_no``, once the locks are had."""
     is_there: str
     """The query that finds a row if there is a table, or a view, of a name."""
+    named: str
+    """A parameter with a name; a per cent sign is ``percent`` in such statements."""
+    percent: str
+    casts: Mapping[str, str] | None
+    """The types of parameters of these names; ``None`` where a parameter needs no type."""
+    json_object: str
+    """A JSON object as text, of its names and values."""
+    moment_text: str
+    """The canonical text of a moment."""
+
+    def param(self, name: str, kind: str = "") -> str:
+        """Return a parameter; ``kind`` is its type where its name does not tell it."""
+        kind = (kind or self.casts.get(name, "")) if self.casts is not None else ""
+        return self.named.format(name) + (f"::{kind}" if kind else "")
+
+    def quoted(self, name: str) -> str:
+        """Return an identifier for a statement with named parameters."""
+        return quoted(name).replace("%", self.percent)
+
+    def literal(self, text: str) -> str:
+        """Return a text for a statement with named parameters."""
+        return "'" + text.replace("'", "''").replace("%", self.percent) + "'"
 
 
 SQLITE: Final = Dialect(
@@ -50,6 +72,11 @@ SQLITE: Final = Dialect(
     moment="?",
     next_commit="(SELECT COALESCE(MAX(commit_no), 0) + 1 FROM main.etl_runs)",
     is_there="SELECT 1 FROM main.sqlite_schema WHERE name = ?",
+    named=":{}",
+    percent="%",
+    casts=None,
+    json_object="json_object({})",
+    moment_text="{}",
 )
 POSTGRES: Final = Dialect(
     name="postgresql",
@@ -64,7 +91,17 @@ POSTGRES: Final = Dialect(
     next_commit=f"nextval('{COMMITS}')",
     # Not by to_regclass: within a transaction that may still answer from what was there before a lock was had.
     is_there="SELECT 1 FROM pg_class WHERE relname = %s AND pg_table_is_visible(oid)",
+    named="%({})s",
+    percent="%%",
+    casts={"run": "bigint", "now": "timestamptz", "table": "text", "name": "text"},
+    json_object="json_build_object({})::text",
+    moment_text="to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
 )
+
+
+def quoted(name: str) -> str:
+    """Return an identifier as SQL takes it, whatever it holds."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def dialect_of(name: str) -> Dialect:

@@ -10,7 +10,7 @@ from zlib import crc32
 
 from inboxd.errors import EXIT_CONFIG, OperatorFault
 from inboxd.model import Feed, FieldType, Gone, Mode, OwnColumns
-from inboxd.store.dialects import Dialect
+from inboxd.store.dialects import Dialect, quoted
 
 MADE: Final = "SELECT table_name, column_name FROM feed_columns"
 """The columns of feeds' tables that inboxd has made."""
@@ -57,11 +57,6 @@ def table_key(feed: Feed) -> tuple[str, ...]:
     """Return the primary key of a feed's table."""
     own = feed.own_columns
     return (own.run_id, own.record_no) if feed.mode is Mode.APPEND else feed.key
-
-
-def quoted(name: str) -> str:
-    """Return an identifier as SQL takes it, whatever it holds."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def wanted_tables(feeds: Sequence[Feed], dialect: Dialect) -> dict[str, Wanted]:

@@ -11,8 +11,7 @@ from inboxd.errors import RUN_TAKEN, TransientFault
 from inboxd.model import Counts, Cursor, Mode, Outcome, Reject, Scalar
 from inboxd.store.base import Applied, Classified, Finder, Foreseen, RunEnd, Way, Work
 from inboxd.store.cursors import at_or_below, from_database, from_text, watermark_name
-from inboxd.store.dialects import Dialect
-from inboxd.store.feed_tables import quoted
+from inboxd.store.dialects import Dialect, quoted
 from inboxd.store.ledger import (
     NOTICE_COLUMNS,
     canonical,

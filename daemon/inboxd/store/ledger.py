@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from inboxd.errors import FileFault, InboxdError
 from inboxd.model import Counts, Cursor, Feed, RunStatus
 from inboxd.store.base import NoticeRow, RunEnd, RunRow, TableCounts, WatermarkRow
-from inboxd.store.dialects import Dialect
-from inboxd.store.feed_tables import MADE, TableShape, Wanted, made_columns, missing, quoted, wanted_tables
+from inboxd.store.dialects import Dialect, quoted
+from inboxd.store.feed_tables import MADE, TableShape, Wanted, made_columns, missing, wanted_tables
 from inboxd.store.schema import is_current, upgrade
 
 if TYPE_CHECKING:

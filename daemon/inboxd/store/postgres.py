@@ -18,8 +18,7 @@ from inboxd.clock import SystemClock, stamp
 from inboxd.errors import RUN_TAKEN, DatabaseFault, InboxdError, TransientFault
 from inboxd.model import Feed, RunStart
 from inboxd.store.base import ANNOUNCED_LENGTH, RunEnd, RunRow, Turn, Work
-from inboxd.store.dialects import POSTGRES
-from inboxd.store.feed_tables import quoted
+from inboxd.store.dialects import POSTGRES, quoted
 from inboxd.store.ledger import Ledger, failure_values, notice_values, run_row
 from inboxd.store.postgres_citus import SIDE_BY_SIDE, WITH_CITUS, await_commits
 from inboxd.store.postgres_claims import CLAIM_LOCK, INTERRUPT, OF_CLAIM, OF_NOBODY, RUNNING, Claims

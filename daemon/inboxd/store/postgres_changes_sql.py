@@ -7,18 +7,14 @@ Citus sends them to the target's nodes; all that is decided from it is between t
 from __future__ import annotations
 
 from inboxd.model import FieldType
-from inboxd.store.changes import OUTDATED, compared, keeps_marks, last_wins
+from inboxd.store.changes import compared, keeps_marks, last_wins
+from inboxd.store.dialects import POSTGRES
 from inboxd.store.feed_tables import marks
-from inboxd.store.postgres_sql import KEY_COLLATION, TYPES, FeedSql, moment, quoted
+from inboxd.store.postgres_sql import FeedSql, quoted
 
 
 class ChangesSql(FeedSql):
     """One feed's statements."""
-
-    @property
-    def changes(self) -> str:
-        """The table of what is to be changed."""
-        return f"changes_{self.slot}"
 
     @property
     def met(self) -> str:
@@ -33,7 +29,7 @@ class ChangesSql(FeedSql):
     def temporary(self) -> list[tuple[str, str]]:
         """Return the temporary tables with their columns."""
         keys = ", ".join(
-            f"k{i} {self.types[name]}{KEY_COLLATION if self.types[name] == 'text' else ''}"
+            f"k{i} {self.types[name]}{POSTGRES.collation if self.types[name] == 'text' else ''}"
             for i, name in enumerate(self.feed.key)
         )
         winners = f'{keys}, deletion boolean, cursor {self.cursor_type}, record_key text COLLATE "C", record_no bigint'
@@ -47,37 +43,9 @@ class ChangesSql(FeedSql):
             *([(self.present, keys)] if self.feed.absent else []),
         ]
 
-    @property
-    def origins(self) -> str:
-        """The table of where a replay's records came from."""
-        return f"origins_{self.slot}"
-
-    @property
-    def outdated(self) -> str:
-        """The table of a replay's records that are stale from the start."""
-        return f"outdated_{self.slot}"
-
     def copy_origins(self) -> str:
         """Take where a replay's records came from."""
         return f"COPY {self.origins} (record_key, record_no, run_id, original) FROM STDIN"
-
-    def find_outdated(self) -> str:
-        """Find the records whose key was applied later."""
-        rule = OUTDATED.format(
-            origins=self.origins, runs="etl_runs", lineage="lineage_records", table="%(table)s::text"
-        )
-        return f"INSERT INTO {self.outdated} {rule}"
-
-    def _keys(self, alias: str) -> str:
-        return ", ".join(f"{alias}.{quoted(name)}" for name in self.feed.key)
-
-    def _key_is(self, one: str, other: str) -> str:
-        """Join a table with columns ``k0 …`` to one with the feed's columns."""
-        return " AND ".join(f"{one}.k{i} = {other}.{quoted(name)}" for i, name in enumerate(self.feed.key))
-
-    def key_columns(self) -> str:
-        """Return the columns ``k0 …``."""
-        return ", ".join(f"k{i}" for i in range(len(self.feed.key)))
 
     def _deletion(self) -> str:
         return f"s.{quoted(self.own.deletion)}" if self.feed.deletes else "FALSE"
@@ -86,13 +54,13 @@ class ChangesSql(FeedSql):
         """Keep the record of each key that stands."""
         deletion = self._deletion()
         cursor = f"s.{self.cursor}" if self.feed.cursor is not None else f"NULL::{self.cursor_type}"
-        distinct = f"{self._keys('s')}, {deletion}" if keeps_marks(self.feed) else self._keys("s")
+        distinct = f"{self.keys('s')}, {deletion}" if keeps_marks(self.feed) else self.keys("s")
         ranked = [f"{cursor} DESC"] if self.feed.cursor is not None else []
         if self.feed.cursor is not None and self.feed.deletes:
             ranked.append(f"{deletion} DESC")
         number = f"s.{self.number} DESC" if last_wins(self.feed) else f"s.{self.number}"
         return (
-            f"INSERT INTO {self.winners} SELECT DISTINCT ON ({distinct}) {self._keys('s')}, {deletion}, {cursor}, "
+            f"INSERT INTO {self.winners} SELECT DISTINCT ON ({distinct}) {self.keys('s')}, {deletion}, {cursor}, "
             f"s.{self.record_key}, s.{self.number} FROM {self.staging} s "
             f"WHERE s.{self.number} NOT IN (SELECT record_no FROM {self.outdated}) "
             f"ORDER BY {', '.join([distinct, *ranked, number])}"
@@ -101,7 +69,7 @@ class ChangesSql(FeedSql):
     def meet(self) -> str:
         """Find the rows that the winners meet, and whether they say the same."""
         same = "FALSE"
-        source, joined = f"{self.winners} s", self._key_is("s", "t")
+        source, joined = f"{self.winners} s", self.key_is("s", "t")
         number = "s.record_no"
         if self.feed.ordered:
             chosen = f"SELECT s.* FROM {self.staging} s JOIN {self.winners} w ON w.record_no = s.{self.number}"
@@ -156,17 +124,9 @@ class ChangesSql(FeedSql):
 
     # What a snapshot has not
 
-    def _live(self) -> str:
-        """Return the condition of the rows that live, in the scope if there is one."""
-        alive = f" AND t.{quoted(self.own.deleted_at)} IS NULL" if marks(self.feed) else ""
-        scope = "".join(
-            f" AND t.{quoted(name)} = %(scope{i})s::{self.types[name]}" for i, name in enumerate(self.feed.scope)
-        )
-        return f"TRUE{alive}{scope}"
-
     def gather_present(self) -> str:
         """Bring the keys of a distributed target to the coordinator."""
-        return f"INSERT INTO {self.present} SELECT {self._keys('t')} FROM {self.target} t WHERE {self._live()}"
+        return f"INSERT INTO {self.present} SELECT {self.keys('t')} FROM {self.target} t WHERE {self.live()}"
 
     def absent_keys(self, *, gathered: bool) -> str:
         """Return the keys of the rows that live in the scope, and that no record has; in key order."""
@@ -174,8 +134,8 @@ class ChangesSql(FeedSql):
             same = " AND ".join(f"w.k{i} = t.k{i}" for i in range(len(self.feed.key)))
             keys, source, live = self.key_columns(), self.present, "TRUE"
         else:
-            same = self._key_is("w", "t")
-            keys, source, live = self._keys("t"), self.target, self._live()
+            same = self.key_is("w", "t")
+            keys, source, live = self.keys("t"), self.target, self.live()
         absent = f"NOT EXISTS (SELECT 1 FROM {self.winners} w WHERE {same})"
         return f"SELECT {keys} FROM {source} t WHERE {live} AND {absent} ORDER BY {keys}"
 
@@ -183,40 +143,14 @@ class ChangesSql(FeedSql):
         """Take absent keys among the changes."""
         return f"COPY {self.changes} ({self.key_columns()}, deletion, record_key, record_no, met) FROM STDIN"
 
-    def lineage_of_absent(self) -> str:
-        """Write the lineage of the absent."""
-        return (
-            "INSERT INTO lineage_records (run_id, record_key, record_no, outcome) "
-            f"SELECT %(run)s::bigint, record_key, record_no, 5 FROM {self.changes} WHERE record_no > %(last)s "
-            "ORDER BY record_key, record_no"
-        )
-
-    def count_live(self, enough: int) -> str:
-        """Count the rows that live, but no further than asked for."""
-        limit = f" LIMIT {enough}" if enough >= 0 else ""
-        return f"SELECT COUNT(*) FROM (SELECT 1 FROM {self.target} t WHERE {self._live()}{limit}) AS live"
-
-    # Counting and applying
-
-    def count_changes(self) -> str:
-        """Count the records that apply, the rows that go, the deletions and the new rows; and the largest cursor."""
-        of_file = "record_no <= %(last)s"
-        return (
-            f"SELECT COUNT(*) FILTER (WHERE {of_file}), COUNT(*) FILTER (WHERE deletion AND met = 1), "
-            f"COUNT(*) FILTER (WHERE deletion AND {of_file}), COUNT(*) FILTER (WHERE NOT deletion AND met = 0), "
-            f"MAX(cursor) FROM {self.changes}"
-        )
-
-    def deleted_keys(self) -> str:
-        """Return the first keys whose rows go."""
-        return f"SELECT record_key FROM {self.changes} WHERE deletion AND met = 1 ORDER BY 1 LIMIT %(limit)s"
+    # Applying
 
     def save_images(self) -> str:
         """Keep the rows that are about to change."""
         return (
             "INSERT INTO before_images (run_id, table_name, record_key, image) "
             f"SELECT %(run)s::bigint, %(table)s::text, c.record_key, {self.image()} "
-            f"FROM {self.changes} c JOIN {self.target} t ON {self._key_is('c', 't')}{self._imaged()}"
+            f"FROM {self.changes} c JOIN {self.target} t ON {self.key_is('c', 't')}{self._imaged()}"
         )
 
     def save_absences(self) -> str:
@@ -231,32 +165,9 @@ class ChangesSql(FeedSql):
         """Return the condition of the changes whose rows are kept: what marks a row leaves it that of its upsert."""
         return f"{word} NOT c.deletion" if keeps_marks(self.feed) else ""
 
-    def save_tombstones(self) -> str:
-        """Keep the tombstones that are about to change, as images of that table's rows."""
-        pairs = f"'cursor', d.cursor, 'run_id', d.run_id, 'deleted_at', {moment('d.deleted_at')}"
-        return (
-            "INSERT INTO before_images (run_id, table_name, record_key, image) "
-            "SELECT %(run)s::bigint, 'tombstones', c.record_key, "
-            f"CASE WHEN d.cursor IS NOT NULL THEN json_build_object({pairs})::text END "
-            f"FROM {self.changes} c LEFT JOIN tombstones d "
-            "ON d.table_name = %(table)s::text AND d.record_key = c.record_key WHERE c.deletion"
-        )
-
-    def bury(self) -> str:
-        """Write the tombstones of the deletions."""
-        text = "cursor::text"
-        if self.cursor_type == TYPES[FieldType.TIMESTAMP]:
-            text = moment("cursor")
-        return (
-            "INSERT INTO tombstones (table_name, record_key, cursor, run_id, deleted_at) "
-            f"SELECT %(table)s::text, record_key, {text}, %(run)s::bigint, %(now)s::timestamptz FROM {self.changes} "
-            "WHERE deletion ORDER BY record_key ON CONFLICT (table_name, record_key) DO UPDATE "
-            "SET cursor = EXCLUDED.cursor, run_id = EXCLUDED.run_id, deleted_at = EXCLUDED.deleted_at"
-        )
-
     def delete(self) -> str:
         """Take the rows of deletions out, or mark them."""
-        where = f"c.deletion AND {self._key_is('c', 't')}"
+        where = f"c.deletion AND {self.key_is('c', 't')}"
         if not marks(self.feed):
             return f"DELETE FROM {self.target} t USING {self.changes} c WHERE {where}"
         own = [(self.own.deleted_at, "%(now)s::timestamptz"), (self.own.updated_at, "%(now)s::timestamptz")]
@@ -277,7 +188,7 @@ class ChangesSql(FeedSql):
         return (
             f"{self.insert_into_target(more)} FROM {self.staging} s "
             f"JOIN {self.changes} c ON c.record_no = s.{self.number} AND NOT c.deletion{join} "
-            f"ORDER BY {self._keys('s')} {self.on_conflict()}"
+            f"ORDER BY {self.keys('s')} {self.on_conflict()}"
         )
 
     def lineage(self) -> str:

@@ -126,4 +126,4 @@ def _way_of(staging: Staging, sql: FeedSql, work: Work, *, counts_hold: bool) ->
     if isinstance(sql, NewestSql):
         return Newest(staging, sql, force=work.force, counts_hold=counts_hold)
     assert isinstance(sql, ChangesSql)  # noqa: S101 - there is no fourth kind
-    return Changes(staging, sql, work.feed, force=work.force, gathers=not counts_hold)
+    return Changes(staging, sql, force=work.force, gathers=not counts_hold)

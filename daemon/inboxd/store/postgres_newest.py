@@ -25,8 +25,9 @@ class NewestSql(FeedSql):
 
     def upsert(self, *, skipping: bool, force: bool) -> str:
         """Apply each key's winner if it is newer than the row it meets."""
+        key = self.keys("s")
         return (
-            f"{self.insert_into_target(distinct=f'DISTINCT ON ({self.staged_key})')} FROM {self.staging} s "
+            f"{self.insert_into_target(distinct=f'DISTINCT ON ({key})')} FROM {self.staging} s "
             f"WHERE {self._not_skipped('s', self.cursor, skipping=skipping)} {self._winners_first()} "
             f"{self.on_conflict(self._newer('EXCLUDED', force=force))}"
         )
@@ -54,7 +55,7 @@ class NewestSql(FeedSql):
 
     def _each_winner(self, join: str, where: str) -> str:
         return (
-            f"SELECT DISTINCT ON ({self.staged_key}) {self._winner_values()} FROM {self.staging} s {join} "
+            f"SELECT DISTINCT ON ({self.keys('s')}) {self._winner_values()} FROM {self.staging} s {join} "
             f"WHERE {where} {self._winners_first()}"
         )
 
@@ -116,7 +117,7 @@ class NewestSql(FeedSql):
         return f"SELECT COUNT(*) FROM {self.staging} s WHERE s.{self.cursor} <= %(watermark)s::{self.cursor_type}"
 
     def _winners_first(self) -> str:
-        return f"ORDER BY {self.staged_key}, s.{self.cursor} DESC, s.{self.number}"
+        return f"ORDER BY {self.keys('s')}, s.{self.cursor} DESC, s.{self.number}"
 
     def _newer(self, source: str, *, force: bool) -> str:
         return f"{source}.{self.cursor} {'>=' if force else '>'} t.{self.cursor}"

@@ -5,34 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from inboxd.model import Batch, Cursor, Reject
-from inboxd.store.cursors import Extent, Scopes
+from inboxd.model import Batch, Reject
 from inboxd.store.postgres_driver import TickingConnection
 from inboxd.store.postgres_sql import FeedSql
+from inboxd.store.staged import Staged
 
 ROWS_AT_ONCE: Final = 5_000
 """Rows fetched with one trip to the server."""
 
 
-class Staging:
-    """One file's records. Owned by the thread of its transaction."""
+class Staging(Staged):
+    """One file's records."""
 
     def __init__(self, connection: TickingConnection, sql: FeedSql, values: dict[str, object]) -> None:
-        self._connection = connection
+        super().__init__(connection, sql.feed, values)
         self._sql = sql
-        self.values = values
-        """The parameters that statements share: run, feed, table, watermark, now."""
-        self.extent = Extent(sql.feed)
-        self.scopes = Scopes(sql.feed)
-        self.records = 0
-        self.rejects = 0
-        self.filtered = 0
-
-    @property
-    def watermark(self) -> Cursor | None:
-        """The watermark that records are compared with."""
-        value = self.values["watermark"]
-        return value if isinstance(value, int | str) else None
 
     def take(self, batch: Batch) -> None:
         """Take one window of records into the temporary tables."""
@@ -52,22 +39,10 @@ class Staging:
             for row in rows:
                 copy.write_row(row)
 
-    def change(self, statement: str, **more: object) -> int:
-        """Run one statement; returns how many rows it touched."""
-        return self._connection.execute(statement, {**self.values, **more}).rowcount
-
     def count_returned(self, statement: str) -> int:
         """Run one statement that writes, and count the rows it wrote as they come: memory stays flat."""
         with self._connection.cursor() as cursor:
             return sum(1 for _ in cursor.stream(f"{statement} RETURNING 1", self.values))
-
-    def one(self, statement: str, **more: object) -> tuple[Any, ...]:  # Any: whatever the columns hold
-        """Return the one row of an answer."""
-        return self._connection.execute(statement, {**self.values, **more}).fetchone() or (None,)
-
-    def rows(self, statement: str, **more: object) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of an answer that is not large."""
-        return iter(self._connection.execute(statement, {**self.values, **more}))
 
     def pages(self, statement: str, **more: object) -> Iterator[list[tuple[Any, ...]]]:
         """Yield the rows of an answer some thousand at a time: between two the connection may be used."""

@@ -149,4 +149,4 @@ def _way_of(staging: Staging, sql: FeedSql, work: Work) -> Way:
     if isinstance(sql, NewestSql):
         return Newest(staging, sql, force=work.force)
     assert isinstance(sql, ChangesSql)  # noqa: S101 - there is no fourth kind
-    return Changes(staging, sql, work.feed, force=work.force)
+    return Changes(staging, sql, force=work.force)

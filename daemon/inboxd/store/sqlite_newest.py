@@ -11,7 +11,6 @@ from functools import lru_cache
 
 from inboxd.model import Feed
 from inboxd.store.base import Applied, Foreseen
-from inboxd.store.feed_tables import quoted
 from inboxd.store.sqlite_sql import FeedSql, Part
 from inboxd.store.sqlite_staging import Staging
 
@@ -45,18 +44,17 @@ class NewestSql(FeedSql):
         newer = f"excluded.{self.cursor} {'>=' if force else '>'} t.{self.cursor}"
         return (
             f"{self.insert_into_target()} FROM {self.source(part)} CROSS JOIN {self.winners} AS w "
-            f"WHERE {self.same_key('w', 's')} AND w.record_no = s.{self.number} {self.in_order(part)} "
+            f"WHERE {self.key_is('w', 's')} AND w.record_no = s.{self.number} {self.in_order(part)} "
             f"{self.on_conflict(newer)}"
         )
 
     def find_winners(self, part: Part, *, skipping: bool) -> str:
         """Keep each key's first record with the highest cursor; parts are given in file order."""
         names = (*self.feed.key, self.feed.cursor_name, self.feed.record_key_column)
-        keys = ", ".join(f"s.{quoted(name)}" for name in self.feed.key)
         where = f"s.{self.cursor} > :watermark" if skipping else "TRUE"
         return (
-            f"INSERT INTO {self.winners} AS w SELECT {keys}, s.{self.cursor}, s.{self.record_key}, s.{self.number} "
-            f"FROM {self.source(part, names)} WHERE {where} {self.in_order(part)} "
+            f"INSERT INTO {self.winners} AS w SELECT {self.keys('s')}, s.{self.cursor}, "
+            f"s.{self.record_key}, s.{self.number} FROM {self.source(part, names)} WHERE {where} {self.in_order(part)} "
             f"ON CONFLICT ({self.key_columns()}) DO UPDATE SET "
             "cursor = excluded.cursor, record_no = excluded.record_no WHERE excluded.cursor > w.cursor"
         )
@@ -65,7 +63,7 @@ class NewestSql(FeedSql):
         """Count the winners that stand in the target, and find their largest cursor."""
         return (
             f"SELECT COUNT(*), MAX(w.cursor) FROM {self.winners} AS w CROSS JOIN {self.target} AS t "
-            f"WHERE {self.same_key('w', 't')} AND t.{self.run} = :run"
+            f"WHERE {self.key_is('w', 't')} AND t.{self.run} = :run"
         )
 
     def classify_winners(self, *, force: bool) -> str:
@@ -73,7 +71,7 @@ class NewestSql(FeedSql):
         newer = f"w.cursor {'>=' if force else '>'} t.{self.cursor}"
         return (
             f"SELECT COUNT(*) FILTER (WHERE t.{self.cursor} IS NULL), COUNT(*) FILTER (WHERE {newer}) "
-            f"FROM {self.winners} AS w LEFT JOIN {self.target} AS t ON {self.same_key('w', 't')}"
+            f"FROM {self.winners} AS w LEFT JOIN {self.target} AS t ON {self.key_is('w', 't')}"
         )
 
     def count_candidates(self) -> str:
@@ -86,7 +84,7 @@ class NewestSql(FeedSql):
         return (
             "INSERT INTO main.before_images (run_id, table_name, record_key, image) "
             f"SELECT :run, :table, w.record_key, CASE WHEN t.{self.cursor} IS NOT NULL THEN {self.image()} END "
-            f"FROM {self.winners} AS w LEFT JOIN {self.target} AS t ON {self.same_key('w', 't')} "
+            f"FROM {self.winners} AS w LEFT JOIN {self.target} AS t ON {self.key_is('w', 't')} "
             f"WHERE t.{self.cursor} IS NULL OR {newer}"
         )
 
@@ -99,8 +97,8 @@ class NewestSql(FeedSql):
         """Write the lineage of records of which some lost."""
         won = f"w.record_no = s.{self.number} AND t.{self.run} = :run"
         joins = (
-            f"LEFT JOIN {self.winners} AS w ON {self.same_key('w', 's')} "
-            f"LEFT JOIN {self.target} AS t ON {self.same_key('w', 't')}"
+            f"LEFT JOIN {self.winners} AS w ON {self.key_is('w', 's')} "
+            f"LEFT JOIN {self.target} AS t ON {self.key_is('w', 't')}"
         )
         # Outside the CASE a NULL watermark compares to NULL, which is not true: then nothing was skipped.
         outcome = f"CASE WHEN s.{self.cursor} <= :watermark THEN 2 WHEN {won} THEN 0 ELSE 1 END"

@@ -16,13 +16,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from inboxd import fieldtypes
-from inboxd.model import Feed, FieldType, Mode
-from inboxd.store.feed_tables import own_types, quoted
+from inboxd.model import Feed, Mode
+from inboxd.store.dialects import SQLITE, quoted
+from inboxd.store.statements import Statements
 
-TYPES: Final = {kind: facts.sqlite for kind, facts in fieldtypes.TYPES.items()}
-
-TABLE_SUFFIX: Final = " WITHOUT ROWID"
 PARAMETERS_AT_ONCE: Final = 256
 """Values bound in one staging INSERT: with 50 rows of five, staging a million took 0.9 s, row by row 1.2 s."""
 
@@ -52,34 +49,17 @@ class Part:
         ]
 
 
-class FeedSql:
+class FeedSql(Statements):
     """One feed's statements. ``slot`` keeps the staging tables of feeds apart, so that no file needs DDL."""
 
     def __init__(self, feed: Feed, slot: int) -> None:
-        self.feed = feed
-        self.own = feed.own_columns
+        super().__init__(feed, slot, SQLITE, "scratch.")
         self.columns = feed.row_columns
         self.rows_at_once = max(1, PARAMETERS_AT_ONCE // len(self.columns))
         order_key = () if feed.mode is Mode.APPEND else feed.key  # what lies in the target by its number is staged so
         self.key_places = tuple(map(self.columns.index, order_key))
         self.order_places = (*self.key_places, self.columns.index(self.own.record_no))
-        self.rejects = f"scratch.staged_rejects_{slot}"
-        self.winners = f"scratch.winners_{slot}"
-        self.slot = slot
-        kinds = {field.name: field.type for field in feed.fields}
-        staged = {
-            self.own.extra: FieldType.JSON,
-            self.own.record_key: FieldType.TEXT,
-            self.own.deletion: FieldType.BOOLEAN,
-            self.own.record_no: FieldType.INTEGER,
-        }
-        self.types = {name: TYPES[kind] for name, kind in (staged | own_types(feed) | kinds).items()}
         self.order = tuple(map(quoted, (*order_key, self.own.record_no)))
-        self.target = quoted(feed.table)
-        self.cursor = quoted(feed.cursor) if feed.cursor is not None else "NULL"
-        self.record_key = quoted(feed.record_key_column)
-        self.number = quoted(self.own.record_no)
-        self.run = quoted(self.own.run_id)
         self.empty_first_run = f"DELETE FROM {self.run_table(1)}"
         # Each is asked for with the same few arguments for every file, so each text is built once.
         self.stage: Callable[[int, int], str] = lru_cache(8)(self._stage)
@@ -137,26 +117,6 @@ class FeedSql:
         """
         return "" if part.first == part.last else f"ORDER BY {', '.join(f'+s.{name}' for name in self.order)}"
 
-    def insert_into_target(self, more: Sequence[str] = ()) -> str:
-        """Return the head of an INSERT of staged records; ``more`` are the values of further columns of our own."""
-        own = own_types(self.feed)
-        names = ", ".join(map(quoted, (*self.feed.columns, *own)))
-        values = ", ".join((*(f"s.{quoted(name)}" for name in self.feed.columns), ":run", ":now", *more))
-        return f"INSERT INTO main.{self.target} AS t ({names}) SELECT {values}"
-
-    def on_conflict(self, condition: str) -> str:
-        """Return the clause that replaces the row that is met, on a condition."""
-        changing = [name for name in (*self.feed.columns, *own_types(self.feed)) if name not in self.feed.key]
-        assignments = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in changing)
-        key = ", ".join(map(quoted, self.feed.key))
-        return f"ON CONFLICT ({key}) DO UPDATE SET {assignments} WHERE {condition}"
-
-    def image(self) -> str:
-        """Return a row of the target as a JSON object."""
-        names = (*self.feed.columns, *own_types(self.feed))
-        pairs = ", ".join(f"'{name.replace(chr(39), chr(39) * 2)}', t.{quoted(name)}" for name in names)
-        return f"json_object({pairs})"
-
     def insert_lineage(self, part: Part, outcome: str, joins: str = "") -> str:
         """Write what became of staged records."""
         cursor = () if self.feed.cursor is None else (self.feed.cursor,)
@@ -174,83 +134,3 @@ class FeedSql:
         alike = ", ".join(f"s.{quoted(name)}" for name in dict.fromkeys(names))
         groups = f"SELECT COUNT(*) AS n FROM {self.source(part, names)} GROUP BY {alike} HAVING COUNT(*) > 1"
         return f"SELECT COALESCE(SUM(n - 1), 0) FROM ({groups})"
-
-    def dead_letters(self) -> str:
-        """Keep the rejects that are not skipped."""
-        return (
-            "INSERT INTO main.dead_letters "
-            "(raw, error, created, run_id, feed, record_no, record_key, detail, context) "
-            f"SELECT raw, code, :now, :run, :feed, record_no, record_key, detail, context FROM {self.rejects} "
-            f"WHERE {self._not_skipped()} ORDER BY record_no"
-        )
-
-    def lineage_of_rejects(self) -> str:
-        """Write the rejects' lineage, and that of those that were skipped instead."""
-        return (
-            "INSERT INTO main.lineage_records (run_id, record_key, record_no, outcome, detail) "
-            "SELECT :run, record_key, record_no, CASE WHEN cursor <= :watermark THEN 2 ELSE 3 END, "
-            "CASE WHEN cursor <= :watermark THEN NULL ELSE code END "
-            f"FROM {self.rejects}"
-        )
-
-    def skip_rejects(self) -> str:
-        """Write the lineage of rejects that are all skipped."""
-        return (
-            "INSERT INTO main.lineage_records (run_id, record_key, record_no, outcome) "
-            f"SELECT :run, record_key, record_no, 2 FROM {self.rejects}"
-        )
-
-    def count_rejected(self) -> str:
-        """Count the rejects that are not skipped, by code."""
-        return f"SELECT code, COUNT(*) FROM {self.rejects} WHERE {self._not_skipped()} GROUP BY code ORDER BY 2 DESC, 1"
-
-    def first_rejects(self) -> str:
-        """Return the first rejects that are not skipped."""
-        return (
-            f"SELECT record_no, raw, record_key, cursor, code, detail, context FROM {self.rejects} "
-            f"WHERE {self._not_skipped()} ORDER BY record_no LIMIT :limit"
-        )
-
-    @staticmethod
-    def _not_skipped() -> str:
-        return "(cursor IS NULL OR :watermark IS NULL OR cursor > :watermark)"
-
-    def key_columns(self) -> str:
-        """Return the columns ``k0 …`` that hold a key in the tables beside the staged records."""
-        return ", ".join(f"k{i}" for i in range(len(self.feed.key)))
-
-    def same_key(self, one: str, other: str) -> str:
-        """Join a table with columns ``k0 …`` to one with the feed's columns."""
-        return " AND ".join(f"{one}.k{i} = {other}.{quoted(name)}" for i, name in enumerate(self.feed.key))
-
-    def save_watermark(self) -> str:
-        """Keep a scope's watermark as it is, as an image of that table's row."""
-        image = "json_object('value', w.value, 'run_id', w.run_id, 'updated_at', w.updated_at)"
-        return (
-            "INSERT INTO main.before_images (run_id, table_name, record_key, image) "
-            f"SELECT :run, 'watermarks', :name, (SELECT {image} FROM main.watermarks AS w WHERE w.name = :name)"
-        )
-
-    def mark(self) -> str:
-        """Make a scope's watermark this run's; it never goes back."""
-        newer = f"CAST(excluded.value AS {self._moment}) > CAST(w.value AS {self._moment})"
-        return (
-            "INSERT INTO main.watermarks AS w (name, value, run_id, updated_at) VALUES (:name, :reached, :run, :now) "
-            f"ON CONFLICT (name) DO UPDATE SET value = CASE WHEN {newer} THEN excluded.value ELSE w.value END, "
-            "run_id = excluded.run_id, updated_at = excluded.updated_at"
-        )
-
-    @property
-    def _moment(self) -> str:
-        """The type as which watermarks are compared: an integer's text as a number."""
-        return "INTEGER" if (self.feed.as_of or self.feed.cursor_field).type is FieldType.INTEGER else "TEXT"
-
-    def advance(self) -> str:
-        """Raise the watermark."""
-        kind = self._moment
-        return (
-            "INSERT INTO main.watermarks AS w (name, value, run_id, updated_at) VALUES (:feed, :reached, :run, :now) "
-            "ON CONFLICT (name) DO UPDATE "
-            "SET value = excluded.value, run_id = excluded.run_id, updated_at = excluded.updated_at "
-            f"WHERE CAST(excluded.value AS {kind}) > CAST(w.value AS {kind})"
-        )

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
-from inboxd.model import Batch, Cursor, Feed, FieldType, Scalar
+from inboxd.model import Batch, Feed, FieldType, Scalar
 from inboxd.store.canonical_json import canonical_json
-from inboxd.store.cursors import Extent, Scopes
 from inboxd.store.sqlite_driver import SqliteFaults, driver
 from inboxd.store.sqlite_sql import FeedSql, Part
+from inboxd.store.staged import Staged
 
 CHUNK_BYTES: Final = 3 << 18
 """From so many bytes of a file (unpacked) on, so after one window, what has come is sorted. Smaller chunks are staged
@@ -33,36 +33,22 @@ READ_AT_ONCE: Final = 500
 """Sorted runs in one statement: SQLite takes no more SELECTs in a compound."""
 
 
-class Staging:
+class Staging(Staged):
     """One file's records on their way to the scratch file and out of it. Owned by the thread of its transaction."""
 
     def __init__(
         self, connection: driver.Connection, faults: SqliteFaults, sql: FeedSql, values: dict[str, object]
     ) -> None:
-        self._connection = connection
+        super().__init__(connection, sql.feed, values)
         self._faults = faults
         self._sql = sql
-        self.values = values
-        """The parameters that statements share: run, feed, table, watermark, now."""
-        feed = sql.feed
-        self.extent = Extent(feed)
-        self.scopes = Scopes(feed)
-        self._json = _json_places(feed) if feed.ordered else ()
+        self._json = _json_places(sql.feed) if sql.feed.ordered else ()
         self._chunk: list[list[Scalar]] = [[] for _ in sql.columns]
         self._chunk_bytes = 0
         self._samples: list[tuple[Any, ...]] = []
         self._runs = 0
         self._used: set[str] = set()
         self.bytes = 0
-        self.records = 0
-        self.rejects = 0
-        self.filtered = 0
-
-    @property
-    def watermark(self) -> Cursor | None:
-        """The watermark that records are compared with."""
-        value = self.values["watermark"]
-        return value if isinstance(value, int | str) else None
 
     @property
     def is_small(self) -> bool:
@@ -199,7 +185,7 @@ class Staging:
     def insert_many(self, table: str, statement: str, rows: Iterator[tuple[object, ...]]) -> int:
         """Fill one of the tables beside the staged records with rows of our own."""
         self._used.add(table)
-        return self._connection.executemany(statement, rows).rowcount
+        return int(self._connection.executemany(statement, rows).rowcount)
 
     def _slices(self) -> Iterator[tuple[dict[str, object], bool, bool, bool]]:
         """Yield each slice's parameters, whether it has a lower and an upper end, and whether they are numbered."""
@@ -227,18 +213,6 @@ class Staging:
             return SAMPLES
         pages = int(self._connection.execute("PRAGMA main.page_count").fetchone()[0])
         return max(SAMPLES, min(wanted, SAMPLES * self.records // pages))
-
-    def change(self, statement: str, **more: object) -> int:
-        """Run one statement; returns how many rows it touched."""
-        return self._connection.execute(statement, {**self.values, **more}).rowcount
-
-    def one(self, statement: str, **more: object) -> tuple[Any, ...]:  # Any: whatever the columns hold
-        """Return the one row of an answer."""
-        return tuple(self._connection.execute(statement, {**self.values, **more}).fetchone())
-
-    def rows(self, statement: str, **more: object) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of an answer."""
-        return iter(self._connection.execute(statement, {**self.values, **more}))
 
     def empty(self) -> None:
         """Empty the tables of the scratch file that were used."""
