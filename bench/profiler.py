@@ -25,7 +25,7 @@ from inboxd.model import Batch, Edge, Feed, Outcome, Step
 from inboxd.pipeline import Job, Pipeline
 from inboxd.records.decode import Reading
 from inboxd.store import open_store
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.store.sqlite_sql import Part
 from inboxd.store.sqlite_staging import Staging
 

@@ -22,7 +22,7 @@ from inboxd.moved import Moved, MovedFiles
 from inboxd.pending import PendingFile, PendingFiles, pause_after
 from inboxd.pipeline import Job, Pipeline, facts_of
 from inboxd.recovery import LeftMoved, Recovery
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.verdicts import log_verdict, report_of
 
 

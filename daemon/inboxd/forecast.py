@@ -8,7 +8,8 @@ from inboxd.errors import FileFault
 from inboxd.model import Cursor, Mode, Reject
 from inboxd.pipeline import LISTED_FAULTS, Job, Pipeline, reads_all, repeated
 from inboxd.records.surroundings import variant_of
-from inboxd.store.base import Classified, FileTransaction
+from inboxd.store.base import Classified
+from inboxd.store.file import FileTransaction
 from inboxd.store.snapshots import Snapshot, refuse_unfit, snapshot_of
 
 

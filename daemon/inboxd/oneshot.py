@@ -14,7 +14,7 @@ from inboxd.inbox.source import Source
 from inboxd.model import Feed, Hook, Origin, origin_of, printable
 from inboxd.pipeline import Job, Pipeline, facts_of
 from inboxd.pipeline import Source as Readable
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 
 
 def pipeline_of(settings: Settings, store: Store, hook: Hook = lambda _step, _edge: None) -> Pipeline:

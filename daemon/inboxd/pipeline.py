@@ -28,7 +28,9 @@ from inboxd.model import (
 from inboxd.records.decode import Reading
 from inboxd.records.surroundings import NO_FACTS, FileFacts, variant_of
 from inboxd.records.unpack import ByteStream
-from inboxd.store.base import FileTransaction, NoticeRow, RunEnd, Store
+from inboxd.store.base import NoticeRow, RunEnd
+from inboxd.store.database import Store
+from inboxd.store.file import FileTransaction
 from inboxd.store.snapshots import furthest, refuse_unfit, snapshot_of
 
 LISTED_FAULTS = 100

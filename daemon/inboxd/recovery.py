@@ -14,8 +14,9 @@ from inboxd.inbox.claim import Claim, claims, looked_at, split_logged, without_l
 from inboxd.log import Logger, emit
 from inboxd.model import Counts, Feed, Outcome, RunStart, RunStatus, Verdict, printable
 from inboxd.pending import PendingFile
-from inboxd.store.base import NoticeRow, RunEnd, RunRow, Store
+from inboxd.store.base import NoticeRow, RunEnd, RunRow
 from inboxd.store.cursors import from_run
+from inboxd.store.database import Store
 
 POISON: Final = "poison"
 POISON_AFTER: Final = 3

@@ -54,7 +54,7 @@ from inboxd.recovery import Recovery
 from inboxd.signals import Signals
 from inboxd.standing import WorkMonitor, state_of, status_line
 from inboxd.store import open_store
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 
 MIGRATION_S: Final = 3_600.0
 """How long the service manager is asked to wait for a start that has to migrate a large database first."""

@@ -84,6 +84,7 @@ AUDIT_MAY_IMPORT = {
     "inboxd.config.ArchiveSettings",
     "inboxd.inbox.names",
     "inboxd.store.base",
+    "inboxd.store.database.Store",
     "inboxd.store.ledger.run_row",
     "inboxd.store.tables",
 }

@@ -30,7 +30,7 @@ from inboxd.operate.imports import import_runs
 from inboxd.operate.replay import Replay, replay
 from inboxd.operate.trend import trend
 from inboxd.operate.undo import undo
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.store.tables import etl_runs
 from stores import ENDED, OpenEmpty, batches, examples, load, make_feed, query, row
 

@@ -9,7 +9,7 @@ from inboxd.clock import SystemClock
 from inboxd.model import Feed, Late
 from inboxd.operate.explain import explain
 from inboxd.operate.undo import undo
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.store.tables import etl_runs
 from stores import OpenEmpty, batches, failed, load, make_feed, query, row, start
 

@@ -10,7 +10,7 @@ from inboxd.clock import SystemClock
 from inboxd.model import Feed, Late, Mode, Reject
 from inboxd.operate.dead_letters import Filter, dismiss
 from inboxd.operate.undo import undo
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from stores import OpenEmpty, batches, load, make_feed, query, row
 
 pytestmark = pytest.mark.on_citus

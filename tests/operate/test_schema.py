@@ -10,7 +10,7 @@ from inboxd.errors import OperatorFault
 from inboxd.model import Field, FieldType
 from inboxd.operate.doctor_schema import compared
 from inboxd.operate.findings import Finding, Health
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from stores import OpenEmpty, batches, load, make_feed, query, row
 
 FEED = make_feed()

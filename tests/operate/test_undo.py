@@ -17,7 +17,7 @@ from inboxd.errors import OperatorFault
 from inboxd.model import Feed, FieldType, Late, Reject, Scalar
 from inboxd.operate.undo import plan, undo
 from inboxd.operate.undo_plan import Undo
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from stores import OpenEmpty, batches, examples, load, make_feed, query, row, sha256
 
 pytestmark = pytest.mark.on_citus

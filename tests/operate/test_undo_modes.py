@@ -13,7 +13,7 @@ from inboxd.errors import OperatorFault
 from inboxd.model import Feed, Gone, Mode
 from inboxd.operate.undo import plan, undo
 from inboxd.operate.undo_plan import Undo
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from mode_feeds import Record, as_batches, feed_of, opened, records_of_feed, rows_of
 from stores import OpenEmpty, batches, examples, load, make_feed, query
 

@@ -18,7 +18,7 @@ from inboxd.model import Expect, Outcome, Verdict
 from inboxd.operate.arrivals import expected, judge, note
 from inboxd.outbox.arrivals import Arrivals
 from inboxd.outbox.notices import rows
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.store.tables import etl_runs, expectations, notices
 from receivers import program, received
 from stores import OpenEmpty, make_feed

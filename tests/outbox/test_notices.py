@@ -25,7 +25,7 @@ from inboxd.outbox.courier import LEAST_FAILURES, Courier
 from inboxd.outbox.delivery import Delivery
 from inboxd.outbox.notices import rows
 from inboxd.store import open_store
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.store.tables import notices
 from receivers import Server, program, received, server
 from stores import MakeUrl

@@ -15,7 +15,8 @@ from inboxd.errors import DatabaseFault
 from inboxd.model import Late, Mode
 from inboxd.operate.undo import undo
 from inboxd.store import open_store, postgres_citus
-from inboxd.store.base import Store, Turn
+from inboxd.store.base import Turn
+from inboxd.store.database import Store
 from inboxd.store.postgres import PostgresStore
 from inboxd.store.postgres_faults import translated
 from stores import CITUS, MakeUrl, batches, load, make_feed, query, row, sha256, start

@@ -22,8 +22,8 @@ from inboxd.model import Feed, Outcome, Verdict
 from inboxd.operate.undo import plan, undo
 from inboxd.pipeline import Job, Pipeline, facts_of
 from inboxd.store import open_store
-from inboxd.store.base import Store
 from inboxd.store.cursors import watermarks_of
+from inboxd.store.database import Store
 from stores import MakeUrl, query
 
 CONFIG: Final = """

@@ -26,7 +26,7 @@ from inboxd.inbox.source import Source
 from inboxd.operate.undo import undo
 from inboxd.pipeline import Job, Pipeline, facts_of
 from inboxd.store import open_store
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from stores import CITUS, query
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.xdist_group(CITUS), pytest.mark.timeout(1200)]

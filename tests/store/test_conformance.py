@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from inboxd.model import UNREADABLE_KEY, Batch, Counts, Cursor, Feed, FieldType, Late, Reject, Row, Scalar
 from inboxd.store import sqlite_staging
-from inboxd.store.base import Classified, Store
+from inboxd.store.base import Classified
+from inboxd.store.database import Store
 from inboxd.store.ledger import canonical
 from inboxd.store.sqlite_staging import SAMPLE_RECORDS
 from stores import OpenEmpty, batches, examples, load, make_feed, query, record_key, row

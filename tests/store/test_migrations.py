@@ -13,7 +13,7 @@ import pytest
 
 from inboxd.errors import EXIT_CONFIG, OperatorFault
 from inboxd.store import open_store
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.store.schema import EARLIER, HEAD
 from stores import MakeUrl, OpenEmpty, query
 

@@ -19,7 +19,7 @@ from inboxd.errors import Interrupted, OperatorFault, TransientFault
 from inboxd.model import Feed, Late, Row, RunStatus
 from inboxd.operate import undo as undo_module
 from inboxd.store import open_store
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.store.postgres import PostgresStore
 from inboxd.store.postgres_newest import NewestSql
 from stores import MakeUrl, batches, load, make_feed, query, row, sha256, start, work

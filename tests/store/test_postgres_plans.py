@@ -19,7 +19,7 @@ from inboxd.operate.health import health
 from inboxd.operate.hosts import hosts
 from inboxd.operate.trend import trend
 from inboxd.store import open_store
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from stores import make_feed
 
 pytestmark = [pytest.mark.postgres, pytest.mark.xdist_group("postgres")]

@@ -15,7 +15,7 @@ from inboxd.errors import EXIT_CONFIG, DatabaseFault, OperatorFault
 from inboxd.model import FieldType
 from inboxd.operate.undo import undo
 from inboxd.store import open_store
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.store.postgres import PostgresStore
 from inboxd.store.postgres_driver import DURABLE, SESSION
 from stores import MakeUrl, batches, load, make_feed, query, row, start

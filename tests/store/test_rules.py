@@ -8,7 +8,7 @@ import pytest
 
 from inboxd.errors import FileFault
 from inboxd.model import FieldType
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from stores import OpenEmpty, batches, load, make_feed, query, row
 
 FEED: Final = make_feed(more=(("value", FieldType.INTEGER), ("name", FieldType.TEXT)))

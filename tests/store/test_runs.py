@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from inboxd.errors import FileFault, InboxdError, TransientFault
 from inboxd.model import Counts, FieldType, Late, Outcome, Reject, RunStatus, Verdict
-from inboxd.store.base import RunEnd, Store
+from inboxd.store.base import RunEnd
 from inboxd.store.cursors import at_or_below
+from inboxd.store.database import Store
 from stores import (
     ENDED,
     STARTED,

@@ -14,7 +14,8 @@ from inboxd.config.names import wrong_table
 from inboxd.errors import EXIT_CONFIG, OperatorFault
 from inboxd.model import Extra, FieldType, Late, Mode
 from inboxd.store import open_store
-from inboxd.store.base import RunRow, Store
+from inboxd.store.base import RunRow
+from inboxd.store.database import Store
 from inboxd.store.feed_tables import key_index, own_types
 from inboxd.store.shapes import indexes
 from inboxd.store.tables import etl_runs, lineage, metadata

@@ -19,7 +19,7 @@ from inboxd.inbox.source import Source
 from inboxd.model import Feed, Limit, Verdict
 from inboxd.pipeline import Job, Pipeline, facts_of
 from inboxd.store import open_store
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from stores import MakeUrl, query
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -22,7 +22,7 @@ from inboxd.model import (
     Origin,
     Row,
 )
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from stores import OpenEmpty, batches, make_feed, query
 
 NAMES: Final = count(1)

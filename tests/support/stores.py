@@ -39,7 +39,9 @@ from inboxd.model import (
     Verdict,
 )
 from inboxd.store import open_store
-from inboxd.store.base import FileTransaction, RunEnd, Store
+from inboxd.store.base import RunEnd
+from inboxd.store.database import Store
+from inboxd.store.file import FileTransaction
 from inboxd.store.sqlite_staging import CHUNK_BYTES
 
 if TYPE_CHECKING:

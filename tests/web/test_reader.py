@@ -19,7 +19,7 @@ from inboxd.config import load_settings
 from inboxd.model import Feed
 from inboxd.operate.browse import last_change, last_successes
 from inboxd.store import open_store
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.web import reader as reader_module
 from inboxd.web.live import Answers
 from inboxd.web.reader import Reader, Unanswered

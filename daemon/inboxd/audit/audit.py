@@ -16,7 +16,7 @@ from inboxd.audit.report import Report, TableReport
 from inboxd.audit.scratch import Scratch
 from inboxd.config import ArchiveSettings
 from inboxd.model import Feed
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 
 
 def audit(

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 
 from inboxd.audit.values import canonical
 from inboxd.model import Feed, FieldType, LineageStep, Mode, RunStatus, Scalar
-from inboxd.store.base import RunRow, Store, WatermarkRow
+from inboxd.store.base import RunRow, WatermarkRow
+from inboxd.store.database import Store
 from inboxd.store.ledger import run_row
 from inboxd.store.tables import (
     ABSENT,

@@ -20,7 +20,7 @@ from inboxd.cli.tables import Column, heading, print_table, print_text, shown
 from inboxd.clock import SystemClock
 from inboxd.config import Settings
 from inboxd.errors import EXIT_FAILED
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 
 SHOWN: Final = 100
 """Differences that are printed of each table; ``--json`` has 1,000."""

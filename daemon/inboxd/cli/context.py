@@ -20,7 +20,7 @@ from inboxd.cli.progress import left_undone
 from inboxd.config import Settings, load_settings
 from inboxd.errors import EXIT_FAILED, EXIT_NOPERM, OperatorFault
 from inboxd.model import printable
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 
 
 def settings_of(context: click.Context, *, database_url: str | None = None) -> Settings:

@@ -18,7 +18,7 @@ from inboxd.locks import DaemonLock
 from inboxd.operate.transfer import copy as copy_all
 from inboxd.operate.transfer import rows_in
 from inboxd.store import open_store
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 
 
 @click.group()

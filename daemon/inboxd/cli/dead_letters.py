@@ -36,7 +36,7 @@ from inboxd.operate.dead_letters import list_dead_letters as ask
 from inboxd.operate.replay import Replay
 from inboxd.operate.replay import replay as put_back
 from inboxd.pipeline import furthest_cursor
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.words import counted
 
 

@@ -11,7 +11,7 @@ from inboxd.config import Settings
 from inboxd.model import Feed
 
 if TYPE_CHECKING:
-    from inboxd.store.base import Store
+    from inboxd.store.database import Store
 
 PREFIXES: Final = ("missing", "invalid", "future")
 ALWAYS: Final = ("not_an_object", "unexpected_field")

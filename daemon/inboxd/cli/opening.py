@@ -11,7 +11,7 @@ import click
 from inboxd.cli.context import reading_store
 from inboxd.config import Settings
 from inboxd.errors import EXIT_UNAVAILABLE, InboxdError, OperatorFault
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 
 MISSING: Final = "database_missing"
 

@@ -27,7 +27,7 @@ from inboxd.operate.archived import all_failed, arrived, files_of_runs, find_arc
 from inboxd.operate.disk_ledger import unknown_processed
 from inboxd.pipeline import Job, Pipeline, facts_of
 from inboxd.premises import own_archive
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.verdicts import counts_of, log_verdict, report_of
 
 NO_FEED: Final = "no_feed"

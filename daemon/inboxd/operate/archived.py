@@ -16,7 +16,7 @@ from inboxd.inbox.names import looks_like_report, marked, split
 from inboxd.inbox.reports import run_of
 from inboxd.inbox.tree import Folder, is_regular, walk
 from inboxd.model import printable
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 
 _MARK: Final = re.compile(r"(?P<stem>.*)\.(?P<mark>run-(?P<run>[0-9]{1,18})(?:-[0-9]+)?)", re.DOTALL)
 

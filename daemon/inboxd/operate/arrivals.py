@@ -18,7 +18,7 @@ from inboxd.clock import moment, stamp
 from inboxd.model import Expect, Feed, RunStatus
 from inboxd.operate.periods import FIRST_MOMENT, NOT_ALL_REJECTED
 from inboxd.presence import ExpectedFeed
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.store.tables import etl_runs, expectations, notices
 
 LOOKED_BACK: Final = timedelta(days=400)

@@ -17,7 +17,8 @@ from inboxd.model import LineageStep, RunStatus
 from inboxd.operate.dead_letters import CodeCount, DeadLetter, dead_letter_query
 from inboxd.operate.explain import STEPS
 from inboxd.operate.periods import ALL_REJECTED, FIRST_MOMENT, NOT_ALL_REJECTED, conditions
-from inboxd.store.base import RunRow, Store
+from inboxd.store.base import RunRow
+from inboxd.store.database import Store
 from inboxd.store.ledger import run_row
 from inboxd.store.tables import dead_letters, etl_runs, lineage_records
 

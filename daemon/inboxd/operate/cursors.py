@@ -7,8 +7,8 @@ from datetime import datetime
 
 from inboxd.clock import moment
 from inboxd.model import Feed, FieldType
-from inboxd.store.base import Store
 from inboxd.store.cursors import watermarks_of
+from inboxd.store.database import Store
 
 
 def newest_marks(store: Store, feeds: Iterable[Feed]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from inboxd.errors import EXIT_USAGE, OperatorFault
 from inboxd.model import Feed, origin_of
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.store.tables import dead_letters, etl_runs
 
 DISMISSED: Final = 0

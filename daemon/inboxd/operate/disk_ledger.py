@@ -23,7 +23,7 @@ from inboxd.inbox.reports import orphans
 from inboxd.inbox.tree import Folder, walk
 from inboxd.model import RunStatus, printable
 from inboxd.operate.archived import files_below, name_in_inbox
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.store.tables import etl_runs
 
 NOTED_AT_ONCE: Final = 500

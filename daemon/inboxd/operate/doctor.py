@@ -14,7 +14,7 @@ from inboxd.errors import INTERRUPTED
 from inboxd.model import RunStatus
 from inboxd.operate import doctor_folders, doctor_schema
 from inboxd.operate.findings import Examined, Finding, Health
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.store.ledger import canonical
 from inboxd.store.sqlite_driver import OLDEST, driver
 from inboxd.store.tables import etl_runs

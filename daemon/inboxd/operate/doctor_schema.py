@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from inboxd.errors import OperatorFault
 from inboxd.model import Feed
 from inboxd.operate.findings import Finding, Health
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.store.dialects import SQLITE, Dialect, dialect_of
 from inboxd.store.feed_tables import (
     KEY_INDEX,

@@ -14,7 +14,7 @@ from inboxd.operate.dead_letters import DeadLetter, dead_letters_of_key
 from inboxd.operate.history import BLOCK, STEPS, HistoryEntry, Winner, entries_of_key, entries_where, in_order
 from inboxd.operate.target import FilledTable, canonical_key, filled_tables, row_of
 from inboxd.operate.winners import watermarks_met, watermarks_nearby, why_lost, with_winners
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.store.tables import ABSENT, DELETED, LOADED, etl_runs, lineage_records, tombstones
 
 __all__ = [

@@ -10,7 +10,7 @@ from enum import StrEnum
 from inboxd.config import ArchiveSettings, DatabaseSettings, InboxSettings
 from inboxd.locks import running_pid
 from inboxd.model import Feed
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 
 
 class Health(StrEnum):

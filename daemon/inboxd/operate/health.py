@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from inboxd.model import RunStatus
 from inboxd.operate.periods import ALL_REJECTED, ENDED, conditions
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.store.tables import etl_runs
 
 Where = Sequence[sa.ColumnElement[bool]]

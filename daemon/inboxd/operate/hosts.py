@@ -10,7 +10,8 @@ import sqlalchemy as sa
 
 from inboxd.clock import stamp
 from inboxd.model import RunStatus
-from inboxd.store.base import ANNOUNCED_LENGTH, Store
+from inboxd.store.base import ANNOUNCED_LENGTH
+from inboxd.store.database import Store
 from inboxd.store.tables import etl_runs
 
 WINDOW_HOURS: Final = 24.0

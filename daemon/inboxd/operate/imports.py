@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from inboxd.model import Feed, Field, FieldType, Reject, Row, RunStatus, Scalar
 from inboxd.records.decode import read_batches
 from inboxd.records.unpack import ByteStream
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.store.tables import etl_runs
 
 MAX_SIZE: Final = 1 << 30

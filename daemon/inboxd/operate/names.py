@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.store.tables import dead_letters, etl_runs
 
 

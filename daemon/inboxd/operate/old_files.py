@@ -14,7 +14,7 @@ from inboxd.inbox.faults import transient_fault
 from inboxd.inbox.names import Names, marked, spellings
 from inboxd.inbox.tree import Folder, is_no_folder, is_regular
 from inboxd.model import RunStatus, printable
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 
 RUNS_AT_ONCE: Final = 500
 """Runs looked at in one slice: some 5 ms."""

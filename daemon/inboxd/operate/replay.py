@@ -20,7 +20,9 @@ from inboxd.errors import EXIT_FAILED, FileFault, OperatorFault, TransientFault
 from inboxd.model import Batch, Counts, Cursor, Feed, Mode, Outcome, Reject, Row, RunStart, Verdict
 from inboxd.operate.dead_letters import DeadLetter, Filter, dead_letter_pages, of_feed
 from inboxd.records.validate import judge
-from inboxd.store.base import FileTransaction, RunEnd, Store
+from inboxd.store.base import RunEnd
+from inboxd.store.database import Store
+from inboxd.store.file import FileTransaction
 from inboxd.store.tables import dead_letters
 
 LISTED: Final = 100

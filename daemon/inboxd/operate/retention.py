@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from inboxd.clock import Clock, stamp
 from inboxd.config import ArchiveSettings, RetentionSettings
 from inboxd.operate.old_files import OldFiles
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 
 if TYPE_CHECKING:
     import sqlalchemy as sa

@@ -24,8 +24,9 @@ from inboxd.operate.hosts import HostActivity, hosts
 from inboxd.operate.trend import Bucket, Sums, trend
 from inboxd.operate.waiting import InboxContent, inbox_content, still_waiting
 from inboxd.presence import STATE_FILE, DaemonState, ExpectedFeed, UnfinishedFile, Work, read_state
-from inboxd.store.base import RunRow, Store
+from inboxd.store.base import RunRow
 from inboxd.store.cursors import scope_of, watermarks_of
+from inboxd.store.database import Store
 
 LISTED: Final = 20
 """Names shown of each kind of file; the counts are exact."""

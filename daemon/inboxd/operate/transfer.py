@@ -24,7 +24,7 @@ from inboxd.store.ledger import canonical
 from inboxd.store.tables import metadata
 
 if TYPE_CHECKING:
-    from inboxd.store.base import Store
+    from inboxd.store.database import Store
     from inboxd.store.postgres_import import PostgresImport
 
 LEDGER: Final = tuple(table for table in metadata.sorted_tables if table.name not in {"lineage", "feed_columns"})

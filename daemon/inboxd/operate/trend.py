@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from inboxd.clock import moment, stamp
 from inboxd.model import RunStatus
 from inboxd.operate.periods import ALL_REJECTED, hours_before
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.store.tables import Stamp, etl_runs
 
 RUNNING: Final = RunStatus.RUNNING.value

@@ -22,8 +22,8 @@ from inboxd.operate.undo_deletions import mark_again, put_tombstones_back
 from inboxd.operate.undo_plan import Scene, Undo, undoable
 from inboxd.operate.undo_repeats import hand_over
 from inboxd.operate.undo_sql import dialect_of, writer_of
-from inboxd.store.base import Store
 from inboxd.store.changes import says_again
+from inboxd.store.database import Store
 from inboxd.store.feed_tables import own_types
 from inboxd.store.tables import (
     LOADED,

@@ -11,7 +11,8 @@ from inboxd.errors import TransientFault
 from inboxd.events import Event
 from inboxd.log import NOTICED, Logger, emit
 from inboxd.model import Feed, Verdict
-from inboxd.store.base import NoticeRow, Store
+from inboxd.store.base import NoticeRow
+from inboxd.store.database import Store
 
 if TYPE_CHECKING:
     from inboxd.operate.arrivals import Expected

@@ -10,7 +10,8 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from inboxd.store.base import NoticeRow, Store
+from inboxd.store.base import NoticeRow
+from inboxd.store.database import Store
 from inboxd.store.tables import notices
 
 TURN: Final = 0x696E626F

@@ -22,7 +22,8 @@ from inboxd.events import Event
 from inboxd.log import Logger, emit
 from inboxd.outbox.delivery import Delivery, Undelivered
 from inboxd.pending import pause_after
-from inboxd.store.base import NoticeRow, Store
+from inboxd.store.base import NoticeRow
+from inboxd.store.database import Store
 
 if TYPE_CHECKING:
     from inboxd.outbox.box import Box

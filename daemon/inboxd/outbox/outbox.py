@@ -16,7 +16,8 @@ from inboxd.model import Verdict
 from inboxd.outbox.courier import Courier
 from inboxd.outbox.notices import Receivers, rows
 from inboxd.pending import PendingFile
-from inboxd.store.base import NoticeRow, Store
+from inboxd.store.base import NoticeRow
+from inboxd.store.database import Store
 
 
 @dataclass(slots=True)

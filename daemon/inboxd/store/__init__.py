@@ -12,7 +12,8 @@ from typing import Final
 from inboxd.errors import EXIT_CONFIG, EXIT_UNAVAILABLE, OperatorFault
 from inboxd.extras import how_to_install
 from inboxd.model import Feed
-from inboxd.store.base import Store, Turn
+from inboxd.store.base import Turn
+from inboxd.store.database import Store
 
 __all__ = ["open_store", "writing_store"]
 

@@ -1,4 +1,4 @@
-"""One file's one transaction: what is the same on both databases."""
+"""One file's one transaction: its verbs, in the order in which they are used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 from inboxd.errors import RUN_TAKEN, TransientFault
-from inboxd.model import Counts, Cursor, Mode, Outcome, Reject, Scalar
+from inboxd.model import Batch, Counts, Cursor, Mode, Outcome, Reject, Scalar
 from inboxd.store.base import Applied, Classified, Finder, Foreseen, RunEnd, Way, Work
 from inboxd.store.cursors import at_or_below, from_database, from_text, watermark_name
 from inboxd.store.dialects import Dialect, quoted
@@ -71,8 +71,11 @@ class LedgerSql:
         self.notice = f"INSERT INTO {schema}notices ({', '.join(NOTICE_COLUMNS)}) VALUES ({', '.join(notice)})"
 
 
-class StoredFile(ABC):
-    """The verbs of a file's transaction (see ``FileTransaction``). Owned by the thread that opened it."""
+class FileTransaction(ABC):
+    """One file's one transaction. Leaving its block without ``commit`` rolls everything back.
+
+    Owned by the thread that opened it.
+    """
 
     _ledger: LedgerSql
     _on_postgres: bool
@@ -102,6 +105,18 @@ class StoredFile(ABC):
         self._scope: tuple[Scalar, ...] | None = None
         self._applied = Applied(0, 0, None)
 
+    @abstractmethod
+    def stage(self, batch: Batch) -> None:
+        """Take one window of records. Locks nothing that others want."""
+
+    @abstractmethod
+    def lock(self) -> int:
+        """Begin the short lock: nothing that is read from here on can change before ``commit``; return the run's id."""
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Make it all durable at once."""
+
     # What each database does in its own way
 
     @abstractmethod
@@ -128,7 +143,7 @@ class StoredFile(ABC):
         return None if row is None else int(row[0])
 
     def has_loaded(self, size: int) -> bool:
-        """Tell whether a run that stands loaded a file of so many bytes for this feed."""
+        """Tell whether a run that stands loaded a file of so many bytes for this feed. Asked without a lock."""
         with self._faults:
             return self._connection.execute(self._ledger.has_loaded, (self._feed.name, size)).fetchone() is not None
 
@@ -151,7 +166,11 @@ class StoredFile(ABC):
         return None if row is None else from_text(self._feed, row[0])
 
     def upsert(self, watermark: Cursor | None) -> Counts:
-        """Skip, reject and apply what was staged, and write the dead letters and the lineage."""
+        """Skip, reject and apply what was staged, and write the dead letters and the lineage.
+
+        A record at or below ``watermark`` is skipped; with ``None`` none is. Raises ``FileFault``
+        ``too_many_deleted`` where more rows would go than the feed's ``max_deleted`` allows.
+        """
         staged = self._staged
         staged.values["watermark"] = watermark
         rejected = 0
@@ -175,19 +194,22 @@ class StoredFile(ABC):
         )
 
     def repeated(self) -> int:
-        """Count the staged records with the key of an earlier one from which the cursor does not tell them apart."""
+        """Count the staged records with the key of an earlier one from which the cursor does not tell them apart.
+
+        After ``upsert`` or ``classify``. On SQLite a very large file may have some more: each slice is counted alone.
+        """
         if self._feed.mode is Mode.APPEND or self._staged.records <= 1:
             return 0
         with self._faults:
             return self._count_repeated()
 
     def rejected_counts(self) -> Mapping[str, int]:
-        """Return how many records were rejected by code."""
+        """Return how many records were rejected (not skipped) by code; after ``upsert`` or ``classify``."""
         with self._faults:
             return dict(self._staged.rows(self._says.count_rejected()))
 
     def first_faults(self, limit: int) -> Sequence[Reject]:
-        """Return the first rejected records in file order."""
+        """Return the first rejected (not skipped) records in file order; after ``upsert`` or ``classify``."""
         if not self._staged.rejects:
             return []
         with self._faults:
@@ -197,7 +219,7 @@ class StoredFile(ABC):
             ]
 
     def classify(self, watermark: Cursor | None) -> Classified:
-        """Tell what ``upsert`` would do; writes to what is temporary alone."""
+        """Tell what ``upsert`` would do, writing to no real table and taking no lock. Instead of ``lock``."""
         staged = self._staged
         staged.values["watermark"] = watermark
         found = Foreseen()
@@ -219,13 +241,16 @@ class StoredFile(ABC):
         )
 
     def outdate(self, origins: Sequence[tuple[str, int, int, int]]) -> None:
-        """Let staged records be stale whose key was applied after they had come."""
+        """Let staged records of a feed without a cursor be stale whose key was applied after they had come.
+
+        Each is told by its key and number, and by the run and number it had when it was refused. After ``lock``.
+        """
         if isinstance(self._way, Finder):
             with self._faults:
                 self._way.outdate(origins)
 
     def refuse_deletions(self, deleted: int) -> None:
-        """Raise ``FileFault`` where so many rows are more than the feed's ``max_deleted``."""
+        """Raise ``FileFault`` ``too_many_deleted`` where ``classify`` found that more rows would go than may."""
         if isinstance(self._way, Finder):
             with self._faults:
                 self._way.refuse(deleted)
@@ -235,23 +260,23 @@ class StoredFile(ABC):
         return self._staged.records + self._staged.rejects
 
     def scopes(self) -> Sequence[tuple[Scalar, ...]]:
-        """Return the combinations of the values of a snapshot's scope that the staged records have."""
+        """Return the combinations of the values of a snapshot's scope that the staged records have; two at most."""
         return [*self._staged.scopes.found][:2]
 
     def cover(self, scope: tuple[Scalar, ...]) -> None:
-        """Say which scope a snapshot is of."""
+        """Say which scope a snapshot is of. After ``lock``, before all that follows."""
         self._scope = scope
         self._staged.values.update({f"scope{place}": value for place, value in enumerate(scope)})
 
     def skip(self) -> Counts:
-        """Skip everything that was staged, valid or not, and write its lineage."""
+        """Skip everything that was staged, valid or not, and write its lineage. Instead of ``upsert``."""
         with self._faults:
             self._skip_records()
             self._staged.change(self._says.skip_rejects())
         return skipped_counts(self.staged(), self._staged.filtered)
 
     def mark(self, as_of: Cursor) -> None:
-        """Let the scope's watermark be this run's: raise it to the snapshot's moment."""
+        """Let the scope's watermark be this run's: raise it to the snapshot's moment. Instead of ``advance``."""
         about = {"name": watermark_name(self._feed, self._scope), "reached": str(as_of)}
         with self._faults:
             if self._feed.undo:
@@ -259,7 +284,7 @@ class StoredFile(ABC):
             self._staged.change(self._says.mark(), **about)
 
     def resolve(self, ids: Sequence[int]) -> int:
-        """Mark dead letters as resolved by this run; returns how many of them were still open."""
+        """Mark dead letters as resolved by this run; returns how many of them no other has resolved. After ``lock``."""
         run = self._run_id
         cursor = self._connection.cursor()
         with self._faults:
@@ -267,7 +292,10 @@ class StoredFile(ABC):
         return int(cursor.rowcount)
 
     def advance(self, limit: Cursor | None) -> Cursor | None:
-        """Raise the feed's watermark to the largest cursor this run committed, at most ``limit``."""
+        """Raise the feed's watermark to the largest cursor this run committed, at most ``limit``.
+
+        Returns that largest cursor, uncapped, or ``None`` when nothing was loaded.
+        """
         largest = self._applied.largest
         if largest is None:
             return None
@@ -277,7 +305,7 @@ class StoredFile(ABC):
         return largest
 
     def record(self, end: RunEnd) -> None:
-        """Turn the run's row from running to success."""
+        """Turn the run's row from running to success (a duplicate is one, with zero counts)."""
         verdict = end.verdict
         with self._faults:
             replaces = self._force or self._feed.mode is Mode.SNAPSHOT

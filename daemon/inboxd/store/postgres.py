@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
@@ -18,8 +17,9 @@ from inboxd.clock import SystemClock, stamp
 from inboxd.errors import RUN_TAKEN, DatabaseFault, InboxdError, TransientFault
 from inboxd.model import Feed, RunStart
 from inboxd.store.base import ANNOUNCED_LENGTH, RunEnd, RunRow, Turn, Work
+from inboxd.store.database import Store
 from inboxd.store.dialects import POSTGRES, quoted
-from inboxd.store.ledger import Ledger, failure_values, notice_values, run_row
+from inboxd.store.ledger import failure_values, notice_values, run_row
 from inboxd.store.postgres_citus import SIDE_BY_SIDE, WITH_CITUS, await_commits
 from inboxd.store.postgres_claims import CLAIM_LOCK, INTERRUPT, OF_CLAIM, OF_NOBODY, RUNNING, Claims
 from inboxd.store.postgres_driver import APPLICATION, TickingConnection, connect
@@ -66,7 +66,7 @@ SHAPE: Final = (
 INDEXED: Final = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 ORDER BY attnum"
 
 
-class PostgresStore(Ledger):
+class PostgresStore(Store):
     """One PostgreSQL database. The writing connection is owned by one thread; ``reading`` may be called from any."""
 
     _dialect = POSTGRES
@@ -90,14 +90,6 @@ class PostgresStore(Ledger):
         self._turns: set[str] = set()
         with self._faults:
             self._connected()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the database. May be called twice."""

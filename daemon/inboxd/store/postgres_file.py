@@ -9,7 +9,7 @@ from inboxd.model import Batch, Feed, Late, Mode
 from inboxd.store.base import Way, Work
 from inboxd.store.changes import finds_changes
 from inboxd.store.dialects import POSTGRES
-from inboxd.store.file import LedgerSql, StoredFile, run_is_taken
+from inboxd.store.file import FileTransaction, LedgerSql, run_is_taken
 from inboxd.store.postgres_append import Append, AppendSql
 from inboxd.store.postgres_changes import Changes
 from inboxd.store.postgres_changes_sql import ChangesSql
@@ -34,7 +34,7 @@ def feed_sql(feed: Feed, slot: int) -> FeedSql:
     return ChangesSql(feed, slot) if finds_changes(feed) else NewestSql(feed, slot)
 
 
-class PostgresFile(StoredFile):
+class PostgresFile(FileTransaction):
     """The verbs of a file's transaction. Owned by the thread that opened it; its transaction has begun.
 
     ``counts_hold``: what the server says of an upsert is so; with Citus it is not (see ``Newest``).

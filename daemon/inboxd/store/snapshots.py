@@ -9,8 +9,8 @@ from inboxd.clock import stamp
 from inboxd.errors import FileFault
 from inboxd.model import Cursor, Feed, Field, FieldType, Scalar
 from inboxd.records.decode import Reading
-from inboxd.store.base import FileTransaction
 from inboxd.store.cursors import at_or_below
+from inboxd.store.file import FileTransaction
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
 from inboxd.clock import SystemClock, stamp
@@ -24,8 +23,9 @@ from inboxd.errors import (
 )
 from inboxd.model import Feed, RunStart
 from inboxd.store.base import RunEnd, RunRow, Turn, Work
+from inboxd.store.database import Store
 from inboxd.store.dialects import SQLITE
-from inboxd.store.ledger import RUN_COLUMNS, Ledger, failure_values, notice_values, run_row
+from inboxd.store.ledger import RUN_COLUMNS, failure_values, notice_values, run_row
 from inboxd.store.sqlite_driver import (
     SqliteFaults,
     driver,
@@ -67,7 +67,7 @@ INTERRUPT: Final = (
 Answer = TypeVar("Answer")
 
 
-class SqliteStore(Ledger):
+class SqliteStore(Store):
     """One SQLite database. The writing connection is owned by one thread; ``reading`` may be called from any."""
 
     _dialect = SQLITE
@@ -108,14 +108,6 @@ class SqliteStore(Ledger):
         except OSError:
             return f"sqlite {self.path}"
         return f"sqlite {found.st_dev}:{found.st_ino}"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the database. May be called twice."""

@@ -11,7 +11,7 @@ from inboxd.errors import InboxdError
 from inboxd.model import Batch, RunStart
 from inboxd.store.base import Way, Work
 from inboxd.store.dialects import SQLITE
-from inboxd.store.file import LedgerSql, StoredFile
+from inboxd.store.file import FileTransaction, LedgerSql
 from inboxd.store.sqlite_append import Append, AppendSql
 from inboxd.store.sqlite_changes import Changes
 from inboxd.store.sqlite_changes_sql import ChangesSql
@@ -43,7 +43,7 @@ def begin_run(connection: driver.Connection, start: RunStart) -> int:
     return int(connection.execute(BEGIN_RUN, row).fetchall()[0][0])
 
 
-class SqliteFile(StoredFile):
+class SqliteFile(FileTransaction):
     """The verbs of a file's transaction. Owned by the thread that opened it."""
 
     _ledger = LEDGER

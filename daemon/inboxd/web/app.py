@@ -27,7 +27,7 @@ from inboxd.operate.cursors import mark_time, newest_marks
 from inboxd.operate.dead_letters import count_open
 from inboxd.operate.explain import HistoryPage
 from inboxd.operate.health import health
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.web.live import Answers, Live
 from inboxd.web.reader import Reader, Unanswered
 from inboxd.web.render import Renderer, assets, record_url

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from inboxd.errors import InboxdError
 from inboxd.store import open_store
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 
 THREADS: Final = 2
 """One slow question does not hold up the others; more threads would take more of the daemon's processor."""

@@ -32,7 +32,8 @@ from inboxd.operate.dead_letters import CodeCount, DeadLetter, Filter, count_ope
 from inboxd.operate.explain import HistoryPage, Look, history_pages
 from inboxd.operate.hosts import HostActivity, hosts
 from inboxd.operate.trend import Bucket, Sums, Trend, trend
-from inboxd.store.base import RunRow, Store
+from inboxd.store.base import RunRow
+from inboxd.store.database import Store
 
 RUNS_SHOWN: Final = 25
 RUNS_LISTED: Final = 100

@@ -14,7 +14,7 @@ from typing import Final
 
 from inboxd.model import Feed
 from inboxd.operate.browse import last_change, newest_dead_letters, records_of
-from inboxd.store.base import Store
+from inboxd.store.database import Store
 from inboxd.web.reader import Question, Reader, Unanswered
 from inboxd.web.render import Renderer
 from inboxd.web.views import Overview, Window, dead_letters_page, overview, record_page, runs_page
