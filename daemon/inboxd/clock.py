@@ -1,12 +1,15 @@
-"""The one place where the time is read, and its one text form."""
+"""The one place where the time is read, and the one text form of moments: ``2026-01-15T10:30:00.000000Z``."""
 
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST_MOMENT: Final = "0001-01-01T00:00:00.000000Z"
+LAST_MOMENT: Final = "9999-12-31T23:59:59.999999Z"
+"""The ends of the time that Python, and so the canonical text, can tell."""
 
 
 class Clock(Protocol):
@@ -32,10 +35,18 @@ class SystemClock:
 
 
 def stamp(moment: datetime) -> str:
-    """Return an aware moment as canonical text: ``2026-01-15T10:30:00.000000Z``."""
+    """Return an aware moment as canonical text."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def moment(text: str) -> datetime:
     """Return canonical text (see ``stamp``) as an aware moment."""
     return datetime.fromisoformat(text)
+
+
+def ahead(now: datetime, seconds: float) -> str:
+    """Return the moment so many seconds after ``now``, or the last there is."""
+    try:
+        return stamp(now + timedelta(seconds=seconds))
+    except OverflowError:
+        return LAST_MOMENT

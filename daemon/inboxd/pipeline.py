@@ -29,9 +29,10 @@ from inboxd.records.decode import Reading
 from inboxd.records.surroundings import NO_FACTS, FileFacts, variant_of
 from inboxd.records.unpack import ByteStream
 from inboxd.store.base import NoticeRow, RunEnd
+from inboxd.store.cursors import furthest
 from inboxd.store.database import Store
 from inboxd.store.file import FileTransaction
-from inboxd.store.snapshots import furthest, refuse_unfit, snapshot_of
+from inboxd.store.snapshots import refuse_unfit, snapshot_of
 
 LISTED_FAULTS = 100
 """How many rejected records a report or a command's output names; the counts are exact."""
@@ -224,7 +225,7 @@ class _Attempt:
                 counts = tx.upsert(None if reads_all(self.job) else tx.watermark())
                 self._refuse_too_many_rejected(tx, counts)
             with step(Step.ADVANCE):
-                watermark = tx.advance(self._furthest_cursor()) if feed.cursor is not None else None
+                watermark = tx.advance(furthest(self.job.feed, self.started)) if feed.cursor is not None else None
             return self._loaded(tx, sha256, counts, watermark)
 
     def _load_snapshot(self, tx: FileTransaction, reading: Reading, sha256: str) -> Verdict:
@@ -311,10 +312,6 @@ class _Attempt:
         hint = f"mend the records and retry the file, or raise max_rejected of feed {feed.name!r}"
         raise FileFault("too_many_rejected", msg, hint, details=details)
 
-    def _furthest_cursor(self) -> Cursor | None:
-        """Where the watermark may stand at most: now + ``max_future``; numbers have no clock to be compared with."""
-        return furthest_cursor(self.job.feed, self.started)
-
     def _verdict(
         self,
         outcome: Outcome,
@@ -354,11 +351,6 @@ class _Attempt:
 def repeated(feed: Feed, tx: FileTransaction, stale: int) -> int:
     """Count the records whose key repeats; where none lost to another there are none, and nobody looks for them."""
     return tx.repeated() if stale or feed.deletes is not None else 0
-
-
-def furthest_cursor(feed: Feed, now: datetime) -> Cursor | None:
-    """Return the largest cursor that ``max_future`` allows at ``now``; ``None`` for an integer, or without a cursor."""
-    return None if feed.cursor is None else furthest(feed.cursor_field, feed.max_future_s, now)
 
 
 def reads_all(job: Job) -> bool:

@@ -35,7 +35,7 @@ from inboxd.operate.dead_letters import dismiss as put_aside
 from inboxd.operate.dead_letters import list_dead_letters as ask
 from inboxd.operate.replay import Replay
 from inboxd.operate.replay import replay as put_back
-from inboxd.pipeline import furthest_cursor
+from inboxd.store.cursors import furthest
 from inboxd.store.database import Store
 from inboxd.words import counted
 
@@ -207,7 +207,7 @@ def _replay(settings: Settings, wanted: Filter, edited: dict[int, str] | None) -
             feed = known.get(name)
             if feed is None or feed.mode is Mode.SNAPSHOT:  # said with what stays open
                 continue
-            limit = furthest_cursor(feed, clock.now())
+            limit = furthest(feed, clock.now())
             done.append(put_back(store, feed, wanted, clock=clock, host=host, limit=limit, edited=edited))
         return done, count_open(store, wanted)
 

@@ -26,10 +26,10 @@ from inboxd.garbage import collect_seldom
 from inboxd.infer.unnamed import unnamed_fields
 from inboxd.model import Feed, Limit, Outcome, RunStatus, Verdict, printable
 from inboxd.oneshot import feed_of, hold_against_path, job_of, pipeline_of
-from inboxd.operate.cursors import newest_marks
 from inboxd.pipeline import Job, Pipeline
 from inboxd.presence import Phase
 from inboxd.store.base import Classified
+from inboxd.store.cursors import newest_marks
 
 MAX_ERRORS: Final = 100
 """How many rejects ``errors`` lists, for all files together."""
@@ -85,7 +85,7 @@ def load(  # noqa: PLR0913 - an argument for each option
                 with store.turn(feed):
                     verdicts.append(pipeline.process(job))
         counted = store.table_counts(feeds)
-        watermark = newest_marks(store, feeds[-1:]).get(feeds[-1].name)
+        watermark = newest_marks(store.watermarks(), feeds[-1:]).get(feeds[-1].name)
     result = {
         **_sums(verdicts),
         "target_rows": counted.target_rows,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from inboxd.clock import stamp
 from inboxd.infer.columns import ENOUGH, NAME, Column
 from inboxd.infer.forms import EPOCHS
 from inboxd.infer.names import singular, snake, words
@@ -22,7 +23,7 @@ from inboxd.infer.vocabulary import (
     WRAPPERS,
 )
 from inboxd.model import FieldType
-from inboxd.records.times import timestamp, utc_text
+from inboxd.records.times import timestamp
 
 _KEY_TYPES: Final = frozenset((FieldType.TEXT, FieldType.INTEGER, FieldType.TIMESTAMP, FieldType.DATE))
 
@@ -180,7 +181,7 @@ def _in_future(column: Column, now: datetime) -> bool:
         return latest / EPOCHS[column.kind.unit] > limit.timestamp()
     if column.kind.format:
         return any(datetime.strptime(text, column.kind.format).year > limit.year for text in column.leaf.texts)  # noqa: DTZ007 - the year will do
-    return any((timestamp(text) or "") > utc_text(limit) for text in column.leaf.texts)
+    return any((timestamp(text) or "") > stamp(limit) for text in column.leaf.texts)
 
 
 def subjects_of(names: Sequence[str]) -> set[str]:

@@ -14,9 +14,9 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from inboxd.clock import moment, stamp
+from inboxd.clock import FIRST_MOMENT, moment, stamp
 from inboxd.model import Expect, Feed, RunStatus
-from inboxd.operate.periods import FIRST_MOMENT, NOT_ALL_REJECTED
+from inboxd.operate.periods import NOT_ALL_REJECTED
 from inboxd.presence import ExpectedFeed
 from inboxd.store.database import Store
 from inboxd.store.tables import etl_runs, expectations, notices

@@ -20,7 +20,6 @@ ALL_REJECTED: Final = sa.and_(etl_runs.c.rows_rejected > 0, etl_runs.c.rows_out 
 
 NOT_ALL_REJECTED: Final = sa.func.coalesce(ALL_REJECTED, sa.false()).is_(sa.false())
 """Of an imported run nobody knows how many records were rejected: it counts as it says itself."""
-FIRST_MOMENT: Final = "0001-01-01T00:00:00.000000Z"
 
 
 def conditions(*, now: datetime, hours: float | None, job: str | None = None) -> list[sa.ColumnElement[bool]]:

@@ -17,7 +17,6 @@ from inboxd.errors import InboxdError
 from inboxd.locks import running_pid
 from inboxd.model import Feed, Scalar
 from inboxd.operate.arrivals import expected
-from inboxd.operate.cursors import lag_s
 from inboxd.operate.dead_letters import CodeCount, count_open
 from inboxd.operate.health import all_rejected, health
 from inboxd.operate.hosts import HostActivity, hosts
@@ -25,7 +24,7 @@ from inboxd.operate.trend import Bucket, Sums, trend
 from inboxd.operate.waiting import InboxContent, inbox_content, still_waiting
 from inboxd.presence import STATE_FILE, DaemonState, ExpectedFeed, UnfinishedFile, Work, read_state
 from inboxd.store.base import RunRow
-from inboxd.store.cursors import scope_of, watermarks_of
+from inboxd.store.cursors import lag_s, scope_of, watermarks_of
 from inboxd.store.database import Store
 
 LISTED: Final = 20

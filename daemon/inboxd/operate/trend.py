@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from inboxd.clock import moment, stamp
+from inboxd.clock import LAST_MOMENT, moment, stamp
 from inboxd.model import RunStatus
 from inboxd.operate.periods import ALL_REJECTED, hours_before
 from inboxd.store.database import Store
@@ -26,8 +26,6 @@ RUNNING: Final = RunStatus.RUNNING.value
 SUCCESS: Final = RunStatus.SUCCESS.value
 SHORTEST: Final = timedelta(seconds=1)
 """All buckets together span at least this long, so that a single run has a width."""
-LAST_MOMENT: Final = "9999-12-31T23:59:59.999999Z"
-"""The last bucket is open: a run of a clock ahead of ours began in it."""
 
 _RUNS: Final = etl_runs.c
 _WHOLE_MS: Final = sa.cast(sa.cast(_RUNS.duration_ms, sa.BigInteger), sa.Text)
@@ -168,6 +166,7 @@ def trend(store: Store, *, now: datetime, hours: float | None, buckets: int) -> 
         for low, high in bounds:
             of_job: defaultdict[str, Sums] = defaultdict(Sums)
             durations: list[int] = []
+            # The last bucket is open: a run of a clock ahead of ours began in it.
             until = LAST_MOMENT if high == bounds[-1][1] else high
             for row in connection.execute(RUNS_OF_A_SPAN, {"low": low, "high": until}):
                 durations += of_job[row.job_name].add(row)

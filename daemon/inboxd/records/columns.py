@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Struct
 
+from inboxd.clock import ahead
 from inboxd.fieldtypes import MAX_KEY_BYTES
 from inboxd.model import Extra, Reject, Row, Scalar
 from inboxd.records.checks import Fault, Outcome, Scope, Value
@@ -22,7 +23,7 @@ from inboxd.records.fields import CompiledFeed
 from inboxd.records.proof import Column, Window, doubled, maybe_deep, nothing_else, too_deep
 from inboxd.records.shapes import MEMBERS, RAW, ROWS, Shapes
 from inboxd.records.surroundings import Item, Surroundings
-from inboxd.records.validate import ceiling, extra_of, judge_valid, of_document, oversized, record_key, refuse, seek
+from inboxd.records.validate import extra_of, judge_valid, of_document, oversized, record_key, refuse, seek
 
 Verdicts = tuple[Sequence[Sequence[Scalar]], list[Reject]]
 """The good records by column, as ``Batch`` has them, and the others."""
@@ -39,7 +40,7 @@ class Sifter:
 
     def __init__(self, compiled: CompiledFeed, now: datetime) -> None:
         self._compiled = compiled
-        self._ceiling = ceiling(compiled.feed, now)
+        self._ceiling = ahead(now, compiled.feed.max_future_s)
 
     def window(
         self, chunk: bytes, first: int, around: Surroundings, *, array: bool, depth: int

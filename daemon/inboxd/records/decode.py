@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
+from inboxd.clock import ahead
 from inboxd.errors import FileFault, Place
 from inboxd.model import Batch, Cursor, Feed, Origin, Path, Scalar, Shape, names_of, origin_of
 from inboxd.records.checks import Scope
@@ -20,7 +21,7 @@ from inboxd.records.sources import last_at
 from inboxd.records.surroundings import NO_FACTS, FileFacts, Surroundings, file_values
 from inboxd.records.text import Text
 from inboxd.records.unpack import ByteStream, unpacked
-from inboxd.records.validate import ceiling, file_value, of_document
+from inboxd.records.validate import file_value, of_document
 from inboxd.records.windows import MAX_RECORD, WINDOW, Lines, Windows, nothing_follows, walk_past
 
 
@@ -60,7 +61,7 @@ class Reading:
         self._feed = feed
         self._compiled = compile_feed(feed)
         self._moment = compile_moment(feed)
-        self._scope = Scope(ceiling(feed, now))
+        self._scope = Scope(ahead(now, feed.max_future_s))
         self._text = Text(unpacked(stream), max_size, window)
         self._intake = Intake(self._compiled, now, max_size)
         paths = (*self._compiled.outside, *(way.path for way in (self._moment[1] if self._moment else ())))

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
+from inboxd.clock import stamp
 from inboxd.fieldtypes import MAX_DECIMAL_DIGITS, MAX_KEY_BYTES, plain_decimal, sortable
 from inboxd.model import Field, FieldType, Scalar
 from inboxd.records import formats, times
@@ -214,7 +215,7 @@ class WrittenCheck(Check):
         if self._is_date:
             return found.date().isoformat()
         moment = formats.in_utc(found, self._zone)
-        return None if moment is None else times.utc_text(moment)
+        return None if moment is None else stamp(moment)
 
     def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:  # noqa: ARG002 - as all take it
         done = list(map(self._canonical, column))  # type: ignore[arg-type] # by contract

@@ -14,6 +14,7 @@ from decimal import ROUND_DOWN, Context
 from functools import lru_cache
 from typing import Final
 
+from inboxd.clock import EPOCH, stamp
 from inboxd.records.formats import in_utc
 
 _FORM: Final = re.compile(
@@ -22,7 +23,6 @@ _FORM: Final = re.compile(
     r"(?:[Zz]|([+-])((?:[01]\d|2[0-3]))(?::?([0-5]\d))?)?)?",
     re.ASCII,
 )
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_RANGE_US: Final = (-62_135_596_800_000_000, 253_402_300_799_999_999)
 """0001-01-01T00:00:00Z and the last microsecond of the year 9999, in microseconds from 1970."""
 
@@ -38,12 +38,6 @@ _LONGEST_EPOCH: Final = 400
 
 _EXACT: Final = Context(prec=_LONGEST_EPOCH, rounding=ROUND_DOWN, traps=[])
 """Takes every digit of such a number: the default's 28 would round one that is longer."""
-
-
-def utc_text(moment: datetime) -> str:
-    """Return the canonical text of a moment."""
-    moment = moment.astimezone(UTC)
-    return f"{moment.replace(tzinfo=None, microsecond=0).isoformat()}.{moment.microsecond:06d}Z"
 
 
 def timestamp(text: str, zone: tzinfo = UTC) -> str | None:
@@ -174,4 +168,4 @@ def epoch(source: str, unit: str) -> str | None:
     microseconds = int(_EXACT.scaleb(number, _MICROSECOND_EXPONENT[unit]))
     if not lowest <= microseconds <= highest:
         return None
-    return utc_text(_EPOCH + timedelta(microseconds=microseconds))
+    return stamp(EPOCH + timedelta(microseconds=microseconds))

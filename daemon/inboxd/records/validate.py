@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from msgspec import UNSET
 
+from inboxd.clock import ahead
 from inboxd.errors import FileFault, Place
 from inboxd.fieldtypes import MAX_KEY_BYTES
 from inboxd.model import EXTRA_COLUMN, UNREADABLE_KEY, Extra, Feed, Reject, Row, Scalar, names_of, origin_of, spelled
@@ -23,12 +24,10 @@ from inboxd.records.scan import Malformed, Scanner, past_blank
 from inboxd.records.sources import all_at, is_there, last_at, members, value_of
 from inboxd.records.storable import storable, unstorable
 from inboxd.records.surroundings import Item, Surroundings, context_of, recalled
-from inboxd.records.times import utc_text
 
 MAX_DETAIL: Final = 2_000
 """Characters of ``Reject.detail``."""
 
-_LAST_MOMENT: Final = "9999-12-31T23:59:59.999999Z"
 _KEYS: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
@@ -48,7 +47,7 @@ def judge(raw: bytes, record_no: int, feed: Feed, *, now: datetime, context: str
         raise _no_record(error.code, error.at, error.why) from error
     if not done or past_blank(raw, end) != len(raw):
         raise _no_record("invalid_json", end, "this is not one JSON value")
-    compiled, scope = compile_feed(feed), Scope(ceiling(feed, now))
+    compiled, scope = compile_feed(feed), Scope(ahead(now, feed.max_future_s))
     item = recalled(raw[start:end], record_no, context)
     if not meets(compiled.where, item):
         return None
@@ -62,14 +61,6 @@ def judge(raw: bytes, record_no: int, feed: Feed, *, now: datetime, context: str
 
 def _no_record(code: str, at: int, why: str) -> FileFault:
     return FileFault(code, f"byte {at} of the record: {why}", place=Place(1, at + 1, at))
-
-
-def ceiling(feed: Feed, now: datetime) -> str:
-    """Return the largest moment a cursor may have."""
-    try:
-        return utc_text(now + timedelta(seconds=feed.max_future_s))
-    except OverflowError:
-        return _LAST_MOMENT
 
 
 def meets(predicates: Sequence[Predicate], item: Item) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
+from inboxd.clock import ahead, moment
 from inboxd.model import Cursor, Feed, FieldType, Mode, Scalar
 from inboxd.store.base import WatermarkRow
 from inboxd.store.ledger import canonical
@@ -64,3 +65,32 @@ def scope_of(feed: Feed, row: WatermarkRow) -> dict[str, Scalar]:
     """Return the values of the scope that a feed's watermark is of, by field; none where it has no scope."""
     _, _, values = row.name.partition(" ")
     return dict(zip(feed.scope, json.loads(values or "[]"), strict=False))
+
+
+def furthest(feed: Feed, now: datetime) -> Cursor | None:
+    """Return the largest watermark that ``max_future`` allows; ``None`` for a number, which has no clock."""
+    field = feed.mark_field
+    if field is None or field.type is FieldType.INTEGER:
+        return None
+    text = ahead(now, feed.max_future_s)
+    return text[:10] if field.type is FieldType.DATE else text
+
+
+def newest_marks(rows: Sequence[WatermarkRow], feeds: Iterable[Feed]) -> dict[str, str]:
+    """Return each feed's watermark, where it has one; of a snapshot feed with several scopes the furthest."""
+    found = {feed.name: watermarks_of(feed, rows) for feed in feeds}
+    return {name: mine[0].value for name, mine in found.items() if mine}
+
+
+def mark_time(feed: Feed, text: str) -> datetime | None:
+    """Return a feed's watermark as a moment; ``None`` for a number, which has no clock."""
+    kind = None if feed.mark_field is None else feed.mark_field.type
+    if kind is FieldType.TIMESTAMP:
+        return moment(text)
+    return moment(f"{text}T00:00:00Z") if kind is FieldType.DATE else None
+
+
+def lag_s(feed: Feed, text: str, now: datetime) -> float | None:
+    """Return how many seconds a watermark is behind ``now``; ``None`` for a number."""
+    reached = mark_time(feed, text)
+    return None if reached is None else round((now - reached).total_seconds(), 3)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, fields, is_dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Final
 
+from inboxd.clock import stamp
 from inboxd.errors import FileFault
 from inboxd.model import Counts, Feed, RunStatus
 from inboxd.store.base import NoticeRow, RunEnd, RunRow
@@ -20,7 +21,7 @@ NOTICE_COLUMNS: Final = tuple(field.name for field in fields(NoticeRow))
 def canonical(value: object) -> str | None:
     """Return a moment as canonical text, whichever of the databases it comes from."""
     if isinstance(value, datetime):
-        return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+        return stamp(value)
     if isinstance(value, date):
         return value.isoformat()
     return None if value is None else str(value)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from inboxd.clock import stamp
 from inboxd.errors import FileFault
-from inboxd.model import Cursor, Feed, Field, FieldType, Scalar
+from inboxd.model import Cursor, Feed, Scalar
 from inboxd.records.decode import Reading
-from inboxd.store.cursors import at_or_below
+from inboxd.store.cursors import at_or_below, furthest
 from inboxd.store.file import FileTransaction
 
 
@@ -30,7 +29,7 @@ def snapshot_of(feed: Feed, reading: Reading, tx: FileTransaction, now: datetime
     as_of = reading.as_of
     assert as_of is not None  # noqa: S101 - a snapshot feed always has it
     assert feed.as_of is not None  # noqa: S101 - the same
-    limit = furthest(feed.as_of, feed.max_future_s, now)
+    limit = furthest(feed, now)
     if limit is not None and str(as_of) > str(limit):
         message = f"the snapshot is of {as_of}, more than max_future ahead of the clock"
         raise FileFault(
@@ -63,14 +62,3 @@ def refuse_unfit(feed: Feed, tx: FileTransaction, snapshot: Snapshot, *, records
         if feed.allow_empty:
             hint = "the scope is read from records, and there are none: take it from $path., $file. or $. instead"
         raise FileFault("snapshot_empty", message, hint)
-
-
-def furthest(field: Field, max_future_s: float, now: datetime) -> Cursor | None:
-    """Return the largest value that ``max_future`` allows at ``now``; ``None`` for a number, which has no clock."""
-    if field.type is FieldType.INTEGER:
-        return None
-    try:
-        text = stamp(now + timedelta(seconds=max_future_s))
-    except OverflowError:  # max_future reaches past the year 9999
-        text = "9999-12-31T23:59:59.999999Z"
-    return text[:10] if field.type is FieldType.DATE else text

@@ -23,10 +23,10 @@ from inboxd.log import Logger, emit
 from inboxd.metrics import CONTENT_TYPE, Metrics, Standing
 from inboxd.model import Feed, RunStatus
 from inboxd.operate.browse import last_successes
-from inboxd.operate.cursors import mark_time, newest_marks
 from inboxd.operate.dead_letters import count_open
 from inboxd.operate.explain import HistoryPage
 from inboxd.operate.health import health
+from inboxd.store.cursors import mark_time, newest_marks
 from inboxd.store.database import Store
 from inboxd.web.live import Answers, Live
 from inboxd.web.reader import Reader, Unanswered
@@ -220,7 +220,11 @@ class Page:
         try:
             marks, successes, dead_letters = await self._probes.get(
                 ("standing", *feeds),
-                lambda store: (newest_marks(store, feeds.values()), last_successes(store, feeds), count_open(store)),
+                lambda store: (
+                    newest_marks(store.watermarks(), feeds.values()),
+                    last_successes(store, feeds),
+                    count_open(store),
+                ),
             )
         except Unanswered:
             marks, successes, dead_letters = {}, {}, []

@@ -27,12 +27,12 @@ from inboxd.operate.browse import (
     records_of,
     samples,
 )
-from inboxd.operate.cursors import lag_s, newest_marks
 from inboxd.operate.dead_letters import CodeCount, DeadLetter, Filter, count_open
 from inboxd.operate.explain import HistoryPage, Look, history_pages
 from inboxd.operate.hosts import HostActivity, hosts
 from inboxd.operate.trend import Bucket, Sums, Trend, trend
 from inboxd.store.base import RunRow
+from inboxd.store.cursors import lag_s, newest_marks
 from inboxd.store.database import Store
 
 RUNS_SHOWN: Final = 25
@@ -180,7 +180,7 @@ def overview(store: Store, feeds: Sequence[Feed], window: Window, now: datetime)
     found = trend(store, now=now, hours=window.hours, buckets=BUCKETS[window.value])
     dead_letters = count_open(store)
     names = dict.fromkeys([*(feed.name for feed in feeds), *found.jobs])  # feeds in the config's order, then other jobs
-    marks = newest_marks(store, feeds)
+    marks = newest_marks(store.watermarks(), feeds)
     successes = last_successes(store, names)
     known = {feed.name: feed for feed in feeds}
     return Overview(
