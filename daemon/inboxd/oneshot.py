@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from inboxd.clock import SystemClock
@@ -13,7 +12,6 @@ from inboxd.errors import EXIT_USAGE, OperatorFault
 from inboxd.inbox.source import Source
 from inboxd.model import Feed, Hook, Origin, origin_of, printable
 from inboxd.pipeline import Job, Pipeline, facts_of
-from inboxd.pipeline import Source as Readable
 from inboxd.store.database import Store
 
 
@@ -57,7 +55,7 @@ def job_of(
     *,
     as_path: str | None = None,
     force: bool = False,
-    watching: Callable[[Source], AbstractContextManager[Readable]] = lambda source: source,
+    watching: Callable[[Source], Source] = lambda source: source,
 ) -> Job:
     """Return the work on one file; ``watching`` may follow how it is read. Raises ``OSError`` if there is none."""
     found = Path(name).stat()

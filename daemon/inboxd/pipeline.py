@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from inboxd.clock import EPOCH, Clock, moment, stamp
 from inboxd.config import captures
 from inboxd.errors import DatabaseFault, FileFault, TransientFault
+from inboxd.inbox.source import Source
 from inboxd.model import (
     Counts,
     Cursor,
@@ -27,7 +27,6 @@ from inboxd.model import (
 )
 from inboxd.records.decode import Reading
 from inboxd.records.surroundings import NO_FACTS, FileFacts, variant_of
-from inboxd.records.unpack import ByteStream
 from inboxd.store.base import NoticeRow, RunEnd
 from inboxd.store.cursors import furthest
 from inboxd.store.database import Store
@@ -41,30 +40,6 @@ SMALL = 64 << 10
 HASHED_FIRST = 8 << 20
 """From so many bytes on a file that may be a duplicate is hashed before it is decoded: a tenth of the work (measured
 on JSON), lost where it is none; below, asking the ledger for its size costs as much as is saved."""
-
-
-class Source(Protocol):
-    """A file opened for one attempt: what is hashed is what is parsed."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return up to ``size`` bytes of the file as dropped."""
-        ...
-
-    def again(self) -> ByteStream:
-        """Return the content from its beginning, to be read beside ``read``."""
-        ...
-
-    def seal(self) -> str:
-        """Prove that nobody changed the file since it was opened, make it durable, return its SHA-256."""
-        ...
-
-    def drain(self) -> str:
-        """Read what is left and return the SHA-256."""
-        ...
-
-    def rewind(self) -> None:
-        """Begin again: what is read, and hashed, from here on is the file from its beginning."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

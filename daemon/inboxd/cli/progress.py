@@ -7,30 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import Final
 
-if TYPE_CHECKING:
-    from inboxd.records.unpack import ByteStream
-
+from inboxd.inbox.source import Source
 from inboxd.model import Edge, Step
 from inboxd.presence import PHASES, Phase
 from inboxd.words import size
 
 LONG: Final = 8 * 1024 * 1024
 """Fewer bytes than this in all are done before a bar could be seen."""
-
-
-class _Readable(Protocol):
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> bool | None: ...
-    def read(self, limit: int, /) -> bytes: ...
-    def again(self) -> ByteStream: ...
-    def seal(self) -> str: ...
-    def drain(self) -> str: ...
-    def rewind(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -41,49 +26,24 @@ class Progress:
     enter: Callable[[Phase], None] = lambda _phase: None
     phase: Phase = Phase.READING
 
-    def watching(self, source: _Readable) -> _Readable:
-        """Return a file's source, its reading counted."""
+    def watching(self, source: Source) -> Source:
+        """Follow the reading of a file's source; returns it."""
         self.phase = Phase.READING
-        return _Watched(source, self.advance)
+        read = 0
+
+        def moved() -> None:
+            nonlocal read
+            self.advance(source.offset - read)
+            read = source.offset
+
+        source.tick = moved
+        return source
 
     def hook(self, step: Step, edge: Edge) -> None:
         """Be told of each step of a file's way."""
         if edge is Edge.BEFORE and step in PHASES:
             self.phase = PHASES[step]
             self.enter(self.phase)
-
-
-@dataclass(frozen=True, slots=True)
-class _Watched:
-    source: _Readable
-    advance: Callable[[int], None]
-
-    def __enter__(self) -> Self:
-        self.source.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> bool | None:
-        return self.source.__exit__(kind, error, trace)
-
-    def read(self, limit: int, /) -> bytes:
-        data = self.source.read(limit)
-        self.advance(len(data))
-        return data
-
-    def again(self) -> ByteStream:
-        """Return the content from its beginning; it counts no further."""
-        return self.source.again()
-
-    def seal(self) -> str:
-        return self.source.seal()
-
-    def drain(self) -> str:
-        return self.source.drain()
-
-    def rewind(self) -> None:
-        self.source.rewind()
 
 
 @contextmanager

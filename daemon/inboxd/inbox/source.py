@@ -43,7 +43,7 @@ class Source:
         self._name = name
         self.size = 0
         self._max_size = max_size
-        self._tick = tick
+        self.tick = tick
         self._folder = folder
         self._fd = -1
         self._opened: os.stat_result | None = None
@@ -96,13 +96,13 @@ class Source:
             raise transient_fault(error, f"reading {self._shown}", self.path) from error
         self._hash.update(data)
         self._offset += len(data)
-        if self._tick is not None:
-            self._tick()
+        if self.tick is not None:
+            self.tick()
         return data
 
     def again(self) -> Again:
         """Return the same content from its beginning, to be read beside ``read``; what is read there is not hashed."""
-        return Again(self._fd, self.size, self._shown, self._tick)
+        return Again(self._fd, self.size, self._shown, self.tick)
 
     def seal(self) -> str:
         """Prove that nobody changed the file since it was opened, make it durable, and return its SHA-256 (hex).

@@ -8,12 +8,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from inboxd.clock import stamp
-from inboxd.model import RunStatus
 from inboxd.store.tables import etl_runs
-
-ENDED: Final = etl_runs.c.status != RunStatus.RUNNING.value
-"""Runs still ``running`` never enter averages, rates or sums."""
-
 
 ALL_REJECTED: Final = sa.and_(etl_runs.c.rows_rejected > 0, etl_runs.c.rows_out == 0, etl_runs.c.rows_stale == 0)
 """Runs of which every record that was neither skipped nor filtered was rejected (``Counts.all_rejected``)."""

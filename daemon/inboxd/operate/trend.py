@@ -1,9 +1,7 @@
-"""How runs went over time, for charts and the terminal's sparkline: all, each job, each span, by one walk over them.
+"""How runs went over time, for charts, the terminal's sparkline and ``health``: all, each job, each span, by one walk.
 
-Asked one by one, as ``health`` asks, these take several; with 100,000 runs that is the difference between a page that
-is there and one that is waited for. A test compares the two with each other. The walk is made span by span, because a
-database groups few runs in the processor's cache, and sorts many: one question for all spans took half as long again.
-Durations come as one text: as lines of an answer, 100,000 that differ took 0.4 s, so they take 0.1 s.
+The walk is made span by span, because a database groups few runs in the processor's cache, and sorts many: one
+question for all spans took half as long again. Durations come as one text: as lines of an answer, 100,000 that differ took 0.4 s, so they take 0.1 s.
 """
 
 from __future__ import annotations
@@ -155,28 +153,36 @@ def trend(store: Store, *, now: datetime, hours: float | None, buckets: int) -> 
 
     Without ``hours``, an empty database has no spans.
     """
+    with store.reading() as connection:
+        return trend_in(connection, now=now, hours=hours, buckets=buckets)
+
+
+def trend_in(
+    connection: sa.Connection, *, now: datetime, hours: float | None, buckets: int, job: str | None = None
+) -> Trend:
+    """Return the same, of one job or of all, in a view of the database that is at hand."""
     found = Trend()
     jobs: defaultdict[str, Sums] = defaultdict(Sums)
     every: list[int] = []
-    with store.reading() as connection:
-        start = _first(connection) if hours is None else hours_before(now, hours)
-        if start is None:
-            return found
-        bounds = _bounds(start, now, buckets)
-        for low, high in bounds:
-            of_job: defaultdict[str, Sums] = defaultdict(Sums)
-            durations: list[int] = []
-            # The last bucket is open: a run of a clock ahead of ours began in it.
-            until = LAST_MOMENT if high == bounds[-1][1] else high
-            for row in connection.execute(RUNS_OF_A_SPAN, {"low": low, "high": until}):
-                durations += of_job[row.job_name].add(row)
-            sums = Sums()
-            for job, one in of_job.items():
-                jobs[job].merge(one)
-                sums.merge(one)
-            found.total.merge(sums)
-            found.buckets.append(_bucket(low, high, sums, sorted(durations)))
-            every += durations
+    start = _first(connection, job) if hours is None else hours_before(now, hours)
+    if start is None:
+        return found
+    bounds = _bounds(start, now, buckets)
+    of_span = RUNS_OF_A_SPAN if job is None else RUNS_OF_A_SPAN.where(_RUNS.job_name == job)
+    for low, high in bounds:
+        of_job: defaultdict[str, Sums] = defaultdict(Sums)
+        durations: list[int] = []
+        # The last bucket is open: a run of a clock ahead of ours began in it.
+        until = LAST_MOMENT if high == bounds[-1][1] else high
+        for row in connection.execute(of_span, {"low": low, "high": until}):
+            durations += of_job[row.job_name].add(row)
+        sums = Sums()
+        for name, one in of_job.items():
+            jobs[name].merge(one)
+            sums.merge(one)
+        found.total.merge(sums)
+        found.buckets.append(_bucket(low, high, sums, sorted(durations)))
+        every += durations
     found.jobs = dict(sorted(jobs.items(), key=lambda item: (-item[1].runs, item[0])))
     every.sort()
     found.p50_ms, found.p95_ms = nearest_rank(every, 50), nearest_rank(every, 95)
@@ -188,8 +194,9 @@ def nearest_rank(values: Sequence[int], percent: int) -> int:
     return values[-(-percent * len(values) // 100) - 1] if values else 0
 
 
-def _first(connection: sa.Connection) -> datetime | None:
-    text = connection.execute(sa.select(etl_runs.c.started_at).order_by(etl_runs.c.started_at).limit(1)).scalar()
+def _first(connection: sa.Connection, job: str | None) -> datetime | None:
+    of_job = sa.true() if job is None else _RUNS.job_name == job
+    text = connection.execute(sa.select(_RUNS.started_at).where(of_job).order_by(_RUNS.started_at).limit(1)).scalar()
     return None if text is None else moment(text)
 
 

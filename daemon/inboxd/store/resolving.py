@@ -6,9 +6,11 @@ has ``?`` for one, which is nobody's.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 from inboxd.model import UNREADABLE_KEY, Feed, Mode
+from inboxd.store.dialects import POSTGRES, SQLITE
+from inboxd.store.staged import Staged
 
 _OPEN: Final = "d.feed = {feed} AND d.resolved_by IS NULL"
 _ELIGIBLE: Final = f"{_OPEN} AND d.run_id <> {{run}} AND d.record_key <> '{UNREADABLE_KEY}'"
@@ -29,19 +31,7 @@ _BY_RECORD_ON_SQLITE: Final = (
 _RESOLVE: Final = "UPDATE dead_letters SET resolved_by = {run} WHERE id IN ("
 
 
-class Statements(Protocol):
-    """What runs a statement with the values of a file's transaction."""
-
-    def change(self, statement: str, **more: object) -> int:
-        """Run one statement; returns how many rows it touched."""
-        ...
-
-    def one(self, statement: str, **more: object) -> tuple[object, ...]:
-        """Return the one row of an answer."""
-        ...
-
-
-def resolve_applied(run: Statements, feed: Feed, applied: int, *, on_postgres: bool) -> None:
+def resolve_applied(run: Staged, feed: Feed, applied: int, *, on_postgres: bool) -> None:
     """Mark the open dead letters of the feed whose key this run has applied, ``applied`` records of them.
 
     Whichever are fewer lead: the feed's dead letters, each looked for among the run's records, or the records. Most
@@ -65,5 +55,5 @@ class _Texts:
         self.by_record = f"{_RESOLVE}{by_record})".format(**marks)
 
 
-_ON_SQLITE: Final = _Texts(":{}", _BY_DEAD_LETTER_ON_SQLITE, _BY_RECORD_ON_SQLITE)
-_ON_POSTGRES: Final = _Texts("%({})s", _BY_DEAD_LETTER, _BY_DEAD_LETTER)
+_ON_SQLITE: Final = _Texts(SQLITE.named, _BY_DEAD_LETTER_ON_SQLITE, _BY_RECORD_ON_SQLITE)
+_ON_POSTGRES: Final = _Texts(POSTGRES.named, _BY_DEAD_LETTER, _BY_DEAD_LETTER)
