@@ -67,14 +67,14 @@ def _checked(sources: Sources, faults: Faults) -> ConfigFile:
 
     Without them what is left can be checked for sense too, so that all errors are told at once.
     """
-    ranked = sources.ranked()
+    said = sources.merged()
     try:
-        return ConfigFile.model_validate({"sources": ranked})
+        return ConfigFile.model_validate(said)
     except ValidationError as error:
         for found in error.errors(include_url=False, include_input=False):
             faults.add(found["loc"], _message(found["type"], found["msg"], found["loc"]))
-            ranked = [_without(source, found["loc"]) for source in ranked]
-    return ConfigFile.model_validate({"sources": ranked})
+            said = _without(said, found["loc"])
+    return ConfigFile.model_validate(said)
 
 
 def _message(kind: str, message: str, key: Key) -> str:

@@ -17,7 +17,6 @@ from pydantic import (
     StrictInt,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from inboxd.config.forms import (
     PATH_SCHEMA,
@@ -219,10 +218,8 @@ def table_of_feed(key: Sequence[str | int]) -> type[BaseModel]:
     return INNER_TABLES.get(str(key[2]), FeedTable) if len(key) > 3 else FeedTable  # noqa: PLR2004 - feeds.NAME.where.from
 
 
-class ConfigFile(BaseSettings):
-    """The whole config. Its sources, the strongest first, are given as ``ConfigFile(sources=[...])``."""
-
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
+class ConfigFile(ConfigTable):
+    """The whole config."""
 
     inbox: InboxSettings = InboxSettings()
     archive: ArchiveSettings = ArchiveSettings()
@@ -232,16 +229,3 @@ class ConfigFile(BaseSettings):
     http: HttpSettings = HttpSettings()
     notify: tuple[NotifyTable, ...] = setting([], "Who receives notices of events.")
     feeds: dict[str, FeedTable] = setting({}, "The feeds; without any, the feed events.")
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - reads os.environ; ours is handed in
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the environment is the service manager's
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - see database.password_file
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take the sources that were handed in, in their order, and no others."""
-        assert isinstance(init_settings, InitSettingsSource)  # noqa: S101 - tells mypy what pydantic-settings promises
-        return tuple(InitSettingsSource(settings_cls, source) for source in init_settings.init_kwargs["sources"])

@@ -41,9 +41,9 @@ class Sources:
     variables: Mapping[tuple[str, ...], str] = field(default_factory=dict)
     """Which environment variable said which key."""
 
-    def ranked(self) -> list[Table]:
-        """Return all sources, the strongest first."""
-        return [self.options, self.environment, with_events(self.document, self.environment)]
+    def merged(self) -> Table:
+        """Return what all sources say: of a key that several have, the strongest's value."""
+        return _over(self.options, _over(self.environment, with_events(self.document, self.environment)))
 
     def fault(self, key: Key, message: str) -> ConfigFault:
         """Return an error at a key, with the place that set it (or the nearest table around it)."""
@@ -58,6 +58,16 @@ class Sources:
         lines = locate(self.text)
         line = next((lines[key[:length]] for length in range(len(key), 0, -1) if key[:length] in lines), None)
         return ConfigFault(name, message, line=line, origin=str(self.file))
+
+
+def _over(strong: Table, weak: Table) -> Table:
+    """Return two sources as one; tables are put together key by key."""
+    both = {
+        key: _over(value, weak[key])
+        for key, value in strong.items()
+        if isinstance(value, dict) and isinstance(weak.get(key), dict)
+    }
+    return {**weak, **strong, **both}
 
 
 def read_sources(

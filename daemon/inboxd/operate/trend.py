@@ -1,7 +1,8 @@
 """How runs went over time, for charts, the terminal's sparkline and ``health``: all, each job, each span, by one walk.
 
 The walk is made span by span, because a database groups few runs in the processor's cache, and sorts many: one
-question for all spans took half as long again. Durations come as one text: as lines of an answer, 100,000 that differ took 0.4 s, so they take 0.1 s.
+question for all spans took half as long again. Durations come as one text: as lines of an answer, 100,000 that differ
+took 0.4 s, so they take 0.1 s.
 """
 
 from __future__ import annotations
