@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from inboxd.events import Event
+from inboxd.model import Counts
 from inboxd.words import middle, milliseconds
 
 WIDTH: Final = 120
@@ -13,15 +14,6 @@ WIDTH: Final = 120
 LEAST: Final = 16
 """Characters that a file's name keeps, at least."""
 VERDICTS: Final = frozenset({Event.FILE_LOADED, Event.FILE_DUPLICATE, Event.FILE_FAILED, Event.FILE_RECOVERED})
-_COUNTS: Final = {
-    "rows_in": "in",
-    "rows_out": "out",
-    "rows_rejected": "rejected",
-    "rows_skipped": "skipped",
-    "rows_stale": "stale",
-    "rows_filtered": "filtered",
-    "rows_deleted": "deleted",
-}
 _COLOURS: Final = {"error": "\x1b[1;31m", "warning": "\x1b[33m", "info": "\x1b[32m", "debug": "\x1b[2m"}
 _PLAIN: Final = "\x1b[0m"
 _HEAD: Final = ("timestamp", "level", "event")
@@ -68,9 +60,9 @@ def _result(event: Mapping[str, object]) -> Iterator[str]:
     if event.get("duplicate_of") is not None:
         yield f"duplicate of run {event['duplicate_of']}"
         return
-    for key, name in _COUNTS.items():
+    for key in Counts.__slots__:
         if event.get(key) or key in {"rows_in", "rows_out"}:
-            yield f"{event.get(key, 0)} {name}"
+            yield f"{event.get(key, 0)} {key.removeprefix('rows_')}"
     if isinstance(duration := event.get("duration_ms"), int):
         yield milliseconds(duration)
 

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, MutableMapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 from inboxd import __version__
-from inboxd.clock import moment
+from inboxd.clock import EPOCH, moment
+from inboxd.model import TOLD
 
 Line = MutableMapping[str, Any]  # Any: structlog's own type for what a processor is given
 ECS_VERSION: Final = "8.11.0"
 """Of the Elastic Common Schema; the names used here have been in it since 1.5."""
 SERVICE: Final = "inboxd"
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 SEVERITY: Final = {"debug": ("DEBUG", 5), "info": ("INFO", 9), "warning": ("WARN", 13), "error": ("ERROR", 17)}
 """The short name and the number of each level, as in OpenTelemetry's log data model."""
 ECS: Final = {
@@ -39,14 +39,6 @@ ATTRIBUTES: Final = {
 }
 """The same for OpenTelemetry's semantic conventions; the process is in the resource."""
 OUTCOMES: Final = {"file_loaded": "success", "file_duplicate": "success", "file_failed": "failure"}
-COUNTS: Final = {
-    "rows_out": "loaded",
-    "rows_rejected": "rejected",
-    "rows_skipped": "skipped",
-    "rows_stale": "stale",
-    "rows_filtered": "filtered",
-    "rows_deleted": "deleted",
-}
 
 
 def arrangement(layout: str) -> Callable[[Line], Line]:
@@ -71,7 +63,7 @@ def message(line: Mapping[str, Any]) -> str:
         code = line.get("error_code")
         parts.append(f"{code}: {why}" if code else str(why))
     elif "rows_in" in line:
-        counted = [f"{line[name]} {word}" for name, word in COUNTS.items() if line.get(name)]
+        counted = [f"{line[name]} {word}" for name, word in TOLD.items() if line.get(name)]
         parts.append(", ".join([f"{line['rows_in']} records", *counted]))
     return ": ".join(parts)
 

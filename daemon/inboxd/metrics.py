@@ -23,13 +23,13 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from inboxd import __version__
-from inboxd.model import ALL_REJECTED, Counts, Outcome, Verdict
+from inboxd.model import ALL_REJECTED, TOLD, Outcome, Verdict
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 """From a small file, a few milliseconds, to tens of millions of records, half an hour."""
 FILE_OUTCOMES: Final = (Outcome.LOADED.value, ALL_REJECTED, Outcome.DUPLICATE.value, Outcome.FAILED.value)
-RECORD_OUTCOMES: Final = ("loaded", "rejected", "skipped", "stale", "filtered", "deleted")
+RECORD_OUTCOMES: Final = tuple(TOLD.values())
 """The last one is of rows, which a record or its absence took out or marked."""
 
 
@@ -90,9 +90,9 @@ class Metrics:
         with self._lock:
             self._files[file] = self._files.get(file, 0) + 1
             self._durations.setdefault(verdict.feed, _Durations()).add(seconds)
-            for outcome, number in zip(RECORD_OUTCOMES, _numbers(verdict.counts), strict=True):
+            for name, outcome in TOLD.items():
                 record = (verdict.feed, outcome)
-                self._records[record] = self._records.get(record, 0) + number
+                self._records[record] = self._records.get(record, 0) + getattr(verdict.counts, name)
 
     def page(self, standing: Standing) -> bytes:
         """Return everything in Prometheus' text format."""
@@ -126,11 +126,6 @@ class _Scrape(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return the families."""
         return self.families
-
-
-def _numbers(counts: Counts) -> tuple[int, ...]:
-    left_out = counts.rows_rejected, counts.rows_skipped, counts.rows_stale, counts.rows_filtered
-    return (counts.rows_out, *left_out, counts.rows_deleted)
 
 
 def _standing(standing: Standing) -> list[Metric]:

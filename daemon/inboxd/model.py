@@ -506,6 +506,14 @@ class Counts:
         """Whether there were records for the feed, and every one not skipped was rejected."""
         return self.rows_rejected > 0 and not self.rows_out and not self.rows_stale
 
+    def named(self) -> dict[str, int]:
+        """Return the counts under their names in logs, tables and reports."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+TOLD: Final = {"rows_out": "loaded"} | {name: name.removeprefix("rows_") for name in Counts.__slots__[2:]}
+"""What the counts but ``rows_in`` are called where people are told of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunStart:

@@ -227,15 +227,7 @@ def _ended(runs: list[RunRow]) -> Verdict | None:
 
 
 def _verdict(run: RunRow, outcome: Outcome) -> Verdict:
-    counts = Counts(
-        run.rows_in,
-        run.rows_out,
-        run.rows_rejected or 0,
-        run.rows_skipped or 0,
-        run.rows_stale or 0,
-        run.rows_filtered or 0,
-        run.rows_deleted or 0,
-    )
+    counts = Counts(*(getattr(run, name) or 0 for name in Counts.__slots__))
     report = json.loads(run.report) if run.report else {}  # a run of an earlier version has none
     return Verdict(
         outcome=outcome,

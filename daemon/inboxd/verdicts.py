@@ -7,7 +7,7 @@ from typing import Final
 
 from inboxd.events import Event
 from inboxd.log import NOTICED, Logger, emit
-from inboxd.model import Counts, Outcome, Verdict
+from inboxd.model import Outcome, Verdict
 
 Line = tuple[Event, dict[str, object]]
 """A line of the log before it is written: the event, and its fields (``None`` where there is none)."""
@@ -17,19 +17,6 @@ _EVENTS: Final = {
     Outcome.DUPLICATE: Event.FILE_DUPLICATE,
     Outcome.FAILED: Event.FILE_FAILED,
 }
-
-
-def counts_of(counts: Counts) -> dict[str, int]:
-    """Return the counts under their names in logs, tables and reports."""
-    return {
-        "rows_in": counts.rows_in,
-        "rows_out": counts.rows_out,
-        "rows_rejected": counts.rows_rejected,
-        "rows_skipped": counts.rows_skipped,
-        "rows_stale": counts.rows_stale,
-        "rows_filtered": counts.rows_filtered,
-        "rows_deleted": counts.rows_deleted,
-    }
 
 
 def log_verdict(log: Logger, verdict: Verdict, *, archived: str | None, recovered: bool = False) -> None:
@@ -44,7 +31,7 @@ def lines_of(verdict: Verdict, *, archived: str | None, recovered: bool = False)
     about = {"run_id": verdict.run_id, "feed": verdict.feed, "file": verdict.file_name}
     line = {
         **about,
-        **counts_of(verdict.counts),
+        **verdict.counts.named(),
         "duration_ms": verdict.duration_ms,
         "size": verdict.size,
         "watermark": verdict.watermark,

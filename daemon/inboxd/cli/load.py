@@ -24,7 +24,7 @@ from inboxd.errors import EXIT_FAILED, FileFault
 from inboxd.forecast import forecast
 from inboxd.garbage import collect_seldom
 from inboxd.infer.unnamed import unnamed_fields
-from inboxd.model import Feed, Limit, Outcome, RunStatus, Verdict, printable
+from inboxd.model import TOLD, Counts, Feed, Limit, Outcome, RunStatus, Verdict, printable
 from inboxd.oneshot import feed_of, hold_against_path, job_of, pipeline_of
 from inboxd.pipeline import Job, Pipeline
 from inboxd.presence import Phase
@@ -211,15 +211,11 @@ def _forecast(job: Job, found: Classified, *, fault: FileFault | None) -> dict[s
 
 def _sums(verdicts: Sequence[Verdict]) -> dict[str, object]:
     """Return the counts of all files together, under the names of the output object."""
+    total = {name: sum(getattr(verdict.counts, name) for verdict in verdicts) for name in Counts.__slots__}
     return {
-        "input_records": sum(verdict.counts.rows_in for verdict in verdicts),
-        "staged": sum(verdict.counts.rows_out + verdict.counts.rows_stale for verdict in verdicts),
-        "loaded": sum(verdict.counts.rows_out for verdict in verdicts),
-        "rejected": sum(verdict.counts.rows_rejected for verdict in verdicts),
-        "skipped": sum(verdict.counts.rows_skipped for verdict in verdicts),
-        "stale": sum(verdict.counts.rows_stale for verdict in verdicts),
-        "filtered": sum(verdict.counts.rows_filtered for verdict in verdicts),
-        "deleted": sum(verdict.counts.rows_deleted for verdict in verdicts),
+        "input_records": total["rows_in"],
+        "staged": total["rows_out"] + total["rows_stale"],
+        **{word: total[name] for name, word in TOLD.items()},
         "errors": [error for verdict in verdicts for error in verdict.errors][:MAX_ERRORS],
     }
 

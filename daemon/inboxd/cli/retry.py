@@ -28,7 +28,7 @@ from inboxd.operate.disk_ledger import unknown_processed
 from inboxd.pipeline import Job, Pipeline, facts_of
 from inboxd.premises import own_archive
 from inboxd.store.database import Store
-from inboxd.verdicts import counts_of, log_verdict, report_of
+from inboxd.verdicts import log_verdict, report_of
 
 NO_FEED: Final = "no_feed"
 ALREADY_LOADED: Final = "already loaded: undo that run first, or use `inboxd load --force`, which also mends rows"
@@ -200,7 +200,7 @@ def _as_json(one: Retried) -> dict[str, object]:
     else:
         failed = verdict.outcome is Outcome.FAILED
         outcome, status = verdict.outcome.value, (RunStatus.FAILURE if failed else RunStatus.SUCCESS).value
-        counts = counts_of(verdict.counts)
+        counts = verdict.counts.named()
     return {
         "file": printable(one.name),
         "from": printable(one.source.path),

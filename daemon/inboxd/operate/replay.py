@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -145,14 +145,7 @@ def _load(tx: FileTransaction, feed: Feed, first: Batch, rest: Iterator[Batch], 
     if tx.resolve(tally.good) != len(tally.good):
         msg = "another replay has resolved some of these dead letters meanwhile"
         raise TransientFault("letters_taken", msg, "replay again: what is left will be replayed")
-    return Counts(
-        rows_in=counts.rows_in + tally.failed,
-        rows_out=counts.rows_out,
-        rows_rejected=tally.failed,
-        rows_stale=counts.rows_stale,
-        rows_filtered=counts.rows_filtered,
-        rows_deleted=counts.rows_deleted,
-    )
+    return replace(counts, rows_in=counts.rows_in + tally.failed, rows_rejected=tally.failed)
 
 
 def _judged(

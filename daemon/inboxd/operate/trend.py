@@ -29,21 +29,22 @@ SHORTEST: Final = timedelta(seconds=1)
 _RUNS: Final = etl_runs.c
 _WHOLE_MS: Final = sa.cast(sa.cast(_RUNS.duration_ms, sa.BigInteger), sa.Text)
 """In SQLite's table a column is what another program inserts there, such as 12.5."""
-_SUMMED: Final = (
-    sa.case((ALL_REJECTED, 1), else_=0),
-    _RUNS.rows_in,
-    _RUNS.rows_out,
-    _RUNS.rows_rejected,
-    _RUNS.rows_skipped,
-    _RUNS.rows_stale,
-    _RUNS.rows_filtered,
-    _RUNS.rows_deleted,
-)
+_SUMMED: Final[dict[str, sa.ColumnElement[int]]] = {
+    "all_rejected": sa.case((ALL_REJECTED, 1), else_=0),
+    "rows_in": _RUNS.rows_in,
+    "rows_out": _RUNS.rows_out,
+    "rejected": _RUNS.rows_rejected,
+    "skipped": _RUNS.rows_skipped,
+    "stale": _RUNS.rows_stale,
+    "filtered": _RUNS.rows_filtered,
+    "deleted": _RUNS.rows_deleted,
+}
+"""What of ``Sums`` the columns add up to."""
 RUNS_OF_A_SPAN: Final = (
     sa.select(_RUNS.job_name, _RUNS.status)
     .add_columns(sa.func.aggregate_strings(_WHOLE_MS, ",").label("durations"))
     .add_columns(sa.func.count(), sa.func.count(_RUNS.duplicate_of))
-    .add_columns(*(sa.func.coalesce(sa.func.sum(column), 0) for column in _SUMMED))
+    .add_columns(*(sa.func.coalesce(sa.func.sum(column), 0) for column in _SUMMED.values()))
     .where(_RUNS.started_at >= sa.bindparam("low", type_=Stamp), _RUNS.started_at < sa.bindparam("high", type_=Stamp))
     .group_by(_RUNS.job_name, _RUNS.status)
 )
@@ -119,17 +120,9 @@ class Sums:
         else:
             self.failures += runs
         durations = list(map(int, text.split(",")))
-        duplicates, all_rejected, rows_in, rows_out, rejected, skipped, stale, filtered, deleted = map(int, sums)
-        self.duplicates += duplicates
-        self.all_rejected += all_rejected
         self.duration_ms += sum(durations)
-        self.rows_in += rows_in
-        self.rows_out += rows_out
-        self.rejected += rejected
-        self.skipped += skipped
-        self.stale += stale
-        self.filtered += filtered
-        self.deleted += deleted
+        for name, value in zip(("duplicates", *_SUMMED), sums, strict=True):
+            setattr(self, name, getattr(self, name) + int(value))
         return durations
 
     def merge(self, other: Sums) -> None:

@@ -17,7 +17,6 @@ from inboxd.store.ledger import (
     canonical,
     notice_values,
     refuse_replayed,
-    skipped_counts,
     success_values,
 )
 from inboxd.store.resolving import resolve_applied
@@ -35,7 +34,6 @@ class LedgerSql:
         schema, mark, moment = dialect.schema, dialect.mark, dialect.moment
         runs = f"{schema}etl_runs"
         content = f"job_name = {mark} AND content_sha256 = {mark} AND variant = {mark} AND {STANDS}"
-        counts = ("in", "out", "rejected", "skipped", "stale", "filtered", "deleted")
         notice = (moment if name == "created" else mark for name in NOTICE_COLUMNS)
         self.duplicate = f"SELECT id FROM {runs} WHERE {content}"
         self.has_loaded = (
@@ -58,7 +56,7 @@ class LedgerSql:
         )
         self.supersede = f"UPDATE {runs} SET superseded_by = {mark} WHERE {content} RETURNING id"
         self.succeed = (
-            f"UPDATE {runs} SET status = 'success', {', '.join(f'rows_{name} = {mark}' for name in counts)}, "
+            f"UPDATE {runs} SET status = 'success', {', '.join(f'{name} = {mark}' for name in Counts.__slots__)}, "
             f"duration_ms = {mark}, finished_at = {moment}, file_size = {mark}, content_sha256 = {mark}, "
             f"watermark = {mark}, duplicate_of = {mark}, table_name = {mark}, commit_no = {dialect.next_commit} "
             f"WHERE id = {mark} AND status = 'running'"
@@ -273,7 +271,8 @@ class FileTransaction(ABC):
         with self._faults:
             self._skip_records()
             self._staged.change(self._says.skip_rejects())
-        return skipped_counts(self.staged(), self._staged.filtered)
+        staged, filtered = self.staged(), self._staged.filtered
+        return Counts(rows_in=staged + filtered, rows_skipped=staged, rows_filtered=filtered)
 
     def mark(self, as_of: Cursor) -> None:
         """Let the scope's watermark be this run's: raise it to the snapshot's moment. Instead of ``advance``."""

@@ -10,7 +10,7 @@ from typing import Final
 
 from inboxd.clock import stamp
 from inboxd.errors import FileFault
-from inboxd.model import Counts, Feed, RunStatus
+from inboxd.model import Feed, RunStatus
 from inboxd.store.base import NoticeRow, RunEnd, RunRow
 
 RUN_COLUMNS: Final = ", ".join(field.name for field in fields(RunRow))
@@ -32,13 +32,7 @@ def success_values(end: RunEnd, feed: Feed) -> tuple[object, ...]:
     verdict, counts = end.verdict, end.verdict.counts
     watermark = None if verdict.watermark is None else str(verdict.watermark)
     return (
-        counts.rows_in,
-        counts.rows_out,
-        counts.rows_rejected,
-        counts.rows_skipped,
-        counts.rows_stale,
-        counts.rows_filtered,
-        counts.rows_deleted,
+        *counts.named().values(),
         verdict.duration_ms,
         end.finished_at,
         verdict.size,
@@ -47,11 +41,6 @@ def success_values(end: RunEnd, feed: Feed) -> tuple[object, ...]:
         verdict.duplicate_of,
         feed.table,
     )
-
-
-def skipped_counts(records: int, filtered: int) -> Counts:
-    """Return the counts of a file of which everything was skipped that is the feed's."""
-    return Counts(rows_in=records + filtered, rows_skipped=records, rows_filtered=filtered)
 
 
 def refuse_replayed(run_id: int, replay: int | None) -> None:
