@@ -16,14 +16,9 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Final
 
-from inboxd.clock import stamp
+from inboxd.clock import in_canonical_form, stamp
 from inboxd.model import FieldType, Scalar
 
-_MOMENT: Final = re.compile(
-    r"""(?P<date>\d{4}-\d{2}-\d{2})
-    (?:[Tt\ ](?P<time>\d{2}:\d{2}(?::\d{2})?)(?P<fraction>\.\d+)?(?P<zone>[Zz]|[+-]\d{2}:?\d{2})?)?""",
-    re.ASCII | re.VERBOSE,
-)
 _INTEGERS: Final = range(-(2**63), 2**63)
 _DECIMAL: Final = re.compile(r" *[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?0*[0-9]{1,6})? *", re.ASCII)
 _PLAIN: Final = re.compile(r"(?:0|-?[1-9][0-9]*)(?:\.[0-9]+)?", re.ASCII)
@@ -76,28 +71,20 @@ def _boolean(value: object) -> bool:
 
 
 def _timestamp(value: object) -> str:
-    """Return canonical text from RFC 3339 text or a TOML date; no offset is UTC, beyond the microsecond is cut."""
-    if isinstance(value, datetime):
-        moment = value
-    elif isinstance(value, date):
-        moment = datetime(value.year, value.month, value.day, tzinfo=UTC)
-    else:
-        found = _MOMENT.fullmatch(value) if isinstance(value, str) else None
-        msg = 'must be a timestamp, such as "2026-01-15T10:30:00Z"'
-        if found is None:
-            raise ValueError(msg)
-        zone = (found["zone"] or "Z").upper()
-        try:
-            moment = datetime.fromisoformat(
-                f"{found['date']}T{found['time'] or '00:00'}{found['fraction'] or ''}{zone}"
-            )
-        except ValueError:
-            raise ValueError(msg) from None
+    """Return canonical text from text as records have it, or a TOML date; no offset is UTC."""
     try:
-        return stamp(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+        if isinstance(value, datetime):
+            return stamp(value if value.tzinfo else value.replace(tzinfo=UTC))
+        found = in_canonical_form(
+            value.isoformat() if isinstance(value, date) else value if isinstance(value, str) else ""
+        )
     except OverflowError:
         msg = "is outside the years 1 to 9999 in UTC"
         raise ValueError(msg) from None
+    if found is None:
+        msg = 'must be a timestamp, such as "2026-01-15T10:30:00Z"'
+        raise ValueError(msg)
+    return found
 
 
 def _date(value: object) -> str:

@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from inboxd.errors import FileFault
-from inboxd.records.decode import read_batches
+from inboxd.records.decode import Reading
 from inboxd.records.windows import MAX_RECORD
 from records_feeds import EVENTS, fault_of, feed_of, read, record
 
@@ -89,7 +89,7 @@ def test_short_reads_change_nothing(packer: str) -> None:
     """A stream may give fewer bytes than asked for."""
     content = b"[" + b",".join(MANY[:20]) + b"]"
     packed = PACKERS[packer](content) if packer != "none" else content
-    batches = list(read_batches(Trickle(packed), EVENTS, now=datetime(2026, 6, 1, tzinfo=UTC), max_size=10**6))
+    batches = list(Reading(Trickle(packed), EVENTS, now=datetime(2026, 6, 1, tzinfo=UTC), max_size=10**6).batches())
     assert [row for batch in batches for row in batch.rows] == read(content)[0]
 
 
@@ -331,7 +331,7 @@ def test_what_never_ends_is_too_large(start: bytes) -> None:
             return first[:n]
 
     with pytest.raises(FileFault) as caught:
-        list(read_batches(Endless(), EVENTS, now=datetime(2026, 6, 1, tzinfo=UTC), max_size=2**40))
+        list(Reading(Endless(), EVENTS, now=datetime(2026, 6, 1, tzinfo=UTC), max_size=2**40).batches())
     assert caught.value.code == "record_too_large"
 
 
@@ -339,7 +339,9 @@ def test_batches_tell_how_far_the_reading_came() -> None:
     """The sizes of the batches add up to the content that was read, up to its last record's end."""
     content = LAYOUTS["lines"]
     batches = list(
-        read_batches(io.BytesIO(content), EVENTS, now=datetime(2026, 6, 1, tzinfo=UTC), max_size=10**9, window=1_000)
+        Reading(
+            io.BytesIO(content), EVENTS, now=datetime(2026, 6, 1, tzinfo=UTC), max_size=10**9, window=1_000
+        ).batches()
     )
     assert len(batches) > 10
     assert sum(batch.size for batch in batches) == len(content)

@@ -17,7 +17,7 @@ import json, resource, sys
 from datetime import UTC, datetime
 from inboxd.errors import FileFault
 from inboxd.model import Condition, Field, FieldType, Origin, Shape
-from inboxd.records.decode import read_batches
+from inboxd.records.decode import Reading
 from records_feeds import EVENTS, feed_of
 import bombs
 
@@ -40,7 +40,7 @@ code = ""
 try:
     stream = bombs.Stream(getattr(bombs, make)(size))
     again = lambda: bombs.Stream(getattr(bombs, make)(size))
-    for batch in read_batches(stream, feed, now=datetime(2026, 6, 1, tzinfo=UTC), max_size=size * 3, again=again):
+    for batch in Reading(stream, feed, now=datetime(2026, 6, 1, tzinfo=UTC), max_size=size * 3, again=again).batches():
         rows += len(batch.rows)
         rejects += len(batch.rejects)
 except FileFault as fault:

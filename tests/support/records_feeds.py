@@ -7,7 +7,7 @@ from typing import Any
 
 from inboxd.errors import FileFault
 from inboxd.model import Extra, Feed, Field, FieldType, Reject, Row
-from inboxd.records.decode import read_batches
+from inboxd.records.decode import Reading
 from inboxd.records.windows import WINDOW
 from records_oracle import NOW
 
@@ -69,7 +69,7 @@ def read(
     rows: list[Row] = []
     rejects: list[Reject] = []
     size = 0
-    for batch in read_batches(io.BytesIO(content), feed, now=NOW, max_size=max_size, window=window):
+    for batch in Reading(io.BytesIO(content), feed, now=NOW, max_size=max_size, window=window).batches():
         rows += batch.rows
         rejects += batch.rejects
         size += batch.size

@@ -19,7 +19,7 @@ from inboxd.errors import FileFault
 from inboxd.infer.propose import WrongWish
 from inboxd.infer.sample import Opener
 from inboxd.model import Feed, Mode, Path, Reject, Scalar
-from inboxd.records.decode import read_batches
+from inboxd.records.decode import Reading
 
 READ: Final = 64 << 20
 """Unpacked bytes of all files together that are read for the proof."""
@@ -97,7 +97,7 @@ def _prove_file(feed: Feed, opener: Opener, share: int, outcome: Outcome, seen: 
     places = [feed.row_columns.index(name) for name in feed.key] if unique else []
     read = 0
     with opener() as stream:
-        for batch in read_batches(stream, feed, now=now, max_size=1 << 62):
+        for batch in Reading(stream, feed, now=now, max_size=1 << 62).batches():
             rows = len(batch.columns[0]) if batch.columns else 0
             outcome.records += rows + len(batch.rejects) + batch.filtered
             outcome.filtered += batch.filtered

@@ -9,7 +9,7 @@ from typing import Final
 
 from inboxd.infer.sample import Opener, Value, value_of
 from inboxd.model import Extra, Feed, Field, FieldType, Mode, Origin, Path, names_of, origin_of
-from inboxd.records.decode import read_batches
+from inboxd.records.decode import Reading
 
 MOST_RECORDS: Final = 100_000
 """Records that are looked at; they are taken apart one by one."""
@@ -45,7 +45,7 @@ def unnamed_fields(opener: Opener, feed: Feed, *, now: datetime) -> Unnamed:
         scope=(),
     )
     with opener() as stream:
-        for batch in read_batches(stream, whole, now=now, max_size=1 << 62):
+        for batch in Reading(stream, whole, now=now, max_size=1 << 62).batches():
             for source in batch.columns[0] if batch.columns else ():
                 if isinstance(source, str):
                     _count(value_of(source), tree, (), found)

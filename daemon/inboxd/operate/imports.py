@@ -16,7 +16,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from inboxd.model import Feed, Field, FieldType, Reject, Row, RunStatus, Scalar
-from inboxd.records.decode import read_batches
+from inboxd.records.decode import Reading
 from inboxd.records.unpack import ByteStream
 from inboxd.store.database import Store
 from inboxd.store.tables import etl_runs
@@ -80,7 +80,7 @@ def import_runs(store: Store, stream: ByteStream, *, now: datetime) -> Imported:
     """Take in the good run records of a file in one transaction; raises ``FileFault`` if it is no such file."""
     rows: list[Row] = []
     faults: list[ImportFault] = []
-    for batch in read_batches(stream, RUNS, now=now, max_size=MAX_SIZE):
+    for batch in Reading(stream, RUNS, now=now, max_size=MAX_SIZE).batches():
         for row in batch.rows:
             fault = _contradiction(row)
             if fault is None:

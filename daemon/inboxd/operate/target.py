@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.types import TypeDecorator
 
 from inboxd.model import OWN_PREFIX, Feed, Field, FieldType, Scalar
 from inboxd.records.typed import typed
@@ -18,52 +15,7 @@ from inboxd.records.validate import key_text
 from inboxd.store.base import CONTROL_TABLES
 from inboxd.store.feed_tables import TableShape, own_types
 from inboxd.store.shapes import kinds, shapes
-from inboxd.store.tables import Stamp, etl_runs
-
-
-class Day(TypeDecorator[str]):
-    """A date: canonical text in Python and on SQLite, ``date`` on PostgreSQL."""
-
-    impl = sa.Text
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:  # Any: as SQLAlchemy declares it
-        """Choose the column type of the database."""
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(sa.Date())
-        return dialect.type_descriptor(sa.Text())
-
-    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> object:
-        """Hand PostgreSQL a date instead of its text."""
-        return date.fromisoformat(value) if value is not None and dialect.name == "postgresql" else value
-
-    def process_result_value(self, value: object, dialect: sa.Dialect) -> str | None:
-        """Return canonical text."""
-        del dialect
-        return None if value is None else str(value)
-
-
-class Plain(TypeDecorator[str]):
-    """A decimal: canonical text in Python and on SQLite, ``numeric`` on PostgreSQL, which keeps its scale."""
-
-    impl = sa.Text
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:  # Any: as SQLAlchemy declares it
-        """Choose the column type of the database."""
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(sa.Numeric())
-        return dialect.type_descriptor(sa.Text())
-
-    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> object:
-        """Hand PostgreSQL a number instead of its text."""
-        return Decimal(value) if value is not None and dialect.name == "postgresql" else value
-
-    def process_result_value(self, value: object, dialect: sa.Dialect) -> str | None:
-        """Return canonical text."""
-        del dialect
-        return f"{value:f}" if isinstance(value, Decimal) else value if value is None else str(value)
-
+from inboxd.store.tables import Day, Plain, Stamp, etl_runs
 
 TYPES: Final = {
     FieldType.TEXT: sa.Text,

@@ -25,20 +25,6 @@ from inboxd.records.validate import file_value, of_document
 from inboxd.records.windows import MAX_RECORD, WINDOW, Lines, Windows, nothing_follows, walk_past
 
 
-def read_batches(
-    stream: ByteStream,
-    feed: Feed,
-    *,
-    now: datetime,
-    max_size: int,
-    window: int = WINDOW,
-    facts: FileFacts = NO_FACTS,
-    again: Callable[[], ByteStream] | None = None,
-) -> Iterator[Batch]:
-    """Read a file and yield its records, judged, a window at a time; see ``Reading``."""
-    return Reading(stream, feed, now=now, max_size=max_size, window=window, facts=facts, again=again).batches()
-
-
 class Reading:
     """One reading of one file.
 

@@ -181,17 +181,3 @@ def format_of(text: str) -> Format:
 def zone_of(name: str | None) -> tzinfo:
     """Return a time zone; ``None`` is UTC."""
     return UTC if name is None else ZoneInfo(name)
-
-
-def in_utc(moment: datetime, zone: tzinfo) -> datetime | None:
-    """Return a moment in UTC, one without an offset being in ``zone``.
-
-    ``None`` if a change of the clocks leaves it out, or UTC has no such year; of one that it has twice, the first.
-    """
-    try:
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC)
-        there = moment.replace(tzinfo=zone, fold=0).astimezone(UTC)
-        return there if there.astimezone(zone).replace(tzinfo=None) == moment else None
-    except OverflowError:
-        return None

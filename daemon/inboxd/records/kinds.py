@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
-from inboxd.clock import stamp
+from inboxd.clock import in_utc, stamp
 from inboxd.fieldtypes import MAX_DECIMAL_DIGITS, MAX_KEY_BYTES, plain_decimal, sortable
 from inboxd.model import Field, FieldType, Scalar
 from inboxd.records import formats, times
@@ -146,18 +147,31 @@ class BooleanCheck(Check):
 _NO_CEILING: Final = "\U0010ffff"
 
 
-class TimestampCheck(Check):
-    """``timestamp`` as text."""
+class TimeCheck(Check):
+    """A time as text."""
 
     types = frozenset({str})
     absent_is = "missing"
+    taken = ""
+    """What is said, behind its type, of the form that a value must have."""
 
     def _read(self, value: Value) -> Outcome:
+        what = f"{show(value)} is not a {self.field.type}"
         if type(value) is not str:
-            return self.invalid(f"{show(value)} is not a timestamp")
+            return self.invalid(what)
         if self.required and (not value or value.isspace()):
             return self.missing("blank")
-        return times.timestamp(value) or self.invalid(f"{show(value)} is not a timestamp")
+        return self._canonical(value) or self.invalid(f"{what}{self.taken}")
+
+    @abstractmethod
+    def _canonical(self, text: str) -> str | None: ...
+
+
+class TimestampCheck(TimeCheck):
+    """``timestamp`` as text."""
+
+    def _canonical(self, text: str) -> str | None:
+        return times.timestamp(text)
 
     def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:  # noqa: ARG002 - as all take it
         return times.timestamps(column)  # type: ignore[arg-type] # by contract
@@ -168,43 +182,26 @@ class TimestampCheck(Check):
         return times.of_other_shape(column) or times.doubtful(column, ceiling) or super().suspects(column, scope)
 
 
-class DateCheck(Check):
+class DateCheck(TimeCheck):
     """``date``."""
 
-    types = frozenset({str})
-    absent_is = "missing"
-
-    def _read(self, value: Value) -> Outcome:
-        if type(value) is not str:
-            return self.invalid(f"{show(value)} is not a date")
-        if self.required and (not value or value.isspace()):
-            return self.missing("blank")
-        return times.day(value) or self.invalid(f"{show(value)} is not a date")
+    def _canonical(self, text: str) -> str | None:
+        return times.day(text)
 
     def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:  # noqa: ARG002 - as all take it
         return times.days(column)  # type: ignore[arg-type] # by contract
 
 
-class WrittenCheck(Check):
+class WrittenCheck(TimeCheck):
     """``timestamp`` or ``date`` as text with a ``format`` or a ``timezone``."""
 
-    types = frozenset({str})
-    absent_is = "missing"
+    taken = " in a form that the feed takes"
 
     def __init__(self, field: Field, *, needed: bool, is_cursor: bool, is_key: bool) -> None:
         super().__init__(field, needed=needed, is_cursor=is_cursor, is_key=is_key)
         self._formats = [formats.format_of(text) for text in field.formats]
         self._zone = formats.zone_of(field.timezone)
         self._is_date = field.type is FieldType.DATE
-
-    def _read(self, value: Value) -> Outcome:
-        if type(value) is not str:
-            return self.invalid(f"{show(value)} is not a {self.field.type}")
-        if self.required and (not value or value.isspace()):
-            return self.missing("blank")
-        return self._canonical(value) or self.invalid(
-            f"{show(value)} is not a {self.field.type} in a form that the feed takes"
-        )
 
     def _canonical(self, text: str) -> str | None:
         if not self._formats:
@@ -214,7 +211,7 @@ class WrittenCheck(Check):
             return None
         if self._is_date:
             return found.date().isoformat()
-        moment = formats.in_utc(found, self._zone)
+        moment = in_utc(found, self._zone)
         return None if moment is None else stamp(moment)
 
     def _read_all(self, column: list[Value], scope: Scope) -> Sequence[Scalar] | None:  # noqa: ARG002 - as all take it

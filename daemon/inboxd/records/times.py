@@ -14,15 +14,8 @@ from decimal import ROUND_DOWN, Context
 from functools import lru_cache
 from typing import Final
 
-from inboxd.clock import EPOCH, stamp
-from inboxd.records.formats import in_utc
+from inboxd.clock import EPOCH, in_canonical_form, stamp
 
-_FORM: Final = re.compile(
-    r"(\d{4}-\d\d-\d\d)"
-    r"(?:[Tt ]((?:[01]\d|2[0-3]):[0-5]\d)(?::([0-5]\d)(?:[.,](\d+))?)?"
-    r"(?:[Zz]|([+-])((?:[01]\d|2[0-3]))(?::?([0-5]\d))?)?)?",
-    re.ASCII,
-)
 _EPOCH_RANGE_US: Final = (-62_135_596_800_000_000, 253_402_300_799_999_999)
 """0001-01-01T00:00:00Z and the last microsecond of the year 9999, in microseconds from 1970."""
 
@@ -42,23 +35,10 @@ _EXACT: Final = Context(prec=_LONGEST_EPOCH, rounding=ROUND_DOWN, traps=[])
 
 def timestamp(text: str, zone: tzinfo = UTC) -> str | None:
     """Return the canonical text of a timestamp, ``None`` if it is none; without an offset it is in ``zone``."""
-    form = _FORM.fullmatch(text)
-    if form is None:
-        return None
-    day, clock, second, fraction, sign, hours, minutes = form.groups()
     try:
-        if sign is None and zone is not UTC and text[-1] not in "Zz":
-            found = in_utc(datetime.fromisoformat(f"{day}T{clock or '00:00'}:{second or '00'}"), zone)
-            if found is None:
-                return None
-            return f"{found.replace(tzinfo=None).isoformat()}.{(fraction or '')[:6].ljust(6, '0')}Z"
-        moment = datetime.fromisoformat(f"{day}T{clock or '00:00'}:{second or '00'}")
-        if sign is not None:
-            offset = timedelta(hours=int(hours), minutes=int(minutes or 0))
-            moment = moment - offset if sign == "+" else moment + offset
-    except (ValueError, OverflowError):
+        return in_canonical_form(text, zone)
+    except OverflowError:
         return None
-    return f"{moment.isoformat()}.{(fraction or '')[:6].ljust(6, '0')}Z"
 
 
 def timestamps(texts: list[str]) -> list[str] | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
-from inboxd.store.dialects import COMMITS, SQLITE
+from inboxd.store.dialects import COMMITS, POSTGRES, SQLITE
 from inboxd.store.ledger import canonical
 from inboxd.store.schema import columns, statements
 
@@ -25,29 +27,54 @@ ABSENT: Final = 5
 """Deleted because a snapshot does not have it: no record says so, and none was staged."""
 
 
-class Stamp(TypeDecorator[str]):
-    """A moment: canonical text in Python and on SQLite, ``timestamptz`` on PostgreSQL."""
+class Canonical(TypeDecorator[str]):
+    """Canonical text in Python and on SQLite; PostgreSQL has a type for it.
+
+    SQLAlchemy asks each class itself, not what it inherits, whether statements with it may be cached.
+    """
 
     impl = sa.Text
     cache_ok = True
+    on_postgres: sa.types.TypeEngine[Any]
+    given: Callable[[str], object]
+    """Makes of the text what PostgreSQL's driver is given."""
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
         """Choose the column type of the database."""
-        kind: sa.types.TypeEngine[Any] = sa.Text()
-        if dialect.name == "postgresql":
-            kind = sa.TIMESTAMP(timezone=True)
-        return dialect.type_descriptor(kind)
+        return dialect.type_descriptor(self.on_postgres if dialect.name == POSTGRES.name else sa.Text())
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> object:
-        """Hand PostgreSQL a moment instead of its text."""
-        if value is None or dialect.name != "postgresql":
-            return value
-        return datetime.fromisoformat(value)
+        """Hand PostgreSQL a value instead of its text."""
+        return value if value is None or dialect.name != POSTGRES.name else self.given(value)
 
     def process_result_value(self, value: object, dialect: sa.Dialect) -> str | None:
         """Return canonical text."""
         del dialect
-        return canonical(value)
+        return f"{value:f}" if isinstance(value, Decimal) else canonical(value)
+
+
+class Stamp(Canonical):
+    """A moment."""
+
+    cache_ok = True
+    on_postgres = sa.TIMESTAMP(timezone=True)
+    given = staticmethod(datetime.fromisoformat)
+
+
+class Day(Canonical):
+    """A date."""
+
+    cache_ok = True
+    on_postgres = sa.Date()
+    given = staticmethod(date.fromisoformat)
+
+
+class Plain(Canonical):
+    """A decimal: ``numeric`` keeps its scale."""
+
+    cache_ok = True
+    on_postgres = sa.Numeric()
+    given = Decimal
 
 
 TYPES: Final[dict[str, type[sa.types.TypeEngine[Any]]]] = {
