@@ -37,6 +37,12 @@ def no_runs(hours: float | None) -> dict[str, object]:
 
 
 def _object(found: Trend, hours: float | None, recent: list[dict[str, object]]) -> dict[str, object]:
+    jobs = [_line(name, sums) for name, sums in found.jobs.items()]
+    return {**totals(found, hours), "per_job": jobs, "recent_runs": recent}
+
+
+def totals(found: Trend, hours: float | None) -> dict[str, object]:
+    """Return what the health object says of all runs together."""
     total = found.total
     return {
         "total_runs": total.runs,
@@ -49,8 +55,6 @@ def _object(found: Trend, hours: float | None, recent: list[dict[str, object]]) 
         "total_rows_in": total.rows_in,
         "total_rows_out": total.rows_out,
         "window_hours": hours,
-        "per_job": [_line(name, sums) for name, sums in found.jobs.items()],
-        "recent_runs": recent,
     }
 
 

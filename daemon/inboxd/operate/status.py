@@ -18,9 +18,9 @@ from inboxd.locks import running_pid
 from inboxd.model import Feed, Scalar
 from inboxd.operate.arrivals import expected
 from inboxd.operate.dead_letters import CodeCount, count_open
-from inboxd.operate.health import all_rejected, health
+from inboxd.operate.health import totals
 from inboxd.operate.hosts import HostActivity, hosts
-from inboxd.operate.trend import Bucket, Sums, trend
+from inboxd.operate.trend import Bucket, Trend, trend
 from inboxd.operate.waiting import InboxContent, inbox_content, still_waiting
 from inboxd.presence import STATE_FILE, DaemonState, ExpectedFeed, UnfinishedFile, Work, read_state
 from inboxd.store.base import RunRow
@@ -142,7 +142,7 @@ def status(store: Store | None, slices: Slices, *, now: datetime) -> Status:
         deferred=[one for one in alive.deferred if one.file in waiting] if alive else [],
         unsettled=[one for one in alive.unsettled if one.file in waiting] if alive else [],
         watermarks=_marks(store, slices.feeds, now) if store else [],
-        totals=_totals(store, lately.total, now) if store and lately else None,
+        totals=_totals(lately) if lately else None,
         hosts=hosts(store, now=now) if store else [],
         last_runs=store.runs(limit=RECENT_RUNS) if store else [],
         throughput=lately.buckets if lately else [],
@@ -218,11 +218,10 @@ def _marks(store: Store, feeds: Sequence[Feed], now: datetime) -> list[FeedMark]
     return marks
 
 
-def _totals(store: Store, sums: Sums, now: datetime) -> dict[str, object]:
-    found = health(store, now=now, hours=SPARK_HOURS, limit=0)
-    totals = {name: value for name, value in found.items() if name not in {"per_job", "recent_runs"}}
-    beside = {"total_rows_filtered": sums.filtered, "total_rows_deleted": sums.deleted}
-    return {**totals, **beside, "all_rejected": all_rejected(store, now=now, hours=SPARK_HOURS)}
+def _totals(found: Trend) -> dict[str, object]:
+    total = found.total
+    beside = {"total_rows_filtered": total.filtered, "total_rows_deleted": total.deleted}
+    return {**totals(found, SPARK_HOURS), **beside, "all_rejected": total.all_rejected}
 
 
 def as_json(found: Status) -> dict[str, object]:

@@ -16,7 +16,7 @@ from inboxd.inbox.notices import Once
 from inboxd.inbox.tree import Folder
 from inboxd.inbox.walk import Sieve, Walk
 from inboxd.model import Feed, printable
-from inboxd.presence import UnfinishedFile
+from inboxd.presence import LeftAlone, UnfinishedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,6 @@ class WaitingFile:
     feed: str
     size: int
     age_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class LeftAlone:
-    """A name in the inbox that is not taken, and why."""
-
-    file: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
