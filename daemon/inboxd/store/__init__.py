@@ -21,20 +21,12 @@ TURN_S: Final = 30.0
 """How long one who is no daemon waits for what another program holds, before it gives up."""
 
 
-def _no_tick() -> None:
-    """Do nothing: for callers that neither watch nor interrupt long statements."""
-
-
-def _no_silence(_seconds: float) -> None:
-    """Do nothing: for callers whom nobody watches."""
-
-
 def open_store(
     url: str,
     *,
     readonly: bool = False,
-    tick: Callable[[], None] = _no_tick,
-    silence: Callable[[float], object] = _no_silence,
+    tick: Callable[[], None] = lambda: None,
+    silence: Callable[[float], object] = lambda _seconds: None,
     turn: Turn | None = None,
 ) -> Store:
     """Open the database at ``url`` (``sqlite:///path`` or ``postgresql://…``).

@@ -193,7 +193,7 @@ def connect(
         _refuse_encoding(connection)
         _set_up(connection, readonly=readonly, turn=turn)
         if tick is not None or turn is not None:
-            connection.tick = tick or _no_tick
+            connection.tick = tick or (lambda: None)
             connection.turn = turn
             pid = connection.execute("SELECT pg_backend_pid()").fetchone()  # a proxy makes up the one libpq is told
             connection.probe = Probe(_same_server(conninfo, connection), int(pid[0])) if pid else None
@@ -201,10 +201,6 @@ def connect(
         connection.close()
         raise
     return connection
-
-
-def _no_tick() -> None:
-    """Do nothing."""
 
 
 def _conninfo(url: str) -> str:
