@@ -7,7 +7,7 @@ from typing import Final
 
 from inboxd.events import Event
 from inboxd.model import Counts
-from inboxd.words import middle, milliseconds
+from inboxd.words import escaped, middle, milliseconds
 
 WIDTH: Final = 120
 """Characters that a verdict's line has at most."""
@@ -43,10 +43,10 @@ def console_line(event: Mapping[str, object], *, colours: bool) -> str:
 
 def _verdict(event: Mapping[str, object], room: int) -> str:
     """Return what became of a file, in so many characters: its name gives way first, then the error's end."""
-    about = [f"run {event['run_id']}" if "run_id" in event else "", _text(event.get("feed", ""))]
+    about = [f"run {event['run_id']}" if "run_id" in event else "", escaped(event.get("feed", ""))]
     result = ", ".join(_result(event))
     fixed = sum(len(part) + 2 for part in about if part)
-    file = _text(event.get("file", ""))
+    file = escaped(event.get("file", ""))
     if fixed + len(file) + 2 + len(result) > room:
         result = _end(result, max(room - fixed - LEAST - 2, room // 2))
         file = middle(file, max(LEAST, room - fixed - 2 - len(result)))
@@ -55,7 +55,7 @@ def _verdict(event: Mapping[str, object], room: int) -> str:
 
 def _result(event: Mapping[str, object]) -> Iterator[str]:
     if event.get("error_code") is not None:
-        yield f"{event['error_code']}: {_text(event.get('error', ''))}"
+        yield f"{event['error_code']}: {escaped(event.get('error', ''))}"
         return
     if event.get("duplicate_of") is not None:
         yield f"duplicate of run {event['duplicate_of']}"
@@ -69,24 +69,17 @@ def _result(event: Mapping[str, object]) -> Iterator[str]:
 
 def _pairs(event: Mapping[str, object]) -> str:
     parts = [f"run {event['run_id']}"] if "run_id" in event else []
-    parts += [_text(event[key]) for key in ("feed", "file") if key in event]
+    parts += [escaped(event[key]) for key in ("feed", "file") if key in event]
     shown = {"run_id", "feed", "file", "traceback", "hint", *_HEAD}
-    return "  ".join([*parts, *(f"{key}={_text(value)}" for key, value in event.items() if key not in shown)])
+    return "  ".join([*parts, *(f"{key}={escaped(value)}" for key, value in event.items() if key not in shown)])
 
 
 def _below(event: Mapping[str, object]) -> Iterator[str]:
     """Yield what stands under the line: what to do, and where a bug was."""
     if event.get("hint"):
-        yield f"          {_text(event['hint'])}"
+        yield f"          {escaped(event['hint'])}"
     if event.get("traceback"):
-        yield from (f"  {_text(line)}" for line in str(event["traceback"]).splitlines())
-
-
-def _text(value: object) -> str:
-    text = str(value)
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+        yield from (f"  {escaped(line)}" for line in str(event["traceback"]).splitlines())
 
 
 def _end(text: str, room: int) -> str:

@@ -108,6 +108,14 @@ def clock(text: str, now: datetime) -> str:
     return f"{when:%d %b %H:%M:%S}" if when.year == now.year else f"{when:%d %b %Y %H:%M}"
 
 
+def escaped(value: object) -> str:
+    """Return a value as text that says nothing to a terminal: control characters are escaped."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
 def middle(text: str, width: int) -> str:
     """Return a name in so many characters: its beginning and, more of it, its end, which tells files apart."""
     if len(text) <= width:

@@ -117,29 +117,20 @@ def _print(found: Mapping[str, object], rejected: int) -> None:
     if jobs:
         heading("by job")
         names = ["runs", "successes", "failures", "success_rate", "avg_duration_ms", "rows_in", "rows_out"]
-        columns = [Column("job", cut="middle")]
-        columns += [Column(SHORT.get(name, name), number=True, goes=GOES.get(name, 0)) for name in names]
+        columns = [Column("job", cut="middle"), *map(_measure, names)]
         print_table(columns, [(job["job"], *(job[name] for name in names)) for job in jobs])
     recent = _lines(found, "recent_runs")
     if recent:
         heading("recent runs")
         names = ["rows_in", "rows_out", "duration_ms"]
-        columns = [Column("run", number=True), Column("job", cut="middle"), Column("status")]
-        columns += [Column(SHORT.get(name, name), number=True, goes=GOES.get(name, 0)) for name in names]
+        columns = [Column("run", number=True), Column("job", cut="middle"), Column("status"), *map(_measure, names)]
         columns.append(Column("started", goes=2))
-        print_table(
-            columns,
-            [
-                (
-                    run["id"],
-                    run["job"],
-                    run["status"],
-                    *(run[name] for name in names),
-                    short_time(str(run["started_at"])),
-                )
-                for run in recent
-            ],
-        )
+        shown = ("id", "job", "status", *names)
+        print_table(columns, [(*(run[name] for name in shown), short_time(str(run["started_at"]))) for run in recent])
+
+
+def _measure(name: str) -> Column:
+    return Column(SHORT.get(name, name), number=True, goes=GOES.get(name, 0))
 
 
 def _ms(value: object) -> str:

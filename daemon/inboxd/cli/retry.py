@@ -221,11 +221,10 @@ def _print(done: list[Retried]) -> None:
     if not done:
         click.echo("nothing to retry: failed/ is empty, and what is in processed/ is loaded")
         return
-    columns = [Column("file", cut="middle"), Column("outcome"), Column("run", number=True)]
-    columns.append(Column("loaded", number=True))
-    columns += [Column(name, number=True) for name in ("rejected", "stale")]
     deleted = any(one.verdict is not None and one.verdict.counts.rows_deleted for one in done)
-    columns += [Column("deleted", number=True)] if deleted else []
+    columns = [Column("file", cut="middle"), Column("outcome")]
+    counts = ("run", "loaded", "rejected", "stale", *(["deleted"] if deleted else []))
+    columns += [Column(name, number=True) for name in counts]
     columns.append(Column("now in", cut="middle", below=True))
     print_table(columns, [_line(one, deleted=deleted) for one in done])
     for one in done:

@@ -17,7 +17,7 @@ from inboxd.cli.context import on_terminal
 from inboxd.cli.layout import Column, lay_out, wrapped
 from inboxd.clock import SystemClock, moment, stamp
 from inboxd.model import printable
-from inboxd.words import span
+from inboxd.words import escaped, span
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -64,12 +64,7 @@ def width_of_output() -> int | None:
 
 def shown(value: object) -> str:
     """Return a value as text for a terminal: control characters escaped, nothing for ``None``."""
-    if value is None:
-        return ""
-    text = printable(str(value))
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+    return "" if value is None else escaped(printable(str(value)))
 
 
 def cut(text: str) -> str:
