@@ -297,8 +297,6 @@ class Limit:
 
 
 EXTRA_COLUMN: Final = "extra"
-RECORD_KEY_COLUMN: Final = "record_key"
-RECORD_NO_COLUMN: Final = "record_no"
 OWN_PREFIX: Final = "inboxd_"
 """How the names begin that columns of ours step aside to; no field's name may."""
 
@@ -311,8 +309,8 @@ class OwnColumns:
     updated_at: str = "updated_at"
     deleted_at: str = "deleted_at"
     extra: str = EXTRA_COLUMN
-    record_no: str = RECORD_NO_COLUMN
-    record_key: str = RECORD_KEY_COLUMN
+    record_no: str = "record_no"
+    record_key: str = "record_key"
     deletion: str = "inboxd_deletion"
     """Only staged: whether the record is a deletion."""
 
@@ -389,8 +387,7 @@ class Feed:
     def cursor_name(self) -> str:
         """The cursor's name; ``KeyError`` where there is none."""
         if self.cursor is None:
-            msg = f"feed {self.name!r} has no cursor"
-            raise KeyError(msg)
+            raise KeyError(f"feed {self.name!r} has no cursor")
         return self.cursor
 
     @property
@@ -416,9 +413,7 @@ class Feed:
     @property
     def record_key_column(self) -> str:
         """The staged column that holds the key's text: the key itself when it is one text field."""
-        if len(self.key) == 1 and self.field(self.key[0]).type is FieldType.TEXT:
-            return self.key[0]
-        return self.own_columns.record_key
+        return _columns_of(self).record_key
 
     @property
     def row_columns(self) -> tuple[str, ...]:
@@ -435,6 +430,7 @@ class _Columns:
     """A feed's columns, as its properties of these names have them."""
 
     own: OwnColumns
+    record_key: str
     table: tuple[str, ...]
     row: tuple[str, ...]
 
@@ -448,7 +444,7 @@ def _columns_of(feed: Feed) -> _Columns:
     alone = len(feed.key) == 1 and feed.field(feed.key[0]).type is FieldType.TEXT
     key = () if alone else (own.record_key,)
     deletion = (own.deletion,) if feed.deletes else ()
-    return _Columns(own, table, (*table, *key, *deletion, own.record_no))
+    return _Columns(own, feed.key[0] if alone else own.record_key, table, (*table, *key, *deletion, own.record_no))
 
 
 UNREADABLE_KEY: Final = "?"
