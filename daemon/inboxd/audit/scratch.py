@@ -120,16 +120,10 @@ class Scratch:
 
     def stage(self, verdict: Verdict, ident: str, came: tuple[int, int] | None = None) -> None:
         """Take one judged record of the run at hand."""
-        content = json.dumps(verdict.values)
         about = (verdict.number, verdict.kind.value, ident, verdict.key, verdict.cursor, verdict.code)
         raw = verdict.raw if verdict.kind is Kind.REJECT else ""
-        self._run(
-            "INSERT INTO staged VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-            *about,
-            raw,
-            content,
-            *(came or (None, None)),
-        )
+        more = (raw, json.dumps(verdict.values), *(came or (None, None)))
+        self._run("INSERT INTO staged VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)", *about, *more)
 
     def clear(self) -> None:
         """Forget the run before."""
