@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from inboxd.clock import Clock, SystemClock
 from inboxd.errors import TransientFault
 from inboxd.inbox.faults import NOT_MOVABLE, transient_fault
+from inboxd.inbox.gathered import Gathered
 from inboxd.inbox.mounts import is_remote
 from inboxd.inbox.notices import FILE_IGNORED, FILE_UNSETTLED, SETTLE_UNPROVEN, Notice, Once
 from inboxd.inbox.settle import Found, Kind, Settling
@@ -92,74 +93,6 @@ class Aside:
     since: float
     fault: TransientFault
     attempts: int = 1
-
-
-@dataclass(slots=True)
-class _Pass:
-    """What is gathered during one survey. Holds at most twice the limit of files, however many there are."""
-
-    limit: int
-    found: list[Found] = field(default_factory=list)
-    kinds: dict[str, Kind] = field(default_factory=dict)
-    """What was hinted of the files in ``found``."""
-    blockers: dict[str, Found] = field(default_factory=dict)
-    """For each ordered feed, the oldest file that newer ones have to wait for: the disk refused to give it out."""
-    settling_first: dict[str, Found] = field(default_factory=dict)
-    """For each ordered feed, the oldest file that is settling; newer ones wait for it for a while."""
-    arrivals: dict[str, float] = field(default_factory=dict)
-    """When (monotonic seconds) the first of those that are settling was seen."""
-    counted: int = 0
-    settling: int = 0
-    unsettled: list[str] = field(default_factory=list)
-    due: float = float("inf")
-    more: bool = False
-    oldest_ns: int | None = None
-    _bound: Found | None = None
-
-    def count(self, found: Found) -> None:
-        """Count a file that waits."""
-        self.counted += 1
-        if self.oldest_ns is None or found.ctime_ns < self.oldest_ns:
-            self.oldest_ns = found.ctime_ns
-
-    def offer(self, found: Found, kind: Kind | None) -> None:
-        """Keep a file if it is among the oldest: sorted now and then, so that not all of them are held."""
-        if self._bound is not None and found >= self._bound:
-            self.more = True
-            return
-        self.found.append(found)
-        if kind is not None:
-            self.kinds[found.name] = kind
-        if len(self.found) >= 2 * self.limit:
-            self._truncate()
-
-    def wait(self, until: float) -> None:
-        """Note when something is due."""
-        self.due = min(self.due, until)
-
-    def block(self, found: Found, until: float) -> None:
-        """Let newer files of an ordered feed wait for this one."""
-        self.blockers[found.feed] = min(found, self.blockers.get(found.feed, found))
-        self.wait(until)
-
-    def settles(self, found: Found, since: float) -> None:
-        """Note a file of an ordered feed that is settling, and since when."""
-        self.settling_first[found.feed] = min(found, self.settling_first.get(found.feed, found))
-        self.arrivals[found.feed] = min(since, self.arrivals.get(found.feed, since))
-
-    def oldest(self) -> list[Found]:
-        """Return the files kept, oldest first."""
-        self._truncate()
-        return self.found
-
-    def _truncate(self) -> None:
-        self.found.sort()
-        if len(self.found) > self.limit:
-            for found in self.found[self.limit :]:
-                self.kinds.pop(found.name, None)
-            del self.found[self.limit :]
-            self.more = True
-            self._bound = self.found[-1]
 
 
 class Inbox:
@@ -274,7 +207,7 @@ class Inbox:
         self._look += 1
         self._settling.begin()
         without = {*without, *self._stuck}
-        gathered = _Pass(self._limit)
+        gathered = Gathered(self._limit)
         try:
             everything = rescan or self._more or len(self._settling) > FOLLOWED or self._full_is_due()
             look = self._look_at_everything if everything else self._look_at_some
@@ -293,7 +226,7 @@ class Inbox:
         return self._last_full + SCAN_SHARE * self._last_cost
 
     def _look_at_everything(
-        self, inbox: Folder, gathered: _Pass, hints: dict[str, Kind | None], without: Collection[str]
+        self, inbox: Folder, gathered: Gathered, hints: dict[str, Kind | None], without: Collection[str]
     ) -> None:
         started = self._clock.monotonic()
         self._find_out_about_the_filesystem(inbox)
@@ -313,7 +246,7 @@ class Inbox:
         self._left, self._oldest_ns = gathered.counted, gathered.oldest_ns
 
     def _look_at_some(
-        self, inbox: Folder, gathered: _Pass, hints: dict[str, Kind | None], without: Collection[str]
+        self, inbox: Folder, gathered: Gathered, hints: dict[str, Kind | None], without: Collection[str]
     ) -> None:
         now = self._settling.now
         looked_at: set[str] = set()
@@ -333,7 +266,7 @@ class Inbox:
             self._judge(gathered, one, hints.get(name), without)
         gathered.wait(self._next_full())
 
-    def _judge(self, gathered: _Pass, found: Found | None, kind: Kind | None, without: Collection[str]) -> None:
+    def _judge(self, gathered: Gathered, found: Found | None, kind: Kind | None, without: Collection[str]) -> None:
         """Sort one file: still moving, to be left out for now, or to be asked about when it is among the oldest."""
         if found is None:
             return
@@ -352,7 +285,7 @@ class Inbox:
         elif found.feed not in without:
             gathered.offer(found, kind)
 
-    def _unsettled(self, gathered: _Pass, found: Found, due: float) -> None:
+    def _unsettled(self, gathered: Gathered, found: Found, due: float) -> None:
         gathered.settling += 1
         gathered.wait(due)
         if len(gathered.unsettled) < LISTED:
@@ -363,7 +296,7 @@ class Inbox:
             since, reason = self._settling.reason(found.name)
             self._once.say(FILE_UNSETTLED, found.name, f"{reason}, for {self._settling.now - since:.0f} s now")
 
-    def _choose(self, inbox: Folder, gathered: _Pass) -> list[Candidate]:
+    def _choose(self, inbox: Folder, gathered: Gathered) -> list[Candidate]:
         """Ask for the proof of the oldest files; those of an ordered feed wait for an older one that is settling."""
         ready: list[Candidate] = []
         self._again = {}
@@ -386,7 +319,7 @@ class Inbox:
         self._waiting_since = waiting
         return ready
 
-    def _waits(self, gathered: _Pass, found: Found, waiting: dict[str, float]) -> bool:
+    def _waits(self, gathered: Gathered, found: Found, waiting: dict[str, float]) -> bool:
         """Tell whether a complete file waits for an older one of its feed that is settling; note it in ``waiting``.
 
         All that waiting together is bounded for the feed, from the first arrival that it waits for: however many files
@@ -402,7 +335,7 @@ class Inbox:
         gathered.wait(until)
         return True
 
-    def _conclude(self, inbox: Folder, gathered: _Pass, *, full: bool) -> Survey:
+    def _conclude(self, inbox: Folder, gathered: Gathered, *, full: bool) -> Survey:
         ready = self._choose(inbox, gathered)
         self._more = gathered.more
         held_up = {*gathered.blockers, *gathered.settling_first}
