@@ -56,6 +56,26 @@ def test_files_that_were_removed_on_purpose_are_told_and_the_rest_is_proved(make
     assert any(table["last_unproven"] for table in found["tables"])
 
 
+def test_what_says_the_same_again_takes_the_place_of_what_is_undone(make_url: MakeUrl, tmp_path: Path) -> None:
+    """An audit gives the row to the file that had said the same, with its record's number; so, too, a marked row."""
+    world = World(tmp_path / "world", make_url(), 3)
+    first, bad, other = told("a", 1), told("a", 2), told("b", 1)
+    gone: dict[str, object] = {"key": "a", "op": "d"}
+    files: dict[str, list[list[dict[str, object]]]] = {
+        "last": [[first], [bad], [other, bad]],
+        "lastmarks": [[first], [bad], [other, bad], [gone], [gone], [first]],
+    }
+    for feed, contents in files.items():
+        for number, records in enumerate(contents):
+            world.drop(f"{feed}/{number}.json", json.dumps(records).encode())
+    world.call("run", "--once")
+    for feed, order in (("last", "120"), ("lastmarks", "120354")):
+        for place in order:
+            found = json.loads(world.call("explain", "--file", f"{feed}/{place}.json", "--json")[1])
+            world.call("undo", str(found["runs"][0]["id"]))
+            assert world.differences() == [], (feed, place, world.done)
+
+
 # Planted faults
 
 

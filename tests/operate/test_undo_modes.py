@@ -14,7 +14,7 @@ from inboxd.model import Feed, Gone, Mode
 from inboxd.operate.undo import plan, undo
 from inboxd.operate.undo_plan import Undo
 from inboxd.store.database import Store
-from mode_feeds import Record, as_batches, feed_of, opened, records_of_feed, rows_of
+from mode_feeds import Record, as_batches, emptied, feed_of, opened, records_of_feed, rows_of
 from stores import OpenEmpty, batches, examples, load, make_feed, query
 
 pytestmark = pytest.mark.on_citus
@@ -67,15 +67,6 @@ def test_undoing_any_run_gives_what_was_there_without_it(
 def alone(feed: Feed) -> Feed:
     """Return the same feed with a table that is filled by some of the files alone."""
     return replace(feed, name="alone", table="alone")
-
-
-def emptied(store: Store, *feeds: Feed) -> None:
-    """Let nothing be left of the example before: a store of its own for each would take longer."""
-    with store.writing() as connection:
-        for table in ("etl_runs", "lineage_records", "before_images", "tombstones", "watermarks"):
-            connection.exec_driver_sql(f"DELETE FROM {table}")
-        for feed in feeds:
-            connection.exec_driver_sql(f"DELETE FROM {feed.table}")
 
 
 def live(store: Store, feed: Feed) -> dict[str, object]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -17,13 +16,12 @@ from hypothesis import strategies as st
 from inboxd.clock import SystemClock
 from inboxd.config import load_settings
 from inboxd.errors import OperatorFault
-from inboxd.inbox.source import Source
 from inboxd.model import Feed, Outcome, Verdict
 from inboxd.operate.undo import plan, undo
-from inboxd.pipeline import Job, Pipeline, facts_of
 from inboxd.store import open_store
 from inboxd.store.cursors import watermarks_of
 from inboxd.store.database import Store
+from loaders import take
 from stores import MakeUrl, query
 
 CONFIG: Final = """
@@ -39,7 +37,6 @@ undo = true
 fields = { region = { from = "$path.region", type = "text" }, id = { type = "integer" }, v = { type = "text" } }
 """
 NAMES: Final = count(1)
-DAY_S: Final = 86_400
 
 Content = tuple[tuple[int, str], ...]
 
@@ -110,14 +107,7 @@ class Site:
 
     def take(self, feed: Feed, name: str, content: str, day: int) -> Verdict:
         """Load a file of that name, content and day."""
-        path = self.folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-        os.utime(path, (day * DAY_S, day * DAY_S))
-        found = path.stat()
-        facts = facts_of(feed, name, found.st_mtime_ns)
-        job = Job(feed, name, found.st_size, lambda: Source(path), facts=facts)
-        return Pipeline(self.store, SystemClock(), "here", 1 << 30).process(job)
+        return take(self.store, self.folder, feed, name, content, day)
 
     def rows(self, feed: Feed) -> dict[tuple[str, int], tuple[str, bool]]:
         """Return the table as the model has it."""

@@ -24,6 +24,7 @@ from stores import MakeUrl, query
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVENTS = load_settings(None, {}, Path("/")).feeds[0]
+DAY_S = 86_400
 Document = dict[str, Any]  # Any: whatever JSON holds
 
 
@@ -85,6 +86,18 @@ def make_loader(make_url: MakeUrl, folder: Path, feed: Feed = EVENTS) -> Loader:
     store.upgrade()
     store.prepare([feed])
     return Loader(store, folder, feed)
+
+
+def take(store: Store, folder: Path, feed: Feed, name: str, content: str, day: int) -> Verdict:
+    """Load a file of that name, content and day."""
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+    os.utime(path, (day * DAY_S, day * DAY_S))
+    found = path.stat()
+    facts = facts_of(feed, name, found.st_mtime_ns)
+    job = Job(feed, name, found.st_size, lambda: Source(path), facts=facts)
+    return Pipeline(store, SystemClock(), "here", 1 << 30).process(job)
 
 
 CONFIG = """

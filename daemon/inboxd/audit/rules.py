@@ -50,12 +50,12 @@ def is_marked(feed: Feed, row: Version, grave: Version) -> bool | None:
 
 
 def not_compared(feed: Feed) -> set[str]:
-    """Return the fields that two records are not compared by: what comes from the file, and the number."""
-    by_file = {(Origin.RECORD, "no")}
+    """Return the fields that two records are not compared by: what comes from the file alone, and the number."""
     return {
         each.name
         for each in feed.fields
-        if any(origin_of(path) is Origin.FILE or path in by_file for path in each.paths)
+        if all(origin_of(path) is Origin.FILE for path in each.paths)
+        or (each.paths == ((Origin.RECORD, "no"),) and not each.unit)
     }
 
 
@@ -193,6 +193,8 @@ class Rules:
                     yield one.key
         if self._feed.cursor is None and self._scratch.unsure:
             self._learn(work)
+        if self._feed.mode is Mode.UPSERT and self._feed.cursor is None:
+            self._say_again(work)
 
     def _load(self, work: Work, one: Staged) -> None:
         old = self._scratch.top(ROWS, one.ident).values or {}
@@ -211,6 +213,16 @@ class Rules:
             self._scratch.push(ROWS, one.ident, _version(work, one, State.ROW, marked=True, values=row.values))
         else:
             self._scratch.push(ROWS, one.ident, _version(work, one, State.UNKNOWN))
+
+    def _say_again(self, work: Work) -> None:
+        """Note what files say of rows that are so already: without the run before, it would be theirs."""
+        for one in self._scratch.leaders():
+            if one.outcome is LineageStep.STALE and one.came is None:
+                marks, deletes = self._feed.deletes, one.kind is Kind.DELETION
+                stays = not deletes or (marks is not None and marks.then is Gone.MARK)
+                values = {**(self._scratch.top(ROWS, one.ident).values or {}), **one.values}
+                version = _version(work, one, State.ROW if stays else State.NONE, marked=deletes, values=values)
+                self._scratch.push(ROWS, one.ident, version, again=True)
 
     def _learn(self, work: Work) -> None:
         """Learn what unknown rows are from records that were stale: they are equal to what they met."""

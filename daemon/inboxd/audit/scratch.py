@@ -1,8 +1,9 @@
 """What was derived so far, in a scratch file: memory stays flat however large the table is.
 
 A key's row is a stack of versions, each by one run: an undo takes its run's version out, wherever it is, and what is on
-top is the row. Of a key that was met before the audit could begin, or that a run changed whose file is gone, the top is
-*unknown*.
+top is the row. A marked one has the values of that below. One that says *again* what is so already counts from when the
+version below is taken out. Of a key that was met before the audit could begin, or that a run changed whose file is
+gone, the top is *unknown*.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ from inboxd.model import Cursor, LineageStep, Scalar
 
 _TABLES: Final = """
 CREATE TABLE versions (kind TEXT, ident TEXT, place INTEGER, run INTEGER, commit_no INTEGER, number INTEGER, state TEXT,
-    cursor, marked INTEGER, content TEXT, PRIMARY KEY (kind, ident, place)) WITHOUT ROWID;
+    cursor, marked INTEGER, content TEXT, again INTEGER, PRIMARY KEY (kind, ident, place)) WITHOUT ROWID;
 CREATE TABLE staged (number INTEGER PRIMARY KEY, kind TEXT, ident TEXT, record_key TEXT, cursor, code TEXT, raw TEXT,
     content TEXT, came_commit INTEGER, came_number INTEGER, outcome TEXT);
 CREATE INDEX staged_by_ident ON staged (ident);
@@ -36,8 +37,9 @@ CREATE TABLE seen (kind TEXT, ident TEXT, PRIMARY KEY (kind, ident)) WITHOUT ROW
 CREATE TABLE runs (id INTEGER PRIMARY KEY, proven INTEGER);
 """
 _VERSION: Final = "SELECT ident, place, run, commit_no, number, state, cursor, marked, content FROM versions"
-_TOP: Final = f"{_VERSION} WHERE kind = ? AND ident = ? ORDER BY place DESC LIMIT 1"
-_NEXT_TOP: Final = f"{_VERSION} WHERE kind = ? AND ident > ? ORDER BY ident, place DESC LIMIT 1"
+_TOP: Final = f"{_VERSION} WHERE kind = ? AND ident = ? AND NOT again ORDER BY place DESC LIMIT 1"
+_NEXT_TOP: Final = f"{_VERSION} WHERE kind = ? AND ident > ? AND NOT again ORDER BY ident, place DESC LIMIT 1"
+_BELOW: Final = f"{_VERSION} WHERE kind = ? AND ident = ? AND NOT again AND NOT marked ORDER BY place DESC LIMIT 1"
 
 
 class State(StrEnum):
@@ -263,10 +265,20 @@ class Scratch:
     def top(self, kind: str, ident: str) -> Version:
         """Return what a key's row or tombstone is now."""
         row = self._one(_TOP, kind, ident)
-        return self.base if row is None else _version(row)[1]
+        return self.base if row is None else self._unmarked(kind, *_version(row))
 
-    def push(self, kind: str, ident: str, version: Version) -> None:
-        """Let a run make something new of a key."""
+    def _unmarked(self, kind: str, ident: str, version: Version) -> Version:
+        """Give a row that is marked the values of what was marked, which an undo may have changed since."""
+        if not version.marked or not self.history:
+            return version
+        row = self._one(_BELOW, kind, ident)
+        below = self.base if row is None else _version(row)[1]
+        return replace(version, state=below.state, values=below.values)
+
+    def push(self, kind: str, ident: str, version: Version, *, again: bool = False) -> None:
+        """Let a run make something new of a key; or (``again``) say what is so already."""
+        if again and not self.history:
+            return
         self._any_unknown = self._any_unknown or version.state is State.UNKNOWN
         place = 0
         if self.history:
@@ -274,17 +286,28 @@ class Scratch:
             place = self._count(statement, kind, ident)
         content = None if version.values is None else json.dumps(version.values)
         about = (version.run, version.commit_no, version.number, version.state, version.cursor, version.marked, content)
-        self._run("INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", kind, ident, place, *about)
+        row = (kind, ident, place, *about, again)
+        self._run("INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", *row)
 
     def take_out(self, run: int) -> tuple[int, int]:
-        """Take a run's versions out; return of how many keys, and of how many of them they were the last word."""
-        keys = self._count("SELECT COUNT(DISTINCT ident) FROM versions WHERE run = ?", run)
+        """Take a run's versions out; return of how many keys, and of how many of them they were the last word.
+
+        Where the next one up says the same again, it counts from here on.
+        """
+        keys = self._count("SELECT COUNT(DISTINCT ident) FROM versions WHERE run = ? AND NOT again", run)
         of_rows = (
-            "SELECT COUNT(*) FROM versions AS v WHERE run = ? AND place = (SELECT MAX(place) FROM versions AS w "
-            "WHERE w.kind = v.kind AND w.ident = v.ident) AND (kind = 'row' OR NOT EXISTS "
+            "SELECT COUNT(*) FROM versions AS v WHERE run = ? AND NOT again "
+            "AND place = (SELECT MAX(place) FROM versions AS w WHERE w.kind = v.kind AND w.ident = v.ident) "
+            "AND (kind = 'row' OR NOT EXISTS "
             "(SELECT 1 FROM versions AS w WHERE w.run = v.run AND w.kind = 'row' AND w.ident = v.ident))"
         )
         last = self._count(of_rows, run)
+        self._run(
+            "UPDATE versions SET again = 0 WHERE again AND (kind, ident, place) IN (SELECT v.kind, v.ident, "
+            "(SELECT MIN(place) FROM versions AS w WHERE w.kind = v.kind AND w.ident = v.ident AND w.place > v.place) "
+            "FROM versions AS v WHERE v.run = ? AND NOT v.again)",
+            run,
+        )
         self._run("DELETE FROM versions WHERE run = ?", run)
         return keys, last
 
@@ -303,7 +326,7 @@ class Scratch:
         ident = ""
         while row := self._one(_NEXT_TOP, kind, ident):
             ident, version = _version(row)
-            yield ident, version
+            yield ident, self._unmarked(kind, ident, version)
 
     def see(self, kind: str, ident: str) -> None:
         """Note that the database has a key."""

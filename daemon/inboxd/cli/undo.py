@@ -13,10 +13,11 @@ from inboxd.cli.tables import Column, heading, print_table, print_text
 from inboxd.clock import SystemClock
 from inboxd.config import Settings
 from inboxd.inbox.names import marked
-from inboxd.model import Mode
+from inboxd.model import Mode, Origin, origin_of
 from inboxd.operate.undo import plan
 from inboxd.operate.undo import undo as take_back
-from inboxd.operate.undo_plan import Passed, Undo
+from inboxd.operate.undo_plan import Undo
+from inboxd.operate.undo_reload import Passed
 from inboxd.words import counted
 
 
@@ -66,10 +67,11 @@ def _as_json(settings: Settings, found: Undo, *, dry_run: bool) -> dict[str, obj
         "reload": [
             {
                 "run_id": one.run_id,
+                "feed": one.feed,
                 "file": one.file_name,
                 "stale": one.stale,
                 "skipped": one.skipped,
-                "command": _reload(settings, found, one),
+                "command": _reload(settings, one),
             }
             for one in found.reload
         ],
@@ -89,11 +91,11 @@ def _print(settings: Settings, found: Undo, *, dry_run: bool) -> None:
         kept = (Column("key", cut="middle"), Column("by run", number=True))
         print_table(kept, [(one.record_key, one.run_id) for one in found.left_keys])
     if found.reload:
-        heading("records of these files lost to this run; the commands load them again")
+        heading("records of these files lost to this run, or to one undone before; the commands load them again")
         columns = (Column("run", number=True), Column("stale", number=True), Column("skipped", number=True))
         print_table(columns, [(one.run_id, one.stale, one.skipped) for one in found.reload])
         for one in found.reload:
-            click.echo(f"  {_reload(settings, found, one)}")
+            click.echo(f"  {_reload(settings, one)}")
     again = _again(settings, found)
     if again is not None:
         heading("the file can be loaded again" if not dry_run else "the file could be loaded again then")
@@ -110,16 +112,21 @@ def _again(settings: Settings, found: Undo) -> str | None:
     return shlex.join(["inboxd", "retry", _archived(settings, found.file_name, found.undo_of)])
 
 
-def _reload(settings: Settings, found: Undo, one: Passed) -> str:
+def _reload(settings: Settings, one: Passed) -> str:
     """Return the command that loads a file's records again: its content counts as loaded, so it takes --force.
 
-    A snapshot that was skipped for its age needs none: it is above the watermark now, or is skipped again.
+    A snapshot that was skipped for its age needs none: it is above the watermark now, or is skipped again. A replay is
+    undone, which opens its dead letters again.
     """
     if one.file_name is None:
-        return shlex.join(["inboxd", "explain", "--run", str(one.run_id)])
+        replay = shlex.join(["inboxd", "dead-letters", "replay", "--feed", one.feed])
+        return f"inboxd undo {one.run_id} && {replay}"
     name = one.file_name if one.claim is None else _archived(settings, one.file_name, one.run_id)
-    skipped = any(feed.name == found.feed and feed.mode is Mode.SNAPSHOT for feed in settings.feeds)
-    return shlex.join(["inboxd", "load", *([] if skipped else ["--force"]), "--feed", found.feed, name])
+    feed = next((feed for feed in settings.feeds if feed.name == one.feed), None)
+    skipped = feed is not None and feed.mode is Mode.SNAPSHOT
+    reads_path = feed is not None and any(origin_of(path) in (Origin.FILE, Origin.CAPTURE) for path in feed.paths)
+    as_it_lay = ["--as", one.file_name] if reads_path and one.claim is not None else []
+    return shlex.join(["inboxd", "load", *([] if skipped else ["--force"]), "--feed", one.feed, *as_it_lay, name])
 
 
 def _archived(settings: Settings, file_name: str, run_id: int) -> str:

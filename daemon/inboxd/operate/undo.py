@@ -19,6 +19,7 @@ from inboxd.model import Feed, Late, Mode, RunStatus
 from inboxd.operate.target import target_of
 from inboxd.operate.undo_append import take_away
 from inboxd.operate.undo_deletions import mark_again, put_tombstones_back
+from inboxd.operate.undo_marks import keeps_values, mark_anew
 from inboxd.operate.undo_plan import Scene, Undo, undoable
 from inboxd.operate.undo_repeats import hand_over
 from inboxd.operate.undo_sql import dialect_of, writer_of
@@ -61,6 +62,8 @@ def undo(store: Store, feeds: tuple[Feed, ...], run_id: int, *, clock: Clock, ho
                 hand_over(scene)
             if found.left:
                 work.hand_down(own_id)
+            if keeps_values(feed):
+                mark_anew(scene, own_id)
             if feed.deletes is not None and feed.cursor is not None:
                 put_tombstones_back(connection, feed, run_id)
                 mark_again(connection, feed, run_id, scene.dialect)
@@ -241,9 +244,8 @@ class _Work:
         if first is None:
             return
         values = {"value": value, "run_id": first.id, "updated_at": stamp(now)}
-        changed = sa.update(watermarks).where(
-            mark.name == self.scene.run["job_name"], mark.value != value, mark.run_id.is_not(None)
-        )
+        moved = sa.or_(mark.value != value, mark.run_id == self.scene.run["id"])
+        changed = sa.update(watermarks).where(mark.name == self.scene.run["job_name"], moved, mark.run_id.is_not(None))
         self.scene.connection.execute(changed.values(values))
 
     def settle_dead_letters(self, own_id: int) -> None:

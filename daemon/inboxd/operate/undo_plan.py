@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +12,7 @@ from inboxd.errors import EXIT_FAILED, OperatorFault
 from inboxd.model import Cursor, Feed, Mode, RunStatus
 from inboxd.operate.target import FilledTable, target_of
 from inboxd.operate.undo_append import count_rows, refuse_replayed
+from inboxd.operate.undo_reload import Passed, passed, skipped_snapshots
 from inboxd.operate.undo_repeats import said_again
 from inboxd.operate.undo_sql import Dialect
 from inboxd.store.changes import keeps_marks, says_again
@@ -21,7 +21,6 @@ from inboxd.store.tables import (
     ABSENT,
     DELETED,
     LOADED,
-    STALE,
     before_images,
     etl_runs,
     lineage_records,
@@ -39,20 +38,6 @@ class LeftKey:
 
     record_key: str
     run_id: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Passed:
-    """A file of a later run some of whose records lost to the undone run: a reload brings them back.
-
-    ``skipped`` counts all that the run skipped while the undone run's watermark stood in the way.
-    """
-
-    run_id: int
-    file_name: str | None
-    claim: str | None
-    stale: int
-    skipped: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +137,8 @@ class Scene:
         )
         left = self._left(holders) if considered != restored else ()
         if self.feed.mode is Mode.SNAPSHOT:
-            return self._plan(considered, restored, left, self._snapshot_marks(), self._skipped_snapshots())
-        return self._plan(considered, restored, left, self._watermarks(), self._passed(holders))
+            return self._plan(considered, restored, left, self._snapshot_marks(), skipped_snapshots(self))
+        return self._plan(considered, restored, left, self._watermarks(), passed(self, holders))
 
     def _snapshot_marks(self) -> tuple[str | None, str | None]:
         """Return the watermark of the snapshot's scope as it is, and as its before-image has it."""
@@ -163,17 +148,6 @@ class Scene:
         )
         image = self.connection.execute(kept).scalar()
         return now.scalar(), None if image is None else str(json.loads(image)["value"])
-
-    def _skipped_snapshots(self) -> tuple[Passed, ...]:
-        """Return the later snapshots that were skipped whole, in order of commit: of whichever scope they are."""
-        columns = etl_runs.c
-        later = self.standing_runs(empty=True).where(
-            self.is_later(), columns.watermark.is_(None), columns.duplicate_of.is_(None)
-        )
-        return tuple(
-            Passed(run.id, run.file_name, run.claim, 0, int(run.rows_skipped or 0))
-            for run in self.connection.execute(later)
-        )
 
     def _plan(
         self,
@@ -306,7 +280,7 @@ class Scene:
             )
             .select_from(etl_runs.outerjoin(undoing, undoing.c.id == runs.superseded_by))
             .where(
-                self._of_table() if of_table else runs.job_name == self.run["job_name"],
+                self.of_table() if of_table else runs.job_name == self.run["job_name"],
                 runs.status == RunStatus.SUCCESS.value,
                 sa.true() if empty else runs.rows_in > 0,
                 runs.rows_stale.is_not(None),
@@ -317,7 +291,8 @@ class Scene:
             .order_by(runs.commit_no)
         )
 
-    def _of_table(self) -> sa.ColumnElement[bool]:
+    def of_table(self) -> sa.ColumnElement[bool]:
+        """Tell the runs that may have touched the table's rows."""
         return FilledTable(self.feed.table, {}, (), feeds=(self.feed.name, self.run["job_name"])).of_table()
 
     def is_later(self) -> sa.ColumnElement[bool]:
@@ -339,54 +314,3 @@ class Scene:
         if left is not None and not at_or_below(left, from_text(self.feed, row.value)):
             return row.value, row.value
         return row.value, None if left is None else str(left)
-
-    def _passed(self, holders: sa.CTE) -> tuple[Passed, ...]:
-        """Return the later files with records that lost to this run, in order of commit."""
-        stale = self._stale_because_of(holders)
-        passed: list[Passed] = []
-        for run, skipping in self._skipping_because_of():
-            counts = stale.get(run.id, 0), int(run.rows_skipped or 0) if skipping else 0
-            if any(counts):
-                passed.append(Passed(run.id, run.file_name, run.claim, *counts))
-        return tuple(passed)
-
-    def _stale_because_of(self, holders: sa.CTE) -> dict[int, int]:
-        """Count, by run, the stale records of the keys that this run still holds: nothing else can have beaten them.
-
-        But a record of their own file, if its outcome tells so: where rows are marked, a key's upsert and its deletion
-        have each a place of their own, the row and the tombstone.
-        """
-        lost, won, there = lineage_records.alias("lost"), lineage_records.alias("won"), tombstones.c
-        mine = sa.select(holders.c.record_key).where(holders.c.run_id == self.run["id"])
-        of_run = there.table_name == self.feed.table, there.run_id == self.run["id"]
-        buried = sa.select(there.record_key).where(*of_run, sa.true() if keeps_marks(self.feed) else sa.false())
-        held = mine.union(buried).cte("still_held").prefix_with("MATERIALIZED", dialect="postgresql")
-        standing = self.standing_runs(of_table=True).where(self.is_later(), etl_runs.c.rows_stale > 0)
-        later = standing.order_by(None).subquery()
-        beaten_at_home = sa.exists().where(
-            won.c.run_id == lost.c.run_id, won.c.record_key == lost.c.record_key, won.c.outcome.in_((LOADED, DELETED))
-        )
-        query = (
-            sa.select(lost.c.run_id, sa.func.count())
-            .select_from(lost.join(held, held.c.record_key == lost.c.record_key))
-            .where(
-                lost.c.run_id.in_(sa.select(later.c.id)),
-                lost.c.outcome == STALE,
-                sa.true() if keeps_marks(self.feed) else ~beaten_at_home,
-            )
-            .group_by(lost.c.run_id)
-        )
-        return {int(run_id): int(count) for run_id, count in self.connection.execute(query)}
-
-    def _skipping_because_of(self) -> Iterator[tuple[sa.Row[tuple[object, ...]], bool]]:
-        """Yield the later runs, and whether this run's watermark was the one they met."""
-        text = self.run["watermark"]
-        mine = None if text is None else from_text(self.feed, text)
-        reached: Cursor | None = None
-        for run in self.connection.execute(self.standing_runs(of_table=True)):
-            of_feed = run.job_name == self.run["job_name"]
-            if run.commit_no > self.run["commit_no"]:
-                yield run, of_feed and mine is not None and (reached is None or not at_or_below(mine, reached))
-            if of_feed and run.watermark is not None:
-                value = from_text(self.feed, run.watermark)
-                reached = value if reached is None or not at_or_below(value, reached) else reached

@@ -6,7 +6,7 @@ An image is a row as a JSON object of its columns, each in the form that the dat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
@@ -40,10 +40,22 @@ class Dialect(Protocol):
         """Return a text as a value of a field's type."""
         ...
 
-    def with_number(
-        self, image: sa.ColumnElement[str], name: str, number: sa.ColumnElement[int]
+    def inner(self, image: sa.ColumnElement[str], name: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+        """Return the image that another one has under a name."""
+        ...
+
+    def part(self, image: sa.ColumnElement[str], name: str) -> sa.ColumnElement[object]:
+        """Return a column of an image as ``overlaid`` takes it."""
+        ...
+
+    def as_part(self, text: sa.ColumnElement[str], kind: FieldType) -> sa.ColumnElement[object]:
+        """Return the text of a number as ``overlaid`` takes a value of a field's type."""
+        ...
+
+    def overlaid(
+        self, image: sa.ColumnElement[str], parts: Mapping[str, sa.ColumnElement[object]]
     ) -> sa.ColumnElement[str]:
-        """Return an image whose column of that name, an integer, has another value."""
+        """Return an image of which some columns, as far as it has them, have other values."""
         ...
 
     def insert_or_replace(
@@ -80,13 +92,22 @@ class _Sqlite:
 
     def value(self, feed: Feed, image: sa.ColumnElement[str], name: str) -> sa.ColumnElement[object]:
         del feed
-        quoted = name.replace("\\", "\\\\").replace('"', '\\"')
-        return sa.func.json_extract(image, f'$."{quoted}"')
+        return self.part(image, name)
 
-    def with_number(
-        self, image: sa.ColumnElement[str], name: str, number: sa.ColumnElement[int]
+    def inner(self, image: sa.ColumnElement[str], name: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+        return sa.func.json_extract(image, sa.literal('$."').concat(name).concat('"'))
+
+    def part(self, image: sa.ColumnElement[str], name: str) -> sa.ColumnElement[object]:
+        return sa.func.json_extract(image, _place(name))
+
+    def as_part(self, text: sa.ColumnElement[str], kind: FieldType) -> sa.ColumnElement[object]:
+        return self.typed(text, kind)
+
+    def overlaid(
+        self, image: sa.ColumnElement[str], parts: Mapping[str, sa.ColumnElement[object]]
     ) -> sa.ColumnElement[str]:
-        return sa.func.json_set(image, f'$."{name}"', number)
+        pairs = [each for name, value in parts.items() for each in (_place(name), value)]
+        return sa.func.json_replace(image, *pairs)
 
     def insert_or_replace(
         self, target: sa.TableClause, names: list[str], rows: Rows, key: tuple[str, ...]
@@ -109,12 +130,24 @@ class _Postgres:
     def value(self, feed: Feed, image: sa.ColumnElement[str], name: str) -> sa.ColumnElement[object]:
         return self.typed(_member(image, name), column_type(feed, name))
 
-    def with_number(
-        self, image: sa.ColumnElement[str], name: str, number: sa.ColumnElement[int]
+    def inner(self, image: sa.ColumnElement[str], name: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+        return _member(image, name)
+
+    def part(self, image: sa.ColumnElement[str], name: str) -> sa.ColumnElement[object]:
+        return sa.func.json_extract_path(sa.cast(image, postgresql.JSON), name)
+
+    def as_part(self, text: sa.ColumnElement[str], kind: FieldType) -> sa.ColumnElement[object]:
+        number = kind in {FieldType.INTEGER, FieldType.REAL}
+        return sa.func.to_json(self.typed(text, kind) if number else sa.cast(text, sa.Text))
+
+    def overlaid(
+        self, image: sa.ColumnElement[str], parts: Mapping[str, sa.ColumnElement[object]]
     ) -> sa.ColumnElement[str]:
-        # As text: `jsonb` would write other numbers anew. In a string of the image the quotes would be escaped.
-        member = sa.literal(f'"{name}" : ').concat(sa.cast(number, sa.Text))
-        return sa.func.regexp_replace(image, f'"{name}" : [0-9]+', member)
+        # Member by member: `jsonb` would write other numbers anew.
+        member = sa.func.json_each(sa.cast(image, postgresql.JSON)).table_valued("key", "value").alias("member")
+        cases = [(member.c.key == name, value) for name, value in parts.items()]
+        made = sa.select(sa.func.json_object_agg(member.c.key, sa.case(*cases, else_=member.c.value)))
+        return sa.cast(made.select_from(member).correlate_except(member).scalar_subquery(), sa.Text)
 
     def insert_or_replace(
         self, target: sa.TableClause, names: list[str], rows: Rows, key: tuple[str, ...]
@@ -124,7 +157,13 @@ class _Postgres:
         return insert.on_conflict_do_update(index_elements=list(key), set_=changing)
 
 
-def _member(text: sa.ColumnElement[str], name: str) -> sa.ColumnElement[str]:
+def _place(name: str) -> str:
+    """Return where a member is in a JSON object, as SQLite says it."""
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'$."{quoted}"'
+
+
+def _member(text: sa.ColumnElement[str], name: str | sa.ColumnElement[str]) -> sa.ColumnElement[str]:
     """Return a member of a JSON object or array as text. ``jsonb`` would write numbers anew; ``json`` keeps them."""
     return sa.func.json_extract_path_text(sa.cast(text, postgresql.JSON), name)
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Final
 
 from inboxd.errors import FileFault
-from inboxd.model import Cursor, Feed, Gone, Mode, Origin, origin_of
+from inboxd.model import Cursor, Feed, Field, Gone, Mode, Origin, origin_of
 from inboxd.store.base import Applied, Foreseen
 from inboxd.store.cursors import from_database
 from inboxd.store.staged import Staged
@@ -17,7 +17,8 @@ from inboxd.store.statements import Statements
 
 LISTED_KEYS: Final = 100
 """Keys of rows that would go that a report names; their number is exact."""
-_UNCOMPARED: Final = {(Origin.RECORD, "no")}
+NUMBER: Final = (Origin.RECORD, "no")
+"""The path of a record's number in its file."""
 
 
 def keeps_marks(feed: Feed) -> bool:
@@ -48,14 +49,19 @@ def says_again(feed: Feed) -> bool:
     return feed.mode is Mode.UPSERT and feed.cursor is None
 
 
+def of_file_alone(feed: Feed) -> tuple[Field, ...]:
+    """Return the fields that differ by the file whatever its records say: its name, path and time, their numbers."""
+    return tuple(
+        field
+        for field in feed.fields
+        if all(origin_of(path) is Origin.FILE for path in field.paths) or (field.paths == (NUMBER,) and not field.unit)
+    )
+
+
 def compared(feed: Feed) -> tuple[str, ...]:
     """Return the columns by which a record is found equal to the row it meets: not those that differ by the file."""
-    from_context = {
-        field.name
-        for field in feed.fields
-        if any(origin_of(path) is Origin.FILE or path in _UNCOMPARED for path in field.paths)
-    }
-    return tuple(name for name in feed.columns if name not in from_context and name not in feed.key)
+    alike = {*feed.key, *(field.name for field in of_file_alone(feed))}
+    return tuple(name for name in feed.columns if name not in alike)
 
 
 def enough_live(feed: Feed, deleted: int) -> int:

@@ -17,10 +17,14 @@ OUTDATED: Final = (
     "JOIN {runs} r ON r.table_name = {table} AND r.commit_no >= was.commit_no "
     "JOIN {lineage} l ON l.run_id = r.id AND l.record_key = o.record_key "
     "LEFT JOIN {runs} u ON u.id = r.superseded_by AND u.undo_of = r.id "
-    "WHERE r.undo_of IS NULL AND u.id IS NULL AND l.outcome IN (0, 4) "
+    "LEFT JOIN {images} b ON b.run_id = r.id AND b.table_name = {table} AND b.record_key = o.record_key "
+    "WHERE r.undo_of IS NULL AND u.id IS NULL AND (l.outcome IN (0, 4) OR (l.outcome = 1 AND b.run_id IS NOT NULL)) "
     "AND (r.commit_no > was.commit_no OR l.record_no > o.original)"
 )
-"""The staged records of a replay whose key was applied later: by a later commit, or further down in their own file."""
+"""The staged records of a replay whose key was applied later: by a later commit, or further down in their own file.
+
+A record that said the same again was stale; it counts as applied where an undo has given it the row: it has an image.
+"""
 
 
 class Statements:
@@ -189,6 +193,7 @@ class Statements:
             origins=self.origins,
             runs=f"{schema}etl_runs",
             lineage=f"{schema}lineage_records",
+            images=f"{schema}before_images",
             table=self.param("table"),
         )
         return f"INSERT INTO {self.outdated} {rule}"
