@@ -232,12 +232,12 @@ class Attempts:
     def finish_left(self, left: LeftMoved) -> None:
         """See to what a crash, after a move, left out or behind: the report, parts of a copy, the verdict's line."""
         verdict, archive = left.verdict, self.folders.archive
-        archive.clear(left.claim_id, verdict.file_name)
         if verdict.outcome is Outcome.FAILED:
             place = archive.find(verdict.file_name, verdict.run_id)
             if place is not None:
                 complete_report(place, report_of(verdict))
         remove_orphans(archive.failed, verdict.file_name)
+        archive.settle(left.claim_id, verdict.file_name)  # the claim is forgotten next
         if not left.logged:
             log_verdict(self.log, verdict, archived=None, recovered=verdict.outcome is not Outcome.FAILED)
 
@@ -304,7 +304,7 @@ class Attempts:
             self.store.drop_claim(pending.claim.id)
         except TransientFault:
             return False
-        if not release(self.folders.inbox.root, pending.claim):
+        if not release(self.folders.inbox.root, [pending.claim]):
             return False
         self.pending.remove(pending)
         self.store.let_go(pending.claim.id)

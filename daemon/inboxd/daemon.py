@@ -14,7 +14,7 @@ from inboxd.clock import stamp
 from inboxd.errors import DatabaseFault, Interrupted, TransientFault
 from inboxd.events import Event
 from inboxd.inbox.ahead import sync_ahead
-from inboxd.inbox.claim import Entrance, new_claim_id, release, take
+from inboxd.inbox.claim import Claim, Entrance, new_claim_id, release, take
 from inboxd.inbox.faults import NOT_MOVABLE
 from inboxd.inbox.notices import Notice
 from inboxd.inbox.scan import Candidate, Survey
@@ -354,6 +354,7 @@ class Daemon(Attempts):
         """Nothing of this daemon stays claimed or ``running`` after an orderly stop."""
         self.watch.stop()
         self.moved.close()
+        given_up: list[Claim] = []
         for pending in self.pending:
             if pending.verdict is not None:
                 continue  # committed: the next start only moves it
@@ -363,8 +364,9 @@ class Daemon(Attempts):
                 break  # the next start finds the claims; to ask again for each would take longer than a stop may
             except TransientFault:
                 continue  # it is another daemon's by now
-            release(self.folders.inbox.root, pending.claim)
+            given_up.append(pending.claim)
             self.pending.remove(pending)
+        release(self.folders.inbox.root, given_up)
 
     def _patience(self) -> float:
         """Return how long nothing can be due (seconds)."""

@@ -9,16 +9,23 @@ from inboxd.config import Settings
 from inboxd.errors import EXIT_CONFIG, EXIT_NOPERM, OperatorFault, TransientFault
 from inboxd.inbox.claim import CLAIMED_REFUSED
 from inboxd.inbox.claim import prepare as prepare_claimed
-from inboxd.inbox.tree import is_within
+from inboxd.inbox.tree import is_within, make_root
 from inboxd.locks import ArchiveLock
 from inboxd.presence import STATE_FILE
 
 
 def make_folders(settings: Settings) -> None:
-    """Make the inbox and the folders of the archive where there are none; raises ``OperatorFault`` (77)."""
-    for folder in (settings.inbox.path, settings.archive.processed, settings.archive.failed):
+    """Make the inbox, and the folders of the archive and the database, where there are none, and durable.
+
+    Raises ``OperatorFault`` (77).
+    """
+    folders = [settings.inbox.path, settings.archive.processed, settings.archive.failed]
+    if not settings.database.is_postgres:
+        folders.append(settings.database.sqlite_path.parent)
+    for folder in folders:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if not folder.is_dir():
+                make_root(folder)
         except OSError as error:
             msg = f"cannot make the folder {folder}: {error.strerror}"
             hint = "make it, and give it to the user that inboxd runs as"

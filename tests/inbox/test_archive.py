@@ -58,7 +58,7 @@ def far_archive(tmp_path: Path) -> Iterator[Archive]:
 
 def put(archive: Archive, claim: Claim, folder: Path, run_id: int) -> Path:
     """Archive a file, and return where it is."""
-    return Path(archive.put(claim, folder, run_id).path)
+    return Path(archive.move(claim, folder, run_id).path)
 
 
 def report_on(archive: Archive, path: Path, report: dict[str, object]) -> Path:
@@ -250,7 +250,7 @@ for name in ("rename", "link", "unlink", "mkdir", "rmdir", "open", "write", "fsy
     setattr(os, name, dying(getattr(os, name)))
 tree._renameat2 = dying(tree._renameat2)
 (claim,) = claims(sys.argv[2])
-Archive(sys.argv[3], sys.argv[4]).put(claim, Path(sys.argv[3]), 812)
+Archive(sys.argv[3], sys.argv[4]).move(claim, Path(sys.argv[3]), 812)
 """
 
 
@@ -347,7 +347,7 @@ def test_an_archived_file_can_be_claimed_again(
     if far:
         archive = request.getfixturevalue("far_archive")
     failed = bench.claim("a/b.json", b"[1]")
-    place = archive.put(failed, archive.failed, 1)
+    place = archive.move(failed, archive.failed, 1)
     path = Path(place.path)
     forget(failed)
     claim_id = new_claim_id(retry=True)
@@ -355,7 +355,7 @@ def test_an_archived_file_can_be_claimed_again(
     assert not path.exists()
     assert list(claims(str(bench.root))) == [claim]
     assert (claim.name, claim.retry, Path(claim.path).read_bytes()) == ("a/b.json", True, b"[1]")
-    assert release(str(bench.root), claim)
+    assert release(str(bench.root), [claim])
     with pytest.raises(TransientFault) as caught:
         archive.take_back(str(bench.root), place, "a/b.json", claim_id)
     assert caught.value.code == "gone"
@@ -376,7 +376,7 @@ def test_a_file_that_is_taken_back_is_durable_in_its_claim_before_it_leaves_the_
     if far:
         archive = request.getfixturevalue("far_archive")
     failed = bench.claim("a/b.json", b"[1]")
-    place = archive.put(failed, archive.failed, 1)
+    place = archive.move(failed, archive.failed, 1)
     forget(failed)
     synced: list[str] = []
 

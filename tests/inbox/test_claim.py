@@ -129,7 +129,7 @@ def test_a_recovering_neighbour_that_clears_away_our_empty_folder_does_not_cost_
             while claim is None:
                 assert (bench.root / "a.json").exists()
                 claim = take(str(bench.root), found, new_claim_id())
-            assert release(str(bench.root), claim)
+            assert release(str(bench.root), [claim])
     finally:
         stop.set()
         neighbour.join()
@@ -242,7 +242,7 @@ def test_a_claim_made_for_a_retry_is_known_as_one_after_a_crash(bench: Bench) ->
 def test_a_released_file_is_back_where_it_was(bench: Bench) -> None:
     """After an orderly stop the inbox is as the sender left it."""
     claim = bench.claim("a/b.json")
-    assert release(str(bench.root), claim)
+    assert release(str(bench.root), [claim])
     assert below(bench.root) == [".claimed", "a", "a/b.json"]
 
 
@@ -250,7 +250,7 @@ def test_a_released_file_overwrites_nothing(bench: Bench) -> None:
     """A newer file of the same name stays; the older one stays claimed, whole."""
     claim = bench.claim("a.json")
     bench.drop("a.json", b"newer")
-    assert not release(str(bench.root), claim)
+    assert not release(str(bench.root), [claim])
     assert (bench.root / "a.json").read_bytes() == b"newer"
     assert Path(claim.path).exists()
 
@@ -259,7 +259,7 @@ def test_a_released_file_finds_its_way_back_though_its_folder_is_gone(bench: Ben
     """A folder that its owner removed meanwhile is made again for its file."""
     claim = bench.claim("a/b.json")
     (bench.root / "a").rmdir()
-    assert release(str(bench.root), claim)
+    assert release(str(bench.root), [claim])
     assert (bench.root / "a" / "b.json").exists()
 
 
@@ -277,7 +277,7 @@ def test_a_file_of_any_name_goes_in_and_out_of_a_claim(tmp_path_factory: pytest.
     claim = bench.claim(name)
     assert [found.name for found in claims(str(bench.root))] == [name]
     assert read_all(claim)
-    assert release(str(bench.root), claim)
+    assert release(str(bench.root), [claim])
     assert (bench.root / name).exists()
 
 

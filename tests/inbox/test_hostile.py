@@ -65,10 +65,10 @@ def test_a_folder_swapped_for_a_link_in_a_loop_leads_nowhere(bench: Bench, archi
                     continue
                 taken += 1
                 assert not Path(claim.path).read_bytes().startswith(b"another's")
-                if number % 2 and release(str(bench.root), claim):
+                if number % 2 and release(str(bench.root), [claim]):
                     continue
                 with suppress(TransientFault):
-                    archive.put(claim, archive.failed, number)
+                    archive.move(claim, archive.failed, number)
                     forget(claim)
         assert tree(archive.processed) == others
     assert taken > 10, "the race was never run"
@@ -82,7 +82,7 @@ def test_a_file_is_not_put_back_through_a_link(bench: Bench, tmp_path: Path) -> 
     outside.mkdir()
     (bench.root / "mine").rmdir()
     (bench.root / "mine").symlink_to(outside)
-    assert not release(str(bench.root), claim)
+    assert not release(str(bench.root), [claim])
     assert list(outside.iterdir()) == []
     assert [found.name for found in claims(str(bench.root))] == ["mine/a.json"]
 
@@ -93,7 +93,7 @@ def test_a_link_in_the_archive_is_not_followed_either(bench: Bench, archive: Arc
     outside.mkdir()
     archive.processed.mkdir(parents=True)
     (archive.processed / "mine").symlink_to(outside)
-    place = archive.put(bench.claim("mine/a.json", b"[1]"), archive.processed, 7)
+    place = archive.move(bench.claim("mine/a.json", b"[1]"), archive.processed, 7)
     assert place.name == "mine.run-7/a.json"
     assert list(outside.iterdir()) == []
 
@@ -183,7 +183,7 @@ def test_a_file_of_the_same_name_size_and_time_is_another_file(bench: Bench, arc
     os.utime(twin, ns=(claim.mtime_ns, claim.mtime_ns))
     found = os.stat(twin)
     claim.dev, claim.ino = found.st_dev + 1, found.st_ino  # overlayfs: another device, and whatever inode
-    place = archive.put(claim, archive.processed, 5)
+    place = archive.move(claim, archive.processed, 5)
     assert place.name == "a.run-5.json"
     assert (twin.read_bytes(), Path(place.path).read_bytes()) == (b"[2]", b"[1]")
 
@@ -197,7 +197,7 @@ def test_a_claim_that_is_gone_is_not_guessed_to_be_a_file_that_looks_like_it(ben
     claim.dev += 1
     Path(claim.path).unlink()
     with pytest.raises(TransientFault) as caught:
-        archive.put(claim, archive.processed, 5)
+        archive.move(claim, archive.processed, 5)
     assert caught.value.code == "gone"
 
 
@@ -261,7 +261,7 @@ def test_nothing_is_archived_into_the_inbox_by_whatever_way(
     try:
         claim = bench.claim("sub/a.json", b"[1]")
         with pytest.raises(TransientFault) as caught:
-            archive.put(claim, archive.processed, 1)
+            archive.move(claim, archive.processed, 1)
         assert caught.value.code == "archive_in_inbox"
         assert Path(claim.path).read_bytes() == b"[1]"
     finally:
@@ -272,7 +272,7 @@ def test_set_id_bits_do_not_get_into_the_archive(bench: Bench, archive: Archive)
     """A dropped program cannot lie in wait there."""
     claim = bench.claim("a.json")
     Path(claim.path).chmod(0o6755)
-    place = archive.put(claim, archive.processed, 1)
+    place = archive.move(claim, archive.processed, 1)
     assert stat.S_IMODE(os.stat(place.path).st_mode) == 0o755
 
 
@@ -291,7 +291,7 @@ def test_set_id_bits_of_another_users_file_are_not_copied(bench: Bench, require_
     for folder in (bench.folder, *bench.folder.parents[:3]):
         folder.chmod(0o755)
     with without_privilege():
-        place = archive.put(claim, archive.processed, 1)
+        place = archive.move(claim, archive.processed, 1)
     found = os.stat(place.path)
     assert (stat.S_IMODE(found.st_mode), found.st_uid, Path(place.path).read_bytes()) == (0o755, NOBODY, b"[1]")
     assert not Path(claim.path).exists()
@@ -303,7 +303,7 @@ def test_a_copy_in_the_archive_is_out_of_its_senders_reach(bench: Bench, tmp_pat
     claim = bench.claim("sub/a.json", b"[1]")
     os.link(claim.path, tmp_path / "kept.json")
     os.utime(claim.path, ns=(1, 2_000_000_000))
-    place = archive.put(claim, archive.processed, 1)
+    place = archive.move(claim, archive.processed, 1)
     (tmp_path / "kept.json").write_bytes(b"[2]")
     assert Path(place.path).read_bytes() == b"[1]"
     assert os.stat(place.path).st_mtime_ns == 2_000_000_000

@@ -69,7 +69,7 @@ def test_taking_files_out_wakes_nobody_and_delays_no_other_file(bench: Bench) ->
             claim = take(str(bench.root), candidate, new_claim_id())
             assert claim is not None
             read_all(claim)
-            archive.put(claim, archive.failed, 1)
+            archive.move(claim, archive.failed, 1)
         rename_in(bench, "last.json")
         watched.until(lambda: len(watched.hints) > 20)
         assert watched.hints[20:] == [("last.json", Kind.MOVED)]

@@ -18,7 +18,7 @@ from inboxd.cli.tables import Column, heading, print_table, print_text, shown
 from inboxd.clock import SystemClock
 from inboxd.config import Settings, match_feed
 from inboxd.errors import EXIT_FAILED, InboxdError, OperatorFault, TransientFault
-from inboxd.inbox.archive import Archive, Place
+from inboxd.inbox.archive import Archive, Place, make_durable
 from inboxd.inbox.claim import Claim, forget, new_claim_id
 from inboxd.inbox.reports import remove_report, write_report
 from inboxd.log import Logger, open_log
@@ -181,9 +181,11 @@ class _Retrier:
         """Archive a file whose verdict is committed, and say the verdict in the log."""
         failed = verdict.outcome is Outcome.FAILED
         try:
-            place = self.archive.put(claim, self.archive.failed if failed else self.archive.processed, verdict.run_id)
+            place = self.archive.move(claim, self.archive.failed if failed else self.archive.processed, verdict.run_id)
             if failed:
                 write_report(place, report_of(verdict))
+            for undone in make_durable([place]).values():
+                raise undone
             if file.folder == os.fspath(self.archive.failed) and place != file:
                 remove_report(file)
         except TransientFault as fault:

@@ -79,17 +79,11 @@ class Archive:
         self._copy = copy
         self._tops: dict[Path, tuple[Folder, tuple[int, int]]] = {}
 
-    def put(self, claim: Claim, folder: Path, run_id: int) -> Place:
-        """Move a claimed file to its place below ``folder``, durably, and return where it is now."""
-        place = self.move(claim, folder, run_id)
-        for fault in make_durable([place]).values():
-            raise fault
-        return place
-
     def move(self, claim: Claim, folder: Path, run_id: int) -> Place:
         """Move a claimed file to its place below ``folder``, and return where it is now. Never overwrites.
 
-        The claim's folder stays, empty, as the mark that the file's verdict is still to be said: see ``forget``.
+        That is durable after ``make_durable``. The claim's folder stays, empty, as the mark that the file's verdict is
+        still to be said: see ``forget``.
         May be called again after a crash or an error. Raises ``TransientFault``: the file is still claimed, and another
         call goes on from there; ``gone`` if it is not.
         """
@@ -124,10 +118,11 @@ class Archive:
         """Close what it keeps open between two files: nobody could unmount it."""
         self._tops.clear()
 
-    def clear(self, claim_id: str, name: str) -> None:
-        """Remove what a crash left of the copying of a file that is in its place by now. Never raises."""
+    def settle(self, claim_id: str, name: str) -> None:
+        """Make durable that a file is in its place, and remove what a crash left of the copying. Never raises."""
         for folder in (self.processed, self.failed):
             with contextlib.suppress(OSError), Place(os.fspath(folder), name).opened() as place:
+                place.sync()
                 place.unlink(_part(claim_id))
 
     def find(self, name: str, run_id: int) -> Place | None:
@@ -188,7 +183,7 @@ def make_durable(places: Iterable[Place]) -> dict[str, TransientFault]:
 
 def _make_durable(claim: Claim) -> None:
     """Make durable that a claim's folders are there, up to the inbox: a file that is taken back lies nowhere else."""
-    below = f"{CLAIMED}/{claim.own}/{claim.name}"
+    below = f"{CLAIMED}/{claim.own}/{claim.name}".rpartition("/")[0]
     while below:
         below = below.rpartition("/")[0]
         sync_folder(claim.root, below)

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -16,7 +16,7 @@ from inboxd.errors import TransientFault
 from inboxd.inbox.faults import NOT_MOVABLE, transient_fault
 from inboxd.inbox.scan import Candidate
 from inboxd.inbox.source import Ahead, Source
-from inboxd.inbox.tree import Folder, is_no_folder, is_regular, walk
+from inboxd.inbox.tree import Folder, is_no_folder, is_regular, sync_folder, walk
 from inboxd.model import printable
 
 CLAIMED: Final = ".claimed"
@@ -280,18 +280,30 @@ def forget(claim: Claim) -> None:
     claim.rest()
 
 
-def release(root: str, claim: Claim) -> bool:
-    """Put a claimed file back where it was; tell whether it could be. Never overwrites, never raises.
+def release(root: str, claims: Iterable[Claim]) -> list[Claim]:
+    """Put claimed files back where they were; return those that could be. Never overwrites, never raises.
 
-    A file that cannot be put back stays claimed, where the next start finds it.
+    A file that cannot be put back stays claimed, where the next start finds it. The claims are forgotten once it is
+    durable that the files are back: a claim's own folder may be so before what is, or was, in it.
     """
+    back = [claim for claim in claims if _moved_back(root, claim)]
+    for below in dict.fromkeys(claim.name.rpartition("/")[0] for claim in back):
+        with contextlib.suppress(OSError):  # then the empty folders stay, for the next start to remove
+            sync_folder(root, below)
+            for claim in back:
+                if claim.name.rpartition("/")[0] == below:
+                    forget(claim)
+    return back
+
+
+def _moved_back(root: str, claim: Claim) -> bool:
     try:
         with Folder.root(root) as inbox, inbox.reach(claim.name.rpartition("/")[0], Folder.made) as place:
             claim.folder.move(claim.file, place, claim.file)
     except (OSError, TransientFault):
-        claim.rest()
         return False
-    forget(claim)
+    finally:
+        claim.rest()
     return True
 
 

@@ -22,7 +22,10 @@ _LONGEST: Final = 16 << 20
 
 
 def write_report(place: Place, report: Mapping[str, object]) -> Place:
-    """Write a failed file's report, whole or not at all; it replaces an older one. Raises ``TransientFault``."""
+    """Write a failed file's report, whole or not at all; it replaces an older one. Raises ``TransientFault``.
+
+    That it is there is durable with the file beside it, see ``make_durable``.
+    """
     target = Place(place.folder, f"{place.below}/{report_name(place.file)}".removeprefix("/"))
     text = json.dumps(report, indent=2, default=_plain) + "\n"
     try:
@@ -30,7 +33,6 @@ def write_report(place: Place, report: Mapping[str, object]) -> Place:
             part = _part(place)
             _write(folder, part, text.encode())
             folder.replace(part, folder, target.file)
-            folder.sync()
     except OSError as error:
         raise transient_fault(error, f"writing {printable(target.path)}", place.folder) from error
     return target
