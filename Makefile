@@ -179,8 +179,8 @@ torture: $(DEV_READY)  ## kill it, and fail its disk, at any system call; count 
 
 STATES ?= 300
 
-crashes: $(DEV_READY)  ## make every state that a power cut may leave real, and start on it (SEED=1 STATES=300, 0 for all)
-	PYTHONPATH=tests/support $(BIN)/python tests/support/crashes.py --states $(STATES) $(SEED:%=--seed %)
+crashes: $(DEV_READY)  ## make every state that a power cut may leave real, and start on it (SEED=1 STATES=300, 0 for all; WITHOUT_SYNCS=1)
+	PYTHONPATH=tests/support $(BIN)/python tests/support/crashes.py --states $(STATES) $(SEED:%=--seed %) $(WITHOUT_SYNCS:1=--without-syncs)
 
 model: $(DEV_READY)  ## search every state of the model of a file's life (needs spin and gcc)
 	PYTHONPATH=tests/support $(BIN)/python tests/support/spin_model.py

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
+import ast
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from crashes import Crashes, table
 from disk_record import Create, Disk, Rename, Sync, Write
+from marked_syncs.sitecustomize import HANDS, place_of
+from places import PACKAGE
 
 SEED = 20_260_115
 STATES = 100
-WAL = "data/inboxd.db-wal"
+TELLING = 150
+"""So many states, at most, are tried for each place in the code that syncs; a tenth of it is usual."""
 
 
 @pytest.fixture(scope="module")
@@ -28,19 +31,40 @@ def crashes(tmp_path_factory: pytest.TempPathFactory, require_tool: Callable[[st
 def test_no_state_that_a_power_cut_may_leave_loses_or_doubles_anything(crashes: Crashes) -> None:
     """On a journalling disk, and on one that keeps no more than POSIX promises: each file ends where it must, once."""
     crashes.run(crashes.sample(crashes.states(), STATES))
-    assert not crashes.broken, "\n".join([table(crashes), *crashes.broken])
+    assert not crashes.broken, "\n".join([table(crashes), *(what for _, what in crashes.broken)])
 
 
 @pytest.mark.slow
 @pytest.mark.crash
 @pytest.mark.timeout(600)
-def test_a_sync_that_is_left_out_is_noticed(crashes: Crashes) -> None:
-    """Without the syncs of the write-ahead log a state is found in which something is lost: the method can fail."""
-    syncs = crashes.sync_kinds()[WAL]
-    usual = {state.mark for state in crashes.states()}
-    new = [state for state in crashes.states(syncs) if state.mark not in usual]
-    random.Random(SEED).shuffle(new)
-    assert any(crashes.outcome(state) for state in new[:STATES])
+def test_each_sync_that_is_left_out_is_noticed(crashes: Crashes, require_root: Callable[[], None]) -> None:
+    """Without the syncs of any one place in the code something is lost: the method can fail, and each is needed."""
+    require_root()  # only a second filesystem brings files to where they are copied
+    assert {place for place in crashes.syncs() if not place.startswith("SQLite")} == set(_places_in_code())
+    without = crashes.without_each_sync(TELLING)
+    assert not [place for place, (number, _) in without.items() if not number]
+
+
+def _places_in_code() -> Iterator[str]:
+    """Yield all places in the code that ask for a sync."""
+    for path in PACKAGE.rglob("*.py"):
+        lines = path.read_text("utf-8").splitlines()
+        for name, line in _calls(ast.parse("\n".join(lines)), ""):
+            if name not in HANDS:
+                yield place_of(str(path), name, lines[line - 1])
+
+
+def _calls(node: ast.AST, within: str) -> Iterator[tuple[str, int]]:
+    """Yield the function, and the line, of each call that syncs."""
+    for inner in ast.iter_child_nodes(node):
+        if isinstance(inner, ast.ClassDef | ast.FunctionDef):
+            yield from _calls(inner, f"{within}.{inner.name}".removeprefix("."))
+        else:
+            yield from _calls(inner, within)
+        if isinstance(inner, ast.Call):
+            called = inner.func.attr if isinstance(inner.func, ast.Attribute) else getattr(inner.func, "id", "")
+            if called in {"sync", "sync_folder", "fsync", "fdatasync"}:
+                yield within, inner.lineno
 
 
 def test_what_is_kept_of_a_record_is_what_is_there() -> None:

@@ -10,26 +10,39 @@ method can fail: it takes one kind of sync after the other out of the record, an
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice, repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 import click
 
+import crashing
 from audits import command
 from daemons import Home, files_in
 from disk_record import Disk, Record, Sync
 from disk_states import State, States, make
 from torture_truth import CONFIG, THINNING, Damage, damage, scenario
 
+BROKEN, UNDONE, REFUSED = "broken.json", "changes/e.ndjson", "orders/large.ndjson"
+"""Files with a fate: one is never loaded, one is undone and loaded again, one is first too large."""
+ELSEWHERE = "changes"
+"""A folder of ``processed`` that is a filesystem of its own."""
+SMALL = {"INBOXD_INBOX__MAX_FILE_SIZE": "8KiB"}
+HEALTH = "health.json"
 STARTS_AGAIN = 4
 """So often a daemon is started on a state, at most, until the inbox is empty."""
 DEFAULT_STATES = 300
@@ -48,14 +61,16 @@ class Crashes:
     tried: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
     twice: Counter[str] = field(default_factory=Counter)
-    broken: list[str] = field(default_factory=list)
+    broken: list[tuple[State, str]] = field(default_factory=list)
     promises: list[tuple[int, str]] = field(default_factory=list)
     """After how many operations the answer to which question must be at least 1."""
+    retried: dict[str, int] = field(default_factory=dict)
+    """After how many operations the retry of which file has ended."""
     thinned_from: int = 0
     """The operation from which on retention was at work."""
 
     def __post_init__(self) -> None:
-        """Record the run: files of every kind in an inbox, drained once, then what people do."""
+        """Record the run: files of every kind in an inbox, drained, then what people do."""
         self.files = scenario(random.Random(self.seed))
         home = Home(self.folder / "recorded", self.config, command=self.command)
         for age, (name, content) in enumerate(self.files.items()):
@@ -63,33 +78,55 @@ class Crashes:
             os.utime(home.inbox / name, (1_760_000_000 + age, 1_760_000_000 + age))
         shutil.rmtree(home.path / "outside")
         with second_filesystem() as mount:
-            home.processed.mkdir(parents=True)
-            mount(home.processed)
+            elsewhere = home.processed / ELSEWHERE
+            elsewhere.mkdir(parents=True)
+            mount(elsewhere)
             self.record = Record(home.path)
             self.nodes = self.record.unsynced([f"inbox/{name}" for name in self.files])  # nobody asks senders to sync
-            self._act(home, "run", "--once")
-            found = damage(home, self.files)
+            self._drain(home)
+            found = damage(home, self.files, refused={REFUSED})
             self._people(home)
-            found = found or damage(home, self.files, cut=True, thinned=True)
+            found = found or damage(
+                home, self.files, cut=True, thinned=True, refused={REFUSED}, retried={*self.retried}
+            )
         if found:
             message = f"not even undisturbed: {found}"
             raise AssertionError(message)
 
+    def _drain(self, home: Home) -> None:
+        """Record daemons that load the files: one is stopped, one dies once a failed file was moved, one goes on."""
+        dying = [self.command[0], os.path.abspath(crashing.__file__)]
+        nth = 1 + max(list(self.files).index(name) for name in (BROKEN, REFUSED))
+        self._act(home, *dying, "claim", "after", "6", "stop", env=SMALL)
+        self._act(home, *dying, "archive", "after", str(nth), env=SMALL, codes={crashing.EXIT_KILLED})
+        self._act(home, *self.command, "run", "--once", env=SMALL)
+
     def _people(self, home: Home) -> None:
-        """Record what people do then: a file is undone and loaded again, and what is old is let go."""
-        name = "changes/e.ndjson"
-        (run,) = home.query("SELECT id FROM etl_runs WHERE file_name = ?", name)[0]
-        self._act(home, "undo", str(run))
+        """Record what people do then: undone, tried again, in vain and not, asked for, and what is old is let go."""
+        (run,) = home.query("SELECT id FROM etl_runs WHERE file_name = ?", UNDONE)[0]
+        self._act(home, *self.command, "undo", str(run))
         self._promise("SELECT COUNT(*) FROM etl_runs WHERE undo_of IS NOT NULL")
-        self._act(home, "retry", name)
-        self._promise(f"SELECT COUNT(*) - 1 FROM etl_runs WHERE file_name = '{name}' AND status = 'success'")
+        with (home.failed / BROKEN).open("ab"):  # somebody mends it just now, so it stays where it is
+            self._act(home, *self.command, "retry", BROKEN)
+        for name in (UNDONE, REFUSED):
+            self._act(home, *self.command, "retry", name)
+            loaded = f"SELECT COUNT(*) FROM etl_runs WHERE file_name = '{name}' AND status = 'success'"
+            self._promise(f"{loaded} AND claim LIKE '%-retry'")
+            self.retried[name] = len(self.record.operations)
+        self._act(home, *self.command, "health", "--output", HEALTH)
         self.thinned_from = len(self.record.operations)
-        self._act(home, "run", "--once", env=THINNING)
+        self._act(home, *self.command, "run", "--once", env=THINNING)
         assert not home.query("SELECT 1 FROM lineage_records"), "nothing was old enough to go"
 
-    def _act(self, home: Home, *arguments: str, env: Mapping[str, str] | None = None) -> None:
-        code = self.record.run([*self.command, *arguments], {**home.environment(), **(env or {})})
-        assert code in {0, 1}, (arguments, code)
+    def _act(
+        self,
+        home: Home,
+        *command: str,
+        env: Mapping[str, str] | None = None,
+        codes: AbstractSet[int] = frozenset({0, 1}),
+    ) -> None:
+        code = self.record.run(command, {**home.environment(), **(env or {})})
+        assert code in codes, (command, code)
         self._is_complete(home)
 
     def _promise(self, question: str) -> None:
@@ -105,9 +142,9 @@ class Crashes:
         recorded = {path for path, _ in self.record.now.walk() if not path.endswith("-shm")}
         assert there == recorded, f"the record is wrong: {there ^ recorded}"
 
-    def states(self, without: frozenset[int] = frozenset()) -> list[State]:
-        """Return all states, or those that are possible if some syncs had not been done."""
-        return list(States(self.record, self.seed, without))
+    def states(self) -> list[State]:
+        """Return all states."""
+        return list(States(self.record, self.seed))
 
     def sample(self, states: Sequence[State], number: int) -> list[State]:
         """Choose so many of the states by chance, of each kind of disk as many."""
@@ -116,60 +153,123 @@ class Crashes:
         alike = ([state for state in states if state.kind == kind] for kind in kinds)
         return [state for of_one in alike for state in chance.sample(of_one, min(len(of_one), number // len(kinds)))]
 
-    def run(self, states: Iterable[State]) -> None:
-        """Try states, and count."""
-        for number, state in enumerate(states, 1):
-            self.tried[state.kind] += 1
+    def run(self, states: Sequence[State]) -> None:
+        """Try states, as many at once as there are processors, and count."""
+        with self._processes() as pool:
+            for number, (state, found) in enumerate(
+                zip(states, pool.map(_outcome, states, chunksize=4), strict=True), 1
+            ):
+                self.tried[state.kind] += 1
+                if found:
+                    self.lost[state.kind] += len(found.lost)
+                    self.twice[state.kind] += len(found.twice)
+                    self.broken.append((state, "\n    ".join([str(state), *found.lost[:5], *found.twice[:5]])))
+                if sys.stderr.isatty():
+                    click.echo(f"\r{number} {state!s:<60}", nl=False, err=True)
+
+    def without_each_sync(self, most: int) -> dict[str, tuple[int, str]]:
+        """Leave out the syncs of one place in the code after the other.
+
+        Return for each after how many states the first loss was found, and what it was; after 0, if none was.
+        """
+        kinds = self.syncs()
+        with self._processes() as pool:
+            return dict(zip(kinds, pool.map(_first_loss, kinds.values(), repeat(most)), strict=True))
+
+    def _processes(self) -> ProcessPoolExecutor:
+        """Return processes that have this record, too: new ones, as a copy of this one would not have its threads."""
+        return ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _lend, (self,))
+
+    def first_loss(self, syncs: frozenset[int], most: int) -> tuple[int, str]:
+        """Try what the lack of syncs makes possible; return how many states were tried until a loss, and which."""
+        for number, state in enumerate(islice(States(self.record, self.seed, syncs).telling(), most), 1):
             if found := self.outcome(state):
-                self.lost[state.kind] += len(found.lost)
-                self.twice[state.kind] += len(found.twice)
-                self.broken.append("\n    ".join([str(state), *found.lost[:5], *found.twice[:5]]))
-            if sys.stderr.isatty():
-                click.echo(f"\r{number} {state!s:<60}", nl=False, err=True)
+                return number, f"{state}: {[*found.lost, *found.twice][0]}"
+        return 0, ""
 
     def outcome(self, state: State) -> Damage:
         """Make a state real, start daemons on it until nothing is left to do, and compare the end with the truth."""
-        place = self.folder / "state"
+        place = self.folder / f"state-{os.getpid()}"
         shutil.rmtree(place, ignore_errors=True)
         home = Home(place, self.config, command=self.command)
         shutil.rmtree(place)
         with second_filesystem() as mount:
             disk = state.disk(self.record)
-            make(disk, place, self.record.mtimes, lambda made: mount(made) if made == home.processed else None)
-            found = self._end_of(home, state, self._as_sent(disk))
+            elsewhere = home.processed / ELSEWHERE
+            make(disk, place, self.record.mtimes, lambda made: mount(made) if made == elsewhere else None)
+            found = self._end_of(home, state, self._left(disk))
         # Such a disk may forget a claim and keep the hidden copy that was made for it: nobody knows whose.
         parts = {line for line in found.twice if state.kind == "strict" and ".part'" in line}
         return Damage(found.lost, [line for line in found.twice if line not in parts])
 
-    def _end_of(self, home: Home, state: State, files: dict[str, bytes]) -> Damage:
+    def _end_of(self, home: Home, state: State, left: dict[str, bytes]) -> Damage:
         for _ in range(STARTS_AGAIN):
             # In this process, with the same daemon in it: most of the time would go into starts of Python.
             code, _, said = command(home.path, "run", "--once")
             if code not in {0, 1}:
                 return Damage([f"exit code {code}: {said.strip()[-500:]}"], [])
             if not files_in(home.inbox):
-                found = damage(home, files, cut=True, thinned=state.point > self.thinned_from)
-                asked = [question for point, question in self.promises if state.point >= point]
-                broken = [f"a promise: {question}" for question in asked if home.query(question)[0][0] < 1]
-                return Damage([*found.lost, *broken], found.twice)
+                try:
+                    return self._judged(home, state, left)
+                except sqlite3.DatabaseError as error:
+                    return Damage([f"the database: {error}"], [])
         return Damage([f"still in the inbox: {sorted(map(str, home.inbox.rglob('*')))}"], [])
 
-    def _as_sent(self, disk: Disk) -> dict[str, bytes]:
-        """Return the files as the cut left them, where it came before inboxd had made their content durable."""
-        there = {node for _path, node in disk.walk()}
-        return {
-            name: bytes(disk.files[node]) if (node := self.nodes[f"inbox/{name}"]) in there else content
-            for name, content in self.files.items()
-        }
+    def _judged(self, home: Home, state: State, left: dict[str, bytes]) -> Damage:
+        """Compare an end with the truth, and with what was promised by then."""
+        retried = {name for name, point in self.retried.items() if state.point >= point}
+        thinned = state.point > self.thinned_from
+        found = damage(home, self.files, cut=True, thinned=thinned, left=left, refused={REFUSED}, retried=retried)
+        broken = [
+            f"a promise: {question}"
+            for point, question in self.promises
+            if state.point >= point and home.query(question)[0][0] < 1
+        ]
+        broken += [f"half a file: {HEALTH}"] if not _is_whole(home.path / HEALTH) else []
+        return Damage([*found.lost, *broken], found.twice)
 
-    def sync_kinds(self) -> dict[str, frozenset[int]]:
-        """Return the syncs of the record, by what they make durable."""
-        kinds: dict[str, set[int]] = {}
+    def _left(self, disk: Disk) -> dict[str, bytes]:
+        """Return what the cut left of files, where it came before inboxd had made their content durable."""
+        there = {node for _path, node in disk.walk()}
+        nodes = {name: node for name in self.files if (node := self.nodes[f"inbox/{name}"]) in there}
+        return {name: bytes(disk.files[node]) for name, node in nodes.items() if disk.files[node] != self.files[name]}
+
+    def syncs(self) -> dict[str, frozenset[int]]:
+        """Return the syncs of the record, by the place in the code that asks for them."""
+        found: dict[str, set[int]] = {}
         names = _names(self.record)
         for number, operation in enumerate(self.record.operations):
             if isinstance(operation, Sync):
-                kinds.setdefault(names[operation.node], set()).add(number)
-        return {name: frozenset(numbers) for name, numbers in sorted(kinds.items())}
+                kind = operation.place or f"SQLite: {names[operation.node]}"
+                found.setdefault(kind, set()).add(number)
+        return {kind: frozenset(numbers) for kind, numbers in sorted(found.items())}
+
+
+_LENT: list[Crashes] = []
+"""In a process that tries states: the record."""
+
+
+def _lend(crashes: Crashes) -> None:
+    _LENT.append(crashes)
+
+
+def _outcome(state: State) -> Damage:
+    return _LENT[0].outcome(state)
+
+
+def _first_loss(syncs: frozenset[int], most: int) -> tuple[int, str]:
+    return _LENT[0].first_loss(syncs, most)
+
+
+def _is_whole(document: Path) -> bool:
+    """Tell whether a file, if it is there, is a whole JSON document."""
+    try:
+        json.loads(document.read_bytes())
+    except FileNotFoundError:
+        return True
+    except ValueError:
+        return False
+    return True
 
 
 def _names(record: Record) -> dict[int, str]:
@@ -212,21 +312,6 @@ def second_filesystem() -> Iterator[Callable[[Path], None]]:
             subprocess.run(["umount", str(folder)], check=True)
 
 
-def needed(crashes: Crashes, most: int, tell: Callable[[str], None]) -> dict[str, int]:
-    """Return for each kind of sync after how many states its absence was noticed; 0: it never was."""
-    found = {}
-    usual = {state.mark for state in crashes.states()}
-    for kind, numbers in crashes.sync_kinds().items():
-        new = [state for state in crashes.states(numbers) if state.mark not in usual]
-        random.Random(crashes.seed).shuffle(new)
-        found[kind] = next((at for at, state in enumerate(new[:most], 1) if crashes.outcome(state)), 0)
-        tell(
-            f"without the syncs of {kind} ({len(numbers)}): "
-            + (f"a loss after {found[kind]} states" if found[kind] else f"none in {len(new[:most])} states")
-        )
-    return found
-
-
 def table(crashes: Crashes) -> str:
     """Return the result as a Markdown table."""
     lines = ["| disk | states | lost | twice |", "|---|--:|--:|--:|"]
@@ -250,14 +335,19 @@ def main(arguments: Iterable[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="inboxd-crashes-")).resolve()
     crashes = Crashes(folder, options.seed)
     if options.without_syncs:
-        needed(crashes, TELLING, click.echo)
-        return 0
+        without = crashes.without_each_sync(TELLING)
+        for kind, (number, loss) in without.items():
+            click.echo(f"{kind}: " + (f"a loss after {number} states: {loss}" if number else "no loss"))
+        return int(not all(number for number, _ in without.values()))
     states = crashes.states()
     click.echo(f"seed {options.seed}: {len(crashes.record.operations)} operations, {len(states)} states")
     crashes.run(crashes.sample(states, options.states) if options.states else states)
     click.echo(table(crashes))
     if crashes.broken:
-        click.echo("\n".join(["", *crashes.broken, "", f"the last state lies in {folder}"]))
+        state, _ = crashes.broken[0]
+        make(state.disk(crashes.record), folder / "broken", crashes.record.mtimes, lambda _made: None)
+        told = (what for _, what in crashes.broken)
+        click.echo("\n".join(["", *told, "", f"the first of these states lies in {folder}/broken"]))
         return 1
     with suppress(OSError):
         shutil.rmtree(folder)

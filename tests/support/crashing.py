@@ -1,8 +1,12 @@
-"""A daemon that dies, as by ``kill -9``, at one boundary of a file's way: ``crashing.py STEP EDGE``."""
+"""A daemon that dies, as by ``kill -9``, at one boundary of a file's way: ``crashing.py STEP EDGE [NTH [stop]]``.
+
+With ``stop`` it is asked to stop there.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,15 +57,18 @@ def settings() -> Settings:
     return load_settings(None, os.environ, Path.cwd())
 
 
-def main(step: Step, edge: Edge) -> None:
-    """Drain the inbox, and die at the first time that the boundary is reached."""
+def main(step: Step, edge: Edge, nth: int = 1, *, stop: bool = False) -> None:
+    """Drain the inbox, and die when the boundary is reached for the n-th time."""
+    times = iter(range(1, nth + 1))
 
     def hook(at: Step, side: Edge) -> None:
-        if (at, side) == (step, edge):
-            os._exit(EXIT_KILLED)
+        if (at, side) == (step, edge) and next(times, 0) == nth:
+            if not stop:
+                os._exit(EXIT_KILLED)
+            signal.raise_signal(signal.SIGTERM)
 
     sys.exit(Service(settings(), settings, hook=hook).run(once=True))
 
 
 if __name__ == "__main__":
-    main(Step(sys.argv[1]), Edge(sys.argv[2]))
+    main(Step(sys.argv[1]), Edge(sys.argv[2]), *map(int, sys.argv[3:4]), stop="stop" in sys.argv)

@@ -9,16 +9,20 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
+
+from marked_syncs import sitecustomize
 
 TRACED: Final = (
     *("open", "openat", "creat", "close", "dup", "dup2", "dup3", "fcntl"),
     *("write", "pwrite64", "writev", "pwritev", "lseek", "ftruncate", "truncate", "fallocate"),
     *("rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat", "unlink", "unlinkat", "rmdir"),
     *("mkdir", "mkdirat", "fsync", "fdatasync", "sync", "syncfs", "chdir", "fchdir", "sendfile", "copy_file_range"),
+    *("access", "faccessat", "faccessat2"),
 )
 ROOT: Final = 0
 
@@ -84,6 +88,8 @@ class Sync:
 
     node: int
     before: int
+    place: str = ""
+    """Where in the program's code it is asked for; nothing if it is SQLite that does."""
 
 
 Change = Create | Link | Unlink | Rename
@@ -162,6 +168,11 @@ class Record:
     """Of what was there before, in nanoseconds: the order in which files are taken."""
     renamed: dict[int, int] = field(default_factory=dict)
     """The nodes that were renamed, by the numbers of the operations."""
+    ended: list[int] = field(default_factory=list)
+    """After how many operations a command had ended."""
+    gone: dict[int, int] = field(default_factory=dict)
+    """After how many operations a node has no name any more."""
+    _names: Counter[int] = field(default_factory=Counter)
     _now: Disk = field(default_factory=Disk)
     _next: int = 1
 
@@ -195,18 +206,28 @@ class Record:
         trace = self.place.parent / f"{self.place.name}.strace"
         how = ["strace", "-f", "-qq", "-xx", "-s", str(64 << 20), "-o", str(trace), "--seccomp-bpf"]
         how += ["-e", "trace=" + ",".join(f"?{name}" for name in TRACED)]
-        done = subprocess.run([*how, *command], cwd=self.place, env=dict(env), check=False, capture_output=True)
+        # Its module is found first there, so that Python runs it, and it names what asks for each sync.
+        path = f"{Path(sitecustomize.__file__).parent}:{env.get('PYTHONPATH', '')}"
+        marked = {**env, "PYTHONPATH": path, sitecustomize.ASKED: "1"}
+        done = subprocess.run([*how, *command], cwd=self.place, env=marked, check=False, capture_output=True)
         with trace.open(encoding="ascii") as lines:
             Reader(self).read(lines)
         trace.unlink()
+        self.ended.append(len(self.operations))
         return done.returncode
 
     def do(self, operation: Operation) -> None:
         """Note an operation, and apply it."""
-        if isinstance(operation, Rename):
+        if isinstance(operation, Create | Link):
+            self._names[operation.node] += 1
+        elif isinstance(operation, Rename | Unlink):
             node = self._now.folders.get(operation.folder, {}).get(operation.name)
-            if node is not None:
+            if node is not None and isinstance(operation, Rename):
                 self.renamed[len(self.operations)] = node
+            elif node is not None:
+                self._names[node] -= 1
+                if self._names[node] <= 0:
+                    self.gone[node] = len(self.operations) + 1
         self._now.apply(operation)
         self.operations.append(operation)
 
@@ -247,8 +268,10 @@ class Reader:
         self._handles: dict[int, Handle] = {}
         self._folder = self._place
         self._begun: dict[str, tuple[str, int]] = {}
+        self._marks: dict[str, str] = {}
+        """By thread: the place in the code of the sync that comes next."""
 
-    def read(self, lines: Iterator[str]) -> None:
+    def read(self, lines: Iterator[str]) -> None:  # noqa: C901 - one branch a form of line
         """Take every line in the order in which the calls returned."""
         for line in lines:
             found = _LINE.match(line)
@@ -270,10 +293,18 @@ class Reader:
                 name, arguments, result = whole[1], whole[2], int(whole[3])
             else:
                 continue
-            if result >= 0:
-                self._call(name, _arguments(arguments), result, start)
+            if name in {"fsync", "fdatasync"}:
+                self._sync(int(arguments), self._marks.pop(thread, ""), start, done=result >= 0)
+            elif name in {"access", "faccessat", "faccessat2"}:
+                self._marks[thread] = _text(arguments).partition(sitecustomize.MARK)[2]
+            elif result >= 0:
+                self._call(name, _arguments(arguments), result)
 
-    def _call(self, name: str, given: list[str], result: int, start: int) -> None:  # noqa: C901, PLR0912 - one branch a call
+    def _sync(self, number: int, place: str, start: int, *, done: bool) -> None:
+        if done and number in self._handles:
+            self._record.do(Sync(self._handles[number].node, start, place))
+
+    def _call(self, name: str, given: list[str], result: int) -> None:  # noqa: C901, PLR0912 - one branch a call
         if name in {"open", "openat", "creat"}:
             self._open(given if name == "openat" else ["AT_FDCWD", *given], result)
         elif name == "close":
@@ -290,8 +321,6 @@ class Reader:
             self._resize(int(given[0]), given, grow=name == "fallocate")
         elif name in {"sendfile", "copy_file_range"}:
             self._copy(name, given, result)
-        elif name in {"fsync", "fdatasync"} and int(given[0]) in self._handles:
-            self._record.do(Sync(self._handles[int(given[0])].node, start))
         elif name in {"chdir", "fchdir"}:
             self._folder = os.path.join(self._folder, _text(given[0])) if name == "chdir" else self._folder
         elif name.startswith("rename"):

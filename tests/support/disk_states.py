@@ -13,6 +13,7 @@ import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,10 @@ ALONE: Final = 10
 """Of so many of the last operations that were not synced, each is lost alone, and each is kept alone."""
 BY_CHANCE: Final = 3
 """So many further combinations are drawn at each point."""
+MOMENTS: Final = 12
+"""At so many points it is tried whether a sync may be left out."""
+FEW: Final = 3
+"""So many syncs of one kind are tried in turn."""
 VOLATILE: Final = ("-shm",)
 """Ends of names whose content lives in shared memory and is made anew, whatever it is."""
 
@@ -53,7 +58,7 @@ class State:
     def mark(self) -> int:
         """Equal for states that are the same: 64 bits, for there are many of a thousand operations each."""
         kept = self.kept
-        return hash((kept, self.torn, self.arrived - kept, self.left - kept))
+        return hash((kept, self.torn, self.arrived - kept, self.left))
 
     def disk(self, record: Record) -> Disk:
         """Return the tree."""
@@ -67,6 +72,8 @@ class State:
                 operation = Write(operation.node, operation.offset + start, operation.data[start:end])  # noqa: PLW2901 - the part of it that is there
             disk.apply(operation)
             if isinstance(operation, Rename):
+                if operation.to_folder not in disk.folders and number in self.left:
+                    disk.apply(Unlink(operation.folder, operation.name))  # where it went nothing leads to
                 self._arrive(disk, record, number, operation)
         return disk
 
@@ -98,6 +105,8 @@ class States:
     without: frozenset[int] = frozenset()
     _seen: set[int] = field(default_factory=set)
     _places: list[set[int]] = field(default_factory=list)
+    _syncs: list[int] = field(default_factory=list)
+    """Those that are done."""
     _synced: list[dict[int, int]] = field(default_factory=list)
     """Of each operation: which sync, by its number, made it durable in which node."""
 
@@ -108,6 +117,7 @@ class States:
         self._synced = [{} for _ in operations]
         for at, sync in enumerate(operations):
             if isinstance(sync, Sync) and at not in self.without:
+                self._syncs.append(at)
                 for number in range(sync.before):
                     if sync.node in places[number]:
                         self._synced[number].setdefault(sync.node, at)
@@ -127,19 +137,68 @@ class States:
         synced = self._synced[number]
         return all(synced.get(node, point) < point for node in self._places[number])
 
+    def telling(self) -> Iterator[State]:
+        """Yield states that only the lack of ``without`` makes possible, of a few of those syncs at a time in turn."""
+        chance = random.Random(self.seed)
+        syncs = chance.sample(sorted(self.without), len(self.without))
+        turns = [self._without(number, chance) for number in syncs]
+        for start in range(0, len(turns), FEW):
+            for state in chain.from_iterable(zip_longest(*turns[start : start + FEW])):
+                if state is not None and state.mark not in self._seen:
+                    self._seen.add(state.mark)
+                    yield state
+
+    def _without(self, number: int, chance: random.Random) -> Iterator[State]:
+        """Yield the states that the lack of one sync makes possible, as long as what it is of has a name.
+
+        What others do relies on it: that is done, and durable, soon after the sync, or just before something else makes
+        durable what it does, or that is gone, or when the program ends. So such moments are chosen, before and after
+        other syncs, from both ends.
+        """
+        sync = self.record.operations[number]
+        assert isinstance(sync, Sync)
+        end = self.record.gone.get(sync.node, len(self.record.operations))
+        until = {
+            change: min(durable_from, end)
+            for change in range(sync.before)
+            if sync.node in self._places[change] and (durable_from := self._synced[change].get(sync.node, end)) > number
+        }
+        last = max(until.values(), default=number)
+        others = [at for at in self._syncs if number < at < last]
+        ended = [at for at in self.record.ended if number < at < last]
+        points = chain.from_iterable(zip_longest(others, [last, *reversed(others)], ended))
+        for point in islice(dict.fromkeys(one for one in points if one is not None), MOMENTS):
+            lost = [change for change, durable_from in until.items() if durable_from >= point]
+            yield from self._lacking(point, lost, chance)
+            if point < last:
+                yield from self._lacking(point + 1, lost, None)
+
+    def _lacking(self, point: int, lost: Sequence[int], chance: random.Random | None) -> Iterator[State]:
+        """Yield states without some changes, or the last of them: all else is there, or nothing that is not durable."""
+        durable, pending, arrived, left = self._at(point)
+        for kept in (set(pending) - set(lost), set(pending) - {*lost[-1:]}, set[int]()):
+            yield State("strict", point, durable, frozenset(kept), None, arrived, left)
+            if chance is not None and (torn := self._tear(kept, chance)):
+                yield State("strict", point, durable, frozenset(kept), torn, arrived, left)
+
     def _strict(self, point: int, chance: random.Random) -> Iterator[State]:
-        operations = self.record.operations
-        of_disk = [number for number in range(point) if self._places[number]]
-        durable = frozenset(number for number in of_disk if self._is_durable(number, point))
-        pending = [number for number in of_disk if number not in durable]
-        renames = {number: op for number in pending if isinstance(op := operations[number], Rename)}
-        half = {number: {node for node, at in self._synced[number].items() if at < point} for number in renames}
-        arrived = frozenset(number for number, op in renames.items() if op.to_folder in half[number])
-        left = frozenset(number for number, op in renames.items() if op.folder in half[number])
+        durable, pending, arrived, left = self._at(point)
         for kept in _choices(pending, chance):
             yield State("strict", point, durable, frozenset(kept), None, arrived, left)
             if torn := self._tear(kept, chance):
                 yield State("strict", point, durable, frozenset(kept), torn, arrived, left)
+
+    def _at(self, point: int) -> tuple[frozenset[int], list[int], frozenset[int], frozenset[int]]:
+        """Return what is durable at a point, what is not, and of which renames one half is."""
+        operations = self.record.operations
+        of_disk = [number for number in range(point) if self._places[number]]
+        durable = frozenset(number for number in of_disk if self._is_durable(number, point))
+        pending = [number for number in of_disk if number not in durable]
+        renames = {number: op for number in of_disk if isinstance(op := operations[number], Rename)}
+        half = {number: {node for node, at in self._synced[number].items() if at < point} for number in renames}
+        arrived = frozenset(number for number, op in renames.items() if op.to_folder in half[number]) - durable
+        left = frozenset(number for number, op in renames.items() if op.folder in half[number])
+        return durable, pending, arrived, left
 
     def _journalling(self, point: int, chance: random.Random) -> Iterator[State]:
         operations = self.record.operations
@@ -189,13 +248,17 @@ def _places(operation: Operation) -> set[int]:
 def make(disk: Disk, place: Path, mtimes: dict[int, int], made: Callable[[Path], None]) -> None:
     """Lay a tree out in a new folder, files with the times they had before; ``made`` is told of each new folder."""
     place.mkdir(parents=True)
+    placed: dict[int, Path] = {}
     for path, node in disk.walk():
         target = place / path
-        if node in disk.folders:
+        if node in placed:
+            target.hardlink_to(placed[node])
+        elif node in disk.folders:
             target.mkdir()
             target.chmod(disk.modes.get(node, 0o755) & 0o7777 or 0o755)
             made(target)
         elif not path.endswith(VOLATILE):
+            placed[node] = target
             target.write_bytes(disk.files.get(node, b""))
             target.chmod(disk.modes.get(node, 0o644) & 0o666 | 0o200)
             if node in mtimes:

@@ -13,7 +13,8 @@ import random
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def scenario(chance: random.Random) -> dict[str, bytes]:
         "orders/deep/er/d.jsonl.gz": gzip.compress(_lines(chance, chance.randint(2, 30)), mtime=0),
         "orders/empty.json": b"[]",
         "broken.json": b'[{"key": "a", "name": "n"},, ' + str(chance.random()).encode(),
-        "orders/large.ndjson": _lines(chance, 400),
+        "orders/large.ndjson": _lines(chance, 150),
         "changes/e.ndjson": _changes(chance, chance.randint(20, 60)),
         "changes/f.ndjson": _changes(chance, chance.randint(20, 60)),
         **{f"dump/2026-01-0{day}.json": content for day, content in enumerate(_dumps(chance, 3), 1)},
@@ -157,78 +158,132 @@ class Damage:
     lost: list[str]
     twice: list[str]
 
-    def __bool__(self) -> bool:
-        return bool(self.lost or self.twice)
+    def __len__(self) -> int:
+        return len(self.lost) + len(self.twice)
 
 
-def damage(home: Home, files: dict[str, bytes], *, cut: bool = False, thinned: bool = False) -> Damage:
+def damage(
+    home: Home,
+    files: dict[str, bytes],
+    *,
+    cut: bool = False,
+    thinned: bool = False,
+    left: Mapping[str, bytes] = {},
+    refused: AbstractSet[str] = frozenset(),
+    retried: AbstractSet[str] = frozenset(),
+) -> Damage:
     """Compare folders and log with the files, and let an audit judge the database.
 
     After a power ``cut`` nothing is asked of the log, whose lines are not synced, and a file may have arrived again:
     where its way out of the inbox was lost it lies there as before, and its content is a duplicate, or fails, again.
-    ``thinned``: retention was at work, so files that a run had may be gone from ``processed``.
+    What it ``left`` of a content that was not durable is a file's content, too; an audit knows which was loaded.
+    ``thinned``: retention was at work, so files that a run had may be gone from ``processed``. Good files may have
+    been ``refused`` by a setting of then; the ledger says whether. Of those ``retried`` the command has ended.
     """
     lost: list[str] = []
     twice: list[str] = []
-    compared = _compared(home, files) if cut else (*_compared(home, files), *_verdicts(home, files))
+    compared = (*_compared(home, files, left, refused | left.keys()), *([] if cut else [_verdicts(home, files)]))
     for what, expected, found in compared:
         if cut and what in ARRIVALS:
             found = _as_if_once(found, expected)  # noqa: PLW2901 - what is left to be compared
         gone = expected - found if not (thinned and what == "processed") else Counter()
         lost += [f"{what}: {line} (missing {count} times)" for line, count in gone.items()]
         twice += [f"{what}: {line} (too often {count} times)" for line, count in (found - expected).items()]
+    twice += _multiplied(home, retried) if cut else []
     for one in audited(home.path, {**home.env, **(THINNING if thinned else {})}):
         said = f"{one['table']}: {one['kind']}: {one['detail']} (key {one['key']}, run {one['run_id']}, {one['file']})"
         (twice if one["kind"].endswith("_unexpected") else lost).append(said)
     return Damage(lost, twice)
 
 
-def _compared(home: Home, files: dict[str, bytes]) -> Iterator[tuple[str, Lines, Lines]]:
-    yield "integrity", Counter([("ok",)]), Counter(home.query("PRAGMA integrity_check"))
-    yield from _ends(home, files)
-
-
 ARRIVALS = {"ends", "processed", "failed", "reports"}
+ENDED = "claim IS NOT NULL AND status <> 'running' AND (error_code IS NULL OR error_code <> 'interrupted')"
 
 
 def _as_if_once(found: Lines, expected: Lines) -> Lines:
     """Return what was found, without what is there again for a file that came again: ``a.run-7.json`` is ``a.json``."""
     first: Lines = Counter()
     for (name, *rest), count in found.items():
-        original = (re.sub(r"\.run-\d+", "", str(name)), *rest)
+        original = (_original(str(name)), *rest)
         first[original] = min(first[original] + count, max(1, expected[original]))
     return first
 
 
-def _ends(home: Home, files: dict[str, bytes]) -> Iterator[tuple[str, Lines, Lines]]:
-    """Compare where the files are, what the ledger calls their end, and what was said of them."""
+def _original(name: str) -> str:
+    return re.sub(r"\.run-\d+", "", name)
+
+
+def _multiplied(home: Home, retried: AbstractSet[str]) -> Iterator[str]:
+    """Name the files of which the archive has more than came: each that is claimed ends in one place.
+
+    ``retry`` claims a file, too; once it has ended that file is nowhere else.
+    """
+    claims = home.query(f"SELECT DISTINCT file_name, claim FROM etl_runs WHERE {ENDED}")
+    came = Counter(name for name, claim in claims if not (name in retried and claim.endswith("-retry")))
+    found = (name for folder in (home.processed, home.failed) for name, _ in _tree(folder, reports=False))
+    for name, copies in Counter(_original(str(name)) for name in found if "/." not in f"/{name}").items():
+        if copies > came[name]:
+            yield f"archive: {name} is there {copies} times, and came {came[name]} times"
+
+
+def _compared(
+    home: Home, files: dict[str, bytes], left: Mapping[str, bytes], refused: AbstractSet[str]
+) -> Iterator[tuple[str, Lines, Lines]]:
+    """Compare where the files are, and what the ledger calls their end."""
+    yield "integrity", Counter([("ok",)]), Counter(home.query("PRAGMA integrity_check"))
+    ends = Counter(home.query(f"SELECT file_name, status FROM etl_runs WHERE file_name IS NOT NULL AND {ENDED}"))
     broken = {name for name, content in files.items() if _is_broken(content)}
-    good = files.keys() - broken
-    ends: Lines = Counter({(name, "success"): 1 for name in good} | {(name, "failure"): 1 for name in broken})
-    sql = (
-        "SELECT file_name, status FROM etl_runs "
-        "WHERE file_name IS NOT NULL AND (error_code IS NULL OR error_code <> 'interrupted')"
-    )
-    yield "ends", ends, Counter(home.query(sql))
-    yield "processed", _contents(files, good), _tree(home.processed)
-    yield "failed", _contents(files, broken), _tree(home.failed, reports=False)
-    reports = Counter[tuple[object, ...]]((f"{name}.error.json",) for name in broken)
-    found = _tree(home.failed) - _tree(home.failed, reports=False)
-    yield "reports", reports, Counter[tuple[object, ...]]((name,) for name, _ in found)
+    failed = broken | {name for name in refused if (name, "failure") in ends}
+    good = (files.keys() - failed) | {name for name in refused if (name, "success") in ends}
+    expected: Lines = Counter([(name, "success") for name in good] + [(name, "failure") for name in failed])
+    yield "ends", expected, ends
+    found = _tree(home.failed, reports=False)
+    read = set(home.query("SELECT file_name, content_sha256 FROM etl_runs"))
+    there = {(_original(str(name)), content) for name, content in found + _tree(home.processed)}
+    whole: dict[tuple[object, ...], object] = {
+        (name, _hash(content)): _hash(files[name])
+        for name, content in left.items()
+        if (name, _hash(files[name])) not in read - there
+    }
+    yield "processed", _contents(files, good), _as_whole(_tree(home.processed), whole)
+    in_failed = {str(name) for name, _ in found}
+    kept = failed - (good - in_failed)  # of what came twice one may have failed, before the other was loaded
+    yield "failed", _contents(files, kept), _as_whole(found, whole)
+    reports = [(name, _about(home.failed / str(name))) for name, _ in _tree(home.failed) - found]
+    told: Lines = Counter(report for report in reports if report[1] not in refused - in_failed)
+    due = kept - (good - {about for _, about in told})  # beside what was loaded a report may be left, or be gone
+    yield "reports", Counter((f"{name}.error.json", name) for name in due), told
     yield "inbox", Counter(), _tree(home.inbox)
 
 
-def _verdicts(home: Home, files: dict[str, bytes]) -> Iterator[tuple[str, Lines, Lines]]:
-    yield "verdicts", Counter((name,) for name in files), Counter((line["file"],) for line in home.verdicts())
+def _about(report: Path) -> object:
+    """Return the file that a report tells of; nothing if it is not whole."""
+    try:
+        return json.loads(report.read_bytes())["file"]
+    except ValueError:
+        return None
+
+
+def _verdicts(home: Home, files: dict[str, bytes]) -> tuple[str, Lines, Lines]:
+    return "verdicts", Counter((name,) for name in files), Counter((line["file"],) for line in home.verdicts())
 
 
 def _contents(files: dict[str, bytes], names: set[str]) -> Lines:
-    return Counter[tuple[object, ...]]((name, hashlib.sha256(files[name]).hexdigest()) for name in names)
+    return Counter[tuple[object, ...]]((name, _hash(files[name])) for name in names)
+
+
+def _as_whole(found: Lines, whole: Mapping[tuple[object, ...], object]) -> Lines:
+    """Return what was found, with what a cut left of a content taken for all of it."""
+    return Counter((name, whole.get((_original(str(name)), content), content)) for name, content in found.elements())
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _tree(folder: Path, *, reports: bool = True) -> Lines:
     return Counter[tuple[object, ...]](
-        (os.fspath(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).hexdigest())
+        (os.fspath(path.relative_to(folder)), _hash(path.read_bytes()))
         for path in folder.rglob("*")
         if path.is_file() and (reports or not path.name.endswith(".error.json"))
     )
