@@ -154,6 +154,14 @@ def clear_state(path: Path) -> None:
                 left.unlink()
 
 
+def remove_state(path: Path) -> None:
+    """Remove the state file if this process wrote it: daemons on PostgreSQL may share an archive, and so the file."""
+    found = read_state(path)
+    if found is not None and (found.pid, found.host) == (os.getpid(), os.uname().nodename):
+        with contextlib.suppress(OSError):  # a disk that became read-only does not keep the daemon from stopping
+            path.unlink(missing_ok=True)
+
+
 def read_state(path: Path) -> DaemonState | None:
     """Return what the daemon last said of itself, or ``None`` where there is nothing readable."""
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
@@ -47,7 +47,7 @@ from inboxd.presence import (
     Refused,
     Work,
     clear_state,
-    read_state,
+    remove_state,
     write_state,
 )
 from inboxd.recovery import Recovery
@@ -119,7 +119,7 @@ class Service:
                 if once:
                     self._outbox.settle(LAST_NOTICES_S)
                 code = _exit_code(daemon) if once else 0
-                self._write_state(daemon, gone=True)
+                remove_state(state_file(self.settings))
             except (Interrupted, TransientFault):  # a stop may come into a wait for the database, also before the loop
                 if not signals.is_stopping():
                     raise
@@ -282,7 +282,7 @@ class Service:
         self._archive.close()
         self._archive = archive
         if state_file(settings) != state_file(self.settings):
-            self._write_state(daemon, gone=True)  # nothing would ever correct the old one
+            remove_state(state_file(self.settings))  # nothing would ever correct the old one
         self.settings = settings
         daemon.folders = folders_of(settings, daemon.pipeline.progress, daemon.folders)
         daemon.pipeline = replace(daemon.pipeline, max_file_size=settings.inbox.max_file_size)
@@ -303,16 +303,8 @@ class Service:
         self._published.state = self._state(daemon)
         self._published.inbox_lost = daemon.lost
 
-    def _write_state(self, daemon: Daemon, *, gone: bool = False) -> None:
-        path = state_file(self.settings)
-        if gone:
-            found = read_state(path)
-            ours = found is not None and (found.pid, found.host) == (os.getpid(), os.uname().nodename)
-            with suppress(OSError):  # a disk that became read-only does not keep the daemon from stopping
-                if ours:  # daemons on PostgreSQL may share an archive, and with it this file
-                    path.unlink(missing_ok=True)
-            return
-        write_state(path, self._state(daemon))
+    def _write_state(self, daemon: Daemon) -> None:
+        write_state(state_file(self.settings), self._state(daemon))
 
     def _state(self, daemon: Daemon) -> DaemonState:
         late = () if self._arrivals is None else self._arrivals.standing
