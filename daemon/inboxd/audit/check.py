@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from inboxd.audit.judge import Kind
 from inboxd.audit.ledger import Ledger
 from inboxd.audit.report import TableReport
-from inboxd.audit.scratch import ROWS, Scratch, State, Version
+from inboxd.audit.scratch import Scratch
+from inboxd.audit.versions import ROWS, State, Version
 from inboxd.clock import moment
 from inboxd.model import Cursor, Feed, Gone, Late, LineageStep
 from inboxd.store.base import RunRow

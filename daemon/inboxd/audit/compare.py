@@ -8,7 +8,8 @@ from inboxd.audit.check import Kept
 from inboxd.audit.ledger import Ledger, TableRow
 from inboxd.audit.report import TableReport
 from inboxd.audit.rules import ident_of, is_marked, not_compared
-from inboxd.audit.scratch import GRAVES, ROWS, Scratch, State, Version
+from inboxd.audit.scratch import Scratch
+from inboxd.audit.versions import GRAVES, ROWS, State, Version
 from inboxd.model import Cursor, Feed, Mode
 
 

@@ -16,8 +16,9 @@ from inboxd.audit.judge import Judge, Kind
 from inboxd.audit.ledger import DeadLetterRow, Ledger
 from inboxd.audit.report import TableReport
 from inboxd.audit.rules import Rules, Work, ident_of
-from inboxd.audit.scratch import GRAVES, ROWS, UNKNOWN, Scratch, State, Version
+from inboxd.audit.scratch import Scratch
 from inboxd.audit.values import members
+from inboxd.audit.versions import GRAVES, ROWS, UNKNOWN, State, Version
 from inboxd.clock import moment
 from inboxd.model import (
     Cursor,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from inboxd.audit.judge import Kind, key_text
-from inboxd.audit.scratch import GRAVES, NOTHING, ROWS, Scratch, Staged, State, Version
+from inboxd.audit.scratch import Scratch
+from inboxd.audit.versions import GRAVES, NOTHING, ROWS, Staged, State, Version
 from inboxd.model import Cursor, Feed, Gone, LineageStep, Mode, Origin, Scalar, origin_of
 
 _APPLIED: Final = (LineageStep.LOAD, LineageStep.DELETE)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from inboxd.audit.judge import Kind, Verdict
+from inboxd.audit.versions import NOTHING, Staged, State, Version
 from inboxd.model import Cursor, LineageStep, Scalar
 
 _TABLES: Final = """
@@ -40,50 +40,6 @@ _VERSION: Final = "SELECT ident, place, run, commit_no, number, state, cursor, m
 _TOP: Final = f"{_VERSION} WHERE kind = ? AND ident = ? AND NOT again ORDER BY place DESC LIMIT 1"
 _NEXT_TOP: Final = f"{_VERSION} WHERE kind = ? AND ident > ? AND NOT again ORDER BY ident, place DESC LIMIT 1"
 _BELOW: Final = f"{_VERSION} WHERE kind = ? AND ident = ? AND NOT again AND NOT marked ORDER BY place DESC LIMIT 1"
-
-
-class State(StrEnum):
-    """What is known of a key after a run."""
-
-    ROW = "row"
-    NONE = "none"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """What one run made of a key's row or tombstone. ``run`` 0: an earlier one that is not known."""
-
-    run: int
-    commit_no: int
-    number: int
-    state: State
-    cursor: Cursor | None = None
-    marked: bool = False
-    values: dict[str, Scalar] | None = None
-
-
-@dataclass(slots=True)
-class Staged:
-    """A judged record, and what becomes of it; ``None`` where that is not known."""
-
-    number: int
-    kind: Kind
-    ident: str
-    key: str
-    cursor: Cursor | None
-    code: str
-    raw: str
-    values: dict[str, Scalar]
-    came: tuple[int, int] | None
-    """Of a replayed record: the commit number of the run that refused it, and its number there."""
-    outcome: LineageStep | None
-
-
-ROWS: Final = "row"
-GRAVES: Final = "tombstone"
-NOTHING: Final = Version(0, 0, 0, State.NONE)
-UNKNOWN: Final = Version(0, 0, 0, State.UNKNOWN)
 
 
 class Scratch:
