@@ -378,6 +378,61 @@ def test_undo_tells_the_commands_that_reload_and_they_do(home: Home) -> None:
     assert "undone" in again.stderr
 
 
+SHARED = """
+[feeds.{name}]
+table = "both"
+key = ["id"]
+cursor = "ts"
+late = "merge"
+undo = true
+[feeds.{name}.fields]
+id = {{ type = "text" }}
+ts = {{ type = "timestamp" }}
+path = {{ type = "text", from = "$file.path" }}
+"""
+
+
+def test_a_reload_is_of_the_feed_and_the_path_that_the_file_had(home: Home) -> None:
+    """Another feed may fill the table; and a row says where its file had lain, not where it was archived."""
+    ready(home, SHARED.format(name="one") + SHARED.format(name="two"))
+    home.drop("one/bad.json", [{"id": "a", "ts": "2026-03-01"}])
+    home.run_once()
+    home.drop("two/good.json", [{"id": "a", "ts": "2026-02-01"}])
+    home.run_once()
+    [reload] = home.json("undo", "1", "--json")["reload"]
+    assert (reload["feed"], reload["file"]) == ("two", "two/good.json")
+    assert home.call(*reload["command"].split()[1:]).returncode == 0
+    assert home.query("SELECT id, path FROM both") == [("a", "two/good.json")]
+
+
+LAST = """
+[feeds.last]
+match = ["**"]
+key = ["key"]
+undo = true
+[feeds.last.fields]
+key = { type = "text" }
+value = { type = "integer" }
+"""
+
+
+def test_a_replay_that_lost_to_the_undone_run_is_replayed_by_the_commands_that_undo_prints(home: Home) -> None:
+    """Undone, it opens its dead letters again, and they are replayed into what is there without the bad file."""
+    ready(home, LAST)
+    home.drop("bad.json", [{"key": "a", "value": 7}])
+    home.run_once()
+    ready(home, LAST.replace('"integer" }', '"integer", max = 5 }'))
+    home.drop("refused.json", [{"key": "a", "value": 7}, {"key": "b", "value": 1}])
+    home.run_once()
+    ready(home, LAST)
+    assert home.call("dead-letters", "replay").returncode == 0
+    [reload] = home.json("undo", "1", "--json")["reload"]
+    assert (reload["run_id"], reload["file"], reload["stale"]) == (3, None, 1)
+    for command in reload["command"].split(" && "):
+        assert home.call(*command.split()[1:]).returncode == 0
+    assert home.query("SELECT key, value FROM last ORDER BY key") == [("a", 7), ("b", 1)]
+
+
 def test_a_command_that_writes_waits_for_its_turn_and_says_so(home: Home) -> None:
     """While another program holds the database's write lock, undo waits and tells; then it does its work."""
     ready(home, UNDO)

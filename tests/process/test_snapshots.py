@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -177,6 +178,56 @@ def test_undoing_the_last_snapshots_of_a_scope_gives_what_was_there_without_them
     for dump in loaded.values():
         model.load(dump)
     assert site.rows(feed) == model.rows
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_snapshots_that_come_between_undos_are_told_when_they_matter(site: Site, seed: int) -> None:
+    """Load, undo and load again by chance: the table is what the files say that stand, each at its last place."""
+    feed, chance, contents = site.feed(), random.Random(seed), count(1)
+    loaded: dict[int, tuple[Dump, str]] = {}
+    told: set[int] = set()
+
+    def take_in(dump: Dump, content: str) -> None:
+        verdict = site.take(feed, f"{dump.region}/{next(NAMES)}.json", content, dump.day)
+        loaded[verdict.duplicate_of or verdict.run_id] = (dump, content)  # a duplicate: there is a later one by now
+
+    def again(run_id: int) -> None:
+        told.remove(run_id)
+        take_in(*loaded.pop(run_id))
+
+    for _ in range(chance.randint(4, 14)):
+        act, region = chance.choice(["load", "load", "undo", "again"]), chance.choice(["EU", "US"])
+        last = query(site.store, f"SELECT run_id FROM watermarks WHERE name = '{feed.name} [\"{region}\"]'")
+        if act == "undo" and last:
+            found = undo(site.store, (feed,), int(str(last[0][0])), clock=SystemClock(), host="here")
+            del loaded[found.undo_of]
+            told = (told | {one.run_id for one in found.reload}) & loaded.keys()
+        elif act == "again" and told:
+            again(chance.choice(sorted(told)))
+        else:
+            records = tuple((key, chance.choice("xy")) for key in chance.sample(range(1, 5), chance.randint(0, 4)))
+            rows = json.dumps([{"id": key, "v": value} for key, value in records])
+            take_in(Dump(region, chance.randint(1, 6), records), rows + " " * next(contents))
+    for run_id in sorted(told):
+        again(run_id)
+    model = Regions(site.marks)
+    for dump, _ in loaded.values():
+        model.load(dump)
+    assert site.rows(feed) == model.rows
+
+
+def test_a_snapshot_skipped_because_of_one_undone_before_is_told(site: Site) -> None:
+    """It is told with each undo until it was loaded again, as without the undone ones it is the last."""
+    feed = site.feed()
+    far = site.load(feed, Dump("EU", 5, ((1, "x"),)))
+    skipped = site.load(feed, Dump("EU", 3, ((1, "y"),)))
+    named = undo(site.store, (feed,), far.run_id, clock=SystemClock(), host="here").reload
+    assert [one.run_id for one in named] == [skipped.run_id]
+    later = site.load(feed, Dump("EU", 6, ((2, "x"),)))
+    assert undo(site.store, (feed,), later.run_id, clock=SystemClock(), host="here").reload == named
+    again = site.load(feed, Dump("EU", 3, ((1, "y"),)))
+    assert site.rows(feed) == {("EU", 1): ("y", False)}
+    assert undo(site.store, (feed,), again.run_id, clock=SystemClock(), host="here").reload == named
 
 
 MOMENTS: Final = {
