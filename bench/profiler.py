@@ -21,7 +21,8 @@ from bench.subjects import INBOXD
 from inboxd.clock import SystemClock
 from inboxd.config import load_settings
 from inboxd.inbox.source import Source
-from inboxd.model import Batch, Edge, Feed, Outcome, Step
+from inboxd.model import Feed
+from inboxd.outcomes import Batch, Edge, Outcome, Step
 from inboxd.pipeline import Job, Pipeline
 from inboxd.records.decode import Reading
 from inboxd.store import open_store

@@ -25,7 +25,8 @@ import msgspec
 from inboxd.clock import SystemClock
 from inboxd.config import load_settings
 from inboxd.inbox.claim import Source
-from inboxd.model import Feed, Outcome
+from inboxd.model import Feed
+from inboxd.outcomes import Outcome
 from inboxd.pipeline import Job, Pipeline
 from inboxd.store import open_store
 from inboxd.store.sqlite_driver import driver

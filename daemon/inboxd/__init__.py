@@ -12,7 +12,7 @@ TYPE_CHECKING = False  # typing's own costs an import; type checkers take this o
 if TYPE_CHECKING:
     from inboxd.api import load_file, load_folder, runs
     from inboxd.errors import FileFault, InboxdError, OperatorFault, TransientFault
-    from inboxd.model import Counts, Outcome, RunStatus, Verdict
+    from inboxd.outcomes import Counts, Outcome, RunStatus, Verdict
     from inboxd.store.base import RunRow
 
 __version__ = "1.0.0"
@@ -35,7 +35,7 @@ __all__ = [
 
 _WHERE = {
     **dict.fromkeys(("FileFault", "InboxdError", "OperatorFault", "TransientFault"), "inboxd.errors"),
-    **dict.fromkeys(("Counts", "Outcome", "RunStatus", "Verdict"), "inboxd.model"),
+    **dict.fromkeys(("Counts", "Outcome", "RunStatus", "Verdict"), "inboxd.outcomes"),
     **dict.fromkeys(("load_file", "load_folder", "runs"), "inboxd.api"),
     "RunRow": "inboxd.store.base",
 }

@@ -23,8 +23,9 @@ from inboxd.errors import EXIT_USAGE, FileFault, OperatorFault, Place
 from inboxd.inbox.notices import Once
 from inboxd.inbox.tree import Folder
 from inboxd.inbox.walk import Sieve, Walk
-from inboxd.model import Feed, Outcome, RunStatus, Verdict
+from inboxd.model import Feed
 from inboxd.oneshot import feed_of, hold_against_path, job_of, pipeline_of
+from inboxd.outcomes import Outcome, RunStatus, Verdict
 from inboxd.store import open_store, writing_store
 from inboxd.store.base import RunRow
 

@@ -17,8 +17,9 @@ from inboxd.inbox.reports import complete_report, remove_orphans, write_report
 from inboxd.inbox.scan import Inbox
 from inboxd.inbox.source import Source
 from inboxd.log import Logger, emit
-from inboxd.model import Edge, Feed, Hook, Outcome, Step, Verdict, printable
+from inboxd.model import Feed, printable
 from inboxd.moved import Moved, MovedFiles
+from inboxd.outcomes import Edge, Hook, Outcome, Step, Verdict
 from inboxd.pending import PendingFile, PendingFiles, pause_after
 from inboxd.pipeline import Job, Pipeline, facts_of
 from inboxd.recovery import LeftMoved, Recovery

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from inboxd.events import Event
-from inboxd.model import Counts
+from inboxd.outcomes import Counts
 from inboxd.words import escaped, middle, milliseconds
 
 WIDTH: Final = 120

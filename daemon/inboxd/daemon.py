@@ -20,8 +20,9 @@ from inboxd.inbox.notices import Notice
 from inboxd.inbox.scan import Candidate, Survey
 from inboxd.inbox.watch import Watch
 from inboxd.log import emit
-from inboxd.model import Edge, Feed, Late, Step
+from inboxd.model import Feed, Late
 from inboxd.operate.retention import Retention
+from inboxd.outcomes import Edge, Step
 from inboxd.pending import FIRST_PAUSE_S, PendingFile, PendingFiles
 from inboxd.presence import Published
 from inboxd.wake import Wake

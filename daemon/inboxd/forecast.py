@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inboxd.errors import FileFault
-from inboxd.model import Cursor, Mode, Reject
+from inboxd.model import Cursor, Mode
+from inboxd.outcomes import Reject
 from inboxd.pipeline import LISTED_FAULTS, Job, Pipeline, reads_all, repeated
 from inboxd.records.surroundings import variant_of
 from inboxd.store.base import Classified

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from inboxd import __version__
 from inboxd.clock import EPOCH, moment
-from inboxd.model import TOLD
+from inboxd.outcomes import TOLD
 
 Line = MutableMapping[str, Any]  # Any: structlog's own type for what a processor is given
 ECS_VERSION: Final = "8.11.0"

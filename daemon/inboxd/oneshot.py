@@ -10,7 +10,8 @@ from inboxd.clock import SystemClock
 from inboxd.config import Settings, captures, match_feed
 from inboxd.errors import EXIT_USAGE, OperatorFault
 from inboxd.inbox.source import Source
-from inboxd.model import Feed, Hook, Origin, origin_of, printable
+from inboxd.model import Feed, Origin, origin_of, printable
+from inboxd.outcomes import Hook
 from inboxd.pipeline import Job, Pipeline, facts_of
 from inboxd.store.database import Store
 

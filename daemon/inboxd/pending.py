@@ -10,7 +10,7 @@ from typing import Final
 from inboxd.errors import DatabaseFault, TransientFault
 from inboxd.inbox.archive import Place
 from inboxd.inbox.claim import Claim
-from inboxd.model import Verdict
+from inboxd.outcomes import Verdict
 
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 60.0

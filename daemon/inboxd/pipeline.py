@@ -11,20 +11,8 @@ from inboxd.clock import EPOCH, Clock, moment, stamp
 from inboxd.config import captures
 from inboxd.errors import DatabaseFault, FileFault, TransientFault
 from inboxd.inbox.source import Source
-from inboxd.model import (
-    Counts,
-    Cursor,
-    Edge,
-    Feed,
-    Hook,
-    Late,
-    Mode,
-    Outcome,
-    RunStart,
-    Step,
-    Verdict,
-    printable,
-)
+from inboxd.model import Cursor, Feed, Late, Mode, printable
+from inboxd.outcomes import Counts, Edge, Hook, Outcome, RunStart, Step, Verdict
 from inboxd.records.decode import Reading
 from inboxd.records.surroundings import NO_FACTS, FileFacts, variant_of
 from inboxd.store.base import NoticeRow, RunEnd

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from inboxd.model import Step
+from inboxd.outcomes import Step
 
 STATE_FILE: Final = "inboxd.state.json"
 SETTLING: Final = "settling"

@@ -12,7 +12,8 @@ from inboxd.errors import INTERRUPTED, FileFault
 from inboxd.events import Event
 from inboxd.inbox.claim import Claim, claims, looked_at, split_logged, without_line
 from inboxd.log import Logger, emit
-from inboxd.model import Counts, Feed, Outcome, RunStart, RunStatus, Verdict, printable
+from inboxd.model import Feed, printable
+from inboxd.outcomes import Counts, Outcome, RunStart, RunStatus, Verdict
 from inboxd.pending import PendingFile
 from inboxd.store.base import NoticeRow, RunEnd, RunRow
 from inboxd.store.cursors import from_run

@@ -33,12 +33,13 @@ from inboxd.inbox.watch import Watch
 from inboxd.libraries import listen_to_libraries
 from inboxd.locks import ArchiveLock, DaemonLock
 from inboxd.log import Logger, emit, is_logged, open_log
-from inboxd.model import Edge, Hook, Late, Step, Verdict
+from inboxd.model import Late
 from inboxd.notify import Notifier
 from inboxd.operate.retention import Retention
 from inboxd.outbox.arrivals import Arrivals
 from inboxd.outbox.notices import Receivers
 from inboxd.outbox.outbox import Outbox
+from inboxd.outcomes import Edge, Hook, Step, Verdict
 from inboxd.pipeline import Pipeline
 from inboxd.premises import hold_apart, make_folders, own_archive, state_file
 from inboxd.presence import (

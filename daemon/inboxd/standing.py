@@ -14,7 +14,8 @@ from inboxd.clock import Clock, stamp
 from inboxd.config import Settings
 from inboxd.daemon import Daemon
 from inboxd.errors import TransientFault
-from inboxd.model import Edge, Hook, Step, printable
+from inboxd.model import printable
+from inboxd.outcomes import Edge, Hook, Step
 from inboxd.pending import PendingFile
 from inboxd.presence import (
     MAX_LISTED,

@@ -7,7 +7,7 @@ from typing import Final
 
 from inboxd.events import Event
 from inboxd.log import NOTICED, Logger, emit
-from inboxd.model import Outcome, Verdict
+from inboxd.outcomes import Outcome, Verdict
 
 Line = tuple[Event, dict[str, object]]
 """A line of the log before it is written: the event, and its fields (``None`` where there is none)."""

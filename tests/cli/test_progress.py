@@ -18,7 +18,7 @@ from daemons import Home, record
 from inboxd.cli import load, progress, run_cli
 from inboxd.cli.ending import open_standard_streams
 from inboxd.cli.progress import Progress
-from inboxd.model import Edge, Step
+from inboxd.outcomes import Edge, Step
 from inboxd.presence import Phase
 
 FILES = ("a.json", "b.json", "c.json")

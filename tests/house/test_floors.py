@@ -80,6 +80,7 @@ def test_the_lowest_floor_needs_the_standard_library_only(room: str) -> None:
 
 AUDIT_MAY_IMPORT = {
     "inboxd.model",
+    "inboxd.outcomes",
     "inboxd.clock",
     "inboxd.config.ArchiveSettings",
     "inboxd.inbox.names",

@@ -22,7 +22,7 @@ from inboxd.inbox.archive import Archive, Place, make_durable
 from inboxd.inbox.claim import CLAIMED, Claim, claims, forget, new_claim_id, release, without_line
 from inboxd.inbox.names import NAME_MAX, marked, report_name, suffixes_of
 from inboxd.inbox.reports import remove_report, write_report
-from inboxd.model import Counts
+from inboxd.outcomes import Counts
 from requirements import missing
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from inboxd.clock import SystemClock, moment, stamp
 from inboxd.errors import FileFault
-from inboxd.model import Feed, FieldType, Late, LineageStep, Reject
+from inboxd.model import Feed, FieldType, Late
 from inboxd.operate import explain as explaining
 from inboxd.operate import winners
 from inboxd.operate.dead_letters import Filter, count_open, export_line, list_dead_letters
@@ -30,6 +30,7 @@ from inboxd.operate.imports import import_runs
 from inboxd.operate.replay import Replay, replay
 from inboxd.operate.trend import trend
 from inboxd.operate.undo import undo
+from inboxd.outcomes import LineageStep, Reject
 from inboxd.store.database import Store
 from inboxd.store.tables import etl_runs
 from stores import ENDED, OpenEmpty, batches, examples, load, make_feed, query, row

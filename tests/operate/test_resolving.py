@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from inboxd.clock import SystemClock
-from inboxd.model import Feed, Late, Mode, Reject
+from inboxd.model import Feed, Late, Mode
 from inboxd.operate.dead_letters import Filter, dismiss
 from inboxd.operate.undo import undo
+from inboxd.outcomes import Reject
 from inboxd.store.database import Store
 from stores import OpenEmpty, batches, load, make_feed, query, row
 

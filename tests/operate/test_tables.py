@@ -8,9 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from inboxd.clock import SystemClock
-from inboxd.model import Feed, FieldType, Late, Reject
+from inboxd.model import Feed, FieldType, Late
 from inboxd.operate.explain import KeyHistory, Look, explain, explain_run, history_pages
 from inboxd.operate.undo import undo
+from inboxd.outcomes import Reject
 from inboxd.store.database import Store
 from inboxd.store.tables import etl_runs
 from stores import OpenEmpty, batches, load, make_feed, query, row

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from inboxd.clock import SystemClock
 from inboxd.errors import OperatorFault
-from inboxd.model import Feed, FieldType, Late, Reject, Scalar
+from inboxd.model import Feed, FieldType, Late, Scalar
 from inboxd.operate.undo import plan, undo
 from inboxd.operate.undo_plan import Undo
+from inboxd.outcomes import Reject
 from inboxd.store.database import Store
 from stores import OpenEmpty, batches, examples, load, make_feed, query, row, sha256
 

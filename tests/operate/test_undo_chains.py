@@ -11,9 +11,10 @@ from typing import Final
 import pytest
 
 from inboxd.clock import SystemClock
-from inboxd.model import Counts, Feed, Field, FieldType, Gone, Origin, Row
+from inboxd.model import Feed, Field, FieldType, Gone, Origin, Row
 from inboxd.operate.undo import plan, undo
 from inboxd.operate.undo_plan import Undo
+from inboxd.outcomes import Counts
 from inboxd.store.database import Store
 from mode_feeds import KEYS, VALUES, Record, StoredRow, emptied, feed_of
 from mode_model import KINDS, Model

@@ -14,10 +14,11 @@ import sqlalchemy as sa
 from daemons import Home, eventually, record
 from inboxd.clock import stamp
 from inboxd.log import open_log
-from inboxd.model import Expect, Outcome, Verdict
+from inboxd.model import Expect
 from inboxd.operate.arrivals import expected, judge, note
 from inboxd.outbox.arrivals import Arrivals
 from inboxd.outbox.notices import rows
+from inboxd.outcomes import Outcome, Verdict
 from inboxd.store.database import Store
 from inboxd.store.tables import etl_runs, expectations, notices
 from receivers import program, received

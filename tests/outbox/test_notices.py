@@ -20,10 +20,10 @@ from daemons import Home, eventually, record
 from inboxd.clock import stamp
 from inboxd.config import NotifySettings
 from inboxd.log import open_log
-from inboxd.model import Edge, Step
 from inboxd.outbox.courier import LEAST_FAILURES, Courier
 from inboxd.outbox.delivery import Delivery
 from inboxd.outbox.notices import rows
+from inboxd.outcomes import Edge, Step
 from inboxd.store import open_store
 from inboxd.store.database import Store
 from inboxd.store.tables import notices

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from daemons import VERDICTS, Home, eventually, record
-from inboxd.model import Step
+from inboxd.outcomes import Step
 
 FEED = (
     '[feeds.{0}]\nkey = ["key"]\ncursor = "ts"\nlate = "merge"\n'

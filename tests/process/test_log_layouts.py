@@ -11,7 +11,7 @@ import pytest
 
 from inboxd.events import Event
 from inboxd.log import emit, is_logged, open_log
-from inboxd.model import Counts, Outcome, Verdict
+from inboxd.outcomes import Counts, Outcome, Verdict
 from inboxd.verdicts import log_verdict
 
 ECS: Final = {

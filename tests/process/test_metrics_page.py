@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from inboxd.metrics import Metrics, Standing
-from inboxd.model import Counts, Outcome, Verdict
+from inboxd.outcomes import Counts, Outcome, Verdict
 from places import ROOT
 
 OPS: Final = ROOT / "ops"

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from inboxd.errors import FileFault, TransientFault
 from inboxd.forecast import forecast
 from inboxd.inbox.source import Source
-from inboxd.model import Counts, Late, Limit, Outcome
+from inboxd.model import Late, Limit
+from inboxd.outcomes import Counts, Outcome
 from inboxd.pipeline import Job, Pipeline
 from inboxd.records.decode import Reading
 from loaders import EVENTS, NOW, Document, FixedClock, Loader, make_loader, stamp

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from inboxd.clock import SystemClock
-from inboxd.model import Limit, Outcome, Verdict
+from inboxd.model import Limit
 from inboxd.operate.explain import explain
 from inboxd.operate.undo import undo
+from inboxd.outcomes import Outcome, Verdict
 from loaders import Files
 
 pytestmark = pytest.mark.on_citus

@@ -16,7 +16,7 @@ from clusters import PostgresHome, new_database
 from crashing import BAD, GOOD, crash, state
 from daemons import Home, eventually, files_in, record
 from inboxd.inbox.claim import new_claim_id
-from inboxd.model import Edge, Step
+from inboxd.outcomes import Edge, Step
 from inboxd.store.postgres import END_TURN, TAKE_TURN
 
 pytestmark = [pytest.mark.postgres, pytest.mark.xdist_group("postgres")]

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from inboxd.clock import SystemClock
 from inboxd.config import load_settings
 from inboxd.errors import OperatorFault
-from inboxd.model import Feed, Outcome, Verdict
+from inboxd.model import Feed
 from inboxd.operate.undo import plan, undo
+from inboxd.outcomes import Outcome, Verdict
 from inboxd.store import open_store
 from inboxd.store.cursors import watermarks_of
 from inboxd.store.database import Store

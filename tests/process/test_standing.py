@@ -20,7 +20,7 @@ from inboxd.clock import Clock
 from inboxd.daemon import Daemon
 from inboxd.errors import TransientFault
 from inboxd.inbox.source import Source
-from inboxd.model import Edge, Step
+from inboxd.outcomes import Edge, Step
 from inboxd.presence import STATE_FILE, Phase, Published, Work, read_state
 from inboxd.standing import WorkMonitor, status_line
 from places import SUPPORT

@@ -11,7 +11,7 @@ import pytest
 
 from crashing import BAD, GOOD, crash, state
 from daemons import Home, files_in, record
-from inboxd.model import Edge, Step
+from inboxd.outcomes import Edge, Step
 
 FAILING_STEPS = [Step.CLAIM, Step.BEGIN, Step.STAGE, Step.ARCHIVE]
 """The boundaries that a malformed file reaches."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from inboxd.model import Step
+from inboxd.outcomes import Step
 from spin_model import LIVENESS, MODEL, SAFETY, search
 
 SAFE_MISTAKES = ("ARCHIVE_FIRST", "NO_CLAIM", "NO_LEDGER", "NO_LOCK", "NO_QUESTION", "BLIND_ADVANCE")

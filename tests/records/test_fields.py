@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inboxd.errors import FileFault
-from inboxd.model import Extra, Feed, FieldType, Reject, Row
+from inboxd.model import Extra, Feed, FieldType, Row
+from inboxd.outcomes import Reject
 from inboxd.records.fields import compile_feed
 from inboxd.records.validate import MAX_DETAIL, judge
 from records_feeds import COUNTED, EVENTS, KEEPING, KEY, NESTED, NUMBERED, STRICT, TS, declare, feed_of, read, record

@@ -15,21 +15,8 @@ from inboxd.audit.judge import Judge as AuditJudge
 from inboxd.audit.judge import Kind
 from inboxd.audit.values import canonical
 from inboxd.errors import FileFault
-from inboxd.model import (
-    Condition,
-    Deletes,
-    Extra,
-    Feed,
-    Field,
-    FieldType,
-    Gone,
-    Mode,
-    Origin,
-    Path,
-    Reject,
-    Scalar,
-    Shape,
-)
+from inboxd.model import Condition, Deletes, Extra, Feed, Field, FieldType, Gone, Mode, Origin, Path, Scalar, Shape
+from inboxd.outcomes import Reject
 from inboxd.records.decode import Reading
 from inboxd.records.surroundings import FileFacts, variant_of
 from inboxd.records.validate import judge

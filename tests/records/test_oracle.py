@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from inboxd.audit.values import canonical
 from inboxd.errors import FileFault
-from inboxd.model import Feed, FieldType, Reject, names_of
+from inboxd.model import Feed, FieldType, names_of
+from inboxd.outcomes import Reject
 from inboxd.records.validate import judge
 from records_feeds import EVENTS, FEEDS, feed_of, read
 from records_oracle import NOW, BadFile, Number, Verdicts, judge_file, judge_record

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inboxd.model import UNREADABLE_KEY, Batch, Counts, Cursor, Feed, FieldType, Late, Reject, Row, Scalar
+from inboxd.model import Cursor, Feed, FieldType, Late, Row, Scalar
+from inboxd.outcomes import UNREADABLE_KEY, Batch, Counts, Reject
 from inboxd.store import sqlite_staging
 from inboxd.store.base import Classified
 from inboxd.store.database import Store

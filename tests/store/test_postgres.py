@@ -16,8 +16,9 @@ import pytest
 from daemons import eventually
 from inboxd.clock import SystemClock
 from inboxd.errors import Interrupted, OperatorFault, TransientFault
-from inboxd.model import Feed, Late, Row, RunStatus
+from inboxd.model import Feed, Late, Row
 from inboxd.operate import undo as undo_module
+from inboxd.outcomes import RunStatus
 from inboxd.store import open_store
 from inboxd.store.database import Store
 from inboxd.store.postgres import PostgresStore

@@ -11,13 +11,13 @@ import pytest
 import sqlalchemy as sa
 
 from clusters import new_database
-from inboxd.model import RunStatus
 from inboxd.operate.browse import last_change, last_successes, newest_dead_letters, recent_runs, records_of
 from inboxd.operate.dead_letters import count_open
 from inboxd.operate.explain import explain, explain_file, explain_run
 from inboxd.operate.health import health
 from inboxd.operate.hosts import hosts
 from inboxd.operate.trend import trend
+from inboxd.outcomes import RunStatus
 from inboxd.store import open_store
 from inboxd.store.database import Store
 from stores import make_feed

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inboxd.errors import FileFault, InboxdError, TransientFault
-from inboxd.model import Counts, FieldType, Late, Outcome, Reject, RunStatus, Verdict
+from inboxd.model import FieldType, Late
+from inboxd.outcomes import Counts, Outcome, Reject, RunStatus, Verdict
 from inboxd.store.base import RunEnd
 from inboxd.store.cursors import at_or_below
 from inboxd.store.database import Store

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from inboxd.errors import EXIT_CONFIG, Interrupted, OperatorFault, TransientFault
-from inboxd.model import Batch, Feed, FieldType, Late, Reject, Row
+from inboxd.model import Feed, FieldType, Late, Row
+from inboxd.outcomes import Batch, Reject
 from inboxd.store import open_store, sqlite, sqlite_staging
 from inboxd.store.base import TableCounts
 from inboxd.store.sqlite import SqliteStore

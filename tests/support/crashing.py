@@ -13,7 +13,7 @@ from pathlib import Path
 
 from daemons import Home, files_in, record
 from inboxd.config import Settings, load_settings
-from inboxd.model import Edge, Step
+from inboxd.outcomes import Edge, Step
 from inboxd.service import Service
 
 EXIT_KILLED = 137

@@ -16,7 +16,8 @@ from inboxd.clock import SystemClock
 from inboxd.config import load_settings, match_feed
 from inboxd.forecast import Forecast, forecast
 from inboxd.inbox.source import Source
-from inboxd.model import Feed, Limit, Verdict
+from inboxd.model import Feed, Limit
+from inboxd.outcomes import Verdict
 from inboxd.pipeline import Job, Pipeline, facts_of
 from inboxd.store import open_store
 from inboxd.store.database import Store

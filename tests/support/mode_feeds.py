@@ -10,18 +10,8 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-from inboxd.model import (
-    Batch,
-    Condition,
-    Cursor,
-    Deletes,
-    Feed,
-    FieldType,
-    Gone,
-    Late,
-    Origin,
-    Row,
-)
+from inboxd.model import Condition, Cursor, Deletes, Feed, FieldType, Gone, Late, Origin, Row
+from inboxd.outcomes import Batch
 from inboxd.store.database import Store
 from stores import OpenEmpty, batches, make_feed, query
 

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from inboxd.config import Settings, load_settings
-from inboxd.model import Edge, Step
+from inboxd.outcomes import Edge, Step
 from inboxd.service import Service
 
 

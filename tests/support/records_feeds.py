@@ -6,7 +6,8 @@ import io
 from typing import Any
 
 from inboxd.errors import FileFault
-from inboxd.model import Extra, Feed, Field, FieldType, Reject, Row
+from inboxd.model import Extra, Feed, Field, FieldType, Row
+from inboxd.outcomes import Reject
 from inboxd.records.decode import Reading
 from inboxd.records.windows import WINDOW
 from records_oracle import NOW

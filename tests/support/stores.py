@@ -22,22 +22,8 @@ from urllib.parse import quote
 
 import pytest
 
-from inboxd.model import (
-    Batch,
-    Counts,
-    Cursor,
-    Extra,
-    Feed,
-    Field,
-    FieldType,
-    Late,
-    Outcome,
-    Reject,
-    Row,
-    RunStart,
-    Scalar,
-    Verdict,
-)
+from inboxd.model import Cursor, Extra, Feed, Field, FieldType, Late, Row, Scalar
+from inboxd.outcomes import Batch, Counts, Outcome, Reject, RunStart, Verdict
 from inboxd.store import open_store
 from inboxd.store.base import RunEnd
 from inboxd.store.database import Store

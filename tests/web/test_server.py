@@ -26,7 +26,7 @@ from inboxd.config import Settings, load_settings
 from inboxd.daemon import Daemon
 from inboxd.errors import EXIT_UNAVAILABLE, OperatorFault
 from inboxd.log import open_log
-from inboxd.model import Counts, Outcome, RunStart, Verdict
+from inboxd.outcomes import Counts, Outcome, RunStart, Verdict
 from inboxd.presence import DaemonState, Published, UnfinishedFile
 from inboxd.service import folders_of
 from inboxd.store import open_store

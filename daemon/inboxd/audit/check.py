@@ -12,7 +12,8 @@ from inboxd.audit.report import TableReport
 from inboxd.audit.scratch import Scratch
 from inboxd.audit.versions import ROWS, State, Version
 from inboxd.clock import moment
-from inboxd.model import Cursor, Feed, Gone, Late, LineageStep
+from inboxd.model import Cursor, Feed, Gone, Late
+from inboxd.outcomes import LineageStep
 from inboxd.store.base import RunRow
 
 

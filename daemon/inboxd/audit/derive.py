@@ -20,20 +20,8 @@ from inboxd.audit.scratch import Scratch
 from inboxd.audit.values import members
 from inboxd.audit.versions import GRAVES, ROWS, UNKNOWN, State, Version
 from inboxd.clock import moment
-from inboxd.model import (
-    Cursor,
-    Feed,
-    FieldType,
-    Late,
-    LineageStep,
-    Mode,
-    Origin,
-    Path,
-    Scalar,
-    names_of,
-    origin_of,
-    spelled,
-)
+from inboxd.model import Cursor, Feed, FieldType, Late, Mode, Origin, Path, Scalar, names_of, origin_of, spelled
+from inboxd.outcomes import LineageStep
 from inboxd.store.base import RunRow
 
 _RETRY: Final = "-retry"

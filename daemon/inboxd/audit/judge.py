@@ -14,20 +14,8 @@ from typing import Final
 from inboxd.audit.documents import Record
 from inboxd.audit.forms import Blank, Wrong, form_of, storable, storable_json, utc
 from inboxd.audit.values import at, canonical, comparable, index_of, is_there, members, text_of
-from inboxd.model import (
-    UNREADABLE_KEY,
-    Condition,
-    Cursor,
-    Extra,
-    Feed,
-    Field,
-    FieldType,
-    Origin,
-    Path,
-    Scalar,
-    names_of,
-    origin_of,
-)
+from inboxd.model import Condition, Cursor, Extra, Feed, Field, FieldType, Origin, Path, Scalar, names_of, origin_of
+from inboxd.outcomes import UNREADABLE_KEY
 
 LONGEST_KEY: Final = 1_024
 """Bytes of a key's text."""

@@ -9,7 +9,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from inboxd.audit.values import canonical
-from inboxd.model import Feed, FieldType, LineageStep, Mode, RunStatus, Scalar
+from inboxd.model import Feed, FieldType, Mode, Scalar
+from inboxd.outcomes import LineageStep, RunStatus
 from inboxd.store.base import RunRow, WatermarkRow
 from inboxd.store.database import Store
 from inboxd.store.ledger import run_row

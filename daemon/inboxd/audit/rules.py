@@ -9,7 +9,8 @@ from typing import Final
 from inboxd.audit.judge import Kind, key_text
 from inboxd.audit.scratch import Scratch
 from inboxd.audit.versions import GRAVES, NOTHING, ROWS, Staged, State, Version
-from inboxd.model import Cursor, Feed, Gone, LineageStep, Mode, Origin, Scalar, origin_of
+from inboxd.model import Cursor, Feed, Gone, Mode, Origin, Scalar, origin_of
+from inboxd.outcomes import LineageStep
 
 _APPLIED: Final = (LineageStep.LOAD, LineageStep.DELETE)
 

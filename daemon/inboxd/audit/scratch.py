@@ -17,7 +17,8 @@ from typing import Final
 
 from inboxd.audit.judge import Kind, Verdict
 from inboxd.audit.versions import NOTHING, Staged, State, Version
-from inboxd.model import Cursor, LineageStep, Scalar
+from inboxd.model import Cursor, Scalar
+from inboxd.outcomes import LineageStep
 
 _TABLES: Final = """
 CREATE TABLE versions (kind TEXT, ident TEXT, place INTEGER, run INTEGER, commit_no INTEGER, number INTEGER, state TEXT,

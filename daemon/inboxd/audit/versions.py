@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import Final
 
 from inboxd.audit.judge import Kind
-from inboxd.model import Cursor, LineageStep, Scalar
+from inboxd.model import Cursor, Scalar
+from inboxd.outcomes import LineageStep
 
 
 class State(StrEnum):

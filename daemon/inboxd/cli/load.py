@@ -24,8 +24,9 @@ from inboxd.errors import EXIT_FAILED, FileFault
 from inboxd.forecast import forecast
 from inboxd.garbage import collect_seldom
 from inboxd.infer.unnamed import unnamed_fields
-from inboxd.model import TOLD, Counts, Feed, Limit, Outcome, RunStatus, Verdict, printable
+from inboxd.model import Feed, Limit, printable
 from inboxd.oneshot import feed_of, hold_against_path, job_of, pipeline_of
+from inboxd.outcomes import TOLD, Counts, Outcome, RunStatus, Verdict
 from inboxd.pipeline import Job, Pipeline
 from inboxd.presence import Phase
 from inboxd.store.base import Classified

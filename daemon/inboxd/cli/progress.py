@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from inboxd.inbox.source import Source
-from inboxd.model import Edge, Step
+from inboxd.outcomes import Edge, Step
 from inboxd.presence import PHASES, Phase
 from inboxd.words import size
 

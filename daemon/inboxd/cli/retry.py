@@ -22,9 +22,10 @@ from inboxd.inbox.archive import Archive, Place, make_durable
 from inboxd.inbox.claim import Claim, forget, new_claim_id
 from inboxd.inbox.reports import remove_report, write_report
 from inboxd.log import Logger, open_log
-from inboxd.model import Feed, Limit, Outcome, RunStatus, Verdict, printable
+from inboxd.model import Feed, Limit, printable
 from inboxd.operate.archived import all_failed, arrived, files_of_runs, find_archived, first_mtime, name_in_inbox
 from inboxd.operate.disk_ledger import unknown_processed
+from inboxd.outcomes import Outcome, RunStatus, Verdict
 from inboxd.pipeline import Job, Pipeline, facts_of
 from inboxd.premises import own_archive
 from inboxd.store.database import Store

@@ -14,8 +14,9 @@ from inboxd.cli.tables import print_runs, shown
 from inboxd.clock import SystemClock
 from inboxd.errors import EXIT_FAILED
 from inboxd.inbox.source import Source
-from inboxd.model import RunStatus, printable
+from inboxd.model import printable
 from inboxd.operate.imports import import_runs as take_in
+from inboxd.outcomes import RunStatus
 from inboxd.words import counted
 
 

@@ -18,7 +18,8 @@ from inboxd.config.schema import FeedTable
 from inboxd.errors import FileFault
 from inboxd.infer.propose import WrongWish
 from inboxd.infer.sample import Opener
-from inboxd.model import Feed, Mode, Path, Reject, Scalar
+from inboxd.model import Feed, Mode, Path, Scalar
+from inboxd.outcomes import Reject
 from inboxd.records.decode import Reading
 
 READ: Final = 64 << 20

@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from inboxd.clock import FIRST_MOMENT, moment, stamp
-from inboxd.model import Expect, Feed, RunStatus
+from inboxd.model import Expect, Feed
 from inboxd.operate.periods import NOT_ALL_REJECTED
+from inboxd.outcomes import RunStatus
 from inboxd.presence import ExpectedFeed
 from inboxd.store.database import Store
 from inboxd.store.tables import etl_runs, expectations, notices

@@ -14,10 +14,10 @@ import sqlalchemy as sa
 
 from inboxd.clock import FIRST_MOMENT
 from inboxd.errors import INTERRUPTED
-from inboxd.model import LineageStep, RunStatus
 from inboxd.operate.dead_letters import CodeCount, DeadLetter, dead_letter_query
 from inboxd.operate.explain import STEPS
 from inboxd.operate.periods import ALL_REJECTED, NOT_ALL_REJECTED, conditions
+from inboxd.outcomes import LineageStep, RunStatus
 from inboxd.store.base import RunRow
 from inboxd.store.database import Store
 from inboxd.store.ledger import run_row

@@ -21,8 +21,9 @@ from inboxd.inbox.claim import CLAIMED, claims
 from inboxd.inbox.names import is_taken, suffixes_of
 from inboxd.inbox.reports import orphans
 from inboxd.inbox.tree import Folder, walk
-from inboxd.model import RunStatus, printable
+from inboxd.model import printable
 from inboxd.operate.archived import files_below, name_in_inbox
+from inboxd.outcomes import RunStatus
 from inboxd.store.database import Store
 from inboxd.store.tables import etl_runs
 

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from inboxd.clock import stamp
 from inboxd.errors import INTERRUPTED
-from inboxd.model import RunStatus
 from inboxd.operate import doctor_folders, doctor_schema
 from inboxd.operate.findings import Examined, Finding, Health
+from inboxd.outcomes import RunStatus
 from inboxd.store.database import Store
 from inboxd.store.ledger import canonical
 from inboxd.store.sqlite_driver import OLDEST, driver

@@ -9,11 +9,12 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from inboxd.model import OWN_PREFIX, Feed, LineageStep
+from inboxd.model import OWN_PREFIX, Feed
 from inboxd.operate.dead_letters import DeadLetter, dead_letters_of_key
 from inboxd.operate.history import BLOCK, STEPS, HistoryEntry, Winner, entries_of_key, entries_where, in_order
 from inboxd.operate.target import FilledTable, canonical_key, filled_tables, row_of
 from inboxd.operate.winners import watermarks_met, watermarks_nearby, why_lost, with_winners
+from inboxd.outcomes import LineageStep
 from inboxd.store.database import Store
 from inboxd.store.tables import ABSENT, DELETED, LOADED, etl_runs, lineage_records, tombstones
 

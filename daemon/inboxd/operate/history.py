@@ -8,7 +8,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from inboxd.model import LineageStep
+from inboxd.outcomes import LineageStep
 from inboxd.store.tables import ABSENT, DELETED, LOADED, REJECTED, SKIPPED, STALE, etl_runs, lineage_records
 
 BLOCK: Final = 5_000

@@ -9,7 +9,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from inboxd.clock import stamp
-from inboxd.model import RunStatus
+from inboxd.outcomes import RunStatus
 from inboxd.store.base import ANNOUNCED_LENGTH
 from inboxd.store.database import Store
 from inboxd.store.tables import etl_runs

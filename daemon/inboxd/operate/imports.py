@@ -15,7 +15,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from inboxd.model import Feed, Field, FieldType, Reject, Row, RunStatus, Scalar
+from inboxd.model import Feed, Field, FieldType, Row, Scalar
+from inboxd.outcomes import Reject, RunStatus
 from inboxd.records.decode import Reading
 from inboxd.records.unpack import ByteStream
 from inboxd.store.database import Store

@@ -13,7 +13,8 @@ from inboxd.clock import Clock, stamp
 from inboxd.inbox.faults import transient_fault
 from inboxd.inbox.names import Names, marked, spellings
 from inboxd.inbox.tree import Folder, is_no_folder, is_regular
-from inboxd.model import RunStatus, printable
+from inboxd.model import printable
+from inboxd.outcomes import RunStatus
 from inboxd.store.database import Store
 
 RUNS_AT_ONCE: Final = 500

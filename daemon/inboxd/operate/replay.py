@@ -17,8 +17,9 @@ import sqlalchemy as sa
 
 from inboxd.clock import Clock, stamp
 from inboxd.errors import EXIT_FAILED, FileFault, OperatorFault, TransientFault
-from inboxd.model import Batch, Counts, Cursor, Feed, Mode, Outcome, Reject, Row, RunStart, Verdict
+from inboxd.model import Cursor, Feed, Mode, Row
 from inboxd.operate.dead_letters import DeadLetter, Filter, dead_letter_pages, of_feed
+from inboxd.outcomes import Batch, Counts, Outcome, Reject, RunStart, Verdict
 from inboxd.records.validate import judge
 from inboxd.store.base import RunEnd
 from inboxd.store.database import Store

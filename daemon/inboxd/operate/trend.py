@@ -16,8 +16,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from inboxd.clock import LAST_MOMENT, moment, stamp
-from inboxd.model import RunStatus
 from inboxd.operate.periods import ALL_REJECTED, hours_before
+from inboxd.outcomes import RunStatus
 from inboxd.store.database import Store
 from inboxd.store.tables import Stamp, etl_runs
 

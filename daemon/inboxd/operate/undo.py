@@ -15,7 +15,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from inboxd.clock import Clock, stamp
-from inboxd.model import Feed, Late, Mode, RunStatus
+from inboxd.model import Feed, Late, Mode
 from inboxd.operate.target import target_of
 from inboxd.operate.undo_append import take_away
 from inboxd.operate.undo_deletions import mark_again, put_tombstones_back
@@ -23,6 +23,7 @@ from inboxd.operate.undo_marks import keeps_values, mark_anew
 from inboxd.operate.undo_plan import Scene, Undo, undoable
 from inboxd.operate.undo_repeats import hand_over
 from inboxd.operate.undo_sql import dialect_of, writer_of
+from inboxd.outcomes import RunStatus
 from inboxd.store.changes import says_again
 from inboxd.store.database import Store
 from inboxd.store.feed_tables import own_types

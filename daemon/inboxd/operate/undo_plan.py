@@ -9,12 +9,13 @@ from typing import Final
 import sqlalchemy as sa
 
 from inboxd.errors import EXIT_FAILED, OperatorFault
-from inboxd.model import Cursor, Feed, Mode, RunStatus
+from inboxd.model import Cursor, Feed, Mode
 from inboxd.operate.target import FilledTable, target_of
 from inboxd.operate.undo_append import count_rows, refuse_replayed
 from inboxd.operate.undo_reload import Passed, passed, skipped_snapshots
 from inboxd.operate.undo_repeats import said_again
 from inboxd.operate.undo_sql import Dialect
+from inboxd.outcomes import RunStatus
 from inboxd.store.changes import keeps_marks, says_again
 from inboxd.store.cursors import at_or_below, from_text
 from inboxd.store.tables import (

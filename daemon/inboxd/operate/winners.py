@@ -9,8 +9,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from inboxd.model import LineageStep
 from inboxd.operate.history import BLOCK, HistoryEntry, Winner, entries_where, in_order
+from inboxd.outcomes import LineageStep
 from inboxd.store.cursors import from_run
 from inboxd.store.tables import ABSENT, DELETED, LOADED, etl_runs, lineage_records, watermarks
 

@@ -10,7 +10,8 @@ from inboxd.clock import Clock, moment, stamp
 from inboxd.errors import TransientFault
 from inboxd.events import Event
 from inboxd.log import NOTICED, Logger, emit
-from inboxd.model import Feed, Verdict
+from inboxd.model import Feed
+from inboxd.outcomes import Verdict
 from inboxd.store.base import NoticeRow
 from inboxd.store.database import Store
 

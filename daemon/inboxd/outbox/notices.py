@@ -12,7 +12,7 @@ import msgspec
 from inboxd.config import NotifySettings
 from inboxd.events import Event
 from inboxd.log import printable_value
-from inboxd.model import Verdict
+from inboxd.outcomes import Verdict
 from inboxd.store.base import NoticeRow
 from inboxd.verdicts import lines_of
 

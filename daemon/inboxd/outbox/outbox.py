@@ -12,9 +12,9 @@ from inboxd.config import NotifySettings
 from inboxd.events import Event
 from inboxd.inbox.scan import Aside
 from inboxd.log import Logger
-from inboxd.model import Verdict
 from inboxd.outbox.courier import Courier
 from inboxd.outbox.notices import Receivers, rows
+from inboxd.outcomes import Verdict
 from inboxd.pending import PendingFile
 from inboxd.store.base import NoticeRow
 from inboxd.store.database import Store

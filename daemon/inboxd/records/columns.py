@@ -17,7 +17,8 @@ from msgspec import UNSET, Struct
 
 from inboxd.clock import ahead
 from inboxd.fieldtypes import MAX_KEY_BYTES
-from inboxd.model import Extra, Reject, Row, Scalar
+from inboxd.model import Extra, Row, Scalar
+from inboxd.outcomes import Reject
 from inboxd.records.checks import Fault, Outcome, Scope, Value
 from inboxd.records.fields import CompiledFeed
 from inboxd.records.proof import Column, Window, doubled, maybe_deep, nothing_else, too_deep

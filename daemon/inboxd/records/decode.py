@@ -12,7 +12,8 @@ from datetime import datetime
 
 from inboxd.clock import ahead
 from inboxd.errors import FileFault, Place
-from inboxd.model import Batch, Cursor, Feed, Origin, Path, Scalar, Shape, names_of, origin_of
+from inboxd.model import Cursor, Feed, Origin, Path, Scalar, Shape, names_of, origin_of
+from inboxd.outcomes import Batch
 from inboxd.records.checks import Scope
 from inboxd.records.fields import compile_feed, compile_moment
 from inboxd.records.intake import Intake

@@ -16,7 +16,8 @@ from msgspec import UNSET
 from inboxd.clock import ahead
 from inboxd.errors import FileFault, Place
 from inboxd.fieldtypes import MAX_KEY_BYTES
-from inboxd.model import EXTRA_COLUMN, UNREADABLE_KEY, Extra, Feed, Reject, Row, Scalar, names_of, origin_of, spelled
+from inboxd.model import EXTRA_COLUMN, Extra, Feed, Row, Scalar, names_of, origin_of, spelled
+from inboxd.outcomes import UNREADABLE_KEY, Reject
 from inboxd.records.checks import Check, Fault, Outcome, Scope, Value, show
 from inboxd.records.conditions import Predicate
 from inboxd.records.fields import CompiledFeed, Way, compile_feed

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from inboxd.model import Batch
+from inboxd.outcomes import Batch
 from inboxd.records import cut
 from inboxd.records.columns import Verdicts
 from inboxd.records.intake import Intake

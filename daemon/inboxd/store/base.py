@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
 from inboxd.errors import FileFault
-from inboxd.model import Cursor, Feed, RunStart, RunStatus, Verdict
+from inboxd.model import Cursor, Feed
+from inboxd.outcomes import RunStart, RunStatus, Verdict
 
 ANNOUNCED_LENGTH: Final = 56
 """Of a host's name as much is announced: PostgreSQL's names of sessions have 63 bytes, and ours begin with a word."""

@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from inboxd.errors import InboxdError
-from inboxd.model import Cursor, Feed, RunStart, RunStatus
+from inboxd.model import Cursor, Feed
+from inboxd.outcomes import RunStart, RunStatus
 from inboxd.store.base import RunEnd, RunRow, TableCounts, WatermarkRow
 from inboxd.store.dialects import Dialect, quoted
 from inboxd.store.feed_tables import MADE, TableShape, Wanted, made_columns, missing, wanted_tables

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 from inboxd.errors import RUN_TAKEN, TransientFault
-from inboxd.model import Batch, Counts, Cursor, Mode, Outcome, Reject, Scalar
+from inboxd.model import Cursor, Mode, Scalar
+from inboxd.outcomes import Batch, Counts, Outcome, Reject
 from inboxd.store.base import Applied, Classified, Finder, Foreseen, RunEnd, Way, Work
 from inboxd.store.cursors import at_or_below, from_database, from_text, watermark_name
 from inboxd.store.dialects import Dialect, quoted

@@ -10,7 +10,8 @@ from typing import Final
 
 from inboxd.clock import stamp
 from inboxd.errors import FileFault
-from inboxd.model import Feed, RunStatus
+from inboxd.model import Feed
+from inboxd.outcomes import RunStatus
 from inboxd.store.base import NoticeRow, RunEnd, RunRow
 
 RUN_COLUMNS: Final = ", ".join(field.name for field in fields(RunRow))

@@ -15,7 +15,8 @@ import psycopg
 
 from inboxd.clock import SystemClock, stamp
 from inboxd.errors import RUN_TAKEN, DatabaseFault, InboxdError, TransientFault
-from inboxd.model import Feed, RunStart
+from inboxd.model import Feed
+from inboxd.outcomes import RunStart
 from inboxd.store.base import ANNOUNCED_LENGTH, RunEnd, RunRow, Turn, Work
 from inboxd.store.database import Store
 from inboxd.store.dialects import POSTGRES, quoted

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from inboxd.errors import DatabaseFault
-from inboxd.model import Batch, Feed, Late, Mode
+from inboxd.model import Feed, Late, Mode
+from inboxd.outcomes import Batch
 from inboxd.store.base import Way, Work
 from inboxd.store.changes import finds_changes
 from inboxd.store.dialects import POSTGRES

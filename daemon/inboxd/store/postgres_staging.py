@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from inboxd.model import Batch, Reject
+from inboxd.outcomes import Batch, Reject
 from inboxd.store.postgres_driver import TickingConnection
 from inboxd.store.postgres_sql import FeedSql
 from inboxd.store.staged import Staged

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from inboxd.model import UNREADABLE_KEY, Feed, Mode
+from inboxd.model import Feed, Mode
+from inboxd.outcomes import UNREADABLE_KEY
 from inboxd.store.dialects import POSTGRES, SQLITE
 from inboxd.store.staged import Staged
 

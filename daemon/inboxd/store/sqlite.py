@@ -21,7 +21,8 @@ from inboxd.errors import (
     InboxdError,
     OperatorFault,
 )
-from inboxd.model import Feed, RunStart
+from inboxd.model import Feed
+from inboxd.outcomes import RunStart
 from inboxd.store.base import RunEnd, RunRow, Turn, Work
 from inboxd.store.database import Store
 from inboxd.store.dialects import SQLITE

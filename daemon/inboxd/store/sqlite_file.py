@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from inboxd.errors import InboxdError
-from inboxd.model import Batch, RunStart
+from inboxd.outcomes import Batch, RunStart
 from inboxd.store.base import Way, Work
 from inboxd.store.dialects import SQLITE
 from inboxd.store.file import FileTransaction, LedgerSql

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
-from inboxd.model import Batch, Feed, FieldType, Scalar
+from inboxd.model import Feed, FieldType, Scalar
+from inboxd.outcomes import Batch
 from inboxd.store.canonical_json import canonical_json
 from inboxd.store.sqlite_driver import SqliteFaults, driver
 from inboxd.store.sqlite_sql import FeedSql, Part

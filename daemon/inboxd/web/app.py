@@ -21,11 +21,12 @@ from inboxd.daemon import LONGEST_WAIT_S, Daemon
 from inboxd.events import Event
 from inboxd.log import Logger, emit
 from inboxd.metrics import CONTENT_TYPE, Metrics, Standing
-from inboxd.model import Feed, RunStatus
+from inboxd.model import Feed
 from inboxd.operate.browse import last_successes
 from inboxd.operate.dead_letters import count_open
 from inboxd.operate.explain import HistoryPage
 from inboxd.operate.health import health
+from inboxd.outcomes import RunStatus
 from inboxd.store.cursors import mark_time, newest_marks
 from inboxd.store.database import Store
 from inboxd.web.live import Answers, Live

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from inboxd import __version__, words
-from inboxd.model import RunStatus
+from inboxd.outcomes import RunStatus
 from inboxd.store.base import RunRow
 from inboxd.web import charts
 from inboxd.web.views import Overview, Window, bucket_label, since

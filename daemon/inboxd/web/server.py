@@ -16,7 +16,7 @@ from inboxd.config import Settings
 from inboxd.daemon import Daemon
 from inboxd.log import Logger
 from inboxd.metrics import Metrics
-from inboxd.model import Verdict
+from inboxd.outcomes import Verdict
 from inboxd.web.address import Address
 from inboxd.web.app import Page
 from inboxd.web.door import Door

@@ -13,7 +13,7 @@ from typing import Final
 from inboxd.clock import moment
 from inboxd.fieldtypes import TYPES
 from inboxd.inbox.names import marked
-from inboxd.model import Feed, RunStatus
+from inboxd.model import Feed
 from inboxd.operate.browse import (
     AtWork,
     Failures,
@@ -31,6 +31,7 @@ from inboxd.operate.dead_letters import CodeCount, DeadLetter, Filter, count_ope
 from inboxd.operate.explain import HistoryPage, Look, history_pages
 from inboxd.operate.hosts import HostActivity, hosts
 from inboxd.operate.trend import Bucket, Sums, Trend, trend
+from inboxd.outcomes import RunStatus
 from inboxd.store.base import RunRow
 from inboxd.store.cursors import lag_s, newest_marks
 from inboxd.store.database import Store
