@@ -51,6 +51,7 @@ from inboxd.presence import (
     remove_state,
     write_state,
 )
+from inboxd.records.fields import compile_feed
 from inboxd.recovery import Recovery
 from inboxd.signals import Signals
 from inboxd.standing import WorkMonitor, state_of, status_line
@@ -289,6 +290,7 @@ class Service:
         daemon.pipeline = replace(daemon.pipeline, max_file_size=settings.inbox.max_file_size)
         daemon.retention = Retention(daemon.store, settings.archive, settings.retention, self.clock)
         self._outbox.replace(settings.notify)
+        compile_feed.cache_clear()  # what it has of feeds that are no more would stay
         emit(daemon.log, Event.CONFIG_RELOADED, config=settings.source, feeds=[feed.name for feed in settings.feeds])
 
     def _serve(self, stack: ExitStack, daemon: Daemon, log: Logger) -> None:

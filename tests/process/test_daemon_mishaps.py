@@ -19,6 +19,7 @@ import pytest
 
 from daemons import VERDICTS, Home, eventually, record
 from inboxd.outcomes import Step
+from places import SUPPORT
 
 FEED = (
     '[feeds.{0}]\nkey = ["key"]\ncursor = "ts"\nlate = "merge"\n'
@@ -53,6 +54,20 @@ def test_a_reload_with_a_folder_that_cannot_be_made_changes_nothing(home: Home) 
     assert eventually(lambda: home.lines("config_rejected"))[0]["error_code"] == "permission_denied"
     home.drop("a/1.json", [record("k")])
     assert home.verdict("a/1.json")["archived"] == str(home.processed / "a" / "1.json")
+
+
+def test_what_was_made_for_former_configs_goes(tmp_path: Path) -> None:
+    """However often the config is changed and loaded anew, only the feeds in force are kept compiled."""
+    kept = tmp_path / "kept"
+    with Home(tmp_path, FEED.format("a"), command=(sys.executable, str(SUPPORT / "counting.py"), str(kept))) as home:
+        home.start()
+        for turn in range(1, 5):
+            home.drop(f"a/{turn}.json", [record("k", ts=f"2026-01-0{turn}T00:00:00Z")])
+            home.verdict(f"a/{turn}.json")
+            reload(home, FEED.format("a") + f'name = {{ type = "text", max_length = {turn} }}\n')
+            eventually(lambda: len(home.lines("config_reloaded")) == turn)  # noqa: B023 - it is awaited here
+        assert home.stop() == 0
+    assert kept.read_text(encoding="utf-8") == "0", "nothing came after the last reload"
 
 
 def test_a_reload_moves_the_archive_and_what_tells_of_the_daemon(home: Home) -> None:
