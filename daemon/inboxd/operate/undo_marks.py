@@ -41,30 +41,30 @@ def mark_anew(scene: Scene, own_id: int) -> None:
         .group_by(runs.id, runs.commit_no)
         .order_by(runs.commit_no)
     )
+    kept = before_images.alias("kept")
     for run_id in scene.connection.execute(deleting).scalars().all():
-        met = before_images.alias("met")
-        of_run = sa.and_(met.c.run_id == run_id, met.c.table_name == scene.feed.table, met.c.record_key.in_(of_key))
-        _mark_rows(scene, run_id, met, of_run)
-        _mark_images(scene, run_id, met, of_run)
+        of_run = kept.c.run_id == run_id, kept.c.table_name == scene.feed.table, kept.c.record_key.in_(of_key)
+        found = sa.select(kept.c.record_key, kept.c.image).where(*of_run).cte("met")
+        met = found.prefix_with("MATERIALIZED", dialect="postgresql")  # gathered first: the rows may be distributed
+        _mark_rows(scene, run_id, met)
+        _mark_images(scene, run_id, met)
 
 
-def _mark_rows(scene: Scene, run_id: int, met: sa.FromClause, of_run: sa.ColumnElement[bool]) -> None:
+def _mark_rows(scene: Scene, run_id: int, met: sa.CTE) -> None:
     feed, dialect, target = scene.feed, scene.dialect, target_of(scene.feed)
     keys = dialect.key(feed, met)
     marked = target.c[feed.own_columns.run_id] == run_id, target.c[feed.own_columns.deleted_at].is_not(None)
     same = [target.c[name] == key for name, key in zip(feed.key, keys, strict=True)]
     values = {name: dialect.value(feed, met.c.image, name) for name in feed.columns if name not in feed.key}
     if values:
-        scene.connection.execute(
-            sa.update(target).values(values).where(*marked, *same, of_run, met.c.image.is_not(None))
-        )
-    nothing = sa.select(*keys).where(of_run, met.c.image.is_(None))
+        scene.connection.execute(sa.update(target).values(values).where(*marked, *same, met.c.image.is_not(None)))
+    nothing = sa.select(*keys).where(met.c.image.is_(None))
     columns = [target.c[name] for name in feed.key]
     gone = columns[0].in_(nothing) if len(columns) == 1 else sa.tuple_(*columns).in_(nothing)
     scene.connection.execute(sa.delete(target).where(*marked, gone))
 
 
-def _mark_images(scene: Scene, run_id: int, met: sa.FromClause, of_run: sa.ColumnElement[bool]) -> None:
+def _mark_images(scene: Scene, run_id: int, met: sa.CTE) -> None:
     feed, dialect, images = scene.feed, scene.dialect, before_images.c
     own = {name: dialect.part(images.image, name) for name in own_types(feed)}
     marked = dialect.value(feed, images.image, feed.own_columns.deleted_at).is_not(None)
@@ -73,5 +73,5 @@ def _mark_images(scene: Scene, run_id: int, met: sa.FromClause, of_run: sa.Colum
     scene.connection.execute(
         sa.update(before_images)
         .values(image=anew)
-        .where(of_run, images.table_name == met.c.table_name, images.record_key == met.c.record_key, *by_it)
+        .where(images.table_name == feed.table, images.record_key == met.c.record_key, *by_it)
     )
