@@ -98,19 +98,22 @@ def _lost_to_undone(scene: Scene, holders: sa.CTE) -> dict[int, int]:
     standing = _standing_applied(scene, lost)
     place = etl_runs.c.commit_no
     of_its_kind = standing.c.outcome == undone.c.outcome if keeps_marks(scene.feed) else sa.true()
-    beaten = sa.exists().where(
-        standing.c.record_key == lost.c.record_key,
-        standing.c.commit_no > undone.c.since,
-        standing.c.commit_no < place,
-        of_its_kind,
+    same_key = standing.c.record_key == undone.c.record_key
+    since = sa.and_(same_key, standing.c.commit_no > undone.c.since, standing.c.commit_no < place, of_its_kind)
+    while_it_stood = sa.and_(undone.c.record_key == lost.c.record_key, undone.c.since < place, undone.c.until > place)
+    before = (  # joined: SQLite has an index for that, and none for what is asked of each record
+        sa.select(lost.c.record_key, lost.c.run_id)
+        .select_from(lost.join(etl_runs, etl_runs.c.id == lost.c.run_id).join(undone, while_it_stood))
+        .outerjoin(standing, since)
+        .where(standing.c.record_key.is_(None))
+        .distinct()
+        .cte("lost_before")
     )
-    to_one_before = sa.exists().where(
-        undone.c.record_key == lost.c.record_key, undone.c.since < place, undone.c.until > place, ~beaten
-    )
+    same = sa.and_(before.c.record_key == lost.c.record_key, before.c.run_id == lost.c.run_id)
     query = (
         sa.select(lost.c.run_id, sa.func.sum(lost.c.records))
-        .select_from(lost.join(etl_runs, etl_runs.c.id == lost.c.run_id))
-        .where(sa.or_(scene.is_later(), to_one_before))
+        .select_from(lost.join(etl_runs, etl_runs.c.id == lost.c.run_id).outerjoin(before, same))
+        .where(sa.or_(scene.is_later(), before.c.run_id.is_not(None)))
         .group_by(lost.c.run_id)
     )
     return {int(run_id): int(count) for run_id, count in scene.connection.execute(query)}
