@@ -92,31 +92,70 @@ def _lost_to_undone(scene: Scene, holders: sa.CTE) -> dict[int, int]:
     Of the later runs that is so of all: nothing but this run can have beaten them, or one that was undone before. Of
     the earlier ones it is so where a run that is undone by now had beaten them, and none since that stands.
     """
+    told = _in_order(scene, holders).c
+    found = (
+        sa.func.max(told.until)
+        .over(partition_by=(told.record_key, told.place, told.standing), order_by=told.commit_no, rows=(None, 0))
+        .label("until")
+    )
+    marked = sa.select(told.record_key, told.run_id, told.commit_no, told.records, found).subquery()
+    lost = (
+        sa.select(marked.c.record_key, marked.c.run_id, sa.func.max(marked.c.records).label("records"))
+        .where(
+            marked.c.records.is_not(None),
+            sa.or_(marked.c.commit_no > int(scene.run["commit_no"]), marked.c.until > marked.c.commit_no),
+        )
+        .group_by(marked.c.record_key, marked.c.run_id)
+        .subquery()
+    )
+    query = sa.select(lost.c.run_id, sa.func.sum(lost.c.records)).group_by(lost.c.run_id)
+    return {int(run_id): int(count) for run_id, count in scene.connection.execute(query)}
+
+
+def _in_order(scene: Scene, holders: sa.CTE) -> sa.Subquery:
+    """Return what became of the held keys: lost records, and what undone and standing runs applied.
+
+    ``standing`` counts, in order of commit, how often runs that stand have applied the key so far: what was undone
+    matters to a lost record where that number is the same. ``place`` is 0, or where a marked row and its tombstone have
+    each their own, the outcome: the lost record is in both. It is one sorted pass: joined, many keys would be compared
+    with each other, as PostgreSQL does not know how many there are.
+    """
     held = _held(scene, holders)
     undone = _undone_applied(scene, held)
     lost = _lost(scene, held, undone)
     standing = _standing_applied(scene, lost)
-    place = etl_runs.c.commit_no
-    of_its_kind = standing.c.outcome == undone.c.outcome if keeps_marks(scene.feed) else sa.true()
-    same_key = standing.c.record_key == undone.c.record_key
-    since = sa.and_(same_key, standing.c.commit_no > undone.c.since, standing.c.commit_no < place, of_its_kind)
-    while_it_stood = sa.and_(undone.c.record_key == lost.c.record_key, undone.c.since < place, undone.c.until > place)
-    before = (  # joined: SQLite has an index for that, and none for what is asked of each record
-        sa.select(lost.c.record_key, lost.c.run_id)
-        .select_from(lost.join(etl_runs, etl_runs.c.id == lost.c.run_id).join(undone, while_it_stood))
-        .outerjoin(standing, since)
-        .where(standing.c.record_key.is_(None))
-        .distinct()
-        .cte("lost_before")
+    kinds = APPLIED if keeps_marks(scene.feed) else (0,)
+    nothing = sa.cast(sa.null(), sa.BigInteger)
+    columns = ("record_key", "place", "commit_no", "run_id", "records", "until", "stands")
+
+    def events(*values: object) -> sa.Select[tuple[object, ...]]:
+        return sa.select(*(value.label(name) for name, value in zip(columns, values, strict=True)))  # type: ignore[attr-defined] # columns
+
+    def place(applied: sa.CTE) -> sa.ColumnElement[int]:
+        return applied.c.outcome if keeps_marks(scene.feed) else sa.literal(0, sa.SmallInteger)
+
+    none, one = sa.literal(0, sa.SmallInteger), sa.literal(1, sa.SmallInteger)
+    key = lost.c.record_key
+    told = sa.union_all(
+        events(undone.c.record_key, place(undone), undone.c.since, nothing, nothing, undone.c.until, none),
+        events(standing.c.record_key, place(standing), standing.c.commit_no, nothing, nothing, nothing, one),
+        *(
+            events(
+                key,
+                sa.literal(kind, sa.SmallInteger),
+                etl_runs.c.commit_no,
+                lost.c.run_id,
+                lost.c.records,
+                nothing,
+                none,
+            ).select_from(lost.join(etl_runs, etl_runs.c.id == lost.c.run_id))
+            for kind in kinds
+        ),
+    ).subquery()
+    so_far = sa.func.sum(told.c.stands).over(
+        partition_by=(told.c.record_key, told.c.place), order_by=told.c.commit_no, rows=(None, 0)
     )
-    same = sa.and_(before.c.record_key == lost.c.record_key, before.c.run_id == lost.c.run_id)
-    query = (
-        sa.select(lost.c.run_id, sa.func.sum(lost.c.records))
-        .select_from(lost.join(etl_runs, etl_runs.c.id == lost.c.run_id).outerjoin(before, same))
-        .where(sa.or_(scene.is_later(), before.c.run_id.is_not(None)))
-        .group_by(lost.c.run_id)
-    )
-    return {int(run_id): int(count) for run_id, count in scene.connection.execute(query)}
+    return sa.select(*told.c, so_far.label("standing")).subquery()
 
 
 def _held(scene: Scene, holders: sa.CTE) -> sa.CTE:
