@@ -210,10 +210,9 @@ class _Clockwork(FileSystemEventHandler):
 
 
 def _alive(observer: BaseObserver) -> bool:
-    threads = [observer, *observer.emitters]
     if isinstance(observer, InboxObserver):
-        threads.append(observer.fd)
-    return all(thread.is_alive() for thread in threads)
+        return observer.fd.is_alive()  # it alone reads events and tells; the library's other threads have nothing to do
+    return observer.is_alive() and all(emitter.is_alive() for emitter in observer.emitters)
 
 
 def _reason(error: OSError) -> str:

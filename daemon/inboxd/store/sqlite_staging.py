@@ -106,19 +106,23 @@ class Staging(Staged):
         return sorted(range(number), key=keys.__getitem__)
 
     def _insert(self, columns: Sequence[Sequence[Scalar]], order: list[int]) -> None:
-        """Insert the records in this order, many at once, their values one behind the other."""
-        width = len(columns)
-        values: list[Scalar] = [None] * (width * len(order))
-        pick = itemgetter(*order)
-        for place, column in enumerate(columns):
-            values[place::width] = pick(column) if len(order) > 1 else column
+        """Insert the records in this order, many at once, their values one behind the other; the last ones singly."""
+        if len(order) > 1:
+            pick = itemgetter(*order)
+            columns = [pick(column) for column in columns]
         at_once = self._sql.rows_at_once
         whole = len(order) // at_once * at_once
-        for rows, first, end in ((at_once, 0, whole), (1, whole, len(order))):
-            if first < end:
-                step = rows * width
-                parts = (values[at : at + step] for at in range(first * width, end * width, step))
-                self._connection.executemany(self._sql.stage(self._runs, rows), parts)
+        if whole:
+            width = len(columns)
+            values: list[Scalar] = [None] * (width * whole)
+            for place, column in enumerate(columns):
+                values[place::width] = column[:whole]
+            step = at_once * width
+            parts = (values[at : at + step] for at in range(0, len(values), step))
+            self._connection.executemany(self._sql.stage(self._runs, at_once), parts)
+        if whole < len(order):
+            rest = columns if not whole else [column[whole:] for column in columns]
+            self._connection.executemany(self._sql.stage(self._runs, 1), zip(*rest, strict=True))
 
     def _begin(self) -> None:
         if not self._connection.in_transaction:
