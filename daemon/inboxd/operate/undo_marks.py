@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from inboxd.model import Feed, Gone
 from inboxd.operate.target import target_of
-from inboxd.operate.undo_sql import writer_of
+from inboxd.operate.undo_sql import computed, writer_of
 from inboxd.store.feed_tables import own_types
 from inboxd.store.tables import STALE, before_images, etl_runs, lineage_records
 
@@ -32,7 +32,8 @@ def mark_anew(scene: Scene, own_id: int) -> None:
     The keys are those that the undo has left: its own lineage tells them.
     """
     told, images, runs = lineage_records.c, before_images.c, etl_runs.c
-    of_key = sa.select(told.record_key).where(told.run_id == own_id, told.outcome == STALE)
+    left = sa.select(told.record_key).where(told.run_id == own_id, told.outcome == STALE)
+    of_key = sa.select(scene.dialect.gathered(scene.connection, left, "left_keys").c.record_key)
     of_keys = images.table_name == scene.feed.table, images.record_key.in_(of_key)
     deleting = (
         sa.select(runs.id)
@@ -45,20 +46,23 @@ def mark_anew(scene: Scene, own_id: int) -> None:
     for run_id in scene.connection.execute(deleting).scalars().all():
         of_run = kept.c.run_id == run_id, kept.c.table_name == scene.feed.table, kept.c.record_key.in_(of_key)
         found = sa.select(kept.c.record_key, kept.c.image).where(*of_run).cte("met")
-        met = found.prefix_with("MATERIALIZED", dialect="postgresql")  # gathered first: the rows may be distributed
+        met = found.prefix_with("MATERIALIZED", dialect="postgresql")
         _mark_rows(scene, run_id, met)
         _mark_images(scene, run_id, met)
 
 
 def _mark_rows(scene: Scene, run_id: int, met: sa.CTE) -> None:
     feed, dialect, target = scene.feed, scene.dialect, target_of(scene.feed)
-    keys = dialect.key(feed, met)
+    names = [name for name in feed.columns if name not in feed.key]
+    keys, values, [image] = computed(
+        met, dialect.key(feed, met), [dialect.value(feed, met.c.image, name) for name in names], [met.c.image]
+    )
     marked = target.c[feed.own_columns.run_id] == run_id, target.c[feed.own_columns.deleted_at].is_not(None)
     same = [target.c[name] == key for name, key in zip(feed.key, keys, strict=True)]
-    values = {name: dialect.value(feed, met.c.image, name) for name in feed.columns if name not in feed.key}
     if values:
-        scene.connection.execute(sa.update(target).values(values).where(*marked, *same, met.c.image.is_not(None)))
-    nothing = sa.select(*keys).where(met.c.image.is_(None))
+        anew = sa.update(target).values(dict(zip(names, values, strict=True)))
+        scene.connection.execute(anew.where(*marked, *same, image.is_not(None)))
+    nothing = sa.select(*keys).where(image.is_(None))
     columns = [target.c[name] for name in feed.key]
     gone = columns[0].in_(nothing) if len(columns) == 1 else sa.tuple_(*columns).in_(nothing)
     scene.connection.execute(sa.delete(target).where(*marked, gone))

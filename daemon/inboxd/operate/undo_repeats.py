@@ -8,13 +8,13 @@ The row then has what it would have from that run's file, too: name, path and ti
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from inboxd.model import Feed, Field, Scalar
 from inboxd.operate.target import target_of
-from inboxd.operate.undo_sql import writer_of
+from inboxd.operate.undo_sql import computed, writer_of
 from inboxd.records.checks import Fault, Scope
 from inboxd.records.fields import compile_feed
 from inboxd.records.surroundings import FileFacts, Surroundings, file_values
@@ -75,15 +75,19 @@ def said_again(scene: Scene) -> sa.CTE:
 def hand_over(scene: Scene) -> None:
     """Let the runs that have said the same again take the undone run's place, key by key."""
     connection, feed, dialect, run_id = scene.connection, scene.feed, scene.dialect, scene.run["id"]
-    again, target, images = said_again(scene), target_of(scene.feed), before_images.c
+    again = dialect.gathered(connection, sa.select(said_again(scene)), "said_again")
+    target, images = target_of(scene.feed), before_images.c
     written_by = feed.own_columns.run_id
     said = dialect.inner(sa.literal(_as_images(scene, again)), sa.cast(again.c.run_id, sa.Text))
     number, numbered = sa.cast(again.c.record_no, sa.Text), _numbered(feed)
-    keys = dialect.key(feed, again)
+    names = [*_from_file(feed), *(field.name for field in numbered)]
+    said_values = [dialect.value(feed, said, name) for name in _from_file(feed)]
+    said_values += [dialect.typed(number, field.type) for field in numbered]
+    by_run = [dialect.value(feed, said, written_by)]
+    keys, [by_whom], found = computed(again, dialect.key(feed, again), by_run, said_values)
     same = [target.c[name] == key for name, key in zip(feed.key, keys, strict=True)]
-    writer = {written_by: dialect.value(feed, said, written_by)}
-    values = {name: dialect.value(feed, said, name) for name in _from_file(feed)}
-    values |= {field.name: dialect.typed(number, field.type) for field in numbered}
+    writer: dict[str, sa.ColumnElement[Any]] = {written_by: by_whom}
+    values: dict[str, sa.ColumnElement[Any]] = dict(zip(names, found, strict=True))
     if marks(feed):  # of a row that is marked they are still those of its upsert
         lives = target.c[feed.own_columns.deleted_at].is_(None)
         values = {name: sa.case((lives, value), else_=target.c[name]) for name, value in values.items()}
@@ -111,7 +115,7 @@ def _from_file(feed: Feed) -> list[str]:
     return [field.name for field in of_file_alone(feed) if field.path != NUMBER]
 
 
-def _as_images(scene: Scene, again: sa.CTE) -> str:
+def _as_images(scene: Scene, again: sa.FromClause) -> str:
     """Return, as a JSON object by run, what the runs that take over say of their rows without looking at records."""
     runs = etl_runs.c
     query = sa.select(runs.id, runs.file_name, runs.file_mtime).where(runs.id.in_(sa.select(again.c.run_id)))

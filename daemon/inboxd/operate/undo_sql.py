@@ -58,6 +58,14 @@ class Dialect(Protocol):
         """Return an image of which some columns, as far as it has them, have other values."""
         ...
 
+    def gathered(self, connection: sa.Connection, query: sa.Select[Any], name: str) -> sa.FromClause:
+        """Return the rows of a query that reads lineage, for statements that change images.
+
+        Lineage may be distributed, and Citus plans such a statement itself: it refuses functions that read a time or
+        make JSON of a column. So the rows are put into a table of this transaction.
+        """
+        ...
+
     def insert_or_replace(
         self, target: sa.TableClause, names: list[str], rows: Rows, key: tuple[str, ...]
     ) -> sa.Insert:
@@ -109,6 +117,10 @@ class _Sqlite:
         pairs = [each for name, value in parts.items() for each in (_place(name), value)]
         return sa.func.json_replace(image, *pairs)
 
+    def gathered(self, connection: sa.Connection, query: sa.Select[Any], name: str) -> sa.FromClause:
+        del connection
+        return query.cte(name)
+
     def insert_or_replace(
         self, target: sa.TableClause, names: list[str], rows: Rows, key: tuple[str, ...]
     ) -> sa.Insert:
@@ -149,6 +161,13 @@ class _Postgres:
         made = sa.select(sa.func.json_object_agg(member.c.key, sa.case(*cases, else_=member.c.value)))
         return sa.cast(made.select_from(member).correlate_except(member).scalar_subquery(), sa.Text)
 
+    def gathered(self, connection: sa.Connection, query: sa.Select[Any], name: str) -> sa.FromClause:
+        columns = [sa.Column(column.name, column.type) for column in query.selected_columns]
+        made = sa.Table(name, sa.MetaData(), *columns, prefixes=["TEMPORARY"], postgresql_on_commit="DROP")
+        made.create(connection)
+        connection.execute(sa.insert(made).from_select([column.name for column in columns], query))
+        return made
+
     def insert_or_replace(
         self, target: sa.TableClause, names: list[str], rows: Rows, key: tuple[str, ...]
     ) -> sa.Insert:
@@ -173,6 +192,18 @@ def member(connection: sa.Connection, image: sa.ColumnElement[str], name: str) -
     if connection.dialect.name == "postgresql":
         return _member(image, name)
     return sa.cast(sa.func.json_extract(image, f'$."{name}"'), sa.Text)
+
+
+def computed(
+    source: sa.FromClause, *columns: list[sa.ColumnElement[object]]
+) -> tuple[list[sa.ColumnElement[Any]], ...]:
+    """Return lists of columns worked out first: an UPDATE of rows that are distributed may only name what it sets."""
+    labelled = [
+        [each.label(f"c{turn}_{place}") for place, each in enumerate(some)] for turn, some in enumerate(columns)
+    ]
+    found = sa.select(*(each for some in labelled for each in some)).select_from(source).cte("computed")
+    found = found.prefix_with("MATERIALIZED", dialect="postgresql")
+    return tuple([found.c[each.name] for each in some] for some in labelled)
 
 
 def writer_of(feed: Feed, dialect: Dialect) -> sa.ColumnElement[object]:
