@@ -11,8 +11,9 @@ from inboxd.clock import Clock
 from inboxd.errors import RUN_TAKEN, DatabaseFault, FileFault, Interrupted, TransientFault
 from inboxd.events import Event
 from inboxd.inbox.archive import Archive, Place
-from inboxd.inbox.claim import forget, is_kept, release
+from inboxd.inbox.claim import forget, release
 from inboxd.inbox.faults import CHANGED_WHILE_READING, GONE, transient_fault
+from inboxd.inbox.left import is_kept
 from inboxd.inbox.reports import complete_report, remove_orphans, write_report
 from inboxd.inbox.scan import Inbox
 from inboxd.inbox.source import Source

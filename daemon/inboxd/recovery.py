@@ -10,7 +10,8 @@ from typing import Final
 from inboxd.clock import Clock, stamp
 from inboxd.errors import INTERRUPTED, FileFault
 from inboxd.events import Event
-from inboxd.inbox.claim import Claim, claims, looked_at, split_logged, without_line
+from inboxd.inbox.claim import Claim, split_logged
+from inboxd.inbox.left import claims, looked_at, without_line
 from inboxd.log import Logger, emit
 from inboxd.model import Feed, printable
 from inboxd.outcomes import Counts, Outcome, RunStart, RunStatus, Verdict

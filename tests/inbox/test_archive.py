@@ -19,7 +19,8 @@ from faults import mount, small_disk
 from folders import NOBODY, Bench, public_folder, without_privilege
 from inboxd.errors import Interrupted, TransientFault
 from inboxd.inbox.archive import Archive, Place, make_durable
-from inboxd.inbox.claim import CLAIMED, Claim, claims, forget, new_claim_id, release, without_line
+from inboxd.inbox.claim import CLAIMED, Claim, forget, new_claim_id, release
+from inboxd.inbox.left import claims, without_line
 from inboxd.inbox.names import NAME_MAX, marked, report_name, suffixes_of
 from inboxd.inbox.reports import remove_report, write_report
 from inboxd.outcomes import Counts
@@ -236,7 +237,7 @@ import os, sys
 from pathlib import Path
 from inboxd.inbox import tree
 from inboxd.inbox.archive import Archive, Place
-from inboxd.inbox.claim import claims
+from inboxd.inbox.left import claims
 left = int(sys.argv[1])
 def dying(call):
     def wrapped(*args, **named):

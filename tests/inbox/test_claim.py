@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from faults import small_disk
 from folders import NOBODY, Bench, other_process, public_folder, read_all, without_privilege
 from inboxd.errors import FileFault, TransientFault
-from inboxd.inbox.claim import Claim, claims, forget, new_claim_id, release, take, without_line
+from inboxd.inbox.claim import Claim, forget, new_claim_id, release, take
+from inboxd.inbox.left import claims, without_line
 from inboxd.inbox.scan import Candidate
 from inboxd.inbox.source import Source
 from inboxd.inbox.tree import Folder
@@ -80,7 +81,7 @@ def test_many_daemons_at_once_take_each_file_exactly_once(bench: Bench) -> None:
         bench.drop(f"{number}.json", str(number).encode())
     ready = bench.settled().ready
     script = (
-        "import os, sys\nfrom inboxd.inbox.claim import claims, new_claim_id, take\n"
+        "import os, sys\nfrom inboxd.inbox.claim import new_claim_id, take\nfrom inboxd.inbox.left import claims\n"
         "from inboxd.inbox.scan import Candidate\n"
         "for line in sys.stdin:\n"
         "    found = Candidate(*eval(line))\n"

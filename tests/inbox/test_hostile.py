@@ -14,7 +14,8 @@ from faults import mount, swapping, umount
 from folders import NOBODY, Bench, without_privilege
 from inboxd.errors import TransientFault
 from inboxd.inbox.archive import Archive
-from inboxd.inbox.claim import claims, forget, new_claim_id, prepare, release, take, without_line
+from inboxd.inbox.claim import forget, new_claim_id, prepare, release, take
+from inboxd.inbox.left import claims, without_line
 from inboxd.inbox.settle import Kind
 from inboxd.inbox.tree import Folder, identities_of, is_within, walk
 

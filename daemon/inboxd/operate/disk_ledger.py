@@ -17,7 +17,8 @@ from inboxd.clock import moment, stamp
 from inboxd.config import ArchiveSettings, InboxSettings
 from inboxd.errors import TransientFault
 from inboxd.inbox.archive import Place
-from inboxd.inbox.claim import CLAIMED, claims
+from inboxd.inbox.claim import CLAIMED
+from inboxd.inbox.left import claims
 from inboxd.inbox.names import is_taken, suffixes_of
 from inboxd.inbox.reports import orphans
 from inboxd.inbox.tree import Folder, walk

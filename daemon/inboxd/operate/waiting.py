@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from inboxd.config import ArchiveSettings, InboxSettings, match_feed
 from inboxd.errors import TransientFault
-from inboxd.inbox.claim import claims
 from inboxd.inbox.faults import transient_fault
+from inboxd.inbox.left import claims
 from inboxd.inbox.names import spellings
 from inboxd.inbox.notices import Once
 from inboxd.inbox.tree import Folder
