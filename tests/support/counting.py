@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
-from inboxd.config import Settings, load_settings
 from inboxd.records.fields import compile_feed
 from inboxd.service import Service
-
-
-def settings() -> Settings:
-    """Load the settings of the folder that the process was started in."""
-    return load_settings(None, os.environ, Path.cwd())
-
+from pausing import settings
 
 if __name__ == "__main__":
     code = Service(settings(), settings).run()

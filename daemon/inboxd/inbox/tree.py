@@ -56,18 +56,17 @@ class Folder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if self._fd >= 0:
-            self.close()
-
-    def close(self) -> None:
+    def close(self, *_: object) -> None:
         """Close it; may be called twice."""
         fd, self._fd = self._fd, -1
         if fd >= 0 and not self._lent:
             os.close(fd)
+
+    __exit__ = close
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            self.close()
 
     # Steps
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
@@ -128,8 +128,8 @@ def _in_order(scene: Scene, holders: sa.CTE) -> sa.Subquery:
     nothing = sa.cast(sa.null(), sa.BigInteger)
     columns = ("record_key", "place", "commit_no", "run_id", "records", "until", "stands")
 
-    def events(*values: object) -> sa.Select[tuple[object, ...]]:
-        return sa.select(*(value.label(name) for name, value in zip(columns, values, strict=True)))  # type: ignore[attr-defined] # columns
+    def events(*values: sa.ColumnElement[Any]) -> sa.Select[tuple[object, ...]]:
+        return sa.select(*(value.label(name) for name, value in zip(columns, values, strict=True)))
 
     def place(applied: sa.CTE) -> sa.ColumnElement[int]:
         return applied.c.outcome if keeps_marks(scene.feed) else sa.literal(0, sa.SmallInteger)
