@@ -8,6 +8,7 @@
   let seen = document.body.dataset.live;
   let busy = false;
   let missed = false;
+  let copied = null; // the id of the command that was copied last
 
   const alike = (a, b) => a.nodeType === b.nodeType && a.nodeName === b.nodeName && (a.id || "") === (b.id || "");
 
@@ -72,10 +73,16 @@
       const button = page.createElement("button");
       button.type = "button";
       button.dataset.copies = code.id;
-      button.textContent = "Copy";
-      button.setAttribute("aria-label", "Copy the line");
+      label(button);
       code.after(button);
     }
+  }
+
+  // What is copied is told by the state, not by the node: a refresh makes the button anew while one looks at it.
+  function label(button) {
+    const done = button.dataset.copies === copied;
+    button.textContent = done ? "Copied" : "Copy";
+    button.setAttribute("aria-label", done ? "The line is copied" : "Copy the line");
   }
 
   async function copy(button) {
@@ -86,8 +93,8 @@
       getSelection().selectAllChildren(code); // no clipboard on a page that came without TLS from another host
       document.execCommand("copy");
     }
-    button.textContent = "Copied";
-    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+    copied = code.id;
+    for (const each of document.querySelectorAll("[data-copies]")) label(each);
   }
 
   async function refresh() {
