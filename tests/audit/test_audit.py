@@ -76,6 +76,15 @@ def test_what_says_the_same_again_takes_the_place_of_what_is_undone(make_url: Ma
             assert world.differences() == [], (feed, place, world.done)
 
 
+def test_a_key_that_is_a_question_mark_answers_no_record_without_a_key(make_url: MakeUrl, tmp_path: Path) -> None:
+    """The dead letter of a record whose key cannot be read is called ``?`` and stays open, for an audit, too."""
+    world = World(tmp_path / "world", make_url(), 3)
+    for number, key in enumerate((None, "?")):
+        world.drop(f"last/{number}.json", json.dumps([told("a", 1) | {"key": key}]).encode())
+    world.call("run", "--once")
+    assert world.differences() == [], world.done
+
+
 # Planted faults
 
 

@@ -18,7 +18,7 @@ from typing import Final
 from inboxd.audit.judge import Kind, Verdict
 from inboxd.audit.versions import NOTHING, Staged, State, Version
 from inboxd.model import Cursor, Scalar
-from inboxd.outcomes import LineageStep
+from inboxd.outcomes import UNREADABLE_KEY, LineageStep
 
 _TABLES: Final = """
 CREATE TABLE versions (kind TEXT, ident TEXT, place INTEGER, run INTEGER, commit_no INTEGER, number INTEGER, state TEXT,
@@ -314,12 +314,12 @@ class Scratch:
         self._run("INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?, NULL, ?)", run, number, feed, key, sure)
 
     def resolve_key(self, run: int, feed: str, key: str) -> None:
-        """Resolve the open dead letters of a key by a run that applied it."""
+        """Resolve the open dead letters of a key by a run that applied it; those of none that can be read stay."""
         statement = (
             "UPDATE dead_letters SET resolved_by = ? "
-            "WHERE feed = ? AND record_key = ? AND run <> ? AND resolved_by IS NULL"
+            "WHERE feed = ? AND record_key = ? AND record_key <> ? AND run <> ? AND resolved_by IS NULL"
         )
-        self._run(statement, run, feed, key, run)
+        self._run(statement, run, feed, key, UNREADABLE_KEY, run)
 
     def resolve_dead_letter(self, by: int, run: int, number: int) -> None:
         """Resolve one dead letter: it was replayed."""
