@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -147,6 +147,11 @@ def _parts(number: str) -> tuple[str, str, int]:
     sign = number[0] if number[0] in "+-" else ""
     mantissa, _, exponent = number[len(sign) :].lower().partition("e")
     return sign, mantissa, int(exponent or 0)
+
+
+def with_one_zero(values: Iterable[Scalar]) -> list[Scalar]:
+    """Return values without a negative zero: to a table it is the same zero, but as text it would be another key."""
+    return [0.0 if isinstance(value, float) and value == 0 else value for value in values]
 
 
 def sortable(kind: FieldType, value: Scalar) -> Scalar | Decimal:

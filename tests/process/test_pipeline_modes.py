@@ -178,3 +178,24 @@ def test_the_last_snapshot_can_be_undone(files: Files) -> None:
     undo(files.store, files.settings.feeds, second.run_id, clock=SystemClock(), host="here")
     assert files.rows("SELECT id, v, run_id FROM dump ORDER BY 1") == seen
     assert files.rows("SELECT name, value, run_id FROM watermarks") == marks
+
+
+def test_both_zeros_of_a_number_are_one_key(files: Files) -> None:
+    """As they are in a table: a deletion of the one holds the other down, and both have one name."""
+    files.load("points/1.json", [{"x": 0, "y": 1.5, "n": 1}])
+    assert files.load("points/2.json", [{"x": -0.0, "y": 1.5, "n": 5, "op": "d"}]).counts.rows_deleted == 1
+    assert (
+        files.load("points/3.json", [{"x": -0.0, "y": 1.5, "n": 4}, {"x": 0, "y": 1.5, "n": 3}]).counts.rows_stale == 2
+    )
+    assert files.rows("SELECT DISTINCT record_key FROM lineage") == [("[0.0,1.5]",)]
+    assert files.rows("SELECT record_key FROM tombstones") == [("[0.0,1.5]",)]
+    for key in ("[0, 1.5]", "[-0.0, 1.5]"):
+        (history,) = explain(files.store, files.settings.feeds, key).feeds
+        assert len(history.touches) == 4
+
+
+def test_both_zeros_of_a_number_are_one_scope(files: Files) -> None:
+    """An older snapshot of it is skipped, whichever zero it has."""
+    files.load("levels/1.json", [{"level": 0, "id": 1}], day=2)
+    assert files.load("levels/2.json", [{"level": -0.0, "id": 2}], day=1).counts.rows_skipped == 1
+    assert files.rows("SELECT name FROM watermarks") == [("levels [0.0]",)]

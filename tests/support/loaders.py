@@ -144,6 +144,20 @@ scope = ["region"]
 undo = true
 max_deleted = "20%"
 fields = { region = { from = "$path.region", type = "text" }, id = { type = "integer" }, v = { type = "text" } }
+
+[feeds.points]
+key = ["x", "y"]
+cursor = "n"
+late = "merge"
+deletes = { from = "op", in = ["d"], then = "remove" }
+fields = { x = { type = "real" }, y = { type = "real" }, n = { type = "integer" } }
+
+[feeds.levels]
+mode = "snapshot"
+key = ["level", "id"]
+absent = "remove"
+scope = ["level"]
+fields = { level = { type = "real" }, id = { type = "integer" } }
 """
 DAY_S = 86_400
 

@@ -12,7 +12,7 @@ from inboxd.audit.archive import Archive
 from inboxd.audit.check import Check, Derived, Kept
 from inboxd.audit.content import Unreadable, content_of
 from inboxd.audit.documents import Reading, Record
-from inboxd.audit.judge import Judge, Kind
+from inboxd.audit.judge import Judge, Kind, as_array
 from inboxd.audit.ledger import DeadLetterRow, Ledger
 from inboxd.audit.report import TableReport
 from inboxd.audit.rules import Rules, Work, ident_of
@@ -209,7 +209,7 @@ class Derivation:
         if scope is None:
             found = next((one for one in self._scratch.staged() if one.kind is Kind.ROW), None)
             scope = () if found is None else tuple(found.values[name] for name in feed.scope)
-        derived.mark = f"{feed.name} {json.dumps(list(scope), ensure_ascii=False, separators=(',', ':'))}"
+        derived.mark = f"{feed.name} {as_array(scope)}"
         reached = self._scratch.reached(derived.mark)
         old = reached is not None and as_of <= reached  # type: ignore[operator] # of one type
         if feed.name in self.doubtful:

@@ -60,7 +60,14 @@ def key_text(values: Sequence[Scalar]) -> str:
     """Return what a record is called by its key: the text itself, or JSON; of several columns an array."""
     if len(values) == 1 and isinstance(values[0], str):
         return values[0]
-    return json.dumps(values[0] if len(values) == 1 else list(values), ensure_ascii=False, separators=(",", ":"))
+    text = as_array(values)
+    return text[1:-1] if len(values) == 1 else text
+
+
+def as_array(values: Sequence[Scalar]) -> str:
+    """Return values as a JSON array. Of the two zeros that a number has there is only one, as in a table."""
+    one_zero = [0.0 if isinstance(value, float) and value == 0 else value for value in values]
+    return json.dumps(one_zero, ensure_ascii=False, separators=(",", ":"))
 
 
 class Judge:

@@ -33,8 +33,7 @@ def ident_of(feed: Feed, values: dict[str, Scalar], run: int, number: int) -> st
     """Return what tells a row from others: its key, or its run and number in an append feed."""
     if feed.mode is Mode.APPEND:
         return f"[{run},{number}]"
-    key = [values[name] for name in feed.key]
-    return key_text([0.0 if isinstance(value, float) and value == 0 else value for value in key])
+    return key_text([values[name] for name in feed.key])
 
 
 def keeps_marks(feed: Feed) -> bool:

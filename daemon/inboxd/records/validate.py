@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from inboxd.clock import ahead
 from inboxd.errors import FileFault, Place
-from inboxd.fieldtypes import MAX_KEY_BYTES
+from inboxd.fieldtypes import MAX_KEY_BYTES, with_one_zero
 from inboxd.model import EXTRA_COLUMN, Extra, Feed, Row, Scalar, names_of, origin_of, spelled
 from inboxd.outcomes import UNREADABLE_KEY, Reject
 from inboxd.records.checks import Check, Fault, Outcome, Scope, Value, show
@@ -227,11 +227,15 @@ def extra_of(unknown: dict[str, bytes], rule: Extra) -> Outcome:
 
 
 def key_text(values: Sequence[Scalar]) -> str:
-    """Return the key's text; of several columns, a JSON array."""
-    if len(values) > 1:
-        return _KEYS.encode(values)
-    value = values[0]
-    return value if isinstance(value, str) else _KEYS.encode(value)
+    """Return the key's text; of several columns, a JSON array. Keys that are equal in a table have the same text."""
+    if len(values) == 1 and isinstance(values[0], str):
+        return values[0]
+    text = _encoded(values)
+    return _encoded(with_one_zero(values)) if "-0.0" in text else text
+
+
+def _encoded(values: Sequence[Scalar]) -> str:
+    return _KEYS.encode(values if len(values) > 1 else values[0])
 
 
 def record_key(values: Sequence[Scalar], number: int) -> str:

@@ -8,6 +8,7 @@ from datetime import date, datetime
 from typing import Any
 
 from inboxd.clock import ahead, moment
+from inboxd.fieldtypes import with_one_zero
 from inboxd.model import Cursor, Feed, FieldType, Mode, Scalar
 from inboxd.store.base import WatermarkRow
 from inboxd.store.ledger import canonical
@@ -44,7 +45,7 @@ def watermark_name(feed: Feed, scope: Sequence[Scalar] | None) -> str:
     """Return what a feed's watermark is called: a snapshot feed has one for each scope."""
     if scope is None:
         return feed.name
-    return f"{feed.name} {json.dumps(list(scope), ensure_ascii=False, separators=(',', ':'))}"
+    return f"{feed.name} {json.dumps(with_one_zero(scope), ensure_ascii=False, separators=(',', ':'))}"
 
 
 def watermarks_of(feed: Feed, rows: Iterable[WatermarkRow]) -> list[WatermarkRow]:
