@@ -50,7 +50,9 @@ RUN_TAKEN: Final = "run_taken"
 INTERRUPTED: Final = "interrupted"
 """No fault is raised with it: it is the code of a run whose daemon or command ended in the middle."""
 INTERRUPTED_MESSAGE: Final = "the daemon ended in the middle of this file"
-MEND_AND_RETRY: Final = "mend the file and drop it again, or mend it where it lies and run `inboxd retry` with its name"
+MEND_AND_RETRY: Final = (
+    "mend the file and drop or load it again; if it lies in failed/, mend it there and run `inboxd retry` with its name"
+)
 
 
 class FileFault(InboxdError):

@@ -162,3 +162,15 @@ def test_a_database_of_another_user_is_a_matter_of_permission(
     )
     assert done.returncode == 77, done.stderr
     assert "sudo -u" in done.stderr
+
+
+def test_the_hint_on_a_broken_file_is_true_wherever_it_lies(tmp_path: Path) -> None:
+    """A file that is loaded where it lies can be loaded again, and ``retry`` is only for one in ``failed/``."""
+    home = Home(tmp_path)
+    (tmp_path / "a.json").write_text("[1,}", encoding="utf-8")
+    for command in (("load", "a.json"), ("check", "a.json", "--json")):
+        done = home.call(*command)
+        assert done.returncode == 1
+        hint = json.loads(done.stdout)["files"][0]["hint"]
+        assert "load it again" in hint
+        assert hint.index("failed/") < hint.index("retry")

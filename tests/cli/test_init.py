@@ -79,13 +79,18 @@ def test_the_evidence_stands_beside_each_choice(home: Home) -> None:
     assert 'max_rejected = "10%"' in text
 
 
-def test_a_broken_sample_says_where(home: Home) -> None:
-    """A malformed sample is one clear line, with its place, and exit code 1."""
+def test_a_broken_sample_says_which_and_where(home: Home) -> None:
+    """A malformed sample is one clear line, with its name and its place, told once, and exit code 1."""
+    (home.path / "good.json").write_text('[{"a": 1}]', encoding="utf-8")
     (home.path / "x.json").write_text('[{"a": }]', encoding="utf-8")
-    done = home.call("init", "x.json")
-    assert done.returncode == 1
-    assert "line 1, column 8" in done.stderr
-    assert "Traceback" not in done.stderr
+    (home.path / "y.json").write_bytes('[{"a": "ü"}]'.encode("latin-1"))
+    for broken, where in (("x.json", "line 1, column 8"), ("y.json", "line 1, column 9")):
+        done = home.call("init", "good.json", broken, "good.json")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"inboxd: {broken}: {where}" in done.stderr
+        assert done.stderr.count("column") == 1
+        assert "retry" not in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "null"])

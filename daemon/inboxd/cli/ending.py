@@ -21,7 +21,6 @@ from inboxd.errors import (
     EXIT_UNAVAILABLE,
     EXIT_USAGE,
     DatabaseFault,
-    FileFault,
     InboxdError,
     Interrupted,
     OperatorFault,
@@ -70,7 +69,7 @@ def exit_code_of(command: Callable[[], object]) -> int:  # noqa: PLR0911 - one r
         _tell_notes(end)
         return EXIT_INTERRUPTED
     except InboxdError as error:
-        _say(f"{error.message}{_place(error)}", error.hint)
+        _say(error.message, error.hint)
         return code_of(error)
     except OSError as error:
         return _system_error(error)
@@ -130,11 +129,6 @@ def _drop(stream: TextIO) -> None:
     """Let what is still in the buffers go nowhere, or the interpreter ends with a code of its own (120)."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _place(error: InboxdError) -> str:
-    place = error.place if isinstance(error, FileFault) else None
-    return f" (line {place.line}, column {place.column}, byte {place.byte})" if place else ""
 
 
 def code_of(error: InboxdError) -> int:

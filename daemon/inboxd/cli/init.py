@@ -7,8 +7,9 @@ import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import click
 
@@ -16,7 +17,7 @@ from inboxd.cli.arguments import GivenFile, Names, OneFile, Text
 from inboxd.cli.context import settings_of
 from inboxd.config import Settings, match_feed
 from inboxd.config.names import wrong_feed, wrong_table
-from inboxd.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_NOPERM, FileFault, OperatorFault
+from inboxd.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_NOPERM, MEND_AND_RETRY, FileFault, OperatorFault
 from inboxd.infer.guess import looks_like
 from inboxd.infer.names import feed_name
 from inboxd.infer.propose import NothingToTake, Wishes, WrongWish
@@ -85,7 +86,13 @@ def init(  # noqa: PLR0913, PLR0917 - one for each option
 
 
 def _infer(files: Sequence[Path], name: str, match: Sequence[str], wishes: Wishes) -> Inferred:
-    openers = [lambda path=path: path.open("rb") for path in files]
+    opened: list[Path] = []
+
+    def opener(path: Path) -> BinaryIO:
+        opened.append(path)
+        return path.open("rb")
+
+    openers = [partial(opener, path) for path in files]
     stems = [path.name.split(".")[0] for path in files]
     try:
         return infer(openers, stems, name, match, wishes, now=datetime.now(UTC))
@@ -97,22 +104,21 @@ def _infer(files: Sequence[Path], name: str, match: Sequence[str], wishes: Wishe
     except WrongWish as error:
         raise OperatorFault("wrong_wish", str(error), exit_code=EXIT_CONFIG) from None
     except FileFault as fault:
-        raise _explained(fault, files) from None
+        raise _explained(fault, opened[-1]) from None
     except OSError as error:
         msg = f"cannot read {printable(str(error.filename))}: {error.strerror}"
         raise OperatorFault("unreadable", msg, exit_code=EXIT_NOPERM) from error
 
 
-def _explained(fault: FileFault, files: Sequence[Path]) -> FileFault:
-    """Return the fault with a hint that says what the file is, if it is no JSON."""
-    if fault.code not in ("invalid_json", "invalid_encoding"):
-        return fault
-    for path in files:
+def _explained(fault: FileFault, path: Path) -> FileFault:
+    """Return the fault with the file's name, and with a hint that says what the file is, if it is no JSON."""
+    name = printable(path.name)
+    hint = f"mend {name}, or leave it out" if fault.hint == MEND_AND_RETRY else fault.hint
+    if fault.code in ("invalid_json", "invalid_encoding"):
         with path.open("rb") as file:
             what = looks_like(file.read(_LOOK))
-        if what is not None:
-            return FileFault(fault.code, fault.message, f"{printable(path.name)} looks like {what}", place=fault.place)
-    return fault
+        hint = hint if what is None else f"{name} looks like {what}"
+    return FileFault(fault.code, f"{name}: {fault.message}", hint)
 
 
 def _feed_name(path: Path, given: str | None, settings: Settings | None) -> str:
