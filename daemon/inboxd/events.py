@@ -80,7 +80,7 @@ class Event(StrEnum):
     CONFIG_REJECTED = (
         "config_rejected",
         "error",
-        "HUP: the new config is wrong, the old one stays; all its errors",
+        "HUP: the new config is wrong, the old one stays; all its errors. A transient fault's refusal is tried again",
     )
     DATABASE_UPGRADED = (
         "database_upgraded",

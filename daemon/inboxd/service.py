@@ -40,6 +40,7 @@ from inboxd.outbox.arrivals import Arrivals
 from inboxd.outbox.notices import Receivers
 from inboxd.outbox.outbox import Outbox
 from inboxd.outcomes import Edge, Hook, Step, Verdict
+from inboxd.pending import pause_after
 from inboxd.pipeline import Pipeline
 from inboxd.premises import hold_apart, make_folders, own_archive, state_file
 from inboxd.presence import (
@@ -84,6 +85,9 @@ class Service:
     _serving: bool = False
     _work: WorkMonitor = field(init=False)
     _refused: Refused | None = None
+    _reload_due: float = float("inf")
+    """When a config that a transient fault has kept out is loaded again (monotonic seconds)."""
+    _reload_tries: int = 0
     _outbox: Outbox = field(init=False)
     _arrivals: Arrivals | None = None
     _archive: ArchiveLock = field(default_factory=ArchiveLock)
@@ -238,7 +242,8 @@ class Service:
     def _after_pass(self, daemon: Daemon, notifier: Notifier) -> None:
         now = self._published.beat = self.clock.monotonic()
         notifier.watchdog(now)
-        if self.signals.reload:
+        if self.signals.reload or now >= self._reload_due:
+            self._reload_tries = 0 if self.signals.reload else self._reload_tries
             self.signals.reload = False
             notifier.reloading(now)
             self._reload(daemon)
@@ -247,7 +252,10 @@ class Service:
         shown, self._published.work = self._published.work, None
         if self._serving:
             self._publish(daemon)
-        patience = min(notifier.feed_every_s, self._outbox.look_at(daemon.pending, daemon.folders.inbox.aside))
+        reload_in_s = max(self._reload_due - now, 0.0)
+        patience = min(
+            reload_in_s, notifier.feed_every_s, self._outbox.look_at(daemon.pending, daemon.folders.inbox.aside)
+        )
         if self._arrivals is not None and not daemon.database_pauses():
             patience = min(patience, self._arrivals.look(daemon.folders.feeds))
         if now - self._state_written < STATE_EVERY_S and shown is None:
@@ -277,10 +285,9 @@ class Service:
             daemon.store.prepare(settings.feeds)
             archive = own_archive(settings, self._database)
         except InboxdError as fault:
-            emit(daemon.log, Event.CONFIG_REJECTED, error_code=fault.code, error=fault.message, hint=fault.hint)
-            self._refused = Refused(fault.code, fault.message, fault.hint, stamp(self.clock.now()))
+            self._keep_old(daemon, fault)
             return
-        self._refused = None
+        self._refused, self._reload_due = None, float("inf")
         self._archive.close()
         self._archive = archive
         if state_file(settings) != state_file(self.settings):
@@ -292,6 +299,16 @@ class Service:
         self._outbox.replace(settings.notify)
         compile_feed.cache_clear()  # what it has of feeds that are no more would stay
         emit(daemon.log, Event.CONFIG_RELOADED, config=settings.source, feeds=[feed.name for feed in settings.feeds])
+
+    def _keep_old(self, daemon: Daemon, fault: InboxdError) -> None:
+        """Say, once, why the new config is not in force; where the fault is transient, it is loaded again later."""
+        transient = isinstance(fault, TransientFault)
+        self._reload_tries += 1
+        pause = pause_after(self._reload_tries) if transient else float("inf")
+        self._reload_due = self.clock.monotonic() + pause
+        if not transient or self._reload_tries == 1:
+            emit(daemon.log, Event.CONFIG_REJECTED, error_code=fault.code, error=fault.message, hint=fault.hint)
+        self._refused = Refused(fault.code, fault.message, fault.hint, stamp(self.clock.now()))
 
     def _serve(self, stack: ExitStack, daemon: Daemon, log: Logger) -> None:
         listen = self.http or self.settings.http.listen

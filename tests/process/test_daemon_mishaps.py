@@ -56,6 +56,20 @@ def test_a_reload_with_a_folder_that_cannot_be_made_changes_nothing(home: Home) 
     assert home.verdict("a/1.json")["archived"] == str(home.processed / "a" / "1.json")
 
 
+def test_a_reload_that_meets_a_locked_database_is_done_when_the_lock_is_gone(home: Home) -> None:
+    """Nothing is wrong with that config: it is said once that it is not in force, and then it is."""
+    home.start()
+    with contextlib.closing(sqlite3.connect(home.path / "data" / "inboxd.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        reload(home, home.config + FEED.format("c"))
+        assert eventually(lambda: home.lines("config_rejected"))[0]["error_code"] == "database_locked"
+        other.execute("ROLLBACK")
+    assert "c" in eventually(lambda: home.lines("config_reloaded"))[0]["feeds"]
+    home.drop("c/1.json", [record("k")])
+    assert home.verdict("c/1.json")["event"] == "file_loaded"
+    assert len(home.lines("config_rejected")) == 1
+
+
 def test_what_was_made_for_former_configs_goes(tmp_path: Path) -> None:
     """However often the config is changed and loaded anew, only the feeds in force are kept compiled."""
     kept = tmp_path / "kept"
