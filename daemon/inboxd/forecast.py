@@ -12,6 +12,7 @@ from inboxd.records.surroundings import variant_of
 from inboxd.store.base import Classified
 from inboxd.store.file import FileTransaction
 from inboxd.store.snapshots import Snapshot, refuse_unfit, snapshot_of
+from inboxd.words import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def _refused(job: Job, tx: FileTransaction, snapshot: Snapshot | None, found: Cl
         return fault
     if not feed.max_rejected.exceeded(found.rejected, considered):
         return None
-    msg = f"{found.rejected} records would be rejected, more than max_rejected allows"
+    msg = f"{counted(found.rejected, 'record')} would be rejected, more than max_rejected allows"
     return FileFault("too_many_rejected", msg, "mend the records, or raise the feed's max_rejected")
 
 

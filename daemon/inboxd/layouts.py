@@ -13,6 +13,7 @@ from typing import Any, Final
 from inboxd import __version__
 from inboxd.clock import EPOCH, moment
 from inboxd.outcomes import TOLD
+from inboxd.words import counted
 
 Line = MutableMapping[str, Any]  # Any: structlog's own type for what a processor is given
 ECS_VERSION: Final = "8.11.0"
@@ -63,8 +64,8 @@ def message(line: Mapping[str, Any]) -> str:
         code = line.get("error_code")
         parts.append(f"{code}: {why}" if code else str(why))
     elif "rows_in" in line:
-        counted = [f"{line[name]} {word}" for name, word in TOLD.items() if line.get(name)]
-        parts.append(", ".join([f"{line['rows_in']} records", *counted]))
+        outcomes = [f"{line[name]} {word}" for name, word in TOLD.items() if line.get(name)]
+        parts.append(", ".join([counted(line["rows_in"], "record"), *outcomes]))
     return ": ".join(parts)
 
 

@@ -102,6 +102,12 @@ def test_a_close_call_is_told() -> None:
     assert '# close: 270 records with explode = "lines"' in text
 
 
+def test_the_evidence_of_one_record_is_told_in_the_singular() -> None:
+    """``1 record, 1 different value``; and so where an array of one is a close call, or nothing names the record."""
+    assert "# 1 record, 1 different value\n" in toml(proposed({"id": 1}), ["**"], 1)
+    assert "# no key: in 1 record no field" in toml(proposed({"a": 1}), ["**"], 1)
+
+
 @pytest.mark.parametrize(
     ("records", "stem", "key"),
     [

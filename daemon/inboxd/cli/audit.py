@@ -21,6 +21,7 @@ from inboxd.clock import SystemClock
 from inboxd.config import Settings
 from inboxd.errors import EXIT_FAILED
 from inboxd.store.database import Store
+from inboxd.words import counted
 
 SHOWN: Final = 100
 """Differences that are printed of each table; ``--json`` has 1,000."""
@@ -80,14 +81,14 @@ def _print(report: Report) -> None:
     print_table(columns, [_line(table) for table in report.tables])
     for table in report.tables:
         if table.unproven:
-            heading(f"{shown(table.table)}: {table.runs_unproven} runs that nothing proves")
+            heading(f"{shown(table.table)}: {counted(table.runs_unproven, 'run')} that nothing proves")
             columns = [Column("run", number=True), Column("file", cut="middle"), Column("why", cut="end", below=True)]
             print_table(columns, [(one.run_id, one.file, one.why) for one in table.unproven])
             print_text(f"everything that came after run {table.last_unproven} is proved")
         for note in table.notes:
             print_text(f"{table.table}: {note}")
         if table.differences:
-            heading(f"{shown(table.table)}: {table.difference_count} differences", fg="red")
+            heading(f"{shown(table.table)}: {counted(table.difference_count, 'difference')}", fg="red")
             columns = [Column("what"), Column("key", cut="middle"), Column("run", number=True)]
             columns += [Column("file", cut="middle"), Column("how", cut="end", below=True)]
             found = table.differences[:SHOWN]
@@ -95,5 +96,7 @@ def _print(report: Report) -> None:
 
 
 def _line(table: TableReport) -> tuple[object, ...]:
-    unproven = f"{table.runs_unproven} runs, {table.rows_unproven} rows" if table.runs_unproven else None
+    unproven = (
+        f"{counted(table.runs_unproven, 'run')}, {counted(table.rows_unproven, 'row')}" if table.runs_unproven else None
+    )
     return (table.table, table.runs, table.rows, table.dead_letters, table.lineage, unproven, table.difference_count)

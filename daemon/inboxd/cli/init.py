@@ -142,7 +142,7 @@ def _feed_name(path: Path, given: str | None, settings: Settings | None) -> str:
 def _head(inferred: Inferred, files: Sequence[Path]) -> str:
     names = ", ".join(printable(path.name) for path in files[:5]) + (", …" if len(files) > 5 else "")  # noqa: PLR2004 - a line
     return (
-        f"# Made by `inboxd init` from {inferred.outcome.records} records of {names}.\n"
+        f"# Made by `inboxd init` from {counted(inferred.outcome.records, 'record')} of {names}.\n"
         "# Look at each line; then try it: inboxd check FILE\n"
     ) + _suffixes(files)
 
@@ -210,7 +210,9 @@ def _say(outcome: Outcome, inferred: Inferred, files: Sequence[Path]) -> None:
         + (f", {outcome.repeated} with the key of an earlier one" if outcome.repeated else "")
     )
     if left_out := inferred.proposal.layout.left_out:
-        _tell(f"left out, as no column can store what is there: {len(left_out)} fields; the config names them")
+        _tell(
+            f"left out, as no column can store what is there: {counted(len(left_out), 'field')}; the config names what"
+        )
     for number in outcome.empty:
         _tell(f"{printable(files[number].name)} has nothing where the others have their records: it would fail")
 

@@ -17,7 +17,7 @@ from inboxd.cli.context import on_terminal
 from inboxd.cli.layout import Column, lay_out, wrapped
 from inboxd.clock import SystemClock, moment, stamp
 from inboxd.model import printable
-from inboxd.words import escaped, span
+from inboxd.words import counted, escaped, span
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -209,8 +209,8 @@ def print_checks(found: Sequence[Mapping[str, object]]) -> None:
             )
         if one.get("keys_repeat"):
             print_text(
-                f"{one['file']}: keys_repeat: {one['keys_repeat']} records have the key of an earlier one, and the "
-                "cursor does not tell which is newer"
+                f"{one['file']}: keys_repeat: {counted(one['keys_repeat'], 'record')} with the key of an earlier one, "
+                "and the cursor does not tell which is newer"
             )
         unnamed = one.get("unnamed")
         if isinstance(unnamed, Mapping) and unnamed:

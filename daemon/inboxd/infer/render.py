@@ -12,6 +12,7 @@ from inboxd.infer.columns import ENOUGH, Column
 from inboxd.infer.outline import Place
 from inboxd.infer.propose import Proposal
 from inboxd.model import Mode, Path, Shape, spelled
+from inboxd.words import counted
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _MOST_NAMED: Final = 12
@@ -33,7 +34,7 @@ def _feed(proposal: Proposal, match: Sequence[str], records: int) -> Iterator[st
     yield f"match = {_list(match)}  # globs relative to the inbox; the first feed that matches wins"
     yield from _place(proposal.place)
     for place, size in proposal.close:
-        yield f"# close: {size} records with {'; '.join(_spelled(place)) or 'neither records nor explode'}"
+        yield f"# close: {counted(size, 'record')} with {'; '.join(_spelled(place)) or 'neither records nor explode'}"
     yield from _around(proposal)
     yield from _identity(proposal, records)
     if proposal.mode is not Mode.SNAPSHOT:
@@ -70,11 +71,12 @@ def _identity(proposal: Proposal, records: int) -> Iterator[str]:
     names = [column.name for column in proposal.key.columns]
     yield f'mode = "{proposal.mode}"  # {_MODES[proposal.mode]}'
     if names:
-        what = "values" if len(names) == 1 else "combinations"
-        evidence = "as asked for" if proposal.key.wished else f"{records} records, {records} different {what}"
+        what = "value" if len(names) == 1 else "combination"
+        seen = f"{counted(records, 'record')}, {counted(records, f'different {what}')}"
+        evidence = "as asked for" if proposal.key.wished else seen
         yield f"key = {_list(names)}  # {evidence}"
     else:
-        yield f"# no key: in {records} records no field that names them was always there and unique"
+        yield f"# no key: in {counted(records, 'record')} no field that names them was always there and unique"
     if proposal.also_unique is not None:
         other = proposal.also_unique.name
         yield f'# {other} was unique here, too: if it names the record, mode = "upsert" and key = {_list([other])}'

@@ -106,7 +106,7 @@ def _running_rows(examined: Examined) -> Iterator[Finding]:
     orphans = [row.id for row in rows if row.claim is not None]
     killed = [row.id for row in rows if row.claim is None and row.started_at < forgotten_before]
     if orphans and not examined.database.is_postgres and examined.pid is None:
-        message = f"{len(orphans)} runs are marked as running, but no daemon is: {_listed(orphans)}"
+        message = f"{counted(len(orphans), 'run')} marked as running, but no daemon is: {_listed(orphans)}"
         yield Finding("runs", Health.WRONG, message, "inboxd run (or run --once): the start puts them right")
     elif killed:
         message = f"{len(killed)} one-shot runs have been running for more than a day: {_listed(killed)}"

@@ -28,6 +28,7 @@ from inboxd.store.tables import (
     tombstones,
     watermarks,
 )
+from inboxd.words import counted
 
 LISTED: Final = 1_000
 """Keys named of those that are left; their number is exact."""
@@ -106,9 +107,9 @@ def _check_images(connection: sa.Connection, feed: Feed, run: sa.RowMapping) -> 
     if found >= changed:  # it may have those of an undone run before it, whose values it had said again
         return
     if found:
-        msg = f"run {run['id']} changed {changed} rows, but only {found} before-images are left of it"
+        msg = f"run {run['id']} changed {counted(changed, 'row')}, but has only {counted(found, 'before-image')} left"
         raise _refused(msg, "raise retention.images, so that images are kept as long as a run may be undone")
-    msg = f"run {run['id']} has no before-images: what was there before its {changed} rows is not known"
+    msg = f"run {run['id']} has no before-images: what was there before its {counted(changed, 'row')} is not known"
     hint = f"set `undo = true` in [feeds.{feed.name}] for the runs to come; for this one load a good file with --force"
     raise _refused(msg, hint)
 

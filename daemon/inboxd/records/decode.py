@@ -127,7 +127,8 @@ class Reading:
             self._intake.filtered += not had
         yield from run.flush()
         if not having:
-            message = f"there is no array or object at {'.'.join(path)!r} in any of {documents} top-level values"
+            where = "the document" if documents == 1 else f"any of {documents} top-level values"
+            message = f"there is no array or object at {'.'.join(path)!r} in {where}"
             raise FileFault("no_records", message, "check the feed's `records`", place=Place(1, 1, 0))
 
     def _first_document(self) -> Surroundings:

@@ -74,7 +74,7 @@ def overview_charts(page: Overview) -> list[tuple[str, Markup]]:
     files = charts.bars(
         "files",
         "Runs over time",
-        f"{total.ended} runs in {during}, {total.failures} of them failed.",
+        f"{words.counted(total.ended, 'run')} in {during}, {total.failures} of them failed.",
         axis,
         [
             charts.Part("good", "succeeded", [one.files - one.failures - one.all_rejected for one in buckets]),
@@ -85,7 +85,7 @@ def overview_charts(page: Overview) -> list[tuple[str, Markup]]:
     records = charts.bars(
         "records",
         "Records over time",
-        f"{total.rows_out} records loaded in {during}, {total.rejected} rejected.",
+        f"{words.counted(total.rows_out, 'record')} loaded in {during}, {total.rejected} rejected.",
         axis,
         [
             charts.Part("good", "loaded", [bucket.rows_out for bucket in buckets]),
