@@ -120,6 +120,9 @@ def test_the_evidence_of_one_record_is_told_in_the_singular() -> None:
         ([{"order": {"id": n}} for n in range(20)], "orders", ["id"]),
         ([{"sensor_id": n % 4, "ts": 1768470000 + n // 4 * 60} for n in range(40)], "dump", ["sensor_id", "ts"]),
         ([{"order_id": n // 4, "line": n % 4, "amount": n * 1.5} for n in range(40)], "x", ["order_id", "line"]),
+        ([{"sku": f"s{n}", "price": n} for n in range(20)], "products", ["sku"]),
+        ([{"isbn": f"i{n}"} for n in range(20)], "books-2026", ["isbn"]),
+        ([{"sku": f"s{n % 4}", "day": f"2026-01-{n // 4 + 1:02}"} for n in range(40)], "sales", ["sku", "day"]),
         ([{"country_code": f"c{n // 4}", "year": 2000 + n % 4} for n in range(40)], "x", ["country_code", "year"]),
     ],
 )
@@ -137,6 +140,9 @@ def test_a_key_is_proposed_where_the_sample_shows_it(records: list[Any], stem: s
         ([{"user_id": n} for n in range(50)], "user_events"),
         ([{"actor": {"id": n}} for n in range(50)], "x"),
         ([{"order_id": n} for n in range(19)], "orders"),
+        ([{"iban": f"DE{n}", "amount": n} for n in range(50)], "bookings"),
+        ([{"sku": f"s{n}", "sold": n} for n in range(50)], "sales"),
+        ([{"isbn": f"i{n}", "reader": n} for n in range(50)], "loans"),
         ([{"id": 1}, {"id": 1}], "x"),
         ([{"id": 1}, {"id": None}], "x"),
         ([{"id": 1.5}, {"id": 2.5}], "x"),
@@ -205,6 +211,35 @@ def test_mixed_values_have_a_type_that_takes_them_all(values: list[Any], attribu
     assert fields(proposed([{"x": value} for value in values] * 20))["x"] == attributes
 
 
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        (b"12345678901234567.89", "decimal"),
+        (b"1.234567890123456789", "decimal"),
+        (b"9007199254740993.5", "decimal"),
+        (b"0.1000000000000000055511151231257827", "real"),
+        (b"0.10000000000000000555", "real"),
+        (b"0.30000000000000004", "real"),
+        (b"123456789012345.67", "real"),
+        (b"1.5000000000000000000000", "real"),
+        (b"5e-324", "real"),
+    ],
+)
+def test_digits_that_a_double_does_not_keep_make_a_decimal(source: bytes, kind: str) -> None:
+    """An amount stays digit for digit; what is only a double, printed in many digits, stays a real."""
+    assert fields(proposed(b'[{"x": 1.5}, {"x": %s}]' % source))["x"]["type"] == kind
+    assert fields(proposed(b'[{"x": %s}]' % source))["x"]["type"] == kind
+
+
+def test_an_epoch_with_many_digits_is_a_moment() -> None:
+    """Seconds with nanoseconds have more digits than a double, and are read exactly all the same."""
+    assert fields(proposed(b'[{"ts": 1768471200.123456789}]'))["ts"] == {
+        "type": "timestamp",
+        "unit": "s",
+        "required": False,
+    }
+
+
 def test_the_cursor_is_what_tells_when_a_record_was_changed() -> None:
     """Of several times the one of the last change is taken; a day of birth, or a time to come, never."""
     record = {"id": 1, "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-02T00:00:00Z", "born": "1990-01-01"}
@@ -213,6 +248,10 @@ def test_the_cursor_is_what_tells_when_a_record_was_changed() -> None:
     assert cursor.name == "updated_at"
     assert proposed([{"id": 1, "born": "1990-01-01"}]).cursor is None
     assert proposed([{"id": 1, "updated": "2031-01-01T00:00:00Z"}]).cursor is None
+    stripe = proposed([{"id": "evt_1", "api_version": "2020-08-27", "created": 1768470000}]).cursor
+    assert stripe is not None
+    assert stripe.name == "created"
+    assert proposed([{"id": 1, "version": "2012-10-17"}]).cursor is None
 
 
 def test_what_a_person_decides_is_taken() -> None:

@@ -206,7 +206,7 @@ def _narrowest(leaf: PathValues) -> Kind:
         )
     if kinds == {"boolean"} and not leaf.blank:
         return Kind(FieldType.BOOLEAN)
-    if kinds and kinds <= {"integer", "wide", "real", "huge"}:
+    if kinds and kinds <= {"integer", "wide", "real", "long", "huge"}:
         return Kind(_number(leaf), null=null)
     if not kinds:
         return Kind(FieldType.TEXT if leaf.blank else FieldType.JSON)

@@ -83,7 +83,7 @@ def form_of(leaf: PathValues) -> Form | None:
     """Return the form that all the values have, ``None`` if there is none: then they are no times."""
     if leaf.kinds == {"text"} and leaf.texts and not leaf.unstorable:
         return _of_texts(leaf.texts, timely_name=is_time_name(leaf.path))
-    if leaf.kinds and leaf.kinds <= {"integer", "real"} and is_time_name(leaf.path):
+    if leaf.kinds and leaf.kinds <= {"integer", "real", "long"} and is_time_name(leaf.path):
         unit = _unit(leaf.lowest, leaf.highest)
         return Form(FieldType.TIMESTAMP, unit) if unit else None
     return None

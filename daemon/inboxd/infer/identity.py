@@ -18,6 +18,7 @@ from inboxd.infer.vocabulary import (
     CURSORS,
     ITSELF,
     NOISE,
+    OF_THINGS,
     OTHER_TIMES,
     SUFFIXES,
     WRAPPERS,
@@ -93,7 +94,8 @@ class Identities:
         if own in ITSELF:
             return True
         *subject, last = own.split("_")
-        return len(self.records) >= ENOUGH and last in SUFFIXES and singular("_".join(subject)) in self.subjects
+        named = OF_THINGS.get(own) or ((singular("_".join(subject)),) if last in SUFFIXES else ())
+        return len(self.records) >= ENOUGH and any(name in self.subjects for name in named)
 
     def _rank(self, column: Column) -> tuple[int, int]:
         own = _own_name(column) or ""
@@ -107,7 +109,7 @@ class Identities:
     def _partly(self, column: Column) -> bool:
         """Tell whether a column identifies something, be it the record or what it is about."""
         own = _own_name(column)
-        return own is not None and own.rsplit("_", 1)[-1] in (*ITSELF, *SUFFIXES)
+        return own is not None and own.rsplit("_", 1)[-1] in (*ITSELF, *SUFFIXES, *OF_THINGS)
 
     def _pairs(self, fit: Sequence[Column], cursor: Column | None) -> Iterator[tuple[Column, Column]]:
         identities = [column for column in fit if self._partly(column)]
@@ -169,6 +171,8 @@ def cursor_of(columns: Sequence[Column], *, now: datetime, refused: Collection[s
 def _cursor_rank(column: Column) -> int | None:
     names = [str(part) for part in column.path if not str(part).startswith("$")] or [str(column.path[-1])]
     found = set(words(names[-1])) | {"".join(words(names[-1]))}
+    if column.kind.type is FieldType.DATE:
+        found.discard("version")  # a day in it is that of an API or a format: "api_version": "2020-08-27"
     if not found.isdisjoint(OTHER_TIMES):
         return None
     return next((rank for rank, usual in enumerate(CURSORS) if not usual.isdisjoint(found)), None)

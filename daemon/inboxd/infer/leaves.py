@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from inboxd.infer.sample import Huge, Pairs, Value
+from inboxd.infer.sample import Huge, Pairs, Rounded, Value
 from inboxd.records.storable import storable
 
 Names = tuple[str, ...]
@@ -36,7 +36,9 @@ class PathValues:
     """How many records have a value there that is not null."""
     blank: int = 0
     kinds: set[str] = field(default_factory=set)
-    """Of text, integer, wide (an integer of more than 64 bits), real, huge, boolean, object, array."""
+    """Of text, integer, wide (an integer of more than 64 bits), real, long (more digits than a double keeps), huge,
+    boolean, object, array.
+    """
     texts: set[str] = field(default_factory=set)
     """What may be times; none once something was no time."""
     timely: bool = True
@@ -57,8 +59,9 @@ class PathValues:
             self.kinds.add("boolean")
         elif type(value) is int:
             self._number(value, "integer" if INTEGERS[0] <= value <= INTEGERS[1] else "wide")
-        elif type(value) is float:
-            self._number(value, "real" if math.isfinite(value) else "huge")
+        elif isinstance(value, float):
+            kind = "long" if type(value) is Rounded else "real"
+            self._number(value, kind if math.isfinite(value) else "huge")
         elif type(value) is Huge:
             self.kinds.add("wide" if value.lstrip("-").isdigit() else "huge")
         else:

@@ -96,7 +96,7 @@ class _Collection:
                 self.widths.add(len(element))
             self.flat_rows = self.flat_rows and not any(isinstance(cell, (list, dict)) for cell in element[:_COMPARED])
         else:
-            self.scalars.add(type(element).__name__)
+            self.scalars.add("float" if isinstance(element, float) else type(element).__name__)
 
     @property
     def alike(self) -> float:

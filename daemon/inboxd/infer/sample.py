@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from typing import Any, Final, Protocol
 
 from inboxd.records.unpack import ByteStream, unpacked
@@ -20,12 +22,21 @@ LEAST_HEAD: Final = 64 << 10
 
 _LONGEST_INTEGER: Final = 300
 """Digits beyond which an integer is kept as its text: Python refuses to convert 4,300 of them."""
+_DOUBLE_DIGITS: Final = 15
+"""Digits that every double keeps."""
+_EXACT: Final = Context(prec=2_000, Emax=MAX_EMAX, Emin=MIN_EMIN)
 _BLANK: Final = re.compile(r"[ \t\r\n]*+")
 _TOKEN: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{},]|"', re.DOTALL)
 
 
 class Huge(str):
     """A number that no float or integer of Python's is asked to hold, as its source text."""
+
+    __slots__ = ()
+
+
+class Rounded(float):
+    """A number with digits that a double does not keep: ``12345678901234567.89``."""
 
     __slots__ = ()
 
@@ -50,11 +61,26 @@ def _integer(source: str) -> int | Huge:
     return int(source) if len(source) <= _LONGEST_INTEGER else Huge(source)
 
 
+def _real(source: str) -> float:
+    value = float(source)
+    return Rounded(value) if len(source) > _DOUBLE_DIGITS and _loses_digits(source, value) else value
+
+
+def _loses_digits(source: str, value: float) -> bool:
+    """Tell whether a double is none that could have been printed like this, in so many digits."""
+    given = Decimal(source)
+    exponent = given.as_tuple().exponent
+    if not (isinstance(exponent, int) and math.isfinite(value)) or given == Decimal(repr(value)):
+        return False
+    lost = _EXACT.abs(_EXACT.subtract(given, Decimal(value)))
+    return _EXACT.add(lost, lost) > Decimal((0, (1,), exponent))
+
+
 def _constant(name: str) -> Value:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER: Final = json.JSONDecoder(parse_int=_integer, parse_constant=_constant)
+_DECODER: Final = json.JSONDecoder(parse_int=_integer, parse_float=_real, parse_constant=_constant)
 
 
 def value_of(source: str) -> Value:
@@ -64,7 +90,7 @@ def value_of(source: str) -> Value:
 
 def pairs_of(source: str) -> Value:
     """Return the value of a record's source, its objects as ``Pairs``: with all values of a repeated name."""
-    return json.loads(source, parse_int=_integer, parse_constant=_constant, object_pairs_hook=Pairs)
+    return json.loads(source, parse_int=_integer, parse_float=_real, parse_constant=_constant, object_pairs_hook=Pairs)
 
 
 class Pairs(list[tuple[str, Value]]):

@@ -33,10 +33,18 @@ BOOKKEEPING: Final = frozenset(
 MAPS: Final = frozenset(_words("coordinates arcs bbox geometry transform"))
 """GeoJSON and TopoJSON: arrays of arrays that are lines on a map, not rows."""
 
-ITSELF: Final = _words(
-    "id uuid guid key uid pk identifier oid sku isbn isbn13 iban ean gtin doi urn arn code ulid ident"
-)
+ITSELF: Final = _words("id uuid guid key uid pk identifier oid doi urn arn code ulid ident")
 """Names that identify a record by themselves, the surest first."""
+_GOODS: Final = _words("product item article good variant catalog catalogue")
+OF_THINGS: Final = {
+    "iban": ("account", "bank_account"),
+    "isbn": ("book",),
+    "isbn13": ("book",),
+    "sku": _GOODS,
+    "ean": _GOODS,
+    "gtin": _GOODS,
+}
+"""Names that identify a thing, and what records are called that are such things: bookings, sales or loans are not."""
 OWN_ID: Final = frozenset(_words("id _id uuid guid uid"))
 """Of these, those by which an object with an array inside is a record itself, such as an order with its lines."""
 SUFFIXES: Final = frozenset(_words("id uuid guid key code no number uid ref"))
