@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -100,6 +101,14 @@ def test_nothing_to_take_is_said(home: Home, content: str) -> None:
     done = home.call("init", "x.json")
     assert (done.returncode, done.stdout) == (1, "")
     assert "there are no records in x.json" in done.stderr
+
+
+def test_a_pipe_is_no_sample(home: Home) -> None:
+    """It can be read once and may never say anything: nobody waits for it, and it is not said to be empty."""
+    os.mkfifo(home.path / "pipe.json")
+    done = init(home, "pipe.json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "pipe.json: it is not a regular file" in done.stderr
 
 
 def test_a_file_that_is_no_json_is_told_for_what_it_is(home: Home) -> None:

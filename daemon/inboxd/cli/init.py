@@ -90,6 +90,10 @@ def _infer(files: Sequence[Path], name: str, match: Sequence[str], wishes: Wishe
 
     def opener(path: Path) -> BinaryIO:
         opened.append(path)
+        if not path.is_file():  # a pipe can be read once, and may never say anything
+            raise FileFault(
+                "unreadable", "it is not a regular file", "only regular files are read: save it as one first"
+            )
         return path.open("rb")
 
     openers = [partial(opener, path) for path in files]
