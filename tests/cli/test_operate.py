@@ -216,6 +216,19 @@ def test_retry_all_takes_every_failed_file_and_keeps_those_that_fail_again(home:
     assert sorted(path.name for path in home.failed.iterdir()) == ["two.json", "two.json.error.json"]
 
 
+def test_retry_leaves_reports_alone(home: Home) -> None:
+    """A pattern that finds the failed files finds their reports, too: they are no records, and stay where they are."""
+    home.drop("bad.json", "[")
+    home.run_once()
+    report = home.failed / "bad.json.error.json"
+    assert home.call("retry", *map(str, sorted(home.failed.iterdir())), str(home.failed / "bad.json")).returncode == 1
+    assert home.query("SELECT file_name FROM etl_runs") == [("bad.json",)] * 2
+    for name in (str(report), report.name):
+        refused = home.call("retry", name)
+        assert (refused.returncode, "is a report" in refused.stderr) == (2, True)
+    assert files_in(home.failed) == [home.failed / "bad.json", report]
+
+
 def test_retry_finds_the_name_a_file_had_before_a_collision(home: Home) -> None:
     """``name.run-2.json`` is tried again as ``name.json``."""
     for content in (b"[1,", b"[2,"):

@@ -23,7 +23,7 @@ from inboxd.inbox.claim import Claim, forget, new_claim_id
 from inboxd.inbox.reports import remove_report, write_report
 from inboxd.log import Logger, open_log
 from inboxd.model import Feed, Limit, printable
-from inboxd.operate.archived import all_failed, arrived, files_of_runs, find_archived, first_mtime, name_in_inbox
+from inboxd.operate.archived import all_failed, arrived, files_of_runs, first_mtime, name_in_inbox, named_files
 from inboxd.operate.disk_ledger import unknown_processed
 from inboxd.outcomes import Outcome, RunStatus, Verdict
 from inboxd.pipeline import Job, Pipeline, facts_of
@@ -79,7 +79,7 @@ def retry(
         raise click.UsageError(msg)
 
     settings = settings_of(context)
-    chosen = all_failed(settings.archive) if everything else [find_archived(settings.archive, name) for name in names]
+    chosen = all_failed(settings.archive) if everything else named_files(settings.archive, names)
     with writing_store(settings) as store, closing(own_archive(settings, store.identity())):
         if everything:
             chosen += unknown_processed(store, settings.inbox, settings.archive)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -21,10 +21,30 @@ from inboxd.store.database import Store
 _MARK: Final = re.compile(r"(?P<stem>.*)\.(?P<mark>run-(?P<run>[0-9]{1,18})(?:-[0-9]+)?)", re.DOTALL)
 
 
-def find_archived(settings: ArchiveSettings, name: str) -> Place:
-    """Return the file that is meant by a path, or by a path relative to ``failed/`` or ``processed/``.
+def named_files(settings: ArchiveSettings, names: Iterable[str]) -> list[Place]:
+    """Return the files that are meant, each once; the reports that ``failed/*`` names, too, are no senders' files.
 
-    ``failed/`` is looked into first. Raises ``OperatorFault`` ``no_such_file``.
+    Raises ``OperatorFault``: ``no_such_file``, or ``no_file_but_reports``.
+    """
+    found = dict.fromkeys(_find_archived(settings, name) for name in names)
+    files = [place for place in found if not _is_report(settings, place)]
+    if not files:
+        report = next(iter(found))
+        msg = f"{printable(report.name)} is a report, and no file that failed"
+        hint = "name the file that it tells of: the report's name without `.error.json`"
+        raise OperatorFault("no_file_but_reports", msg, hint, exit_code=EXIT_USAGE)
+    return files
+
+
+def _is_report(settings: ArchiveSettings, place: Place) -> bool:
+    """Tell whether it is a report: no sender's file in ``failed/`` is called so."""
+    return place.folder == os.fspath(settings.failed) and looks_like_report(place.file)
+
+
+def _find_archived(settings: ArchiveSettings, name: str) -> Place:
+    """Return what is meant by a path, or by a path relative to ``failed/`` or ``processed/``.
+
+    ``failed/`` is looked into first.
     """
     folders = (settings.failed, settings.processed)
     given = Path(os.path.abspath(name))  # noqa: PTH100 - Path.resolve would follow symlinks
