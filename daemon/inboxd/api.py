@@ -52,10 +52,9 @@ def load_file(
     settings = _settings(config, database)
     name = os.fspath(path)
     wanted = feed_of(settings, name, as_path) if feed is None else _feed_named(settings, feed)
-    hold_against_path(wanted, name, as_path)
-    job = job_of(settings, name, wanted, as_path=as_path)
+    hold_against_path(settings, wanted, name, as_path)
     with writing_store(settings.database.url, settings.feeds) as store:
-        verdict = pipeline_of(settings, store).process(job)
+        verdict = pipeline_of(settings, store).process(job_of(settings, store, name, wanted, as_path=as_path))
     if verdict.outcome is Outcome.FAILED:
         place = None if verdict.place is None else Place(*verdict.place)
         code, message = str(verdict.error_code), str(verdict.error)
@@ -87,7 +86,7 @@ def load_folder(
         pipeline = pipeline_of(settings, store)
         for one in found:
             path = str(Path(folder, one.name))
-            verdicts.append(pipeline.process(job_of(settings, path, feeds[one.feed], as_path=one.name)))
+            verdicts.append(pipeline.process(job_of(settings, store, path, feeds[one.feed], as_path=one.name)))
     return verdicts
 
 

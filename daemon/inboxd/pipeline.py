@@ -49,13 +49,20 @@ class Job:
     """``load --force``: without the watermark and the ledger, and an equal cursor is applied too."""
 
 
-def facts_of(feed: Feed, name: str, mtime_ns: int, *, tail: bool = False, first_mtime: str | None = None) -> FileFacts:
+def facts_of(
+    feed: Feed,
+    name: str,
+    mtime_ns: int,
+    *,
+    caught: Mapping[str, str] | None = None,
+    first_mtime: str | None = None,
+) -> FileFacts:
     """Return what fields can read of a file: its path in the inbox, its mtime, what its feed's ``match`` catches.
 
-    ``tail``: the path does not begin in the inbox, so its last parts are compared with the patterns. ``first_mtime``:
-    what the mtime was when the file was first claimed, where that is known; mending the file has changed it since.
+    ``caught``: the last of these, where the path is not the one in the inbox. ``first_mtime``: what the mtime was when
+    the file was first claimed, where that is known; mending the file has changed it since.
     """
-    caught = captures(feed, name, tail=tail) or {}
+    caught = caught or captures(feed, name) or {}
     mtime = first_mtime or stamp(EPOCH + timedelta(microseconds=mtime_ns // 1_000))
     return FileFacts(printable(name), mtime, {each: printable(text) for each, text in caught.items()})
 

@@ -170,6 +170,29 @@ def test_health_writes_the_feed_for_dashboards(home: Home, tmp_path: Path) -> No
     assert "record 1" in refused.stderr
 
 
+# load
+
+
+def test_load_knows_the_path_that_a_file_has_or_had_in_the_inbox(home: Home) -> None:
+    """What a feed reads of it is the same from the inbox, from the archive and for the daemon; else it is asked for."""
+    fields = 'region = { from = "$path.region", type = "text" }, id = { type = "integer" }'
+    feed = f'[feeds.r]\nmatch = ["{{region}}/**"]\nkey = ["region", "id"]\nfields = {{ {fields} }}\n'
+    ready(home, feed)
+    home.drop("EU/x.json", [{"id": 1}])
+    assert home.json("load", "inbox/EU/x.json")["loaded"] == 1
+    home.drop("EU/x.json", [{"id": 1}])
+    home.run_once()
+    home.drop("EU/x.json", [{"id": 2}])
+    home.run_once()
+    archived = sorted(str(path.relative_to(home.path)) for path in (home.processed / "EU").iterdir())
+    assert home.json("load", *archived, "--force", "--yes")["stale"] == 2
+    assert home.query("SELECT region, id FROM r ORDER BY id") == [("EU", 1), ("EU", 2)]
+    assert home.query("SELECT DISTINCT variant FROM etl_runs") == [('{"$path.region":"EU"}',)]
+    shutil.copytree(home.processed, home.path / "elsewhere")
+    refused = home.call("load", "elsewhere/EU/x.json")
+    assert (refused.returncode, "--as" in refused.stderr) == (2, True)
+
+
 # retry
 
 

@@ -411,6 +411,14 @@ def test_a_file_from_elsewhere_is_held_against_its_last_parts(tmp_path: Path) ->
     assert captures(feed, "/home/me/EU/x.json") is None
 
 
+def test_a_file_from_elsewhere_whose_last_parts_fit_in_several_ways_tells_nothing(tmp_path: Path) -> None:
+    """Any folder on its way could be the first part: no guess is made."""
+    feed = load(tmp_path, f'{UPSERT}\nmatch = ["{{region}}/**"]')
+    assert captures(feed, "EU/x.json", tail=True) == {"region": "EU"}
+    assert captures(feed, "me/EU/x.json", tail=True) is None
+    assert captures(feed, "EU/2026/x.json") == {"region": "EU"}
+
+
 @given(st.lists(st.sampled_from(["a", "0", "$", "^", "$file", "$path", "b.c", ""]), min_size=1, max_size=4))
 def test_names_come_back_as_they_were_written(names: list[str]) -> None:
     """A list is always literal, and a path is shown so that it is read as the same."""

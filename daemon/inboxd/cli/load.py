@@ -82,7 +82,7 @@ def load(  # noqa: PLR0913 - an argument for each option
         verdicts: list[Verdict] = []
         with left_undone(lambda: _undone(files, len(verdicts), progress)):
             for name, feed in zip(files, feeds, strict=True):
-                job = job_of(settings, name, feed, as_path=as_name, force=force, watching=progress.watching)
+                job = job_of(settings, store, name, feed, as_path=as_name, force=force, watching=progress.watching)
                 with store.turn(feed):
                     verdicts.append(pipeline.process(job))
         counted = store.table_counts(feeds)
@@ -126,7 +126,7 @@ def check(
     with checking_store(settings) as store, progress_over(files) as progress:
         pipeline = pipeline_of(settings, store, progress.hook)
         found = [
-            _classify(pipeline, job_of(settings, name, feed, as_path=as_name, watching=progress.watching))
+            _classify(pipeline, job_of(settings, store, name, feed, as_path=as_name, watching=progress.watching))
             for name, feed in zip(files, feeds, strict=True)
         ]
     if as_json:
@@ -157,7 +157,7 @@ def _feeds_for(settings: Settings, files: Sequence[str], feed_name: str | None, 
     named = None if feed_name is None else feed_named(settings, feed_name)
     feeds = [named or feed_of(settings, name, as_name) for name in files]
     for name, feed in zip(files, feeds, strict=True):
-        hold_against_path(feed, name, as_name)
+        hold_against_path(settings, feed, name, as_name)
     return feeds
 
 

@@ -2,7 +2,7 @@
 
 from inboxd.config.document import DocumentedKey, documented_keys, json_schema, show, shown_values
 from inboxd.config.faults import ConfigFault, InvalidConfig
-from inboxd.config.globs import captures, compile_glob, match_feed, never_reached
+from inboxd.config.globs import captures, compile_glob, fits_tail, match_feed, never_reached
 from inboxd.config.load import load_settings
 from inboxd.config.settings import (
     ArchiveSettings,
@@ -39,6 +39,7 @@ __all__ = [
     "captures",
     "compile_glob",
     "documented_keys",
+    "fits_tail",
     "json_schema",
     "load_settings",
     "match_feed",

@@ -11,7 +11,7 @@ filesystem allows: newlines, and bytes that are not UTF-8 (as lone surrogates).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -31,15 +31,27 @@ def match_feed(feeds: Iterable[Feed], name: str) -> Feed | None:
 def captures(feed: Feed, name: str, *, tail: bool = False) -> Mapping[str, str] | None:
     """Return what the braces of the feed's ``match`` catch of a file's path in the inbox, ``None`` if it matches none.
 
-    ``tail``: the path's last parts may be what matches, as with a file that does not lie in the inbox.
+    ``tail``: the path's last parts may be what matches, as with a file that does not lie in the inbox; ``None`` if more
+    than one way of that catches something else.
     """
+    found = next(_caught(feed, name, tail=tail), [])
+    return found[0] if found and all(each == found[0] for each in found) else None
+
+
+def fits_tail(feed: Feed, name: str) -> bool:
+    """Tell whether the feed's ``match`` fits the last parts of a path."""
+    return any(_caught(feed, name, tail=True))
+
+
+def _caught(feed: Feed, name: str, *, tail: bool) -> Iterator[list[dict[str, str]]]:
+    """Yield, of each pattern that fits, what it catches, in each way in which it fits."""
     parts = name.split("/")
     for pattern in feed.match:
-        for start in range(len(parts) if tail else 1):
-            found = compile_glob(pattern).fullmatch("/".join(parts[start:]))
-            if found is not None:
-                return found.groupdict()
-    return None
+        fits = compile_glob(pattern).fullmatch
+        ways = [fits("/".join(parts[start:])) for start in range(len(parts) if tail else 1)]
+        found = [way.groupdict() for way in ways if way is not None]
+        if found:
+            yield found
 
 
 def captures_of(pattern: str) -> tuple[str, ...]:
