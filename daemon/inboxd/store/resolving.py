@@ -16,6 +16,7 @@ from inboxd.store.staged import Staged
 _OPEN: Final = "d.feed = {feed} AND d.resolved_by IS NULL"
 _ELIGIBLE: Final = f"{_OPEN} AND d.run_id <> {{run}} AND d.record_key <> '{UNREADABLE_KEY}'"
 _APPLIED: Final = "l.run_id = {run} AND l.outcome IN (0, 4)"
+_ANY: Final = f"SELECT EXISTS (SELECT 1 FROM dead_letters d WHERE {_OPEN})"
 _COUNT: Final = f"SELECT COUNT(*) FROM (SELECT 1 FROM dead_letters d WHERE {_OPEN} LIMIT {{most}}) AS found"
 _BY_DEAD_LETTER: Final = (
     f"SELECT d.id FROM dead_letters d WHERE {_ELIGIBLE} AND d.record_key IN "
@@ -35,15 +36,17 @@ _RESOLVE: Final = "UPDATE dead_letters SET resolved_by = {run} WHERE id IN ("
 def resolve_applied(run: Staged, feed: Feed, applied: int, *, on_postgres: bool) -> None:
     """Mark the open dead letters of the feed whose key this run has applied, ``applied`` records of them.
 
-    Whichever are fewer lead: the feed's dead letters, each looked for among the run's records, or the records. Most
-    feeds have no open dead letter, and that is all that is asked then.
+    Most feeds have no open dead letter, and that is all that is asked then. Else, on SQLite, whichever are fewer lead:
+    the feed's dead letters, each looked for among the run's records, or the records.
     """
     if not applied or feed.mode is Mode.APPEND:
         return
     texts = _ON_POSTGRES if on_postgres else _ON_SQLITE
-    found = int(str(run.one(texts.count, most=1 if on_postgres else applied + 1)[0]))
-    if found:
-        run.change(texts.by_letter if on_postgres or found <= applied else texts.by_record)
+    if not run.one(texts.any)[0]:
+        return
+    # Not asked of every file: SQLite prepares a statement anew whenever another value is bound to its LIMIT.
+    few = on_postgres or int(str(run.one(texts.count, most=applied + 1)[0])) <= applied
+    run.change(texts.by_letter if few else texts.by_record)
 
 
 class _Texts:
@@ -51,6 +54,7 @@ class _Texts:
 
     def __init__(self, mark: str, by_letter: str, by_record: str) -> None:
         marks = {name: mark.format(name) for name in ("run", "feed", "most")}
+        self.any = _ANY.format(**marks)
         self.count = _COUNT.format(**marks)
         self.by_letter = f"{_RESOLVE}{by_letter})".format(**marks)
         self.by_record = f"{_RESOLVE}{by_record})".format(**marks)
