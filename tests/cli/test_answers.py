@@ -10,12 +10,28 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import requires
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 import pytest
 
 from daemons import Home, eventually, record
 from inboxd.extras import how_to_install
+
+FACTS: Final = """
+[feeds.facts]
+match = ["**"]
+mode = "append"
+fields.n = { type = "text" }
+"""
+KEYED: Final = """
+[feeds.keyed]
+key = ["n"]
+cursor = "at"
+late = "merge"
+fields.n = { type = "text" }
+fields.at = { type = "timestamp" }
+"""
 
 
 @pytest.fixture
@@ -211,3 +227,28 @@ def test_a_database_whose_driver_is_missing_is_no_bug(tmp_path: Path) -> None:
     assert done.returncode == 78, done.stderr
     assert "psycopg" in done.stderr
     assert "--python" in done.stderr
+
+
+def test_a_record_without_a_key_is_told_with_its_row(home: Home) -> None:
+    """``#2`` of an append feed is the second record of each file; the row is that of the newest run that stands."""
+    (home.path / "inboxd.toml").write_text(FACTS, encoding="utf-8")
+    for name in ("a", "b"):
+        (home.path / f"{name}.json").write_text(json.dumps([{"n": f"{name}1"}, {"n": f"{name}2"}]), encoding="utf-8")
+        home.call("load", f"{name}.json", check=True)
+    assert home.json("explain", "#2", "--json")["feeds"][0]["row"]["n"] == "b2"
+    home.call("undo", "2", check=True)
+    assert home.json("explain", "#2", "--json")["feeds"][0]["row"]["n"] == "a2"
+    assert "no row" not in home.call("explain", "#2").stdout
+    home.call("undo", "1", check=True)
+    assert "no row in table facts" in home.call("explain", "#2").stdout
+
+
+def test_a_feed_that_never_has_a_watermark_is_not_told_to_have_none_yet(home: Home) -> None:
+    """``status`` and ``watermark show`` tell a feed without a cursor from one that has loaded nothing yet."""
+    (home.path / "inboxd.toml").write_text(FACTS + KEYED, encoding="utf-8")
+    home.call("db", "upgrade", check=True)
+    for command in (("status",), ("watermark", "show")):
+        shown = [line.split() for line in home.call(*command, check=True).stdout.splitlines()]
+        assert ["facts", "no", "cursor"] in shown
+        assert ["keyed", "none", "yet"] in shown
+    assert [mark["cursor"] for mark in home.json("status", "--json")["watermarks"]] == [None, "at"]

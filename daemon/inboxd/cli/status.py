@@ -20,6 +20,7 @@ from inboxd.cli.tables import (
     print_text,
     shown,
     sparkline,
+    up_to,
 )
 from inboxd.cli.tables import print_runs as print_run_table
 from inboxd.clock import SystemClock, moment
@@ -97,7 +98,8 @@ def _print(found: Status) -> None:
         columns.append(Column("run", number=True, goes=1))
         lags = ((mark, "" if mark.lag_s is None else lag(mark.lag_s)) for mark in found.watermarks)
         lines = [
-            (scoped(mark.feed, mark.scope), mark.value or "none yet", behind, mark.run_id) for mark, behind in lags
+            (scoped(mark.feed, mark.scope), up_to(mark.value, mark.cursor), behind, mark.run_id)
+            for mark, behind in lags
         ]
         print_table(columns, lines)
     if found.dead_letters:

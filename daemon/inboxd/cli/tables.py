@@ -235,6 +235,11 @@ def _verdict(one: Mapping[str, object]) -> str:
     return "wrong" if one["rejected"] else "ok"
 
 
+def up_to(watermark: object, cursor: object) -> object:
+    """Return how far a feed has come; one without a cursor never has a watermark."""
+    return watermark or ("no cursor" if cursor is None else "none yet")
+
+
 def sparkline(values: Sequence[float], taken: int = 0) -> str:
     """Return one block a value, the largest a full one; a value above zero is never shown as none.
 

@@ -11,7 +11,7 @@ from inboxd.cli.arguments import FEED, Text
 from inboxd.cli.context import print_json, settings_of, writing_store
 from inboxd.cli.names import feed_named
 from inboxd.cli.opening import store_if_there
-from inboxd.cli.tables import Column, print_table, short_time
+from inboxd.cli.tables import Column, print_table, short_time, up_to
 from inboxd.clock import SystemClock, stamp
 from inboxd.model import Feed, Field, Mode, Scalar
 from inboxd.records.typed import typed
@@ -62,7 +62,12 @@ def show(context: click.Context, *, as_json: bool) -> None:
         return
     columns = (Column("feed", cut="middle"), Column("up to"), Column("run", number=True), Column("set", goes=1))
     rows_shown = (
-        (scoped(str(one["feed"]), one["scope"]), one["value"] or "none yet", one["run_id"], _when(one["updated_at"]))  # type: ignore[arg-type]  # as made above
+        (
+            scoped(str(one["feed"]), one["scope"]),  # type: ignore[arg-type]  # as made above
+            up_to(one["value"], one["cursor"]),
+            one["run_id"],
+            _when(one["updated_at"]),
+        )
         for one in found
     )
     print_table(columns, rows_shown)

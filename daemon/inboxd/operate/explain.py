@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from inboxd.model import OWN_PREFIX, Feed
 from inboxd.operate.dead_letters import DeadLetter, dead_letters_of_key
 from inboxd.operate.history import BLOCK, STEPS, HistoryEntry, Winner, entries_of_key, entries_where, in_order
-from inboxd.operate.target import FilledTable, canonical_key, filled_tables, row_of
+from inboxd.operate.target import FilledTable, canonical_key, filled_tables, row_at, row_of
 from inboxd.operate.winners import watermarks_met, watermarks_nearby, why_lost, with_winners
 from inboxd.outcomes import LineageStep
 from inboxd.store.database import Store
@@ -164,6 +164,10 @@ def _history_page(connection: sa.Connection, table: FilledTable, key: str, look:
     here = {(entry.run_id, entry.record_no) for entry in shown}
     explained = why_lost(in_order({*beside, *shown}), marks)
     touches = [entry for entry in explained if (entry.run_id, entry.record_no) in here]
+    if row is None and table.newest and not table.key:
+        loaded = (entry for entry in reversed(touches) if entry.outcome is LineageStep.LOAD)
+        there = (row_at(connection, table, entry.run_id, entry.record_no) for entry in loaded)
+        row = next((one for one in there if one is not None), None)
     feeds = dict.fromkeys((*table.feeds, *(one.feed for one in touches), *(one.feed for one in dead_letters_found)))
     grave = _tombstone(connection, table, key)
     history = KeyHistory(", ".join(feeds) or table.name, table.name, row, grave, touches, dead_letters_found)

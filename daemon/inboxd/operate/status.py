@@ -75,6 +75,7 @@ class FeedMark:
     """
 
     feed: str
+    cursor: str | None
     scope: dict[str, Scalar]
     value: str | None
     run_id: int | None
@@ -210,11 +211,19 @@ def _marks(store: Store, feeds: Sequence[Feed], now: datetime) -> list[FeedMark]
     rows = store.watermarks()
     marks: list[FeedMark] = []
     for feed in feeds:
-        mine = watermarks_of(feed, rows)
+        cursor = None if feed.mark_field is None else feed.mark_field.name
         marks += [
-            FeedMark(feed.name, scope_of(feed, row), row.value, row.run_id, row.updated_at, lag_s(feed, row.value, now))
-            for row in mine
-        ] or [FeedMark(feed.name, {}, None, None, None, None)]
+            FeedMark(
+                feed=feed.name,
+                cursor=cursor,
+                scope=scope_of(feed, row),
+                value=row.value,
+                run_id=row.run_id,
+                updated_at=row.updated_at,
+                lag_s=lag_s(feed, row.value, now),
+            )
+            for row in watermarks_of(feed, rows)
+        ] or [FeedMark(feed.name, cursor, {}, None, None, None, None)]
     return marks
 
 

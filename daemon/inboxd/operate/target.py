@@ -108,13 +108,22 @@ def row_of(connection: sa.Connection, table: FilledTable, key: str) -> dict[str,
         values = key_values(table, key)
     except ValueError:
         return None  # no key of this table reads like that
+    return _row(connection, table, {field.name: value for field, value in zip(table.key, values, strict=True)})
+
+
+def row_at(connection: sa.Connection, table: FilledTable, run_id: int, record_no: int) -> dict[str, object] | None:
+    """Return the row that a record of a run has become in a table without a key, where each has a row of its own."""
+    return _row(connection, table, dict(zip(table.newest, (run_id, record_no), strict=True)))
+
+
+def _row(connection: sa.Connection, table: FilledTable, wanted: Mapping[str, Scalar]) -> dict[str, object] | None:
     types = {name: TYPES[kind or FieldType.TEXT] for name, kind in table.columns.items()}
     target = sa.table(table.name, *(sa.column(name, kind) for name, kind in types.items()))
     columns = [
         sa.cast(column, sa.Text).label(column.name) if table.columns[column.name] in {None, FieldType.JSON} else column
         for column in target.columns
     ]
-    where = [target.c[field.name] == value for field, value in zip(table.key, values, strict=True)]
+    where = [target.c[name] == value for name, value in wanted.items()]
     newest = [target.c[name].desc() for name in table.newest]
     found = connection.execute(sa.select(*columns).where(*where).order_by(*newest).limit(1)).mappings().one_or_none()
     return None if found is None else dict(found)
