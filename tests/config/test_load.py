@@ -24,6 +24,7 @@ from inboxd.config import (
     load_settings,
     sources,
 )
+from inboxd.config.notify import NOTIFIABLE
 from inboxd.errors import EXIT_CONFIG, EXIT_NOPERM
 from inboxd.model import Extra, Feed, Field, FieldType, Late, Limit
 from places import SOURCE
@@ -354,6 +355,53 @@ name = { type = "text", min_length = -1, required = "no" }
         "inboxd.toml:25: feeds.orders.fields.name.min_length: must be greater than or equal to 0",
         "inboxd.toml:25: feeds.orders.fields.name.required: must be true or false",
         "INBOXD_LOG__LEVEL: log.level: must be 'debug', 'info', 'warning' or 'error'",
+    ]
+
+
+def test_what_only_follows_from_an_error_is_not_told(tmp_path: Path) -> None:
+    """A value of the wrong form is told once: nothing is said to be absent, or of another mode, because of it."""
+    assert faults(
+        tmp_path,
+        """\
+[feeds.a]
+mode = "snap"
+absent = "remove"
+[feeds.b]
+key = ["id"]
+cursor = ["c"]
+late = "merge"
+fields.id = { type = "text" }
+expect = { every = "1 day" }
+deletes = { form = "op", then = "remove" }
+max_deleted = "5%"
+[[notify]]
+exec = "/bin/tell"
+deferred_for = "soon"
+[[notify]]
+on = ["file_fialed"]
+url = "ftp://x"
+[[notify]]
+on = "file_failed"
+exec = ["/bin/tell"]
+""",
+    ) == [
+        "inboxd.toml:1: feeds.a.fields: is missing: a feed must name its fields",
+        "inboxd.toml:2: feeds.a.mode: must be 'upsert', 'append' or 'snapshot'",
+        'inboxd.toml:6: feeds.b.cursor: must be a text in quotes, such as "this"',
+        'inboxd.toml:9: feeds.b.expect.every: must be a duration with its unit (ms, s, m, h, d, w), such as "5s"',
+        "inboxd.toml:10: feeds.b.deletes[0].form: unknown key; did you mean from?",
+        "inboxd.toml:10: feeds.b.deletes[0].from: is missing",
+        'inboxd.toml:13: notify[0].exec: must be an array, such as ["this"]',
+        'inboxd.toml:14: notify[0].deferred_for: must be a duration with its unit (ms, s, m, h, d, w), such as "5s"',
+        (
+            "inboxd.toml:16: notify[1].on[0]: is not an event that notices are sent of; "
+            f"these are: {', '.join(NOTIFIABLE)}"
+        ),
+        (
+            "inboxd.toml:17: notify[1].url: must be https://host/path, "
+            "or http:// for a receiver on this machine or network"
+        ),
+        'inboxd.toml:19: notify[2].on: must be an array, such as ["this"]',
     ]
 
 

@@ -31,6 +31,7 @@ _EXPECTED: Final = {
     "bool_parsing": "must be true or false",
     "dict_type": "must be a table",
     "int_type": "must be a whole number",
+    "missing": "is missing",
     "model_type": "must be a table",
     "string_type": NO_TEXT,
     "too_short": "must not be empty",
@@ -101,11 +102,16 @@ def _names_beside(key: Key) -> list[str]:
 
 
 def _without(table: Table, key: Key) -> Table:
-    """Return a copy of the table in which a key is not; for an element of an array, the whole array is not."""
+    """Return a copy of the table in which a key is not.
+
+    For an element of an array, the whole array is not; but each of the tables of ``notify`` stands for itself.
+    """
     head = str(key[0])
     if head not in table:
         return table
     inner = table[head]
+    if head == "notify" and len(key) > 2 and isinstance(inner, list):  # noqa: PLR2004 - a key of one of them
+        return {**table, head: [_without(one, key[2:]) if place == key[1] else one for place, one in enumerate(inner)]}
     if len(key) > 1 and isinstance(inner, dict) and not isinstance(key[1], int):
         return {**table, head: _without(inner, key[1:])}
     return {name: value for name, value in table.items() if name != head}

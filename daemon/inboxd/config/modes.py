@@ -10,14 +10,17 @@ _SNAPSHOT_KEYS = ("as_of", "absent", "scope", "allow_empty")
 
 
 def check_mode(table: FeedTable, at: Key, faults: Faults) -> None:
-    """Note each key that the feed must say, or that means nothing in it."""
+    """Note each key that the feed must say, or that means nothing in it; not where what decides it is wrong itself."""
+    if faults.under((*at, "mode")):
+        return
     if not table.key and table.mode is not Mode.APPEND:
         faults.add((*at, "key"), f'is missing: mode "{table.mode}" needs one; mode = "append" does not')
     if table.mode is Mode.SNAPSHOT and table.absent is None:
         faults.add((*at, "absent"), "must be given: remove, which deletes a row that a file does not have, or mark")
     if table.deletes and table.cursor and table.late is not Late.MERGE and table.mode is Mode.UPSERT:
         faults.add((*at, "late"), 'must be "merge" where there is deletes: a skipped deletion would be lost')
-    for key, why in _meaningless(table).items():
+    undecided = any(faults.under((*at, name)) for name in ("cursor", "deletes"))
+    for key, why in () if undecided else _meaningless(table).items():
         if key in table.model_fields_set:
             faults.add((*at, key), why)
     if table.shape is Shape.VALUES and table.records:

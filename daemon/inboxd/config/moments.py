@@ -49,7 +49,7 @@ def check_zone(name: str, at: Key, faults: Faults) -> None:
 
 def build_expect(table: ExpectTable, at: Key, faults: Faults) -> Expect | None:
     """Return when files are to arrive; whatever is wrong is noted in ``faults``."""
-    if (table.every is None) == (table.by is None):
+    if (table.every is None) == (table.by is None) and not faults.under(at):
         faults.add(at, 'must have one of the two: every, such as "1h", or by, such as "06:00"')
     if table.every == 0:
         faults.add((*at, "every"), "must be more than zero")

@@ -43,9 +43,10 @@ def build_notify(
 
 
 def _check(table: NotifyTable, key: Key, faults: Faults) -> None:
-    if bool(table.exec) == bool(table.url):
+    whole = not faults.under(key)
+    if whole and bool(table.exec) == bool(table.url):
         faults.add(key, "needs either exec or url")
-    if not table.on and table.deferred_for is None:
+    if whole and not table.on and table.deferred_for is None:
         faults.add(key, 'receives nothing: name events, such as on = ["file_failed"], or set deferred_for')
     for place, event in enumerate(table.on):
         if event not in NOTIFIABLE:
