@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
@@ -133,6 +134,11 @@ def without_places(text: str, roots: Sequence[str] = ()) -> str:
     for root in sorted(roots, key=len, reverse=True):
         text = text.replace(root.rstrip("/") + "/", "…/")
     return _PATH.sub("…/", text)
+
+
+def retry_command(name: str) -> str:
+    """Return the command that tries a file again, to be copied whatever its name is."""
+    return shlex.join(["inboxd", "retry", *(["--"] if name.startswith("-") else []), name])
 
 
 def scoped(feed: str, scope: Mapping[str, object]) -> str:

@@ -166,6 +166,23 @@ def test_a_filter_that_names_nothing_is_answered_with_the_near_names(home: Home)
         assert "Traceback" not in asked.stderr
 
 
+def test_dead_letters_that_were_not_asked_for_are_not_denied(home: Home) -> None:
+    """Where a number, a filter or ``--resolved`` finds none, others may be open; an export tells its feeds."""
+    other = KEYED.replace("[feeds.keyed]", '[feeds.keyed]\nmatch = ["keyed/**"]')
+    (home.path / "inboxd.toml").write_text(f"{other}\n[feeds.events]\n", encoding="utf-8")
+    home.drop("a.json", [record("a", value="x")])
+    assert home.call("dead-letters", "list").stdout == "no open dead letters\n"
+    home.drop("keyed/b.json", [{"n": 1}])
+    home.run_once()
+    for words in (("list", "--run", "9"), ("replay", "99"), ("list", "--until", "9d")):
+        assert home.call("dead-letters", *words, check=True).stdout == "no such open dead letters\n"
+    assert home.call("dead-letters", "list", "--resolved").stdout == "no resolved dead letters\n"
+    assert (
+        "feeds events, keyed; to drop them again, export each feed by itself"
+        in home.call("dead-letters", "export").stderr
+    )
+
+
 def test_dead_letters_of_a_feed_that_left_the_config_are_told_to_stay_open(home: Home) -> None:
     """``replay`` says on standard output what is open after it: feed, code, how many, and why."""
     home.drop("a.json", [record("a", value="x"), record("b", value="y"), record("c", name="")])

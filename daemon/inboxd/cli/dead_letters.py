@@ -17,7 +17,7 @@ from inboxd.cli.arguments import FEED, RUN, GivenFile, Moment, Number, OneFile, 
 from inboxd.cli.context import print_json, reading_store, settings_of, writing_store, written
 from inboxd.cli.names import known_code, known_job
 from inboxd.cli.opening import store_if_there
-from inboxd.cli.tables import DETAIL, Column, heading, print_table, short_time
+from inboxd.cli.tables import DETAIL, Column, heading, print_table, short_time, shown
 from inboxd.clock import SystemClock
 from inboxd.config import Settings
 from inboxd.model import Feed, Mode
@@ -97,9 +97,16 @@ def list_dead_letters(
         return
     _print_dead_letters(found, with_resolver=wanted.resolved is not False)
     if not found:
-        click.echo("no dead letters")
+        click.echo(_none(wanted))
     elif len(found) == limit:
         click.echo(f"… more: --after {found[-1].id}")
+
+
+def _none(wanted: Filter) -> str:
+    """Say that there is none: no others are spoken of than those that were asked for."""
+    which = {None: "", False: "open ", True: "resolved "}[wanted.resolved]
+    such = "such " if wanted != Filter(resolved=wanted.resolved) else ""
+    return f"no {such}{which}dead letters"
 
 
 def _print_dead_letters(found: Sequence[DeadLetter], *, with_resolver: bool) -> None:
@@ -129,13 +136,17 @@ def export(context: click.Context, wanted: Filter, output: Path | None) -> None:
     """
     settings = settings_of(context)
     feeds = {one.name: one for one in settings.feeds}
-    count = 0
+    count, exported = 0, set[str]()
     with reading_store(settings) as store, _destination(output) as out:
         _hold(settings, store, wanted)
         for page in dead_letter_pages(store, wanted):
             count += len(page)
+            exported |= {one.feed for one in page}
             out.writelines(f"{export_line(dead_letter, feeds.get(dead_letter.feed))}\n" for dead_letter in page)
     click.echo(f"{counted(count, 'record')} exported", err=True)
+    if len(exported) > 1:
+        names = ", ".join(sorted(map(shown, exported)))
+        click.echo(f"they are of the feeds {names}; to drop them again, export each feed by itself: --feed", err=True)
 
 
 def _destination(path: Path | None) -> AbstractContextManager[TextIO]:
@@ -168,7 +179,7 @@ def replay(context: click.Context, ids: tuple[int, ...], wanted: Filter, edited:
         verb = f"run {one.run_id}" if one.run_id is not None else "no run written"
         click.echo(f"{one.feed}: {one.loaded} loaded, {one.stale} stale, {one.failed} failed again ({verb})")
     if not done and not still_open:
-        click.echo("no open dead letters")
+        click.echo(_none(wanted))
     failures = [(one.feed, failure) for one in done for failure in one.failures]
     if failures:
         heading("failed again")

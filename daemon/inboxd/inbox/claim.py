@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import stat
 import time
 from collections.abc import Callable, Iterable
@@ -180,7 +181,8 @@ def open_claimed(inbox: Folder, *, make: bool = False) -> Folder:
 
 def _refused(inbox: Folder, why: str, remedy: str) -> TransientFault:
     place = printable(f"{inbox.path}/{CLAIMED}")
-    hint = f"look at what is in it, then `{remedy} {place}`: it must be a folder of inboxd's user with mode 0700"
+    command = f"{remedy} {shlex.quote(place)}"
+    hint = f"look at what is in it, then `{command}`: it must be a folder of inboxd's user with mode 0700"
     return TransientFault(CLAIMED_REFUSED, f"{place} is not inboxd's own, and is not entered: {why}", hint)
 
 

@@ -21,7 +21,7 @@ from inboxd.model import printable
 from inboxd.operate.disk_ledger import Names, compare
 from inboxd.operate.findings import Examined, Finding, Health
 from inboxd.store.tables import etl_runs
-from inboxd.words import counted
+from inboxd.words import counted, retry_command
 
 LITTLE_SPACE: Final = 256 << 20
 """Bytes free on a filesystem, below which it is worth a word."""
@@ -53,7 +53,9 @@ def _has_claimed(examined: Examined) -> bool:
 def _folder(name: str, folder: Path, *, used: bool) -> Finding:
     if not folder.is_dir():
         if used:
-            return Finding(name, Health.WRONG, f"{folder} is gone", f"mkdir -p {folder}, or mount it again")
+            return Finding(
+                name, Health.WRONG, f"{folder} is gone", f"mkdir -p {shlex.quote(str(folder))}, or mount it again"
+            )
         return Finding(name, Health.WARNING, f"{folder} is not there yet", "inboxd run makes it")
     found = folder.stat()
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
@@ -61,7 +63,7 @@ def _folder(name: str, folder: Path, *, used: bool) -> Finding:
         return Finding(name, Health.WRONG, f"uid {os.geteuid()} may not read, write and search {folder}", remedy)
     sticky = found.st_mode & stat.S_ISVTX and os.geteuid() not in {0, found.st_uid}
     if name == "inbox" and sticky:
-        remedy = f"chown it to the user who runs inboxd, or chmod -t {folder}"
+        remedy = f"chown it to the user who runs inboxd, or chmod -t {shlex.quote(str(folder))}"
         return Finding(
             name,
             Health.WRONG,
@@ -156,7 +158,7 @@ def ledger(examined: Examined) -> Iterator[Finding]:
 def _unknown(names: Names, what: str) -> Finding:
     first = names.first[0]
     return Finding(
-        "ledger", Health.WRONG, f"{_names(names)}: {what}", f"inboxd retry {first}" + (" …" if names.count > 1 else "")
+        "ledger", Health.WRONG, f"{_names(names)}: {what}", retry_command(first) + (" …" if names.count > 1 else "")
     )
 
 

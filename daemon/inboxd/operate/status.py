@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -194,7 +195,7 @@ def _config_problems(state: DaemonState, found: str | None) -> Iterator[Problem]
         yield Problem(CONFIG_NEWER, message, RELOAD)
     if state.config is not None and found not in {None, state.config}:
         message = f"this command uses another config than the daemon: {found}"
-        yield Problem("config_differs", message, f"name the daemon's: --config {state.config}")
+        yield Problem("config_differs", message, f"name the daemon's: --config {shlex.quote(state.config)}")
 
 
 def _alive(pid: int) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from inboxd.config import ArchiveSettings, InboxSettings, match_feed
 from inboxd.errors import TransientFault
-from inboxd.inbox.faults import transient_fault
+from inboxd.inbox.faults import GONE, transient_fault
 from inboxd.inbox.left import claims
 from inboxd.inbox.names import spellings
 from inboxd.inbox.notices import Once
@@ -65,6 +65,9 @@ def inbox_content(settings: InboxSettings, archive: ArchiveSettings, feeds: Sequ
                 if len(files) > 4 * limit:
                     files = _oldest(files, limit)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not settings.path.exists():
+            hint = "inboxd run makes it; if it was there before, put it back or mount it again"
+            raise TransientFault(GONE, f"the inbox {settings.path} is not there", hint) from error
         raise transient_fault(error, f"listing the inbox {settings.path}", settings.path) from error
     files = _oldest(files, limit)
     left_alone = [LeftAlone(printable(notice.name), notice.reason) for notice in once.take()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -35,6 +34,7 @@ from inboxd.outcomes import RunStatus
 from inboxd.store.base import RunRow
 from inboxd.store.cursors import lag_s, newest_marks
 from inboxd.store.database import Store
+from inboxd.words import retry_command
 
 RUNS_SHOWN: Final = 25
 RUNS_LISTED: Final = 100
@@ -164,7 +164,7 @@ class Report:
     @property
     def command(self) -> str:
         """The command that tries the file again."""
-        return f"inboxd retry {shlex.quote(self.name)}"
+        return retry_command(self.name)
 
 
 @dataclass(frozen=True, slots=True)
