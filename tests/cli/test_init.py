@@ -150,6 +150,23 @@ def test_add_puts_the_feed_into_the_config_in_force(home: Home) -> None:
     assert "[feeds.stock_2]" in config.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    "name", ["data[1].json", "a{1}.json", "{day}.json", "s*r?.json", "caf\udce9.json", "n\new.json"]
+)
+def test_a_file_of_any_name_finds_the_feed_that_was_made_of_it(home: Home, name: str) -> None:
+    """What is a wildcard in a pattern is a character in a file's name; the config is valid whatever is in a name."""
+    (home.path / name).write_text('[{"id": 1}]', encoding="utf-8")
+    assert init(home, name).returncode == 0
+    assert home.call("config", "check").returncode == 0
+    (home.path / "inboxd.toml").write_text("", encoding="utf-8")
+    added = home.call("init", "--add", "--feed", "made", name)
+    assert added.returncode == 0, added.stderr
+    home.drop(name, [{"id": 1}])
+    home.drop("other.json", [{"id": 2}])
+    home.run_once()
+    assert home.query("SELECT id FROM made") == [(1,)]
+
+
 def test_add_needs_a_config(home: Home) -> None:
     """Without a config in force there is nothing to add to."""
     (home.path / "x.json").write_text('[{"id": 1}]', encoding="utf-8")

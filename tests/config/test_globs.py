@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from inboxd.config import compile_glob, match_feed, never_reached
+from inboxd.config import compile_glob, literal, match_feed, never_reached
+from inboxd.config.globs import captures_of
 from inboxd.model import Feed, Field, FieldType
 
 NAMES = st.lists(st.text(alphabet="ab.\n-", min_size=1, max_size=4), min_size=1, max_size=4).map("/".join)
@@ -142,3 +143,18 @@ def test_feeds_behind_one_that_takes_everything_are_told() -> None:
     feeds = (feed("a", "a/**"), feed("all", "b", "**"), feed("c", "c/**"), feed("d", "**"))
     assert never_reached(feeds) == ("c", "d")
     assert never_reached(feeds[:2]) == ()
+
+
+@example("data[1].json", "data1.json")
+@example("a{b}.json", "axx.json")
+@example("{1}.json", "x")
+@example("st*r?.json", "stxr1.json")
+@example("caf\udce9.json", "x")
+@given(st.text(alphabet="ab[]{}!*?^-\\\n", min_size=1, max_size=6), st.text(alphabet="ab[]{}!*?^-\\\n", min_size=1))
+def test_the_pattern_of_a_name_is_that_name_alone(name: str, other: str) -> None:
+    """Whatever is in a name, its pattern can stand in a config, catches nothing, and takes no other file."""
+    pattern = literal(name)
+    assert captures_of(pattern) == ()
+    assert pattern.encode()
+    assert matches(pattern, name)
+    assert matches(pattern, other) == (other == name)

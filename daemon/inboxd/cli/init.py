@@ -15,7 +15,7 @@ import click
 
 from inboxd.cli.arguments import GivenFile, Names, OneFile, Text
 from inboxd.cli.context import settings_of
-from inboxd.config import Settings, match_feed
+from inboxd.config import Settings, literal, match_feed
 from inboxd.config.names import wrong_feed, wrong_table
 from inboxd.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_NOPERM, MEND_AND_RETRY, FileFault, OperatorFault
 from inboxd.infer.guess import looks_like
@@ -25,7 +25,7 @@ from inboxd.infer.prove import Outcome
 from inboxd.infer.render import quoted
 from inboxd.infer.settle import Inferred, infer
 from inboxd.model import Mode, printable
-from inboxd.words import counted
+from inboxd.words import counted, escaped
 
 _LOOK: Final = 65_536
 """Bytes from which it is told what a file is that is no JSON."""
@@ -76,7 +76,7 @@ def init(  # noqa: PLR0913, PLR0917 - one for each option
         explode=explode,
         mode=Mode(mode) if mode else None,
     )
-    inferred = _infer(files, name, [f"{name}/**", f"**/{files[0].name}"] if add else ["**"], wishes)
+    inferred = _infer(files, name, [f"{name}/**", f"**/{literal(files[0].name)}"] if add else ["**"], wishes)
     if settings is not None:
         _add(settings, inferred, files)
     else:
@@ -144,7 +144,7 @@ def _feed_name(path: Path, given: str | None, settings: Settings | None) -> str:
 
 
 def _head(inferred: Inferred, files: Sequence[Path]) -> str:
-    names = ", ".join(printable(path.name) for path in files[:5]) + (", …" if len(files) > 5 else "")  # noqa: PLR2004 - a line
+    names = ", ".join(escaped(printable(path.name)) for path in files[:5]) + (", …" if len(files) > 5 else "")  # noqa: PLR2004 - a line
     return (
         f"# Made by `inboxd init` from {counted(inferred.outcome.records, 'record')} of {names}.\n"
         "# Look at each line; then try it: inboxd check FILE\n"
@@ -155,7 +155,8 @@ def _suffixes(files: Sequence[Path]) -> str:
     """Return the setting with which the daemon takes files of such names; nothing where it does so anyway."""
     usual = [".json", ".ndjson", ".jsonl"]
     names = (path.name.lower().removesuffix(".gz").removesuffix(".zst") for path in files)
-    others = sorted({Path(name).suffix for name in names} - {*usual})
+    suffixes = {Path(name).suffix for name in names}
+    others = sorted({suffix if suffix.isprintable() else "" for suffix in suffixes} - {*usual})
     return f"[inbox]\nsuffixes = [{', '.join(map(quoted, usual + others))}]\n\n" if others else ""
 
 

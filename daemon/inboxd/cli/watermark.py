@@ -79,7 +79,9 @@ def show(context: click.Context, *, as_json: bool) -> None:
 @SCOPE
 @click.pass_context
 def set_to(context: click.Context, feed_name: str, value: str, scope: tuple[str, ...]) -> None:
-    """Set a feed's watermark, forward or back. Records, or snapshots, at or below it will be skipped.
+    """Set a feed's watermark, forward or back.
+
+    Snapshots at or below it will be skipped, and so will records of a feed with `late = "skip"`.
 
     \b
     Example:  inboxd watermark set events 2026-01-15T00:00:00Z

@@ -2,7 +2,7 @@
 
 from inboxd.config.document import DocumentedKey, documented_keys, json_schema, show, shown_values
 from inboxd.config.faults import ConfigFault, InvalidConfig
-from inboxd.config.globs import captures, compile_glob, fits_tail, match_feed, never_reached
+from inboxd.config.globs import captures, compile_glob, fits_tail, literal, match_feed, never_reached
 from inboxd.config.load import load_settings
 from inboxd.config.settings import (
     ArchiveSettings,
@@ -41,6 +41,7 @@ __all__ = [
     "documented_keys",
     "fits_tail",
     "json_schema",
+    "literal",
     "load_settings",
     "match_feed",
     "mtime_of",

@@ -69,6 +69,11 @@ def captures_of(pattern: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def literal(name: str) -> str:
+    """Return the pattern for one name, whatever is in it; a byte that is not UTF-8 is any: no config can hold it."""
+    return "".join(f"[{one}]" if one in "*?[{" else "?" if "\ud800" <= one <= "\udfff" else one for one in name)
+
+
 def never_reached(feeds: Iterable[Feed]) -> tuple[str, ...]:
     """Return the names of feeds that no file in the inbox can come to, as one before them takes everything."""
     names: list[str] = []
