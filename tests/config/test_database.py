@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
@@ -125,6 +125,8 @@ def urls(draw: st.DrawFn) -> str:
     return f"{scheme}://{at}{hosts}{path}{'?' if query else ''}{'&'.join(query)}"
 
 
+@example(f"postgresql://:@{SECRET}:@?port=7")
+@example(f"postgresql://u:p@{SECRET}:@h/d?port=7")
 @given(urls())
 @settings(max_examples=500)
 def test_no_form_of_url_ever_shows_the_secret(url: str) -> None:

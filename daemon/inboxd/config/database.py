@@ -91,7 +91,9 @@ def _options(url: str) -> dict[str, str]:
     path = postgres["rest"].partition("?")[0].partition("/")[2]
     hosts = options.get("host", "") + options.get("hostaddr", "")
     ports = options.get("port", "").replace(",", "")
-    if "?" in head.rpartition("@")[0] or "@" in path + hosts or (ports and not (ports.isascii() and ports.isdecimal())):
+    if "?" in head.rpartition("@")[0] or head.partition("?")[0].count("@") > 1 or "@" in path + hosts:
+        raise ValueError(_NOT_READABLE)
+    if ports and not (ports.isascii() and ports.isdecimal()):
         raise ValueError(_NOT_READABLE)
     return options
 
