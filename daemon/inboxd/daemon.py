@@ -24,11 +24,9 @@ from inboxd.model import Feed, Late
 from inboxd.operate.retention import Retention
 from inboxd.outcomes import Edge, Step
 from inboxd.pending import FIRST_PAUSE_S, PendingFile, PendingFiles
-from inboxd.presence import Published
+from inboxd.presence import LONGEST_WAIT_S
 from inboxd.wake import Wake
 
-LONGEST_WAIT_S: Final = 20.0
-"""The loop comes round at least this often; more often where the service manager's watchdog asks for it."""
 LOST_WAIT_S: Final = 1.0
 """How often an inbox that is gone is looked for."""
 TURN_AGAIN_S: Final = 0.5
@@ -63,8 +61,6 @@ class Daemon(Attempts):
     """The feeds of which this pass left a file in the inbox: later ones of the same list must not overtake it."""
     turnless: bool = False
     """Whether the last pass left files alone because it was another daemon's turn."""
-    published: Published = field(default_factory=Published)
-    """The one thing here that other threads may read."""
 
     def run(self, ready: Callable[[], None]) -> None:
         """Take files until asked to stop. ``ready`` is called once, when the inbox is watched and was first scanned."""

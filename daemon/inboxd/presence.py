@@ -12,8 +12,11 @@ from typing import Final
 
 import msgspec
 
+from inboxd.config import Settings
 from inboxd.outcomes import Step
 
+LONGEST_WAIT_S: Final = 20.0
+"""The loop comes round at least this often; more often where the service manager's watchdog asks for it."""
 STATE_FILE: Final = "inboxd.state.json"
 SETTLING: Final = "settling"
 """The code of a file that is not complete yet: the same word everywhere."""
@@ -129,6 +132,8 @@ class Published:
     Written by that thread only, read by any: each value is whole and immutable, and one assignment replaces it.
     """
 
+    settings: Settings
+    """Those in force."""
     state: DaemonState | None = None
     beat: float = float("-inf")
     """When (monotonic seconds) there was last proof that the loop, or the work on a file, goes on."""

@@ -14,7 +14,7 @@ from inboxd import __version__
 from inboxd.attempts import Folders
 from inboxd.clock import Clock, SystemClock, stamp
 from inboxd.config import Settings, match_feed
-from inboxd.daemon import LONGEST_WAIT_S, Daemon
+from inboxd.daemon import Daemon
 from inboxd.errors import (
     EXIT_CONFIG,
     EXIT_FAILED,
@@ -44,6 +44,7 @@ from inboxd.pending import pause_after
 from inboxd.pipeline import Pipeline
 from inboxd.premises import hold_apart, make_folders, own_archive, state_file
 from inboxd.presence import (
+    LONGEST_WAIT_S,
     DaemonState,
     Published,
     Refused,
@@ -81,8 +82,9 @@ class Service:
     clock: Clock = field(default_factory=SystemClock)
     _since: str = ""
     _state_written: float = float("-inf")
-    _published: Published = field(default_factory=Published)
-    _serving: bool = False
+    _published: Published = field(init=False)
+    _count: Callable[[Verdict], None] | None = None
+    """Counts a file's end in the metrics, where there is a page to show them."""
     _work: WorkMonitor = field(init=False)
     _refused: Refused | None = None
     _reload_due: float = float("inf")
@@ -96,6 +98,7 @@ class Service:
 
     def __post_init__(self) -> None:
         """Make what tells others of events: it is there before the log is."""
+        self._published = Published(self.settings)
         self._work = WorkMonitor(self._published, self.clock)
         url = self.settings.database.url
         self._outbox = Outbox(Receivers(self.settings.notify), lambda tick: open_store(url, tick=tick), self.clock)
@@ -166,7 +169,7 @@ class Service:
         daemon.on_pass = lambda daemon: self._after_pass(daemon, notifier)
         stack.callback(daemon.watch.stop)
         self._work.begin(daemon, lambda work: self._tell(daemon, notifier, work))
-        self._serve(stack, daemon, log)
+        self._serve(stack, log)
         return daemon
 
     def _store(self, log: Logger, notifier: Notifier, tick: Callable[[], None]) -> Store:
@@ -216,7 +219,6 @@ class Service:
             stopping=signals.is_stopping,
             leaving=signals.leaving,
             on_verdict=self._has_ended,
-            published=self._published,
         )
         return daemon
 
@@ -250,7 +252,7 @@ class Service:
             collect_now()
             notifier.ready(status_line(daemon, self._refused))
         shown, self._published.work = self._published.work, None
-        if self._serving:
+        if self._count is not None:
             self._publish(daemon)
         reload_in_s = max(self._reload_due - now, 0.0)
         patience = min(
@@ -274,6 +276,8 @@ class Service:
         self._outbox.wake()
         if self._arrivals is not None:
             self._arrivals.has_ended(verdict)
+        if self._count is not None:
+            self._count(verdict)
 
     def _reload(self, daemon: Daemon) -> None:
         """Take over a changed config whole, or keep the old one whole."""
@@ -292,7 +296,7 @@ class Service:
         self._archive = archive
         if state_file(settings) != state_file(self.settings):
             remove_state(state_file(self.settings))  # nothing would ever correct the old one
-        self.settings = settings
+        self.settings = self._published.settings = settings
         daemon.folders = folders_of(settings, daemon.pipeline.progress, daemon.folders)
         daemon.pipeline = replace(daemon.pipeline, max_file_size=settings.inbox.max_file_size)
         daemon.retention = Retention(daemon.store, settings.archive, settings.retention, self.clock)
@@ -310,14 +314,13 @@ class Service:
             emit(daemon.log, Event.CONFIG_REJECTED, error_code=fault.code, error=fault.message, hint=fault.hint)
         self._refused = Refused(fault.code, fault.message, fault.hint, stamp(self.clock.now()))
 
-    def _serve(self, stack: ExitStack, daemon: Daemon, log: Logger) -> None:
+    def _serve(self, stack: ExitStack, log: Logger) -> None:
         listen = self.http or self.settings.http.listen
         if not listen:
             return
         from inboxd.web import serve  # noqa: PLC0415 - the web stack is imported only where a page is asked for
 
-        stack.enter_context(serve(listen, self.settings, daemon, log))
-        self._serving = True
+        self._count = stack.enter_context(serve(listen, self._published, log)).count
 
     def _publish(self, daemon: Daemon) -> None:
         self._published.state = self._state(daemon)

@@ -17,6 +17,7 @@ import psutil
 
 from daemons import Home, eventually, record
 from inboxd.clock import Clock
+from inboxd.config import load_settings
 from inboxd.daemon import Daemon
 from inboxd.errors import TransientFault
 from inboxd.inbox.source import Source
@@ -48,7 +49,7 @@ class Still:
 
 def test_a_file_in_work_is_shown_with_its_phase_and_told_once_it_takes_a_while(tmp_path: Path) -> None:
     """What is read is shown in bytes and per cent; each later phase by when it began, and at once."""
-    clock, published, told = Still(), Published(), list[Work]()
+    clock, published, told = Still(), Published(load_settings(None, {}, tmp_path)), list[Work]()
     monitor = WorkMonitor(published, clock)
     begin = monitor.followed(None)
     (tmp_path / "file").write_bytes(b"x" * 100)

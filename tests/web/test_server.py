@@ -10,25 +10,22 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from daemons import eventually
-from inboxd.attempts import Folders
 from inboxd.clock import stamp
 from inboxd.config import Settings, load_settings
-from inboxd.daemon import Daemon
 from inboxd.errors import EXIT_UNAVAILABLE, OperatorFault
 from inboxd.log import open_log
 from inboxd.outcomes import Counts, Outcome, RunStart, Verdict
 from inboxd.presence import DaemonState, Published, UnfinishedFile
-from inboxd.service import folders_of
 from inboxd.store import open_store
 from inboxd.store.base import RunEnd
 from inboxd.web import door, live, protocol, reader, serve
@@ -38,21 +35,14 @@ from inboxd.web.views import Overview, overview
 
 
 @dataclass(slots=True)
-class Loop:
-    """What the page sees of a daemon."""
-
-    folders: Folders
-    published: Published = field(default_factory=Published)
-    on_verdict: Callable[[Verdict], None] = lambda _verdict: None
-
-
-@dataclass(slots=True)
 class Served:
     """A page that is served inside this process."""
 
     host: str
     port: int
-    loop: Loop
+    published: Published
+    """What the page sees of a daemon."""
+    count: Callable[[Verdict], None]
     log: Path
 
     def get(self, path: str) -> tuple[int, str]:
@@ -83,10 +73,10 @@ def served(settings: Settings, listen: str = "127.0.0.1:0") -> Iterator[Served]:
     """Serve a page for as long as the block lasts."""
     out = settings.log.file or Path("unset")
     log = open_log(fmt="json", level="info", file=out, out=None)
-    loop = Loop(folders_of(settings, lambda: None))
-    with serve(listen, settings, cast("Daemon", loop), log) as url:
-        address = urlsplit(url)
-        yield Served(address.hostname or "", address.port or 0, loop, out)
+    published = Published(settings)
+    with serve(listen, published, log) as server:
+        address = urlsplit(server.url)
+        yield Served(address.hostname or "", address.port or 0, published, server.count, out)
 
 
 @pytest.fixture
@@ -150,7 +140,7 @@ def test_a_stream_tells_what_is_new(page: Served) -> None:
     with closing(page.connect()) as connection:
         versions = _hear(connection)
         before = eventually(lambda: versions() if versions() >= 2 else None, "the first versions")
-        page.loop.published.state = _state(
+        page.published.state = _state(
             deferred=[UnfinishedFile(file="a.json", code="disk_full", since="2026-01-01T00:00:00.000000Z")]
         )
         eventually(lambda: versions() > before, "news")
@@ -161,19 +151,19 @@ def test_a_config_loaded_anew_is_news(page: Served, tmp_path: Path) -> None:
     text = '[archive]\nprocessed = "elsewhere/done"\n[feeds.orders]\nkey = ["id"]\ncursor = "n"\n'
     text += '[feeds.orders.fields]\nid = { type = "text" }\nn = { type = "integer" }\n'
     (tmp_path / "inboxd.toml").write_text(text)
-    folders = folders_of(load_settings(tmp_path / "inboxd.toml", {}, tmp_path), lambda: None)
+    settings = load_settings(tmp_path / "inboxd.toml", {}, tmp_path)
     with closing(page.connect()) as connection:
         heard = _hear(connection)
         before = eventually(lambda: heard() if heard() >= 2 else None, "the first versions")
         assert page.get("/records/orders?key=a")[1].count("There is no such feed") == 1
-        page.loop.folders = folders
+        page.published.settings = settings
         eventually(lambda: heard() > before, "news")
     assert ">orders</a></th>" in page.get("/")[1]
     assert "Nothing is known of this key" in page.get("/records/orders?key=a")[1]
     assert 'inboxd_files_total{feed="orders",outcome="loaded"} 0.0' in page.get("/metrics")[1]
     message = f"cannot write {tmp_path}/elsewhere/done/a b.json"
     since = "2026-01-01T00:00:00.000000Z"
-    page.loop.published.state = _state(deferred=[UnfinishedFile("a b.json", "disk_full", since, message)])
+    page.published.state = _state(deferred=[UnfinishedFile("a b.json", "disk_full", since, message)])
     assert "elsewhere" not in eventually(
         lambda: body if "disk_full" in (body := page.get("/")[1]) else None, "the file"
     )
@@ -190,7 +180,7 @@ def test_the_first_look_is_prepared_once_the_daemon_is_ready(page: Served, monke
     monkeypatch.setattr("inboxd.web.warm.overview", prepared)
     assert page.get("/healthz")[0] == 200
     assert asked == []
-    page.loop.published.state = _state()
+    page.published.state = _state()
     eventually(lambda: len(asked) == reader.THREADS, "every thread was asked")
     assert len(set(asked)) == reader.THREADS
 
@@ -297,7 +287,7 @@ def test_probes_are_answered_whatever_else_is_asked(page: Served) -> None:
                     connection.sendall(b"GET / HTTP/1.1\r\nHost: loc")
                 elif number % 3 == 1:
                     connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        page.loop.published.state = _state()
+        page.published.state = _state()
         for path in ("/healthz", "/readyz", "/metrics") * 5:
             assert page.get(path)[0] == 200
 
@@ -348,7 +338,7 @@ def test_probes_are_answered_while_the_database_is_asked_for_something_long(
         asked.set()
         go_on.wait(60)
 
-    page.loop.published.state = _state()
+    page.published.state = _state()
     monkeypatch.setattr("inboxd.web.app.runs_page", long)
     with ExitStack() as stack:
         stack.callback(go_on.set)
@@ -436,8 +426,8 @@ def test_a_large_head_is_refused_however_it_arrives(page: Served, before: bytes,
 
 def test_a_daemon_that_makes_no_progress_is_not_alive(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """/healthz answers 503 once the loop has proved no life for a minute, and /readyz while the inbox is gone."""
-    page.loop.published.state = _state()
-    page.loop.published.inbox_lost = True
+    page.published.state = _state()
+    page.published.inbox_lost = True
     status, body = page.get("/readyz")
     assert (status, json.loads(body)["checks"]) == (503, {"inbox": "lost", "database": "ok"})
     assert page.get("/healthz")[0] == 200
@@ -449,7 +439,7 @@ def test_what_waits_is_shown_with_its_reason(page: Served) -> None:
     """Deferred and settling files are on the page, with why, for how long and when they are tried again; no folders."""
     message = f"cannot write {Path.home()}/data/x y/inboxd.db and postgresql://me:secret@db/x"
     since = "2026-01-01T00:00:00.000000Z"
-    page.loop.published.state = _state(
+    page.published.state = _state(
         deferred=[UnfinishedFile("<i>.json", "disk_full", since, message, 3, "2026-01-01T00:01:00.000000Z", "events")],
         unsettled=[UnfinishedFile("slow.json", "settling", since, "open for writing")],
     )
@@ -466,7 +456,7 @@ def test_what_waits_is_shown_with_its_reason(page: Served) -> None:
 
 def test_verdicts_are_counted_as_they_are_given(page: Served) -> None:
     """Each verdict of the daemon is in the next scrape, whoever else listens to it."""
-    page.loop.on_verdict(Verdict(Outcome.LOADED, 1, "events", "a.json", Counts(3, 3), duration_ms=4))
+    page.count(Verdict(Outcome.LOADED, 1, "events", "a.json", Counts(3, 3), duration_ms=4))
     assert 'inboxd_records_total{feed="events",outcome="loaded"} 3.0' in page.get("/metrics")[1]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -16,8 +15,6 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from inboxd.clock import SystemClock, moment
-from inboxd.config import Settings
-from inboxd.daemon import LONGEST_WAIT_S, Daemon
 from inboxd.events import Event
 from inboxd.log import Logger, emit
 from inboxd.metrics import CONTENT_TYPE, Metrics, Standing
@@ -27,6 +24,7 @@ from inboxd.operate.dead_letters import count_open
 from inboxd.operate.explain import HistoryPage
 from inboxd.operate.health import health
 from inboxd.outcomes import RunStatus
+from inboxd.presence import LONGEST_WAIT_S, Published
 from inboxd.store.cursors import mark_time, newest_marks
 from inboxd.store.database import Store
 from inboxd.web.live import Answers, Live
@@ -45,12 +43,13 @@ MOST_BUGS_SAID: Final = 20
 
 
 class Page:
-    """The application. Made by the main thread; its answers are made on the page's thread."""
+    """The application. Made by the main thread; its answers are made on the page's thread.
 
-    def __init__(
-        self, settings: Settings, daemon: Daemon, reader: Reader, prober: Reader, metrics: Metrics, log: Logger
-    ) -> None:
-        self._daemon = daemon
+    Of the daemon it knows what that has published, and what is in the database.
+    """
+
+    def __init__(self, published: Published, reader: Reader, prober: Reader, metrics: Metrics, log: Logger) -> None:
+        self._published = published
         self._reader = reader
         self._metrics = metrics
         self._log = log
@@ -58,11 +57,9 @@ class Page:
         self._started = self._clock.monotonic()
         self._answers = Answers(reader)
         self._probes = Answers(prober)  # a page that asks much of the database does not hold them up
-        self._live = Live(self._answers, daemon.published, self._feeds)
+        self._live = Live(self._answers, published, self._feeds)
         self._ending = False
         self._bugs = 0
-        database = settings.database  # another one needs a restart
-        self._database = None if database.is_postgres else database.sqlite_path.parent
         self._renderer = Renderer(self._roots)
         self.app = Starlette(
             routes=[
@@ -99,18 +96,17 @@ class Page:
             self._html("overview.html", page=found)
 
     def _is_ready(self) -> bool:
-        return self._daemon.published.state is not None
+        return self._published.state is not None
 
     def _feeds(self) -> tuple[Feed, ...]:
-        """Return the feeds of the config as it is now: a reload replaces the folders, and them, as one."""
-        return tuple(self._daemon.folders.feeds)
+        return self._published.settings.feeds
 
     def _roots(self) -> list[str]:
         """Return the folders that stand in messages and are nobody's business, as the config has them now."""
-        inbox, archive = self._daemon.folders.inbox, self._daemon.folders.archive
-        folders = [Path(inbox.root), archive.processed, archive.failed]
-        if self._database is not None:
-            folders.append(self._database)
+        settings = self._published.settings
+        folders = [settings.inbox.path, settings.archive.processed, settings.archive.failed]
+        if not settings.database.is_postgres:
+            folders.append(settings.database.sqlite_path.parent)
         return [str(folder) for folder in {*folders, *(folder.parent for folder in folders)} if str(folder) != "/"]
 
     # Pages
@@ -171,7 +167,7 @@ class Page:
         return self._html("dead_letters.html", page=found, feed=feed, code=code, before=before)
 
     def _html(self, template: str, status: int = 200, **values: object) -> Response:
-        published = self._daemon.published
+        published = self._published
         text = self._renderer.page(
             template,
             now=self._clock.now(),
@@ -196,12 +192,12 @@ class Page:
         return _json(found)
 
     async def _healthz(self, _request: Request) -> Response:
-        age = self._clock.monotonic() - max(self._daemon.published.beat, self._started)
+        age = self._clock.monotonic() - max(self._published.beat, self._started)
         alive = age <= ALIVE_S
         return _json({"status": "ok" if alive else "stuck", "last_progress_s": round(age, 3)}, 200 if alive else 503)
 
     async def _readyz(self, _request: Request) -> Response:
-        published = self._daemon.published
+        published = self._published
         checks = {"inbox": "starting" if published.state is None else "lost" if published.inbox_lost else "ok"}
         try:
             current = await self._probes.get(("ready",), lambda store: store.schema_current())
@@ -230,7 +226,7 @@ class Page:
         except Unanswered:
             marks, successes, dead_letters = {}, {}, []
         times = {name: mark_time(feeds[name], value) for name, value in marks.items()}
-        state = self._daemon.published.state
+        state = self._published.state
         age = None
         if state is not None:
             oldest = state.oldest_waiting

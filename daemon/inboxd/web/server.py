@@ -12,11 +12,10 @@ from typing import Final, Self, cast
 
 import uvicorn
 
-from inboxd.config import Settings
-from inboxd.daemon import Daemon
 from inboxd.log import Logger
 from inboxd.metrics import Metrics
 from inboxd.outcomes import Verdict
+from inboxd.presence import Published
 from inboxd.web.address import Address
 from inboxd.web.app import Page
 from inboxd.web.door import Door
@@ -76,17 +75,15 @@ class _Uvicorn(uvicorn.Server):
 class PageServer:
     """Serves while its block lasts. Made, entered and left by the main thread; leaves no thread behind."""
 
-    def __init__(
-        self, listener: socket.socket, address: Address, settings: Settings, daemon: Daemon, log: Logger
-    ) -> None:
+    def __init__(self, listener: socket.socket, address: Address, published: Published, log: Logger) -> None:
         self._listener = listener
         host, port = listener.getsockname()[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-        self._daemon = daemon
+        settings = published.settings
         self._metrics = Metrics(feed.name for feed in settings.feeds)
         self._reader = Reader(settings.database.url)
         self._prober = Reader(settings.database.url, threads=1)
-        self._page = Page(settings, daemon, self._reader, self._prober, self._metrics, log)
+        self._page = Page(published, self._reader, self._prober, self._metrics, log)
         for name in ("uvicorn.error", "uvicorn.access"):  # a hostile client must not be able to fill the journal
             logger = logging.getLogger(name)
             logger.propagate, logger.disabled = False, True
@@ -108,17 +105,14 @@ class PageServer:
         self._server = _Uvicorn(config, listener, self._page.warm_up)
         self._thread = threading.Thread(target=self._run, name="inboxd-web", daemon=True)
 
+    def count(self, verdict: Verdict) -> None:
+        """Count a file's end in the metrics. Called from the daemon's thread."""
+        self._metrics.count(verdict)
+
     def _run(self) -> None:
         asyncio.run(self._server.serve(sockets=[]))
 
     def __enter__(self) -> Self:
-        before = self._daemon.on_verdict
-
-        def on_verdict(verdict: Verdict) -> None:
-            before(verdict)
-            self._metrics.count(verdict)
-
-        self._daemon.on_verdict = on_verdict
         self._thread.start()
         self._server.up.wait(START_S)
         return self
