@@ -180,6 +180,18 @@ def test_health_writes_the_feed_for_dashboards(home: Home, tmp_path: Path) -> No
     assert "record 1" in refused.stderr
 
 
+def test_edits_of_dead_letters_that_are_not_open_are_told(home: Home) -> None:
+    """They are left alone, by number; the others are replayed."""
+    home.drop("a.json", [record("a", value=None)])
+    home.run_once()
+    lines = [json.dumps({"letter": letter, "record": record("a")}) for letter in (1, 7)]
+    (home.path / "mended.ndjson").write_text("\n".join(lines), encoding="utf-8")
+    done = home.call("dead-letters", "replay", "--edited", "mended.ndjson")
+    assert "1 loaded" in done.stdout
+    assert "1 record left alone, whose dead letters are not open: 7" in done.stdout
+    assert home.json("dead-letters", "replay", "--edited", "mended.ndjson", "--json")["not_open"] == [1, 7]
+
+
 # load
 
 

@@ -59,6 +59,14 @@ def test_what_was_read_around_a_record_is_kept_with_it(files: Files) -> None:
     assert [(v, str(day)[:10]) for v, day in files.rows("SELECT v, day FROM daily")] == [(7, "2026-01-01")]
 
 
+def test_an_edit_that_fails_leaves_its_letter_as_it_was(files: Files) -> None:
+    """The code is that of the source text, which is kept, and not of what somebody made of it."""
+    files.load("ref/1.json", [{"id": "a", "name": 7}])
+    before = list_dead_letters(files.store, Filter(feed="ref"))
+    assert replayed(files, "ref", {before[0].id: '{"name":"no key"}'}).failed == 1
+    assert list_dead_letters(files.store, Filter(feed="ref")) == before
+
+
 def test_a_letter_that_where_leaves_out_now_is_resolved(files: Files) -> None:
     """It is none of the feed's any more."""
     files.load("facts/1.json", [{"a": "x", "run_id": "y"}])
@@ -73,3 +81,5 @@ def test_an_edit_that_is_none_is_said_with_its_line(tmp_path: Path) -> None:
     del tmp_path
     with pytest.raises(OperatorFault, match="line 2"):
         edited_records([b'{"letter":1,"record":{}}', b"{}"])
+    with pytest.raises(OperatorFault, match="line 2 is for a dead letter that a line before"):
+        edited_records([b'{"letter":1,"record":{}}'] * 2)

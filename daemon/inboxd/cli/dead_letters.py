@@ -30,6 +30,7 @@ from inboxd.operate.dead_letters import (
     edited_records,
     export_line,
     feeds_with_dead_letters,
+    not_open,
 )
 from inboxd.operate.dead_letters import dismiss as put_aside
 from inboxd.operate.dead_letters import list_dead_letters as ask
@@ -171,15 +172,18 @@ def replay(context: click.Context, ids: tuple[int, ...], wanted: Filter, edited:
     """
     wanted = replace(wanted, ids=ids)
     mended = None if edited is None else _mended(edited)
-    done, still_open = _replay(settings_of(context), wanted, mended)
+    done, still_open, strangers = _replay(settings_of(context), wanted, mended)
     if as_json:
-        print_json({"replays": done, **_sums(done), "open": still_open})
+        print_json({"replays": done, **_sums(done), "open": still_open, "not_open": strangers})
         return
     for one in done:
         verb = f"run {one.run_id}" if one.run_id is not None else "no run written"
         click.echo(f"{one.feed}: {one.loaded} loaded, {one.stale} stale, {one.failed} failed again ({verb})")
     if not done and not still_open:
         click.echo(_none(wanted))
+    if strangers:
+        some = ", ".join(map(str, strangers[:10])) + (", …" if strangers[10:] else "")
+        click.echo(f"{counted(len(strangers), 'record')} left alone, whose dead letters are not open: {some}")
     failures = [(one.feed, failure) for one in done for failure in one.failures]
     if failures:
         heading("failed again")
@@ -207,20 +211,23 @@ def _mended(path: str) -> dict[int, str]:
         return edited_records(lines)
 
 
-def _replay(settings: Settings, wanted: Filter, edited: dict[int, str] | None) -> tuple[list[Replay], list[CodeCount]]:
-    """Replay what is wanted, feed by feed; return that, and what of it is open afterwards."""
+def _replay(
+    settings: Settings, wanted: Filter, edited: dict[int, str] | None
+) -> tuple[list[Replay], list[CodeCount], list[int]]:
+    """Replay what is wanted, feed by feed; return that, what of it is open afterwards, and the edits of none open."""
     clock, host = SystemClock(), os.uname().nodename
     known = {feed.name: feed for feed in settings.feeds}
     done: list[Replay] = []
     with writing_store(settings) as store:
         _hold(settings, store, wanted)
+        strangers = not_open(store, wanted, edited or ())
         for name in feeds_with_dead_letters(store, wanted):
             feed = known.get(name)
             if feed is None or feed.mode is Mode.SNAPSHOT:  # said with what stays open
                 continue
             limit = furthest(feed, clock.now())
             done.append(put_back(store, feed, wanted, clock=clock, host=host, limit=limit, edited=edited))
-        return done, count_open(store, wanted)
+        return done, count_open(store, wanted), strangers
 
 
 @dead_letters.command()

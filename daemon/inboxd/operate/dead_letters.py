@@ -175,12 +175,22 @@ def edited_records(lines: Iterable[bytes]) -> dict[int, str]:
             continue
         try:
             edited = msgspec.json.decode(line, type=_Edited)
-            found[edited.letter] = bytes(edited.record).decode()
+            record = bytes(edited.record).decode()
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             message = f"line {number} is no mended dead letter: {error}"
             hint = 'each line is {"letter": id, "record": …}, as `inboxd dead-letters export` writes them'
             raise OperatorFault("invalid_edit", message, hint, exit_code=EXIT_USAGE) from error
+        if edited.letter in found:
+            message = f"line {number} is for a dead letter that a line before it is for, too"
+            raise OperatorFault("invalid_edit", message, "leave one of them in", exit_code=EXIT_USAGE)
+        found[edited.letter] = record
     return found
+
+
+def not_open(store: Store, wanted: Filter, ids: Iterable[int]) -> list[int]:
+    """Return which of these dead letters are none that are meant and open."""
+    with store.reading() as connection:
+        return sorted({*ids} - {*connection.execute(sa.select(dead_letters.c.id).where(*_where(wanted))).scalars()})
 
 
 def _page(connection: sa.Connection, wanted: Filter, limit: int, after: int) -> list[DeadLetter]:

@@ -173,7 +173,8 @@ def _judged(
             else:
                 rows.append(found)
                 tally.origins.append((str(found[key]), number, dead_letter.run_id, dead_letter.record_no))
-        _rewrite(store, again)
+        if edited is None:  # else it is the edit that failed, and the dead letter is as it was
+            _rewrite(store, again)
         if rows or filtered:
             yield Batch(list(zip(*rows, strict=True)), [], size, filtered)
 
