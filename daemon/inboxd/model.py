@@ -295,6 +295,7 @@ class Feed:
     scope: tuple[str, ...] = ()
     allow_empty: bool = False
     expect: Expect | None = None
+    beside: tuple[Field, ...] = ()  # columns that other feeds of its table fill, and it does not
 
     def __hash__(self) -> int:
         """Hash the name alone: what is made once for a feed is looked up for each file, and no two feeds share one."""

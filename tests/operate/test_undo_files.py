@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Final
 
@@ -78,3 +79,52 @@ def test_a_value_of_the_record_counts_though_the_file_may_give_it(make_url: Make
             verdict = take(store, tmp_path, feed, f"all/2026-01-0{day}.json", content, day)
             assert verdict.counts.rows_out == (day < 3), verdict
         assert query(store, f'SELECT source, name FROM "{feed.table}"') == [("app", "2026-01-02.json")]
+
+
+SHARED: Final = """
+[feeds.{name}]
+match = ["{name}/*"]
+table = "shared"
+key = ["id"]
+cursor = "n"
+late = "merge"
+undo = true
+extra = "{extra}"
+{deletes}
+[feeds.{name}.fields]
+id = {{ type = "text" }}
+n = {{ type = "integer" }}
+{name}_text = {{ type = "text", required = false }}
+{name}_data = {{ type = "json", required = false }}
+{name}_at = {{ type = "timestamp", required = false }}
+"""
+
+
+@pytest.mark.parametrize("then", ["", "remove", "mark"])
+@pytest.mark.parametrize("seed", range(3))
+def test_feeds_that_fill_columns_of_one_table_are_undone_row_by_row(
+    make_url: MakeUrl, tmp_path: Path, then: str, seed: int
+) -> None:
+    """The last runs undone in any order leave what was there before them, in the columns of every feed."""
+    chance = random.Random(seed)
+    deletes = f'deletes = {{ from = "op", in = ["d"], then = "{then}" }}' if then else ""
+    parts = [SHARED.format(name=name, extra=extra, deletes=deletes) for name, extra in (("a", "keep"), ("b", "ignore"))]
+    (tmp_path / "inboxd.toml").write_text("".join(parts), encoding="utf-8")
+    feeds = load_settings(tmp_path / "inboxd.toml", {}, tmp_path).feeds
+    with open_store(make_url()) as store:
+        store.upgrade()
+        store.prepare(feeds)
+        names = ", ".join(f"CAST({name} AS TEXT)" for name in ("n", "a_text", "a_data", "a_at", "b_text", "b_data"))
+        marked = ", deleted_at IS NULL" if then == "mark" else ""
+        states, runs = [], []
+        for number in range(1, 8):
+            states.append(query(store, f"SELECT id, run_id, extra, {names}{marked} FROM shared ORDER BY id"))
+            feed = chance.choice(feeds)
+            said = {f"{feed.name}_text": f"t{number}", f"{feed.name}_data": [number, None], "more": number}
+            said[f"{feed.name}_at"] = f"2026-01-0{number}T00:00:00Z"
+            records = [{"id": key, "n": number, "op": chance.choice("udu"), **said} for key in chance.sample("xyz", 2)]
+            runs.append(take(store, tmp_path, feed, f"{feed.name}/{number}.json", json.dumps(records), number).run_id)
+        stands = chance.randrange(len(runs))
+        for run_id in chance.sample(runs[stands:], len(runs) - stands):
+            undo(store, feeds, run_id, clock=SystemClock(), host="here")
+        assert query(store, f"SELECT id, run_id, extra, {names}{marked} FROM shared ORDER BY id") == states[stands]

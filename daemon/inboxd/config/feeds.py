@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from inboxd.config.conditions import build_conditions
@@ -15,7 +16,7 @@ from inboxd.config.names import MOST_FIELDS, wrong_feed, wrong_table
 from inboxd.config.reach import check_paths
 from inboxd.config.schema import EVENTS, FeedTable, MomentTable
 from inboxd.fieldtypes import CURSOR_TYPES, TYPES
-from inboxd.model import Deletes, Feed, Field, FieldType, Gone, Limit, Mode, Origin
+from inboxd.model import Deletes, Extra, Feed, Field, FieldType, Gone, Limit, Mode, Origin
 
 SNAPSHOT_DELETES: Final = Limit(share=0.2)
 """``max_deleted`` of a snapshot that does not say it: half a file must not empty a table."""
@@ -26,7 +27,19 @@ def build_feeds(tables: Mapping[str, FeedTable], faults: Faults) -> tuple[Feed, 
     built = (_build_feed(name, table, faults) for name, table in tables.items())
     feeds = tuple(feed for feed in built if feed is not None)
     _check_shared_tables(feeds, faults)
-    return feeds
+    return tuple(replace(feed, beside=_beside(feed, feeds)) for feed in feeds)
+
+
+def _beside(feed: Feed, feeds: Iterable[Feed]) -> tuple[Field, ...]:
+    """Return the columns of a feed's table that only others of the feeds fill."""
+    found: dict[str, Field] = {}
+    for other in feeds:
+        if other.table == feed.table:
+            found |= {field.name: field for field in other.fields}
+            if other.extra is Extra.KEEP:
+                extra = other.own_columns.extra
+                found[extra] = Field(extra, FieldType.JSON, (extra,), extra)
+    return tuple(field for name, field in found.items() if name not in feed.columns)
 
 
 def doubts(tables: Mapping[str, FeedTable], feeds: Iterable[Feed]) -> Iterator[tuple[Key, str]]:

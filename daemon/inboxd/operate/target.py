@@ -30,10 +30,9 @@ TYPES: Final = {
 
 
 def target_of(feed: Feed) -> sa.TableClause:
-    """Return the feed's table, its own columns included."""
-    columns: list[sa.ColumnClause[object]] = [
-        sa.column(name, TYPES[column_type(feed, name)]) for name in (*feed.columns, *own_types(feed))
-    ]
+    """Return the feed's table, its own columns and those of other feeds included."""
+    names = (*feed.columns, *own_types(feed), *(field.name for field in feed.beside))
+    columns: list[sa.ColumnClause[object]] = [sa.column(name, TYPES[column_type(feed, name)]) for name in names]
     return sa.table(feed.table, *columns)
 
 
@@ -42,7 +41,7 @@ def column_type(feed: Feed, name: str) -> FieldType:
     types = {
         feed.own_columns.extra: FieldType.JSON,
         **own_types(feed),
-        **{each.name: each.type for each in feed.fields},
+        **{each.name: each.type for each in (*feed.beside, *feed.fields)},
     }
     return types[name]
 

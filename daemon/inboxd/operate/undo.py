@@ -149,10 +149,11 @@ class _Work:
         )
         same = keys[0].in_(inserted) if len(keys) == 1 else sa.tuple_(*keys).in_(inserted)
         self.scene.connection.execute(sa.delete(target).where(same))
-        names = [*self.scene.feed.columns, *own_types(self.scene.feed)]
-        values = [self.scene.dialect.value(self.scene.feed, images.image, name) for name in names]
-        rows = sa.select(*values).where(chosen, images.image.is_not(None))
-        self.scene.connection.execute(self.scene.dialect.insert_or_replace(target, names, rows, self.scene.feed.key))
+        for names, there in _columns_of_images(self.scene):
+            values = [self.scene.dialect.value(self.scene.feed, images.image, name) for name in names]
+            rows = sa.select(*values).where(chosen, images.image.is_not(None), there)
+            back = self.scene.dialect.insert_or_replace(target, names, rows, self.scene.feed.key)
+            self.scene.connection.execute(back)
 
     @staticmethod
     def _told(run_id: int, outcome: int) -> sa.Select[tuple[str]]:
@@ -265,3 +266,15 @@ class _Work:
         self.scene.connection.execute(sa.update(etl_runs).where(etl_runs.c.id == own_id).values(values))
         released = sa.update(etl_runs).where(etl_runs.c.id == self.scene.run["id"]).values(superseded_by=own_id)
         self.scene.connection.execute(released)
+
+
+def _columns_of_images(scene: Scene) -> list[tuple[list[str], sa.ColumnElement[bool]]]:
+    """Return which columns an image gives back, and which images those are.
+
+    One that was kept before another feed filled columns of the table does not know of these: they stay as they are.
+    """
+    names, beside = [*scene.feed.columns, *own_types(scene.feed)], [field.name for field in scene.feed.beside]
+    if not beside:
+        return [(names, sa.true())]
+    whole = sa.and_(*(scene.dialect.has(before_images.c.image, name) for name in beside))
+    return [([*names, *beside], whole), (names, sa.not_(whole))]

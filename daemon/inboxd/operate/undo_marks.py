@@ -53,10 +53,13 @@ def mark_anew(scene: Scene, own_id: int) -> None:
 
 def _mark_rows(scene: Scene, run_id: int, met: sa.CTE) -> None:
     feed, dialect, target = scene.feed, scene.dialect, target_of(scene.feed)
-    names = [name for name in feed.columns if name not in feed.key]
-    keys, values, [image] = computed(
-        met, dialect.key(feed, met), [dialect.value(feed, met.c.image, name) for name in names], [met.c.image]
-    )
+    beside = [field.name for field in feed.beside]
+    names = [name for name in (*feed.columns, *beside) if name not in feed.key]
+    said = [dialect.value(feed, met.c.image, name) for name in names]
+    had = [dialect.has(met.c.image, name) for name in beside]
+    keys, values, known, [image] = computed(met, dialect.key(feed, met), said, had, [met.c.image])
+    for place, there in enumerate(known, len(names) - len(beside)):
+        values[place] = sa.case((there, values[place]), else_=target.c[names[place]])
     marked = target.c[feed.own_columns.run_id] == run_id, target.c[feed.own_columns.deleted_at].is_not(None)
     same = [target.c[name] == key for name, key in zip(feed.key, keys, strict=True)]
     if values:

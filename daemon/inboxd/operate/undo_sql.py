@@ -6,7 +6,7 @@ An image is a row as a JSON object of its columns, each in the form that the dat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
@@ -34,6 +34,10 @@ class Dialect(Protocol):
 
     def value(self, feed: Feed, image: sa.ColumnElement[str], name: str) -> sa.ColumnElement[object]:
         """Return a column of an image; NULL if the image is older than the column."""
+        ...
+
+    def has(self, image: sa.ColumnElement[str], name: str) -> sa.ColumnElement[bool]:
+        """Tell whether an image has a column, be it NULL."""
         ...
 
     def typed(self, text: sa.ColumnElement[str], kind: FieldType) -> sa.ColumnElement[object]:
@@ -102,6 +106,9 @@ class _Sqlite:
         del feed
         return self.part(image, name)
 
+    def has(self, image: sa.ColumnElement[str], name: str) -> sa.ColumnElement[bool]:
+        return sa.func.json_type(image, _place(name)).is_not(None)
+
     def inner(self, image: sa.ColumnElement[str], name: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
         return sa.func.json_extract(image, sa.literal('$."').concat(name).concat('"'))
 
@@ -141,6 +148,9 @@ class _Postgres:
 
     def value(self, feed: Feed, image: sa.ColumnElement[str], name: str) -> sa.ColumnElement[object]:
         return self.typed(_member(image, name), column_type(feed, name))
+
+    def has(self, image: sa.ColumnElement[str], name: str) -> sa.ColumnElement[bool]:
+        return self.part(image, name).is_not(None)
 
     def inner(self, image: sa.ColumnElement[str], name: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
         return _member(image, name)
@@ -195,7 +205,7 @@ def member(connection: sa.Connection, image: sa.ColumnElement[str], name: str) -
 
 
 def computed(
-    source: sa.FromClause, *columns: list[sa.ColumnElement[object]]
+    source: sa.FromClause, *columns: Sequence[sa.ColumnElement[Any]]
 ) -> tuple[list[sa.ColumnElement[Any]], ...]:
     """Return lists of columns worked out first: an UPDATE of rows that are distributed may only name what it sets."""
     labelled = [

@@ -46,7 +46,8 @@ class Statements:
             self.own.deletion: FieldType.BOOLEAN,
             self.own.record_no: FieldType.INTEGER,
         }
-        self.kinds = staged | own_types(feed) | {field.name: field.type for field in feed.fields}
+        fields = {field.name: field.type for field in (*feed.beside, *feed.fields)}
+        self.kinds = staged | own_types(feed) | fields
         self.types = {name: dialect.types[kind] for name, kind in self.kinds.items()}
         quoted = dialect.quoted
         self.target = f"{dialect.schema}{quoted(feed.table)}"
@@ -96,8 +97,9 @@ class Statements:
         return f"ON CONFLICT ({key}) DO UPDATE SET {assignments}{where}"
 
     def image(self) -> str:
-        """Return a row of the target as a JSON object."""
-        pairs = (f"{self.dialect.literal(name)}, {self.image_value(name)}" for name in self.target_columns())
+        """Return a row of the target as a JSON object, whole: an undo may have to put back what another feed filled."""
+        names = (*self.target_columns(), *(field.name for field in self.feed.beside))
+        pairs = (f"{self.dialect.literal(name)}, {self.image_value(name)}" for name in names)
         return self.dialect.json_object.format(", ".join(pairs))
 
     def image_value(self, name: str) -> str:
