@@ -274,6 +274,19 @@ def test_retry_leaves_reports_alone(home: Home) -> None:
     assert files_in(home.failed) == [home.failed / "bad.json", report]
 
 
+def test_a_file_is_found_by_its_name_as_it_is_shown(home: Home) -> None:
+    """Bytes that are no UTF-8 are shown escaped; what ``undo`` and ``runs list`` print can be given to commands."""
+    ready(home, UNDO)
+    for ts in ("2026-01-15T10:30:00Z", "2026-01-15T10:31:00Z"):
+        home.drop(os.fsdecode(b"caf\xe9.json"), [record("a", ts=ts)])
+        home.run_once()
+    for run_id, name in ((2, "caf\\xe9.run-2.json"), (1, "caf\\xe9.json")):
+        remedy = home.call("undo", str(run_id)).stdout.splitlines()[-1].strip()
+        assert remedy == f"inboxd retry '{home.processed / name}'"
+        (done,) = home.json("retry", name, "--json")["files"]
+        assert home.json("check", done["archived"], "--json")["files"][0]["duplicate_of"] == done["run_id"]
+
+
 def test_retry_finds_the_name_a_file_had_before_a_collision(home: Home) -> None:
     """``name.run-2.json`` is tried again as ``name.json``."""
     for content in (b"[1,", b"[2,"):

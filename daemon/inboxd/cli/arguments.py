@@ -7,6 +7,7 @@ exit code 2.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,6 +19,7 @@ from click.shell_completion import CompletionItem
 
 from inboxd.cli import complete
 from inboxd.clock import SystemClock, stamp
+from inboxd.inbox.names import spellings
 from inboxd.model import Limit, printable
 from inboxd.records.times import timestamp
 
@@ -144,14 +146,16 @@ class OneFile(Guarded[Path]):
 
 
 class GivenFile(Guarded[str]):
-    """A file that is there and may be read, under the name as it was typed, of any bytes."""
+    """A file that is there and may be read, under the name as it was typed, of any bytes, or as it is shown."""
 
     name = "file"
     _path = click.Path(exists=True, dir_okay=False)
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name as it was typed."""
-        return str(self._path.convert(_without_null(self, str(value), param, ctx), param, ctx))
+        """Return the name as it was typed, or with the bytes that are written as escapes where names are shown."""
+        typed = _without_null(self, str(value), param, ctx)
+        name = next(filter(os.path.lexists, spellings(typed)), typed)
+        return str(self._path.convert(name, param, ctx))
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Let the shell complete file names."""

@@ -126,7 +126,7 @@ def check(
     with checking_store(settings) as store, progress_over(files) as progress:
         pipeline = pipeline_of(settings, store, progress.hook)
         found = [
-            _classify(pipeline, job_of(settings, store, name, feed, as_path=as_name, watching=progress.watching))
+            _classify(pipeline, name, job_of(settings, store, name, feed, as_path=as_name, watching=progress.watching))
             for name, feed in zip(files, feeds, strict=True)
         ]
     if as_json:
@@ -161,7 +161,7 @@ def _feeds_for(settings: Settings, files: Sequence[str], feed_name: str | None, 
     return feeds
 
 
-def _classify(pipeline: Pipeline, job: Job) -> dict[str, object]:
+def _classify(pipeline: Pipeline, name: str, job: Job) -> dict[str, object]:
     """Return one file's forecast, every key always there."""
     try:
         expected = forecast(pipeline, job)
@@ -169,7 +169,7 @@ def _classify(pipeline: Pipeline, job: Job) -> dict[str, object]:
         return _forecast(job, Classified(), fault=fault)
     return {
         **_forecast(job, expected.found, fault=expected.refused),
-        "unnamed": _unnamed(job),
+        "unnamed": _unnamed(name, job.feed),
         "keys_repeat": expected.keys_repeat,
         "duplicate_of": expected.duplicate_of,
         "outdated_by": expected.outdated_by,
@@ -182,10 +182,10 @@ def _classify(pipeline: Pipeline, job: Job) -> dict[str, object]:
     }
 
 
-def _unnamed(job: Job) -> dict[str, int]:
+def _unnamed(name: str, feed: Feed) -> dict[str, int]:
     """Return the fields that records have and the feed has not, each with how many have it, the most usual first."""
     with suppress(FileFault):  # said before
-        found = unnamed_fields(partial(Path(job.file_name).open, "rb"), job.feed, now=datetime.now(UTC))
+        found = unnamed_fields(partial(Path(name).open, "rb"), feed, now=datetime.now(UTC))
         return dict(found.counts.most_common())
     return {}
 

@@ -6,13 +6,14 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Final
 
 from inboxd.config import ArchiveSettings
 from inboxd.errors import EXIT_USAGE, OperatorFault
 from inboxd.inbox.archive import Place
-from inboxd.inbox.names import looks_like_report, marked, split
+from inboxd.inbox.names import looks_like_report, marked, spellings, split
 from inboxd.inbox.reports import run_of
 from inboxd.inbox.tree import Folder, is_regular, walk
 from inboxd.model import printable
@@ -42,14 +43,13 @@ def _is_report(settings: ArchiveSettings, place: Place) -> bool:
 
 
 def _find_archived(settings: ArchiveSettings, name: str) -> Place:
-    """Return what is meant by a path, or by a path relative to ``failed/`` or ``processed/``.
+    """Return what is meant by a path, or by a path relative to ``failed/`` or ``processed/``, also as it is shown.
 
     ``failed/`` is looked into first.
     """
-    folders = (settings.failed, settings.processed)
-    given = Path(os.path.abspath(name))  # noqa: PTH100 - Path.resolve would follow symlinks
-    for folder in folders:
-        for path in (given, folder / name):
+    for spelled, folder in product(spellings(name), (settings.failed, settings.processed)):
+        given = Path(os.path.abspath(spelled))  # noqa: PTH100 - Path.resolve would follow symlinks
+        for path in (given, folder / spelled):
             place = _place(folder, Path(os.path.normpath(path)))
             if place is not None:
                 return place

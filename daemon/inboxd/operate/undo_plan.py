@@ -111,6 +111,8 @@ def _check_images(connection: sa.Connection, feed: Feed, run: sa.RowMapping) -> 
         raise _refused(msg, "raise retention.images, so that images are kept as long as a run may be undone")
     msg = f"run {run['id']} has no before-images: what was there before its {counted(changed, 'row')} is not known"
     hint = f"set `undo = true` in [feeds.{feed.name}] for the runs to come; for this one load a good file with --force"
+    if feed.undo:
+        hint = "retention.images let them go, or undo = true came after the run; load a good file with --force"
     raise _refused(msg, hint)
 
 
