@@ -269,3 +269,15 @@ def test_a_feed_that_never_has_a_watermark_is_not_told_to_have_none_yet(home: Ho
         assert ["facts", "no", "cursor"] in shown
         assert ["keyed", "none", "yet"] in shown
     assert [mark["cursor"] for mark in home.json("status", "--json")["watermarks"]] == [None, "at"]
+
+
+def test_a_list_that_was_cut_says_so_and_a_whole_one_does_not(home: Home) -> None:
+    """``explain --run`` and ``dead-letters list`` name the next page where there is one; it has the rest."""
+    home.drop("a.json", [record("a", value="x"), record("b", value="x"), record("c", value="x")])
+    home.run_once()
+    for command in (("explain", "--run", "1"), ("explain", "--file", "a.json"), ("dead-letters", "list")):
+        assert "… more: --after 2" in home.call(*command, "--limit", "2", check=True).stdout
+        for whole in (("--limit", "3"), ("--limit", "2", "--after", "2"), ("--limit", str(2**63 - 1))):
+            assert "more" not in home.call(*command, *whole, check=True).stdout
+    assert len(home.json("explain", "--run", "1", "--limit", "2", "--json")["records"]) == 2
+    assert len(home.json("dead-letters", "list", "--limit", "2", "--json")["dead_letters"]) == 2

@@ -162,6 +162,11 @@ class GivenFile(Guarded[str]):
         return self._path.shell_complete(ctx, param, incomplete)
 
 
+def one_more(limit: int) -> int:
+    """Return a limit that tells whether there is more than so many."""
+    return min(limit, LARGEST - 1) + 1
+
+
 class Number(Guarded[int]):
     """A whole number from ``least`` to the largest that both databases hold."""
 

@@ -13,7 +13,7 @@ from typing import TextIO
 
 import click
 
-from inboxd.cli.arguments import FEED, RUN, GivenFile, Moment, Number, OneFile, Text
+from inboxd.cli.arguments import FEED, RUN, GivenFile, Moment, Number, OneFile, Text, one_more
 from inboxd.cli.context import print_json, reading_store, settings_of, writing_store, written
 from inboxd.cli.names import known_code, known_job
 from inboxd.cli.opening import store_if_there
@@ -92,14 +92,15 @@ def list_dead_letters(
     settings = settings_of(context)
     with store_if_there(settings) as store:
         _hold(settings, store, wanted)
-        found = [] if store is None else ask(store, wanted, limit=limit, after=after)
+        found = [] if store is None else ask(store, wanted, limit=one_more(limit), after=after)
+    found, more = found[:limit], len(found) > limit
     if as_json:
         print_json({"dead_letters": found})
         return
     _print_dead_letters(found, with_resolver=wanted.resolved is not False)
     if not found:
         click.echo(_none(wanted))
-    elif len(found) == limit:
+    elif more:
         click.echo(f"… more: --after {found[-1].id}")
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import click
 
-from inboxd.cli.arguments import FEED, RUN, LedgerName, Number, Text
+from inboxd.cli.arguments import FEED, RUN, LedgerName, Number, Text, one_more
 from inboxd.cli.context import print_json, reading_store, settings_of
 from inboxd.cli.dead_letters import resolver
 from inboxd.cli.names import known_job
@@ -73,17 +74,23 @@ def _explain_runs(settings: Settings, what: int | str, limit: int, after: int, *
     with reading_store(settings) as store:
         found: RunExplanation | FileExplanation | None
         if isinstance(what, int):
-            found = explain_run(store, settings.feeds, what, limit, after)
+            found = explain_run(store, settings.feeds, what, one_more(limit), after)
         else:
-            found = explain_file(store, settings.feeds, what, limit, after)
+            found = explain_file(store, settings.feeds, what, one_more(limit), after)
     if found is None:
         named = f"run {what}" if isinstance(what, int) else f"a file named {shown(what)}"
         click.echo(f"nothing is known of {named}", err=True)
         return EXIT_FAILED
+    more = len(found.records) > limit
+    found = replace(found, records=found.records[:limit])
+    if isinstance(found, FileExplanation):
+        found = replace(found, runs=found.runs[:limit])
     if as_json:
         print_json(found)
-    else:
-        _print_runs([found.run] if isinstance(found, RunExplanation) else found.runs, found.records)
+        return 0
+    _print_runs([found.run] if isinstance(found, RunExplanation) else found.runs, found.records)
+    if more:
+        click.echo(f"… more: --after {found.records[-1].record_no}")
     return 0
 
 
