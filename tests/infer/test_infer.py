@@ -231,6 +231,24 @@ def test_digits_that_a_double_does_not_keep_make_a_decimal(source: bytes, kind: 
     assert fields(proposed(b'[{"x": %s}]' % source))["x"]["type"] == kind
 
 
+@pytest.mark.parametrize(
+    ("text", "local"),
+    [
+        ("2026-01-15T10:30:00Z", False),
+        ("2026-01-15 10:30:00+01", False),
+        ("2026-01-15", False),
+        ("Thu, 15 Jan 2026 10:30:00 GMT", False),
+        ("Thu Jan 15 10:30:00 +0000 2026", False),
+        ("2026-01-15 10:30", True),
+        ("15.01.2026 10:30:00", True),
+        ("Thu Jan 15 10:30:00 2026", True),
+    ],
+)
+def test_times_without_an_offset_are_told_to_be_taken_for_utc(text: str, *, local: bool) -> None:
+    """Whether they are local times no sample tells: the config says what it does, and how to say the other."""
+    assert ("no offset, and are taken for UTC" in toml(proposed([{"at": text}]), ["**"], 1)) is local
+
+
 def test_an_epoch_with_many_digits_is_a_moment() -> None:
     """Seconds with nanoseconds have more digits than a double, and are read exactly all the same."""
     assert fields(proposed(b'[{"ts": 1768471200.123456789}]'))["ts"] == {

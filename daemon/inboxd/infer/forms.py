@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Final
 
 from inboxd.infer.leaves import PathValues
@@ -69,6 +69,11 @@ _CLOCK: Final = ("%H", "%I")
 _EPOCH_TEXT: Final = re.compile(r"[0-9]{9,19}(?:\.[0-9]+)?", re.ASCII)
 
 
+_OFFSETS: Final = ("%z", "%z %Y", "UTC", "GMT", "Z")
+_ELSEWHERE: Final = timezone(timedelta(hours=1))
+_LOCAL: Final = 'with timezone = "Europe/Berlin": these times have no offset, and are taken for UTC'
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """How the values of a path are read as times. ``doubt`` says what the sample does not tell."""
@@ -102,7 +107,8 @@ def _of_texts(texts: Collection[str], *, timely_name: bool) -> Form | None:
     if all(day(text) is not None for text in texts):
         return Form(FieldType.DATE)
     if all(timestamp(text) is not None for text in texts):
-        return Form(FieldType.TIMESTAMP)
+        local = any(timestamp(text) != timestamp(text, _ELSEWHERE) for text in texts)
+        return Form(FieldType.TIMESTAMP, doubt=_LOCAL if local else "")
     if timely_name and all(_EPOCH_TEXT.fullmatch(text) for text in texts):
         numbers = [float(text) for text in texts]
         unit = _unit(min(numbers), max(numbers))
@@ -114,7 +120,8 @@ def _of_texts(texts: Collection[str], *, timely_name: bool) -> Form | None:
     kind = FieldType.TIMESTAMP if any(clock in fitting[0] for clock in _CLOCK) else FieldType.DATE
     if len({_order(form) for form in fitting}) > 1:
         return Form(FieldType.TEXT, None, None, f'a {kind} with format = "{fitting[0]}", or "{fitting[-1]}"')
-    return Form(kind, None, fitting[0])
+    local = kind is FieldType.TIMESTAMP and not fitting[0].endswith(_OFFSETS)
+    return Form(kind, None, fitting[0], _LOCAL if local else "")
 
 
 def _order(form: str) -> str:
