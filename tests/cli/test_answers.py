@@ -281,3 +281,29 @@ def test_a_list_that_was_cut_says_so_and_a_whole_one_does_not(home: Home) -> Non
             assert "more" not in home.call(*command, *whole, check=True).stdout
     assert len(home.json("explain", "--run", "1", "--limit", "2", "--json")["records"]) == 2
     assert len(home.json("dead-letters", "list", "--limit", "2", "--json")["dead_letters"]) == 2
+
+
+def test_check_says_that_a_duplicate_would_change_nothing(home: Home) -> None:
+    """What stands beside "duplicate" is told to be what the content would do if it were new."""
+    (home.path / "inboxd.toml").write_text(FACTS, encoding="utf-8")
+    (home.path / "a.json").write_text('[{"n": "x"}]', encoding="utf-8")
+    assert "has loaded this content" not in home.call("check", "a.json").stdout
+    home.call("load", "a.json", check=True)
+    assert (
+        "a.json: run 1 has loaded this content, so that it would change nothing" in home.call("check", "a.json").stdout
+    )
+
+
+def test_all_errors_of_a_refused_config_are_lines_of_the_status(home: Home) -> None:
+    """``status`` with another config tells what the daemon refused, a line for each error."""
+    (home.path / "inboxd.toml").write_text("", encoding="utf-8")
+    (home.path / "good.toml").write_text("", encoding="utf-8")
+    home.start()
+    (home.path / "inboxd.toml").write_text('[log]\nlevel = "loud"\nlevle = "info"\n', encoding="utf-8")
+    assert home.process is not None
+    home.process.send_signal(1)
+    eventually(lambda: "refused it" in home.call("--config", "good.toml", "status").stdout, "the refusal")
+    told = home.call("--config", "good.toml", "status").stdout
+    assert "\\n" not in told
+    assert "2 errors in the config:\n" in told
+    assert "inboxd.toml:3: log.levle: unknown key" in told

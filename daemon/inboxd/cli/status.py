@@ -87,7 +87,10 @@ def _print(found: Status) -> None:
     for line in late_lines(found.expected, now):
         click.secho(f"\n{line}", fg="red")
     for problem in found.problems:
-        heading(shown(problem.message), fg="red")
+        first, *others = problem.message.splitlines()
+        heading(shown(first), fg="red")
+        for line in others:
+            print_text(line.strip(), indent=2)
         if problem.hint:
             print_text(problem.hint, indent=2)
     _print_work(found, now)

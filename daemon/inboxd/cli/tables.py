@@ -202,6 +202,11 @@ def print_checks(found: Sequence[Mapping[str, object]]) -> None:
             heading(f"{shown(one['file'])}: {shown(one['error'])}")
             if one.get("hint"):
                 print_text(f"{one['hint']}", indent=2)
+        if one.get("duplicate_of") is not None:
+            print_text(
+                f"{one['file']}: run {one['duplicate_of']} has loaded this content, so that it would change nothing; "
+                "the counts are what it would do if it were new"
+            )
         if one.get("outdated_by") is not None:
             print_text(
                 f"{one['file']}: not newer than the snapshot that was applied last, of {one['outdated_by']}: "
