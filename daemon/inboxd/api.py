@@ -24,7 +24,7 @@ from inboxd.inbox.notices import Once
 from inboxd.inbox.tree import Folder
 from inboxd.inbox.walk import Sieve, Walk
 from inboxd.model import Feed
-from inboxd.oneshot import feed_of, hold_against_path, job_of, pipeline_of
+from inboxd.oneshot import feed_of, hold_against_path, inbox_path, job_of, pipeline_of
 from inboxd.outcomes import Outcome, RunStatus, Verdict
 from inboxd.store import open_store, writing_store
 from inboxd.store.base import RunRow
@@ -51,6 +51,7 @@ def load_file(
     """
     settings = _settings(config, database)
     name = os.fspath(path)
+    as_path = None if as_path is None else inbox_path(as_path)
     wanted = feed_of(settings, name, as_path) if feed is None else _feed_named(settings, feed)
     hold_against_path(settings, wanted, name, as_path)
     with writing_store(settings.database.url, settings.feeds) as store:

@@ -22,6 +22,17 @@ def pipeline_of(settings: Settings, store: Store, hook: Hook = lambda _step, _ed
     return Pipeline(store, SystemClock(), os.uname().nodename, settings.inbox.max_file_size, hook)
 
 
+def inbox_path(said: str) -> str:
+    """Return a path in the inbox as the daemon would write it; raises ``OperatorFault`` if no file can be there."""
+    path = os.path.normpath(said)
+    if not said or said.endswith("/") or path.startswith("/") or path.split("/")[0] in {".", ".."}:
+        msg = f"{printable(said)!r} is no path of a file in the inbox"
+        raise OperatorFault(
+            "path_unknown", msg, "write it without the inbox, such as EU/01/x.json", exit_code=EXIT_USAGE
+        )
+    return path
+
+
 def feed_of(settings: Settings, name: str, as_path: str | None = None) -> Feed:
     """Return the feed of a file: matched by its path in the inbox (``as_path``, or its own), or by its path's end.
 
@@ -64,7 +75,7 @@ def _path_in_inbox(
 
 def _caught(feed: Feed, name: str, in_inbox: str | None) -> Mapping[str, str] | None:
     """Return what the feed's ``match`` catches of a file's path: of that in the inbox, else of how it ends."""
-    return captures(feed, name if in_inbox is None else in_inbox, tail=in_inbox is None)
+    return captures(feed, os.path.normpath(name) if in_inbox is None else in_inbox, tail=in_inbox is None)
 
 
 def job_of(

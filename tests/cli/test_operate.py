@@ -213,6 +213,11 @@ def test_load_knows_the_path_that_a_file_has_or_had_in_the_inbox(home: Home) -> 
     shutil.copytree(home.processed, home.path / "elsewhere")
     refused = home.call("load", "elsewhere/EU/x.json")
     assert (refused.returncode, "--as" in refused.stderr) == (2, True)
+    for said, loaded in (("./EU//x.json", 1), ("", 0), (".", 0), ("US/", 0), ("../US/x.json", 0), ("/US/x.json", 0)):
+        (home.path / "y.json").write_text(json.dumps({"id": 3}), encoding="utf-8")
+        done = home.call("load", "y.json", "--feed", "r", "--as", said)
+        assert (done.returncode, done.stdout != "") == ((0, True) if loaded else (2, False)), done.stderr
+    assert home.query("SELECT region FROM r WHERE id = 3") == [("EU",)]
 
 
 # retry

@@ -25,7 +25,7 @@ from inboxd.forecast import forecast
 from inboxd.garbage import collect_seldom
 from inboxd.infer.unnamed import unnamed_fields
 from inboxd.model import Feed, Limit, printable
-from inboxd.oneshot import feed_of, hold_against_path, job_of, pipeline_of
+from inboxd.oneshot import feed_of, hold_against_path, inbox_path, job_of, pipeline_of
 from inboxd.outcomes import TOLD, Counts, Outcome, RunStatus, Verdict
 from inboxd.pipeline import Job, Pipeline
 from inboxd.presence import Phase
@@ -37,7 +37,12 @@ MAX_ERRORS: Final = 100
 
 
 AS_NAME: Final = click.option(
-    "--as", "as_name", type=Text(), metavar="PATH", help="The path in the inbox that the file is to be taken for."
+    "--as",
+    "as_name",
+    type=Text(),
+    metavar="PATH",
+    callback=lambda _context, _option, said: said if said is None else inbox_path(said),
+    help="The path in the inbox that the file is to be taken for.",
 )
 
 
