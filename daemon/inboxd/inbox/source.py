@@ -12,7 +12,7 @@ from typing import Final, Self
 from inboxd.errors import FileFault, TransientFault
 from inboxd.inbox.faults import CHANGED_WHILE_READING, GONE, transient_fault
 from inboxd.inbox.lease import Lease, lease_of
-from inboxd.inbox.tree import Folder, sync
+from inboxd.inbox.tree import Folder, begin_sync, sync
 from inboxd.model import printable
 
 _CHUNK: Final = 1 << 20
@@ -65,6 +65,8 @@ class Source:
         except BaseException:
             self.close()
             raise
+        if self._ahead is None:
+            begin_sync(self._fd)  # the disk works while the file is read; the seal waits for what is left
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -19,9 +19,16 @@ from typing import Final, Self
 DEEPEST: Final = 200
 """Folders on a file's way from the root. Descriptors set no bound to it, as a path's 4,096 bytes do."""
 
-_RENAMEAT2: Final = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_RENAMEAT2: Final = getattr(_LIBC, "renameat2", None)
 """glibc 2.28, musl 1.2.6"""
 _RENAME_NOREPLACE: Final = 1  # linux/fs.h
+_SYNC_FILE_RANGE: Final = getattr(_LIBC, "sync_file_range", None)
+if _SYNC_FILE_RANGE is not None:
+    _SYNC_FILE_RANGE.argtypes = ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint
+_WRITE: Final = 2  # SYNC_FILE_RANGE_WRITE, linux/fs.h
+_BEGUN_BYTES: Final = 1 << 20
+"""What the kernel is asked to begin with; more than the disk's queue takes would be waited for."""
 _NO_SUCH_CALL: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK})
 _CANNOT_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EROFS})
@@ -240,6 +247,15 @@ def sync(fd: int) -> None:
     except OSError as error:
         if error.errno not in _CANNOT_SYNC:
             raise
+
+
+def begin_sync(fd: int) -> None:
+    """Let the kernel begin to write an open file's first MiB, and wait for nothing: ``sync`` finds it on its way.
+
+    A hint, which a kernel or filesystem without it may refuse.
+    """
+    if _SYNC_FILE_RANGE is not None:
+        _SYNC_FILE_RANGE(fd, 0, _BEGUN_BYTES, _WRITE)
 
 
 Closed = Callable[[str, OSError], None]
