@@ -56,7 +56,7 @@ def inbox_content(settings: InboxSettings, archive: ArchiveSettings, feeds: Sequ
     count = size = 0
     files: list[WaitingFile] = []
     try:
-        with Folder.root(settings.path) as inbox:
+        with _opened(settings) as inbox:
             for found in walk.below(inbox):
                 count += 1
                 size += found.size
@@ -65,9 +65,6 @@ def inbox_content(settings: InboxSettings, archive: ArchiveSettings, feeds: Sequ
                 if len(files) > 4 * limit:
                     files = _oldest(files, limit)
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and not settings.path.exists():
-            hint = "inboxd run makes it; if it was there before, put it back or mount it again"
-            raise TransientFault(GONE, f"the inbox {settings.path} is not there", hint) from error
         raise transient_fault(error, f"listing the inbox {settings.path}", settings.path) from error
     files = _oldest(files, limit)
     left_alone = [LeftAlone(printable(notice.name), notice.reason) for notice in once.take()]
@@ -80,6 +77,14 @@ def inbox_content(settings: InboxSettings, archive: ArchiveSettings, feeds: Sequ
         ignored=walk.left_alone,
         ignored_names=left_alone[:limit],
     )
+
+
+def _opened(settings: InboxSettings) -> Folder:
+    try:
+        return Folder.root(settings.path)
+    except FileNotFoundError as error:
+        hint = "inboxd run makes it; if it was there before, put it back or mount it again"
+        raise TransientFault(GONE, f"the inbox {settings.path} is not there", hint) from error
 
 
 def still_waiting(settings: InboxSettings, listed: Iterable[UnfinishedFile]) -> set[str]:
