@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import zstandard
 
@@ -129,13 +130,20 @@ def _inside(home: Home) -> bool:
     return bool(home.query("SELECT 1 FROM etl_runs WHERE status = 'running'"))
 
 
+def _being_read(home: Home, name: str) -> Path | None:
+    """Return where a claimed file is, once the daemon has read some of it."""
+    assert home.process is not None
+    opened = {one.path for one in psutil.Process(home.process.pid).open_files() if one.position > 0}
+    return next((path for path in home.inbox.glob(f".claimed/*/{name}") if str(path) in opened), None)
+
+
 def test_a_claimed_file_that_is_changed_under_the_reader_settles_again(home: Home) -> None:
     """A writer that kept its handle across the claim has its file put back, and loaded in its final form."""
     home.start()
     lines = [json.dumps(record(f"k{number:06d}")).encode() + b"\n" for number in range(200_000)]
     path = home.write("a.ndjson", b"".join(lines))
     path.rename(home.inbox / "a.ndjson")
-    claimed = eventually(lambda: list(home.inbox.glob(".claimed/*/a.ndjson")), "it is claimed")[0]
+    claimed = eventually(lambda: _being_read(home, "a.ndjson"), "it is being read")
     with claimed.open("ab") as file:
         file.write(json.dumps(record("late")).encode() + b"\n")
     assert home.verdict("a.ndjson")["rows_in"] == len(lines) + 1
