@@ -26,7 +26,7 @@ def inbox_path(said: str) -> str:
     """Return a path in the inbox as the daemon would write it; raises ``OperatorFault`` if no file can be there."""
     path = os.path.normpath(said)
     if not said or said.endswith("/") or path.startswith("/") or path.split("/")[0] in {".", ".."}:
-        msg = f"{printable(said)!r} is no path of a file in the inbox"
+        msg = f"{printable(said)!r} is not the path of a file in the inbox"
         raise OperatorFault(
             "path_unknown", msg, "write it without the inbox, such as EU/01/x.json", exit_code=EXIT_USAGE
         )

@@ -19,10 +19,10 @@ def check_mode(table: FeedTable, at: Key, faults: Faults) -> None:
         faults.add((*at, "absent"), "must be given: remove, which deletes a row that a file does not have, or mark")
     if table.deletes and table.cursor and table.late is not Late.MERGE and table.mode is Mode.UPSERT:
         faults.add((*at, "late"), 'must be "merge" where there is deletes: a skipped deletion would be lost')
-    undecided = any(faults.under((*at, name)) for name in ("cursor", "deletes"))
-    for key, why in () if undecided else _meaningless(table).items():
-        if key in table.model_fields_set:
-            faults.add((*at, key), why)
+    if not any(faults.under((*at, name)) for name in ("cursor", "deletes")):
+        for key, why in _meaningless(table).items():
+            if key in table.model_fields_set:
+                faults.add((*at, key), why)
     if table.shape is Shape.VALUES and table.records:
         faults.add((*at, "shape"), '"values" takes each top-level value; with records it must be "members" or left out')
 

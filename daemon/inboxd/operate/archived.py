@@ -31,7 +31,7 @@ def named_files(settings: ArchiveSettings, names: Iterable[str]) -> list[Place]:
     files = [place for place in found if not _is_report(settings, place)]
     if not files:
         report = next(iter(found))
-        msg = f"{printable(report.name)} is a report, and no file that failed"
+        msg = f"{printable(report.name)} is a report, not a file that failed"
         hint = "name the file that it tells of: the report's name without `.error.json`"
         raise OperatorFault("no_file_but_reports", msg, hint, exit_code=EXIT_USAGE)
     return files
