@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -647,9 +646,8 @@ def test_a_file_that_settles_is_said_to_settle_and_not_once_it_is_loaded(tmp_pat
             text = home.call("status").stdout
             assert "settling" in text
             assert "deferred" not in text
-            assert home.process is not None
-            home.process.send_signal(signal.SIGSTOP)  # what it said stays as it was
+            home.suspend()  # what it said stays as it was
             (home.inbox / "slow.json").unlink()
             found = home.json("status", "--json")
             assert (found["unsettled"], found["deferred"], found["content"]["waiting"]) == ([], [], 0)
-            home.process.send_signal(signal.SIGCONT)
+            home.resume()

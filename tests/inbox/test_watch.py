@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from daemons import suspend
 from faults import mount
 from folders import NOBODY, Bench, public_folder, read_all, until, watching
 from inboxd.inbox.archive import Archive
@@ -320,8 +321,7 @@ def test_an_overflow_of_the_kernels_queue_is_noticed_and_everything_looked_at(be
     assert daemon.stdout is not None
     try:
         assert daemon.stdout.readline() == "ready\n"
-        daemon.send_signal(signal.SIGSTOP)
-        os.waitpid(daemon.pid, os.WUNTRACED)
+        suspend(daemon.pid)
         longest_queue = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text(encoding="ascii"))
         (bench.root / "a.json").write_bytes(b"[]")
         for number in range(longest_queue + 100):  # each a rename in of its own: the same event twice is merged

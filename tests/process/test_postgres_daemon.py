@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -92,11 +91,10 @@ def test_a_living_daemon_takes_over_from_a_dead_one(home: PostgresHome, tmp_path
     """On a shared inbox what a daemon leaves when it dies is done by another within seconds, with one verdict."""
     with PostgresHome(tmp_path, url=home.url, env={"INBOXD_LOG__FILE": "data/other.log"}) as dying:
         home.start()
-        assert home.process is not None
-        home.process.send_signal(signal.SIGSTOP)  # so that the other one gets the file
+        home.suspend()  # so that the other one gets the file
         dying.drop("a.json", GOOD)
         crash(dying, step, Edge.AFTER)
-        home.process.send_signal(signal.SIGCONT)
+        home.resume()
         line = home.verdict("a.json")
     assert line["event"] == ("file_recovered" if step is Step.COMMIT else "file_loaded")
     assert home.query("SELECT COUNT(*), SUM(rows_in) FROM etl_runs WHERE status = 'success'") == [(1, len(GOOD))]
@@ -140,12 +138,11 @@ def test_a_daemon_whose_file_was_taken_over_leaves_it_alone(home: PostgresHome, 
             blocking.execute("LOCK TABLE target IN ACCESS EXCLUSIVE MODE")
             home.drop("a.json", GOOD)
             eventually(lambda: _waiting_for_a_lock(home.url), "the upsert waits")
-            assert home.process is not None
-            home.process.send_signal(signal.SIGSTOP)
+            home.suspend()
             eventually(lambda: _end_daemons(home.url) and not _waiting_for_a_lock(home.url), "its session is gone")
         other.start(wait=False)
         eventually(lambda: _log(other, "other.log", "file_loaded"), "the other one loads it")
-        home.process.send_signal(signal.SIGCONT)
+        home.resume()
         eventually(lambda: home.lines("file_taken_over"), "the first one yields")
         home.drop("b.json", [record("b", ts="2026-02-01T00:00:00Z")])
         eventually(lambda: not files_in(home.inbox), "the next file is loaded")

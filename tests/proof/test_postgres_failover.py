@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from clusters import PASSWORD, Cluster, PostgresHome, Standby, binaries
-from daemons import eventually, record
+from daemons import eventually, record, suspend
 from inboxd.store import postgres_driver
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.xdist_group("postgres-failover")]
@@ -133,7 +133,7 @@ def test_a_daemon_goes_on_with_the_standby_and_nothing_is_lost_or_doubled(
     drop(home, range(20))
     eventually(lambda: len(home.verdicts()) > 5, "files flow")
     receiver = next(each for each in pair.standby.processes() if "walreceiver" in " ".join(each.cmdline()))
-    receiver.send_signal(signal.SIGSTOP)  # from here on nothing is acknowledged
+    suspend(receiver.pid)  # from here on nothing is acknowledged
     drop(home, range(20, 30))
     eventually(lambda: _commits(pair), "the daemon is in a COMMIT that waits for the standby")
     answer = len(home.verdicts())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,12 +87,11 @@ def test_after_a_power_cut_every_processed_file_has_its_rows(
 @contextmanager
 def _held_still(home: Home) -> Iterator[None]:
     """Stop the daemon wherever it is just then: a disk that is written to all the time cannot be copied as one."""
-    assert home.process is not None
-    home.process.send_signal(signal.SIGSTOP)
+    home.suspend()
     try:
         yield
     finally:
-        home.process.send_signal(signal.SIGCONT)
+        home.resume()
 
 
 def _wait_for(home: Home, files: int) -> None:

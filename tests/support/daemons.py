@@ -46,6 +46,23 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(Path(place) / name for place, _, names in os.walk(folder) for name in names)
 
 
+def suspend(pid: int) -> None:
+    """Stop a process and return when it has stopped: a signal takes effect a moment after it is sent, thread by thread.
+
+    ``SIGCONT`` lets it go on.
+    """
+    os.kill(pid, signal.SIGSTOP)
+
+    def running() -> bool:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
+                if (thread / "stat").read_text("ascii").rpartition(")")[2].split()[0] != "T":  # proc(5)
+                    return True
+        return False
+
+    eventually(lambda: not running(), "every thread has stopped")
+
+
 def record(
     key: str, *, value: object = 1.5, ts: str = "2026-01-15T10:30:00Z", name: str = "Alice"
 ) -> dict[str, object]:
@@ -146,6 +163,16 @@ class Home:
         code = self.process.wait(DEADLINE_S)
         self.process = None
         return code
+
+    def suspend(self) -> None:
+        """Stop the daemon wherever it is just then."""
+        assert self.process is not None
+        suspend(self.process.pid)
+
+    def resume(self) -> None:
+        """Let a daemon that was suspended go on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End the daemon as a crash does, if it runs, and what it runs below: ``command`` may be a tracer's."""

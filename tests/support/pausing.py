@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Collection
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def main(steps: Collection[str]) -> None:
 
     def hook(at: Step, side: Edge) -> None:
         if side is Edge.BEFORE and at in steps:
-            os.kill(os.getpid(), signal.SIGSTOP)
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # to this thread: it may not run on meanwhile
 
     sys.exit(Service(settings(), settings, http="127.0.0.1:0", hook=hook).run())
 
