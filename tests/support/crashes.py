@@ -10,9 +10,11 @@ method can fail: it takes one kind of sync after the other out of the record, an
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -22,19 +24,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice, repeat
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import click
 
 import crashing
-from audits import command
+from audits import audited, command
 from daemons import Home, files_in
 from disk_record import Disk, Record, Sync
-from disk_states import State, States, make
+from disk_states import State, States, make, mark_of
+from inboxd.clock import SystemClock, stamp
 from torture_truth import CONFIG, THINNING, Damage, damage, scenario
 
 BROKEN, UNDONE, REFUSED = "broken.json", "changes/e.ndjson", "orders/large.ndjson"
@@ -45,6 +49,7 @@ SMALL = {"INBOXD_INBOX__MAX_FILE_SIZE": "8KiB"}
 HEALTH = "health.json"
 STARTS_AGAIN = 4
 """So often a daemon is started on a state, at most, until the inbox is empty."""
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 DEFAULT_STATES = 300
 TELLING = 400
 """So many states, at most, show whether a sync is needed."""
@@ -59,6 +64,8 @@ class Crashes:
     command: Sequence[str] = (os.path.abspath(sys.executable), "-m", "inboxd")
     config: str = CONFIG
     tried: Counter[str] = field(default_factory=Counter)
+    disks: int = 0
+    """How many of the states that were tried differ in what lies on the disk."""
     lost: Counter[str] = field(default_factory=Counter)
     twice: Counter[str] = field(default_factory=Counter)
     broken: list[tuple[State, str]] = field(default_factory=list)
@@ -66,8 +73,12 @@ class Crashes:
     """After how many operations the answer to which question must be at least 1."""
     retried: dict[str, int] = field(default_factory=dict)
     """After how many operations the retry of which file has ended."""
+    audits: dict[object, list[dict[str, Any]]] = field(default_factory=dict)
+    """What was found of the ends that were audited in this process."""
     thinned_from: int = 0
     """The operation from which on retention was at work."""
+
+    began: str = field(default_factory=lambda: stamp(SystemClock().now()))
 
     def __post_init__(self) -> None:
         """Record the run: files of every kind in an inbox, drained, then what people do."""
@@ -154,12 +165,18 @@ class Crashes:
         return [state for of_one in alike for state in chance.sample(of_one, min(len(of_one), number // len(kinds)))]
 
     def run(self, states: Sequence[State]) -> None:
-        """Try states, as many at once as there are processors, and count."""
+        """Try states, as many at once as there are processors, and count. Of states that are one disk one is tried."""
+        alike: dict[object, list[State]] = {}
         with self._processes() as pool:
-            for number, (state, found) in enumerate(
-                zip(states, pool.map(_outcome, states, chunksize=4), strict=True), 1
+            for state, mark in zip(states, pool.map(_mark, states, chunksize=16), strict=True):
+                alike.setdefault(mark, []).append(state)
+            self.disks += len(alike)
+            chosen = [same[0] for same in alike.values()]
+            for number, (same, found) in enumerate(
+                zip(alike.values(), pool.map(_outcome, chosen, chunksize=4), strict=True), 1
             ):
-                self.tried[state.kind] += 1
+                state = same[0]
+                self.tried[state.kind] += len(same)
                 if found:
                     self.lost[state.kind] += len(found.lost)
                     self.twice[state.kind] += len(found.twice)
@@ -186,6 +203,13 @@ class Crashes:
             if found := self.outcome(state):
                 return number, f"{state}: {[*found.lost, *found.twice][0]}"
         return 0, ""
+
+    def mark(self, state: State) -> object:
+        """Return what is equal for states of which the same is asked, and that are the same on the disk."""
+        disk = state.disk(self.record)
+        due = [point for point, _ in self.promises if state.point >= point]
+        asked = (state.kind, *due, *self._retried(state), self._is_thinned(state))
+        return asked, mark_of(disk, self.record.mtimes), tuple(sorted(self._left(disk).items()))
 
     def outcome(self, state: State) -> Damage:
         """Make a state real, start daemons on it until nothing is left to do, and compare the end with the truth."""
@@ -217,9 +241,16 @@ class Crashes:
 
     def _judged(self, home: Home, state: State, left: dict[str, bytes]) -> Damage:
         """Compare an end with the truth, and with what was promised by then."""
-        retried = {name for name, point in self.retried.items() if state.point >= point}
-        thinned = state.point > self.thinned_from
-        found = damage(home, self.files, cut=True, thinned=thinned, left=left, refused={REFUSED}, retried=retried)
+        found = damage(
+            home,
+            self.files,
+            cut=True,
+            thinned=self._is_thinned(state),
+            left=left,
+            refused={REFUSED},
+            retried=self._retried(state),
+            judge=self._audited,
+        )
         broken = [
             f"a promise: {question}"
             for point, question in self.promises
@@ -227,6 +258,19 @@ class Crashes:
         ]
         broken += [f"half a file: {HEALTH}"] if not _is_whole(home.path / HEALTH) else []
         return Damage([*found.lost, *broken], found.twice)
+
+    def _is_thinned(self, state: State) -> bool:
+        return state.point > self.thinned_from
+
+    def _retried(self, state: State) -> set[str]:
+        return {name for name, point in self.retried.items() if state.point >= point}
+
+    def _audited(self, folder: Path, env: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Audit an end, or return what was found of one that was the same: most of the time goes into audits."""
+        mark = (end_of(folder, self.began), *sorted(env.items()))
+        if mark not in self.audits:
+            self.audits[mark] = audited(folder, env)
+        return self.audits[mark]
 
     def _left(self, disk: Disk) -> dict[str, bytes]:
         """Return what the cut left of files, where it came before inboxd had made their content durable."""
@@ -253,12 +297,42 @@ def _lend(crashes: Crashes) -> None:
     _LENT.append(crashes)
 
 
+def _mark(state: State) -> object:
+    return _LENT[0].mark(state)
+
+
 def _outcome(state: State) -> Damage:
     return _LENT[0].outcome(state)
 
 
 def _first_loss(syncs: frozenset[int], most: int) -> tuple[int, str]:
     return _LENT[0].first_loss(syncs, most)
+
+
+def end_of(folder: Path, began: str) -> bytes:
+    """Return what is equal for ends that are the same to an audit: the archive, and the tables.
+
+    Left out is what no two runs have in common: moments from when all this ``began``, and the random part of a claim.
+    """
+    found = hashlib.blake2b(digest_size=16)
+    for path in files_in(folder / "data" / "processed"):
+        found.update(repr((str(path.relative_to(folder)), path.read_bytes())).encode())
+    with closing(sqlite3.connect(folder / "data" / "inboxd.db")) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
+        for (table,) in tables:
+            rows = connection.execute(f'SELECT * FROM "{table}"')
+            names = [name for name, *_ in rows.description]
+            alike = sorted(repr([_timeless(*each, began) for each in zip(names, row, strict=True)]) for row in rows)
+            found.update(repr((table, names, alike)).encode())
+    return found.digest()
+
+
+def _timeless(name: str, value: object, began: str) -> object:
+    if name == "claim":
+        return value and str(value).endswith("-retry")
+    if name == "duration_ms" or not isinstance(value, str):
+        return None if name == "duration_ms" else value
+    return MOMENT.sub(lambda found: min(found[0], began), value)
 
 
 def _is_whole(document: Path) -> bool:
@@ -342,7 +416,7 @@ def main(arguments: Iterable[str]) -> int:
     states = crashes.states()
     click.echo(f"seed {options.seed}: {len(crashes.record.operations)} operations, {len(states)} states")
     crashes.run(crashes.sample(states, options.states) if options.states else states)
-    click.echo(table(crashes))
+    click.echo(f"{table(crashes)}\n\n{crashes.disks} of these states differ in what lies on the disk.")
     if crashes.broken:
         state, _ = crashes.broken[0]
         make(state.disk(crashes.record), folder / "broken", crashes.record.mtimes, lambda _made: None)

@@ -9,6 +9,7 @@ Systems Are Not Created Equal", OSDI 2014).
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -243,6 +244,17 @@ def _places(operation: Operation) -> set[int]:
     if isinstance(operation, Rename):
         return {operation.folder, operation.to_folder}
     return set() if isinstance(operation, Sync) else {operation.folder}
+
+
+def mark_of(disk: Disk, mtimes: dict[int, int]) -> bytes:
+    """Return what is equal for trees that ``make`` lays out alike."""
+    found, placed = hashlib.blake2b(digest_size=16), dict[int, int]()
+    for path, node in sorted(disk.walk()):
+        about = (path, placed.setdefault(node, len(placed)), disk.modes.get(node), mtimes.get(node))
+        found.update(repr(about).encode())
+        if node in disk.files and not path.endswith(VOLATILE):
+            found.update(hashlib.blake2b(disk.files[node], digest_size=16).digest())
+    return found.digest()
 
 
 def make(disk: Disk, place: Path, mtimes: dict[int, int], made: Callable[[Path], None]) -> None:

@@ -13,7 +13,7 @@ import random
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +171,7 @@ def damage(
     left: Mapping[str, bytes] = {},
     refused: AbstractSet[str] = frozenset(),
     retried: AbstractSet[str] = frozenset(),
+    judge: Callable[[Path, Mapping[str, str]], list[dict[str, Any]]] = audited,
 ) -> Damage:
     """Compare folders and log with the files, and let an audit judge the database.
 
@@ -190,7 +191,7 @@ def damage(
         lost += [f"{what}: {line} (missing {count} times)" for line, count in gone.items()]
         twice += [f"{what}: {line} (too often {count} times)" for line, count in (found - expected).items()]
     twice += _multiplied(home, retried) if cut else []
-    for one in audited(home.path, {**home.env, **(THINNING if thinned else {})}):
+    for one in judge(home.path, {**home.env, **(THINNING if thinned else {})}):
         said = f"{one['table']}: {one['kind']}: {one['detail']} (key {one['key']}, run {one['run_id']}, {one['file']})"
         (twice if one["kind"].endswith("_unexpected") else lost).append(said)
     return Damage(lost, twice)
