@@ -85,6 +85,35 @@ def test_a_key_that_is_a_question_mark_answers_no_record_without_a_key(make_url:
     assert world.differences() == [], world.done
 
 
+def test_the_next_run_that_applied_its_key_has_resolved_what_an_undone_one_had(
+    make_url: MakeUrl, tmp_path: Path
+) -> None:
+    """A dead letter is passed on by an undo, also to a file that had said the same again; the audit knows."""
+    world = World(tmp_path / "world", make_url(), 3)
+    bad, sound = told("a", 1) | {"value": {}}, told("a", 2)
+    files = [[bad], [sound], [told("b", 1), sound], [told("a", 3)]]
+    for number, records in enumerate(files):
+        for feed in ("last", "merge"):
+            world.drop(f"{feed}/{number}.json", json.dumps(records).encode())
+    world.call("run", "--once")
+
+    def run_of(name: str) -> int:
+        return int(json.loads(world.call("explain", "--file", name, "--json")[1])["runs"][0]["id"])
+
+    def resolver(feed: str) -> object:
+        found = world.call("dead-letters", "list", "--all", "--feed", feed, "--json")[1]
+        return json.loads(found)["dead_letters"][0]["resolved_by"]
+
+    for feed, numbers in {"last": [1, 2, 3], "merge": [1, 3]}.items():  # with a cursor, the same again is not applied
+        for number in numbers:
+            by = run_of(f"{feed}/{number}.json")
+            assert resolver(feed) == by, (feed, number, world.done)
+            assert world.differences() == [], (feed, number, world.done)
+            world.call("undo", str(by))
+        assert resolver(feed) is None
+        assert world.differences() == [], (feed, world.done)
+
+
 # Planted faults
 
 

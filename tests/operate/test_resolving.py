@@ -18,6 +18,7 @@ pytestmark = pytest.mark.on_citus
 
 FEED = make_feed(late=Late.MERGE, undo=True)
 OTHER = make_feed("other", late=Late.MERGE)
+OTHER_OF_TABLE = replace(FEED, name="beside")
 
 
 def refuse(store: Store, *keys: str, feed: Feed = FEED) -> int:
@@ -85,3 +86,21 @@ def test_a_dismissed_letter_is_resolved_by_nobody(open_empty: OpenEmpty) -> None
     assert dismiss(store, Filter(ids=(1,))) == 0
     run_id = apply(store, "a", "b")
     assert resolvers(store) == [("a", 0), ("b", run_id)]
+
+
+def test_what_an_undone_run_had_resolved_is_resolved_by_the_next_run_that_applied_its_key(
+    open_empty: OpenEmpty,
+) -> None:
+    """As if the undone run had never been: its own dead letters apart, and those of no key that can be read."""
+    store = open_empty(FEED)
+    refuse(store, "a", "b", "c", "?")
+    first = apply(store, "a", "b", "c", day=2)
+    apply(store, "a", feed=OTHER_OF_TABLE, day=3)  # of the same table, but of another feed
+    undone = apply(store, "b", day=4)
+    stands = apply(store, "a", "b", "?", day=5)
+    apply(store, "a", day=6)
+    apply(store, "c", day=1)  # stale
+    undo(store, (FEED,), undone, clock=SystemClock(), host="here")
+    assert resolvers(store) == [("a", first), ("b", first), ("c", first), ("?", None)]
+    undo(store, (FEED,), first, clock=SystemClock(), host="here")
+    assert resolvers(store) == [("a", stands), ("b", stands), ("c", None), ("?", None)]

@@ -80,7 +80,7 @@ class Derivation:
         if run.undo_of is not None:
             self._scratch.unmark(run.undo_of)
         self._reach_as_recorded(run)
-        self._scratch.note_run(run.id, proven=False)
+        self._scratch.note_run(run, proven=False)
 
     def _reach_as_recorded(self, run: RunRow) -> None:
         """Take a watermark from the ledger, which keeps it for ever, but does not say of which scope it is."""
@@ -110,7 +110,7 @@ class Derivation:
             self._leave(run, why)
 
     def _check_duplicate(self, run: RunRow, earlier: int) -> None:
-        self._scratch.note_run(run.id, proven=True)
+        self._scratch.note_run(run, proven=True)
         first = self._ledger.run(earlier)
         same = first is not None and (first.job_name, first.content_sha256, first.variant) == (
             *(run.job_name, run.content_sha256, run.variant),
@@ -270,7 +270,7 @@ class Derivation:
             self._reach_as_recorded(run)
         elif derived.watermark is not None:
             self._scratch.mark(derived.mark, run.id, derived.watermark)
-        self._scratch.note_run(run.id, proven=True)
+        self._scratch.note_run(run, proven=True)
 
     # A run of which nothing can be proved
 
@@ -294,7 +294,7 @@ class Derivation:
         for letter in self._ledger.dead_letters(resolved_by=run.id):
             self._scratch.resolve_dead_letter(run.id, letter.run_id, letter.record_no)
         self._reach_as_recorded(run)
-        self._scratch.note_run(run.id, proven=False)
+        self._scratch.note_run(run, proven=False)
 
     # An undo
 
@@ -305,8 +305,8 @@ class Derivation:
             if known and self._scratch.base.state is not State.UNKNOWN and recorded != found:
                 self._report.differs("count", f"{what} is {recorded}, and by the files {found}", run=undo.id)
         self._scratch.unmark(undone)
-        self._scratch.undo_dead_letters(undone, undo.id)
-        self._scratch.note_run(undo.id, proven=True)
+        self._scratch.undo_dead_letters(undone, undo.id, by_key=self._all[0].mode is not Mode.APPEND)
+        self._scratch.note_run(undo, proven=True)
 
 
 def _cursor(feed: Feed, text: str) -> Cursor:

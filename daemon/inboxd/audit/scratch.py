@@ -19,6 +19,7 @@ from inboxd.audit.judge import Kind, Verdict
 from inboxd.audit.versions import NOTHING, Staged, State, Version
 from inboxd.model import Cursor, Scalar
 from inboxd.outcomes import UNREADABLE_KEY, LineageStep
+from inboxd.store.base import RunRow
 
 _TABLES: Final = """
 CREATE TABLE versions (kind TEXT, ident TEXT, place INTEGER, run INTEGER, commit_no INTEGER, number INTEGER, state TEXT,
@@ -35,12 +36,19 @@ CREATE INDEX marks_by_value ON marks (name, value);
 CREATE TABLE lineage (number INTEGER, record_key TEXT, outcome TEXT, PRIMARY KEY (number, record_key)) WITHOUT ROWID;
 CREATE INDEX lineage_of_key ON lineage (record_key);
 CREATE TABLE seen (kind TEXT, ident TEXT, PRIMARY KEY (kind, ident)) WITHOUT ROWID;
-CREATE TABLE runs (id INTEGER PRIMARY KEY, proven INTEGER);
+CREATE TABLE runs (id INTEGER PRIMARY KEY, feed TEXT, commit_no INTEGER, proven INTEGER);
 """
 _VERSION: Final = "SELECT ident, place, run, commit_no, number, state, cursor, marked, content FROM versions"
 _TOP: Final = f"{_VERSION} WHERE kind = ? AND ident = ? AND NOT again ORDER BY place DESC LIMIT 1"
 _NEXT_TOP: Final = f"{_VERSION} WHERE kind = ? AND ident > ? AND NOT again ORDER BY ident, place DESC LIMIT 1"
 _BELOW: Final = f"{_VERSION} WHERE kind = ? AND ident = ? AND NOT again AND NOT marked ORDER BY place DESC LIMIT 1"
+
+_NEXT_OF_KEY: Final = (
+    "SELECT v.run, v.state FROM versions AS v JOIN runs AS r ON r.id = v.run JOIN runs AS mine "
+    "ON mine.feed = r.feed AND mine.commit_no < r.commit_no "
+    "WHERE v.kind IN ('row', 'tombstone') AND v.ident = ? AND NOT v.again AND mine.id = ? ORDER BY r.commit_no LIMIT 1"
+)
+"""The next run of a run's feed that has made something of a key."""
 
 
 class Scratch:
@@ -300,9 +308,9 @@ class Scratch:
 
     # Runs, dead letters, watermarks
 
-    def note_run(self, run: int, *, proven: bool) -> None:
+    def note_run(self, run: RunRow, *, proven: bool) -> None:
         """Note that a run was gone through, and whether its file proves it."""
-        self._run("INSERT OR REPLACE INTO runs VALUES (?, ?)", run, proven)
+        self._run("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", run.id, run.job_name, run.commit_no, proven)
 
     def is_proven(self, run: int) -> bool | None:
         """Tell whether all that a run did was derived from its file; ``None``: it is no run of the table."""
@@ -329,10 +337,18 @@ class Scratch:
         """Let nobody say any more who resolved the open dead letters of a feed."""
         self._run("UPDATE dead_letters SET sure = 0 WHERE feed = ? AND resolved_by IS NULL", feed)
 
-    def undo_dead_letters(self, run: int, by: int) -> None:
-        """Resolve a run's open dead letters by its undo, and open those again that it had resolved."""
+    def undo_dead_letters(self, run: int, by: int, *, by_key: bool) -> None:
+        """Resolve a run's open dead letters by its undo; those that it had resolved are open again.
+
+        ``by_key``: unless a later run has applied their key. To be called when the run's versions are taken out.
+        """
         self._run("UPDATE dead_letters SET resolved_by = ? WHERE run = ? AND resolved_by IS NULL", by, run)
-        self._run("UPDATE dead_letters SET resolved_by = NULL WHERE resolved_by = ?", run)
+        had = self._run("SELECT run, number, record_key FROM dead_letters WHERE resolved_by = ?", run).fetchall()
+        for of_run, number, key in had:
+            found = self._one(_NEXT_OF_KEY, key, run) if by_key and key != UNREADABLE_KEY else None
+            other, state = found or (None, State.ROW)
+            statement = "UPDATE dead_letters SET resolved_by = ?, sure = sure AND ? WHERE run = ? AND number = ?"
+            self._run(statement, other, state != State.UNKNOWN, of_run, number)
 
     def dead_letter(self, run: int, number: int) -> tuple[int | None, bool] | None:
         """Return which run resolved a dead letter, and whether that is sure; ``None`` if there is no such letter."""

@@ -18,6 +18,7 @@ from inboxd.clock import Clock, stamp
 from inboxd.model import Feed, Late, Mode
 from inboxd.operate.target import target_of
 from inboxd.operate.undo_append import take_away
+from inboxd.operate.undo_dead_letters import settle_dead_letters
 from inboxd.operate.undo_deletions import mark_again, put_tombstones_back
 from inboxd.operate.undo_marks import keeps_values, mark_anew
 from inboxd.operate.undo_plan import Scene, Undo, undoable
@@ -31,7 +32,6 @@ from inboxd.store.tables import (
     LOADED,
     STALE,
     before_images,
-    dead_letters,
     etl_runs,
     lineage_records,
     next_commit,
@@ -73,7 +73,7 @@ def undo(store: Store, feeds: tuple[Feed, ...], run_id: int, *, clock: Clock, ho
             else:
                 work.set_watermark(found.watermark_after, clock.now())
             work.forget()
-        work.settle_dead_letters(own_id)
+        settle_dead_letters(scene, own_id)
         work.end(own_id, found, clock.now(), round((clock.monotonic() - began) * 1000))
     return replace(found, run_id=own_id)
 
@@ -249,14 +249,6 @@ class _Work:
         moved = sa.or_(mark.value != value, mark.run_id == self.scene.run["id"])
         changed = sa.update(watermarks).where(mark.name == self.scene.run["job_name"], moved, mark.run_id.is_not(None))
         self.scene.connection.execute(changed.values(values))
-
-    def settle_dead_letters(self, own_id: int) -> None:
-        """Resolve the run's dead letters, for its file is to come again; open again what the run had resolved."""
-        columns = dead_letters.c
-        settled = sa.update(dead_letters).where(columns.run_id == self.scene.run["id"], columns.resolved_by.is_(None))
-        self.scene.connection.execute(settled.values(resolved_by=own_id))
-        opened = sa.update(dead_letters).where(columns.resolved_by == self.scene.run["id"])
-        self.scene.connection.execute(opened.values(resolved_by=None))
 
     def end(self, own_id: int, found: Undo, now: datetime, duration_ms: int) -> None:
         """Write the counts, and release the content."""

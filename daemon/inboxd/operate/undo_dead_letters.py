@@ -1,0 +1,57 @@
+"""Undoing what a run did to dead letters, its own and those that it had resolved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from inboxd.model import Mode
+from inboxd.operate.undo_plan import Scene
+from inboxd.outcomes import UNREADABLE_KEY
+from inboxd.store.changes import says_again
+from inboxd.store.tables import DELETED, LOADED, before_images, dead_letters, etl_runs, lineage_records
+
+
+def settle_dead_letters(scene: Scene, undo_id: int) -> None:
+    """Resolve the run's own dead letters by the undo, for its file is to come again.
+
+    What the run had resolved is resolved by the next run that applied the key, as without the run; else it is open.
+    """
+    columns, run_id = dead_letters.c, scene.run["id"]
+    settled = sa.update(dead_letters).where(columns.run_id == run_id, columns.resolved_by.is_(None))
+    scene.connection.execute(settled.values(resolved_by=undo_id))
+    if scene.feed.mode is not Mode.APPEND:
+        others = scene.dialect.gathered(scene.connection, _other_resolvers(scene), "other_resolvers")
+        passed_on = sa.update(dead_letters).where(columns.id == others.c.id)
+        scene.connection.execute(passed_on.values(resolved_by=others.c.run_id))
+    opened = sa.update(dead_letters).where(columns.resolved_by == run_id)
+    scene.connection.execute(opened.values(resolved_by=None))
+
+
+def _other_resolvers(scene: Scene) -> sa.Select[tuple[int, int]]:
+    """Return the dead letters that the run had resolved, each with the next later run that applied its key."""
+    letters, told, images = dead_letters.c, lineage_records.c, before_images.c
+    had_resolved = sa.and_(letters.resolved_by == scene.run["id"], letters.record_key != UNREADABLE_KEY)
+    keys = sa.select(letters.record_key).where(had_resolved)
+    later = sa.select(scene.standing_runs().where(scene.is_later()).order_by(None).subquery().c.id)
+    applied: list[sa.Select[Any]] = [
+        sa.select(told.record_key, told.run_id).where(
+            told.run_id.in_(later), told.record_key.in_(keys), told.outcome.in_((LOADED, DELETED))
+        )
+    ]
+    if says_again(scene.feed):  # a stale record may have taken an undone one's place, and with it the image
+        of_table = images.table_name == scene.feed.table
+        taken = sa.select(images.record_key, images.run_id)
+        applied.append(taken.where(of_table, images.run_id.in_(later), images.record_key.in_(keys)))
+    by_run = sa.union_all(*applied).cte("applied").prefix_with("MATERIALIZED", dialect="postgresql")
+    place = sa.func.row_number().over(partition_by=letters.id, order_by=etl_runs.c.commit_no).label("place")
+    ranked = (
+        sa.select(letters.id, by_run.c.run_id, place)
+        .select_from(dead_letters)
+        .join(by_run, by_run.c.record_key == letters.record_key)
+        .join(etl_runs, etl_runs.c.id == by_run.c.run_id)
+        .where(had_resolved)
+        .subquery()
+    )
+    return sa.select(ranked.c.id, ranked.c.run_id).where(ranked.c.place == 1)
