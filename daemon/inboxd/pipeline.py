@@ -93,9 +93,11 @@ class Pipeline:
         """
         started, clock_start = self.clock.now(), self.clock.monotonic()
         attempt = _Attempt(self, job, self._start(job, started), started, clock_start)
-        with self.step(Step.BEGIN):
-            attempt.begin(small=job.size <= SMALL and not job.careful)
-        try:
+        has_begun = False
+        try:  # from here on: a signal may come as soon as the run's row is committed
+            with self.step(Step.BEGIN):
+                attempt.begin(small=job.size <= SMALL and not job.careful)
+            has_begun = True
             with job.open() as source:
                 try:
                     return attempt.take(source)
@@ -104,8 +106,9 @@ class Pipeline:
         except FileFault as fault:  # it could not even be opened
             return attempt.fail(fault, None)
         except BaseException as error:
+            waits = has_begun and isinstance(error, TransientFault) and not isinstance(error, DatabaseFault)
             with suppress(TransientFault):
-                attempt.leave(waits=isinstance(error, TransientFault) and not isinstance(error, DatabaseFault))
+                attempt.leave(waits=waits)
             raise
 
     def _start(self, job: Job, started: datetime) -> RunStart:
@@ -142,8 +145,7 @@ class _Attempt:
     def leave(self, *, waits: bool) -> None:
         """See to the ``running`` row of a file that has not ended: one that ``waits`` has it, no command's keeps it."""
         if self.job.claim is None:
-            if self.begun:
-                self.pipeline.store.drop(self.begun)
+            self.pipeline.store.drop(self.start)
         elif waits and not self.begun:
             self.begin()
 

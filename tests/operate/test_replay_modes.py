@@ -11,7 +11,7 @@ from inboxd.clock import SystemClock
 from inboxd.errors import OperatorFault
 from inboxd.operate.dead_letters import Filter, edited_records, export_line, list_dead_letters
 from inboxd.operate.replay import Replay, replay
-from loaders import Files
+from loaders import Files, ended_as_begun
 
 pytestmark = pytest.mark.on_citus
 
@@ -34,6 +34,20 @@ def test_a_letter_whose_key_was_applied_later_is_stale(files: Files) -> None:
     assert (done.loaded, done.stale, done.failed) == (1, 1, 0)
     assert files.rows("SELECT id, name FROM ref ORDER BY 1") == [("a", "new"), ("b", "B"), ("c", "C")]
     assert list_dead_letters(files.store, Filter(feed="ref")) == []
+
+
+def test_a_signal_that_comes_when_a_replay_is_begun_leaves_no_row(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing runs any more, and the dead letters are as they were."""
+    files.load("ref/1.json", [{"nid": "a", "name": "A"}])
+    (one,) = list_dead_letters(files.store, Filter(feed="ref"))
+    with monkeypatch.context() as patched:
+        ended_as_begun(files.store, patched)
+        with pytest.raises(SystemExit):
+            replayed(files, "ref", {one.id: '{"id":"a","name":"A"}'})
+    assert files.rows("SELECT status FROM etl_runs") == [("success",)]
+    assert list_dead_letters(files.store, Filter(feed="ref")) == [one]
 
 
 def test_a_letter_loses_to_a_later_record_of_its_own_file(files: Files) -> None:

@@ -19,7 +19,7 @@ from inboxd.model import Late, Limit
 from inboxd.outcomes import Counts, Outcome
 from inboxd.pipeline import Job, Pipeline
 from inboxd.records.decode import Reading
-from loaders import EVENTS, NOW, Document, FixedClock, Loader, make_loader, stamp
+from loaders import EVENTS, NOW, Document, FixedClock, Loader, ended_as_begun, make_loader, stamp
 from stores import MakeUrl, examples
 
 pytestmark = pytest.mark.on_citus
@@ -257,6 +257,18 @@ def test_check_tells_what_load_then_does_and_leaves_no_trace(loader: Loader) -> 
         assert (found.inserted, found.changed, found.stale, found.skipped, found.rejected) == (1, 1, 1, 1, 1)
         assert loader.query("SELECT COUNT(*), MAX(id) FROM etl_runs") == before
         assert loader.load(records).counts == Counts(5, 2, 1, 1, 1)
+
+
+def test_a_signal_that_comes_when_the_run_is_begun_leaves_no_row(
+    loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row is committed, and nobody has its number yet: a command takes it back all the same."""
+    monkeypatch.setattr("inboxd.pipeline.SMALL", -1)
+    with loader.store:
+        ended_as_begun(loader.store, monkeypatch)
+        with pytest.raises(SystemExit):
+            loader.load([{"key": "a", "name": "n", "value": 1, "ts": stamp(1)}])
+        assert loader.query("SELECT COUNT(*) FROM etl_runs") == [(0,)]
 
 
 def test_a_file_that_cannot_be_opened_is_unreadable(loader: Loader, tmp_path: Path) -> None:

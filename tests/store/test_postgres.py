@@ -161,7 +161,7 @@ def test_a_claim_is_let_go_at_its_end(url: str, ending: str) -> None:
         elif ending == "fail":
             one.fail(run_id, failed(run_id, SKIP))
         elif ending == "drop":
-            one.drop(run_id)
+            one.drop(start(SKIP, claim="c-1"))
         else:
             one.drop_claim("c-1")
         assert not two.take_over("c-1", GONE)

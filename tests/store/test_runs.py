@@ -170,10 +170,11 @@ def test_an_orderly_stop_leaves_no_run(open_empty: OpenEmpty) -> None:
     """``drop`` and ``drop_claim`` delete a running row, and no other."""
     store = open_empty(FEED)
     done, _ = load(store, FEED, batches(one_record()))
-    store.drop(store.begin(start(FEED, claim="c-1")))
+    store.begin(start(FEED, claim="c-1"))
+    store.drop(start(FEED, claim="c-1"))
     store.begin(start(FEED, claim="c-2"))
     store.drop_claim("c-2")
-    store.drop(done)
+    store.drop(start(FEED))  # one that began so has ended
     assert [run.id for run in store.runs()] == [done]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from inboxd.config import load_settings, match_feed
 from inboxd.forecast import Forecast, forecast
 from inboxd.inbox.source import Source
 from inboxd.model import Feed, Limit
-from inboxd.outcomes import Verdict
+from inboxd.outcomes import RunStart, Verdict
 from inboxd.pipeline import Job, Pipeline, facts_of
 from inboxd.store import open_store
 from inboxd.store.database import Store
@@ -70,6 +71,17 @@ class Loader:
         """Ask the database."""
         with self.store.reading() as connection:
             return [tuple(row) for row in connection.execute(sa.text(sql))]
+
+
+def ended_as_begun(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let TERM come each time just when a run's row is committed, and before its number is known."""
+    begin = type(store).begin
+
+    def begun(store: Store, start: RunStart, *, small: bool = False) -> int:
+        begin(store, start, small=small)
+        raise SystemExit(128 + signal.SIGTERM)
+
+    monkeypatch.setattr(type(store), "begin", begun)
 
 
 def _plain(value: object) -> object:

@@ -97,8 +97,9 @@ def replay(
     first = next(batches, None)
     if first is None:
         return Replay(feed.name, None, tally.failed, 0, 0, tally.failed, tuple(tally.failures))
-    run_id = store.begin(RunStart(feed.name, stamp(started), host))
+    start = RunStart(feed.name, stamp(started), host)
     try:
+        run_id = store.begin(start)
         with store.turn(feed), store.transaction(run_id, feed) as tx:
             counts = _load(tx, feed, first, batches, tally)
             watermark = tx.advance(limit) if feed.cursor is not None else None
@@ -114,7 +115,7 @@ def replay(
             tx.record(RunEnd(verdict, stamp(clock.now())))
             tx.commit()
     except BaseException:
-        _drop(store, run_id)
+        _drop(store, start)
         raise
     return Replay(
         feed=feed.name,
@@ -127,11 +128,11 @@ def replay(
     )
 
 
-def _drop(store: Store, run_id: int) -> None:
+def _drop(store: Store, start: RunStart) -> None:
     """Take the ``running`` row away again, even if it takes some waits for the lock that was in the way."""
     for _ in range(DROP_TRIES):
         with suppress(TransientFault):
-            store.drop(run_id)
+            store.drop(start)
             return
 
 

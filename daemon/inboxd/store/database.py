@@ -153,10 +153,16 @@ class Store(ABC):
     def fail(self, run_id: int, end: RunEnd) -> None:
         """Turn the run's row from running to failure, with zero counts, durably: its file is moved next."""
 
-    def drop(self, run_id: int) -> None:
-        """Delete a ``running`` row: an orderly stop."""
+    def drop(self, start: RunStart) -> None:
+        """Delete the ``running`` row that began so, if there is one: an orderly stop.
+
+        It is not named by its id: a signal may come when the row is committed, and before anybody has that.
+        """
+        mark = self._dialect.mark
+        began = f"job_name = {mark} AND started_at = {mark} AND host = {mark} AND COALESCE(claim, '') = {mark}"
+        values = (start.feed, start.started_at, start.host, start.claim or "")
         with self._durably():
-            self._rows(f"DELETE FROM etl_runs WHERE id = {self._dialect.mark} AND status = 'running'", run_id)
+            self._rows(f"DELETE FROM etl_runs WHERE {began} AND status = 'running'", *values)
 
     def drop_claim(self, claim: str) -> None:
         """Delete the claim's ``running`` row, if it has one: an orderly stop, or a file that settles again.
