@@ -134,6 +134,8 @@ class Published:
 
     settings: Settings
     """Those in force."""
+    refused: Refused | None = None
+    """The config on disk, where that is not the one in force."""
     state: DaemonState | None = None
     beat: float = float("-inf")
     """When (monotonic seconds) there was last proof that the loop, or the work on a file, goes on."""

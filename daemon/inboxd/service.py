@@ -1,72 +1,46 @@
-"""The daemon as a process: builds everything, takes the locks, listens to signals, tells systemd."""
+"""The daemon as a process: builds everything, takes the locks, listens to signals."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from operator import attrgetter
 from typing import Final
 
 from inboxd import __version__
-from inboxd.attempts import Folders
 from inboxd.clock import Clock, SystemClock, stamp
-from inboxd.config import Settings, match_feed
+from inboxd.config import Settings
 from inboxd.daemon import Daemon
-from inboxd.errors import (
-    EXIT_CONFIG,
-    EXIT_FAILED,
-    EXIT_UNAVAILABLE,
-    InboxdError,
-    Interrupted,
-    OperatorFault,
-    TransientFault,
-)
+from inboxd.errors import EXIT_FAILED, EXIT_UNAVAILABLE, Interrupted, TransientFault
 from inboxd.events import Event
-from inboxd.garbage import collect_now, collect_seldom
-from inboxd.inbox.archive import Archive
-from inboxd.inbox.scan import Inbox
+from inboxd.garbage import collect_seldom
 from inboxd.inbox.settle import Kind
 from inboxd.inbox.watch import Watch
 from inboxd.libraries import listen_to_libraries
-from inboxd.locks import ArchiveLock, DaemonLock
+from inboxd.locks import DaemonLock
 from inboxd.log import Logger, emit, is_logged, open_log
-from inboxd.model import Late
 from inboxd.notify import Notifier
 from inboxd.operate.retention import Retention
 from inboxd.outbox.arrivals import Arrivals
 from inboxd.outbox.notices import Receivers
 from inboxd.outbox.outbox import Outbox
 from inboxd.outcomes import Edge, Hook, Step, Verdict
-from inboxd.pending import pause_after
 from inboxd.pipeline import Pipeline
-from inboxd.premises import hold_apart, make_folders, own_archive, state_file
-from inboxd.presence import (
-    LONGEST_WAIT_S,
-    DaemonState,
-    Published,
-    Refused,
-    Work,
-    clear_state,
-    remove_state,
-    write_state,
-)
-from inboxd.records.fields import compile_feed
+from inboxd.premises import hold_apart, make_folders, state_file
+from inboxd.presence import LONGEST_WAIT_S, Published, clear_state
 from inboxd.recovery import Recovery
+from inboxd.reload import Reload, folders_of
 from inboxd.signals import Signals
-from inboxd.standing import WorkMonitor, state_of, status_line
+from inboxd.standing import STATE_EVERY_S, Standing
 from inboxd.store import open_store
 from inboxd.store.database import Store
 
 MIGRATION_S: Final = 3_600.0
 """How long the service manager is asked to wait for a start that has to migrate a large database first."""
-STATE_EVERY_S: Final = 1.0
 LAST_NOTICES_S: Final = 10.0
 """How long ``--once`` waits for its last notices; what is undelivered then, the next start delivers."""
-NEEDS_RESTART: Final = ("inbox.path", "inbox.polling", "database.url", "http.listen", "log")
-"""The settings that HUP cannot change: what they name is watched, locked, connected to or open by then."""
 
 
 @dataclass(slots=True)
@@ -74,66 +48,55 @@ class Service:
     """One run of the daemon, from its settings to its exit code."""
 
     settings: Settings
+    """Those that it starts with; a reload may put others in force."""
     load_settings: Callable[[], Settings]
     http: str = ""
     signals: Signals = field(default_factory=Signals.installed)
     hook: Hook | None = None
     """Called at each edge of a step, in place of the timing at debug level."""
     clock: Clock = field(default_factory=SystemClock)
-    _since: str = ""
-    _state_written: float = float("-inf")
-    _published: Published = field(init=False)
+    _standing: Standing = field(init=False)
+    _outbox: Outbox = field(init=False)
+    _reload: Reload = field(init=False)
     _count: Callable[[Verdict], None] | None = None
     """Counts a file's end in the metrics, where there is a page to show them."""
-    _work: WorkMonitor = field(init=False)
-    _refused: Refused | None = None
-    _reload_due: float = float("inf")
-    """When a config that a transient fault has kept out is loaded again (monotonic seconds)."""
-    _reload_tries: int = 0
-    _outbox: Outbox = field(init=False)
-    _arrivals: Arrivals | None = None
-    _archive: ArchiveLock = field(default_factory=ArchiveLock)
-    _database: str = ""
-    """What tells the database from all others (``Store.identity``)."""
 
     def __post_init__(self) -> None:
         """Make what tells others of events: it is there before the log is."""
-        self._published = Published(self.settings)
-        self._work = WorkMonitor(self._published, self.clock)
-        url = self.settings.database.url
+        url, published = self.settings.database.url, Published(self.settings)
+        notifier = Notifier.from_environment(os.environ)
+        self._standing = Standing(published, self.clock, notifier, since=stamp(self.clock.now()))
         self._outbox = Outbox(Receivers(self.settings.notify), lambda tick: open_store(url, tick=tick), self.clock)
+        self._reload = Reload(self.load_settings, published, self._outbox, self.clock)
 
     def run(self, *, once: bool = False) -> int:
         """Run until a signal (or, with ``once``, until the inbox is empty); return the exit code."""
-        settings, signals = self.settings, self.signals
-        self._since = stamp(self.clock.now())
-        lines = settings.log
+        signals, lines = self.signals, self.settings.log
         log = open_log(
             fmt=lines.format, level=lines.level, file=lines.file, layout=lines.layout, noticing=self._outbox.on_line
         )
-        notifier = Notifier.from_environment(os.environ)
         code = files = 0
         with ExitStack() as stack:
             stack.callback(signals.close)
             stack.callback(listen_to_libraries(log, self.clock))
             stack.callback(self._outbox.stop)
-            make_folders(settings)
+            make_folders(self.settings)
             self._lock(stack)
             try:
-                daemon = self._build(stack, log, notifier)
-                ready = partial(self._ready, daemon, log, notifier)
+                daemon = self._build(stack, log)
+                ready = partial(self._ready, daemon)
                 work = daemon.drain if once else daemon.run
                 work(ready)
                 files = daemon.tally.total
                 if once:
                     self._outbox.settle(LAST_NOTICES_S)
                 code = _exit_code(daemon) if once else 0
-                remove_state(state_file(self.settings))
+                self._standing.end()
             except (Interrupted, TransientFault):  # a stop may come into a wait for the database, also before the loop
                 if not signals.is_stopping():
                     raise
             if signals.newly_stopping() or once:
-                notifier.stopping()
+                self._standing.notifier.stopping()
             emit(log, Event.DAEMON_STOPPED, reason=signals.reason or "once", files=files)
         return code
 
@@ -145,35 +108,32 @@ class Service:
             lock.acquire_inbox(self.settings.inbox.path)
         hold_apart(self.settings)
 
-    def _build(self, stack: ExitStack, log: Logger, notifier: Notifier) -> Daemon:
+    def _build(self, stack: ExitStack, log: Logger) -> Daemon:
         """Open the database and put the daemon together, and the page if there is to be one."""
-        signals = self.signals
-
-        def tick() -> None:
-            if signals.stopping:
-                if signals.newly_stopping():
-                    notifier.stopping()
-                signals.check()
-            now = self._published.beat = self.clock.monotonic()
-            notifier.watchdog(now)
-            self._work.look(now)
-
-        store = stack.enter_context(self._store(log, notifier, tick))
-        self._database = store.identity()
-        self._archive = own_archive(self.settings, self._database)
-        stack.callback(lambda: self._archive.close())  # noqa: PLW0108 - a reload replaces it
+        store = stack.enter_context(self._store(log))
+        self._reload.own_archive(store.identity())
+        stack.callback(self._reload.release)
         clear_state(state_file(self.settings))
         self._outbox.start(log)
-        self._arrivals = Arrivals(store, log, self.clock, self._outbox.of_event, self._outbox.wake)
-        daemon = self._daemon(store, log, tick)
-        daemon.on_pass = lambda daemon: self._after_pass(daemon, notifier)
+        self._standing.arrivals = Arrivals(store, log, self.clock, self._outbox.of_event, self._outbox.wake)
+        daemon = self._daemon(store, log)
+        daemon.on_pass = self._after_pass
         stack.callback(daemon.watch.stop)
-        self._work.begin(daemon, lambda work: self._tell(daemon, notifier, work))
+        self._standing.follow(daemon)
         self._serve(stack, log)
         return daemon
 
-    def _store(self, log: Logger, notifier: Notifier, tick: Callable[[], None]) -> Store:
-        store = open_store(self.settings.database.url, tick=tick, silence=notifier.silent)
+    def _tick(self) -> None:
+        """Be called at each sign of progress."""
+        if self.signals.stopping:
+            if self.signals.newly_stopping():
+                self._standing.notifier.stopping()
+            self.signals.check()
+        self._standing.look_at_work(self._standing.beat())
+
+    def _store(self, log: Logger) -> Store:
+        notifier = self._standing.notifier
+        store = open_store(self.settings.database.url, tick=self._tick, silence=notifier.silent)
         if not store.schema_current():
             notifier.need_time(MIGRATION_S)
         if store.upgrade():
@@ -182,14 +142,14 @@ class Service:
         store.announce(os.uname().nodename)
         return store
 
-    def _daemon(self, store: Store, log: Logger, tick: Callable[[], None]) -> Daemon:
+    def _daemon(self, store: Store, log: Logger) -> Daemon:
         signals = self.signals
-        folders = folders_of(self.settings, tick)
+        folders = folders_of(self.settings, self._tick)
         host = os.uname().nodename
         timing = timed(log, self.clock) if self.settings.log.level == "debug" else None
-        hook = self._work.followed(self.hook or timing)
+        hook = self._standing.followed(self.hook or timing)
         limit = self.settings.inbox.max_file_size
-        pipeline = Pipeline(store, self.clock, host, limit, hook, tick, self._outbox.of_verdict)
+        pipeline = Pipeline(store, self.clock, host, limit, hook, self._tick, self._outbox.of_verdict)
         daemon: Daemon
 
         def hint(name: str, kind: Kind) -> bool:
@@ -222,12 +182,12 @@ class Service:
         )
         return daemon
 
-    def _ready(self, daemon: Daemon, log: Logger, notifier: Notifier) -> None:
+    def _ready(self, daemon: Daemon) -> None:
         """Say that the daemon has started, once all others that can be asked say so too."""
-        self._publish(daemon)
-        self._write_state(daemon)
+        self._standing.publish(daemon)
+        self._standing.write(daemon)
         emit(
-            log,
+            daemon.log,
             Event.DAEMON_STARTED,
             pid=os.getpid(),
             host=os.uname().nodename,
@@ -239,80 +199,38 @@ class Service:
             files_waiting=daemon.survey.total,
         )
         collect_seldom()
-        notifier.ready(status_line(daemon, self._refused))
+        self._standing.ready(daemon)
 
-    def _after_pass(self, daemon: Daemon, notifier: Notifier) -> None:
-        now = self._published.beat = self.clock.monotonic()
-        notifier.watchdog(now)
-        if self.signals.reload or now >= self._reload_due:
-            self._reload_tries = 0 if self.signals.reload else self._reload_tries
-            self.signals.reload = False
-            notifier.reloading(now)
-            self._reload(daemon)
-            collect_now()
-            notifier.ready(status_line(daemon, self._refused))
-        shown, self._published.work = self._published.work, None
+    def _after_pass(self, daemon: Daemon) -> None:
+        standing = self._standing
+        now = standing.beat()
+        was_shown, standing.published.work = standing.published.work is not None, None
+        if self.signals.reload or now >= self._reload.due:
+            asked, self.signals.reload = self.signals.reload, False
+            standing.notifier.reloading(now)
+            self._reload.run(daemon, asked=asked)
+            standing.ready(daemon)
         if self._count is not None:
-            self._publish(daemon)
-        reload_in_s = max(self._reload_due - now, 0.0)
+            standing.publish(daemon)
         patience = min(
-            reload_in_s, notifier.feed_every_s, self._outbox.look_at(daemon.pending, daemon.folders.inbox.aside)
+            max(self._reload.due - now, 0.0),
+            standing.notifier.feed_every_s,
+            self._outbox.look_at(daemon.pending, daemon.folders.inbox.aside),
         )
-        if self._arrivals is not None and not daemon.database_pauses():
-            patience = min(patience, self._arrivals.look(daemon.folders.feeds))
-        if now - self._state_written < STATE_EVERY_S and shown is None:
+        if standing.arrivals is not None and not daemon.database_pauses():
+            patience = min(patience, standing.arrivals.look(daemon.folders.feeds))
+        if was_shown or standing.is_due(now):
+            standing.tell(daemon)
+            daemon.longest_wait_s = min(LONGEST_WAIT_S, patience)
+        else:
             daemon.longest_wait_s = min(STATE_EVERY_S, patience)  # what was done since is not written yet
-            return
-        self._tell(daemon, notifier)
-        daemon.longest_wait_s = min(LONGEST_WAIT_S, patience)
-
-    def _tell(self, daemon: Daemon, notifier: Notifier, work: Work | None = None) -> None:
-        """Tell all who ask, and the service manager, how the daemon stands."""
-        self._state_written = self.clock.monotonic()
-        self._write_state(daemon)
-        notifier.status(status_line(daemon, self._refused, work))
 
     def _has_ended(self, verdict: Verdict) -> None:
         self._outbox.wake()
-        if self._arrivals is not None:
-            self._arrivals.has_ended(verdict)
+        if self._standing.arrivals is not None:
+            self._standing.arrivals.has_ended(verdict)
         if self._count is not None:
             self._count(verdict)
-
-    def _reload(self, daemon: Daemon) -> None:
-        """Take over a changed config whole, or keep the old one whole."""
-        try:
-            settings = self.load_settings()
-            _refuse_what_needs_a_restart(self.settings, settings)
-            make_folders(settings)
-            hold_apart(settings)
-            daemon.store.prepare(settings.feeds)
-            archive = own_archive(settings, self._database)
-        except InboxdError as fault:
-            self._keep_old(daemon, fault)
-            return
-        self._refused, self._reload_due = None, float("inf")
-        self._archive.close()
-        self._archive = archive
-        if state_file(settings) != state_file(self.settings):
-            remove_state(state_file(self.settings))  # nothing would ever correct the old one
-        self.settings = self._published.settings = settings
-        daemon.folders = folders_of(settings, daemon.pipeline.progress, daemon.folders)
-        daemon.pipeline = replace(daemon.pipeline, max_file_size=settings.inbox.max_file_size)
-        daemon.retention = Retention(daemon.store, settings.archive, settings.retention, self.clock)
-        self._outbox.replace(settings.notify)
-        compile_feed.cache_clear()  # what it has of feeds that are no more would stay
-        emit(daemon.log, Event.CONFIG_RELOADED, config=settings.source, feeds=[feed.name for feed in settings.feeds])
-
-    def _keep_old(self, daemon: Daemon, fault: InboxdError) -> None:
-        """Say, once, why the new config is not in force; where the fault is transient, it is loaded again later."""
-        transient = isinstance(fault, TransientFault)
-        self._reload_tries += 1
-        pause = pause_after(self._reload_tries) if transient else float("inf")
-        self._reload_due = self.clock.monotonic() + pause
-        if not transient or self._reload_tries == 1:
-            emit(daemon.log, Event.CONFIG_REJECTED, error_code=fault.code, error=fault.message, hint=fault.hint)
-        self._refused = Refused(fault.code, fault.message, fault.hint, stamp(self.clock.now()))
 
     def _serve(self, stack: ExitStack, log: Logger) -> None:
         listen = self.http or self.settings.http.listen
@@ -320,63 +238,13 @@ class Service:
             return
         from inboxd.web import serve  # noqa: PLC0415 - the web stack is imported only where a page is asked for
 
-        self._count = stack.enter_context(serve(listen, self._published, log)).count
-
-    def _publish(self, daemon: Daemon) -> None:
-        self._published.state = self._state(daemon)
-        self._published.inbox_lost = daemon.lost
-
-    def _write_state(self, daemon: Daemon) -> None:
-        write_state(state_file(self.settings), self._state(daemon))
-
-    def _state(self, daemon: Daemon) -> DaemonState:
-        late = () if self._arrivals is None else self._arrivals.standing
-        work = self._published.work
-        return state_of(daemon, self.settings, since=self._since, refused=self._refused, expected=late, work=work)
+        self._count = stack.enter_context(serve(listen, self._standing.published, log)).count
 
 
 def _exit_code(daemon: Daemon) -> int:
     """Return what ``run --once`` ends with."""
     failed = EXIT_FAILED if daemon.tally.failed or daemon.waiting else 0
     return EXIT_UNAVAILABLE if daemon.database_attempts else failed
-
-
-def folders_of(settings: Settings, tick: Callable[[], None], old: Folders | None = None) -> Folders:
-    """Build the loop's hands on the filesystem from the settings; what the ``old`` ones know of the files is kept."""
-    feeds = settings.feeds
-
-    def feed_name(name: str) -> str | None:
-        feed = match_feed(feeds, name)
-        return feed.name if feed else None
-
-    ordered = {feed.name for feed in feeds if feed.ordered or (feed.cursor is not None and feed.late is Late.SKIP)}
-    inbox = Inbox(
-        root=str(settings.inbox.path),
-        ignore=settings.inbox.ignore,
-        settle=settings.inbox.settle,
-        settle_unproven=settings.inbox.settle_unproven,
-        settle_moved=settings.inbox.settle_moved,
-        suffixes=settings.inbox.suffixes,
-        foreign=(str(settings.archive.processed), str(settings.archive.failed)),
-        match=feed_name,
-        ordered=ordered.__contains__,
-    )
-    if old is not None:
-        inbox.take_over(old.inbox)
-    return Folders(
-        inbox=inbox,
-        archive=Archive(settings.archive.processed, settings.archive.failed, tick, copy=settings.archive.copy_files),
-        feeds=feeds,
-        match=lambda name: match_feed(feeds, name),
-        rescan_s=settings.inbox.rescan,
-    )
-
-
-def _refuse_what_needs_a_restart(old: Settings, new: Settings) -> None:
-    changed = [name for name in NEEDS_RESTART if attrgetter(name)(old) != attrgetter(name)(new)]
-    if changed:
-        msg = f"changed, but only a restart can change it: {', '.join(changed)}"
-        raise OperatorFault("restart_needed", msg, "restart inboxd, or put the old value back", exit_code=EXIT_CONFIG)
 
 
 def timed(log: Logger, clock: Clock) -> Hook:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 from inboxd import __version__
 from inboxd.clock import Clock, stamp
-from inboxd.config import Settings
 from inboxd.daemon import Daemon
 from inboxd.errors import TransientFault
 from inboxd.model import printable
+from inboxd.notify import Notifier
+from inboxd.outbox.arrivals import Arrivals
 from inboxd.outcomes import Edge, Hook, Step
 from inboxd.pending import PendingFile
+from inboxd.premises import state_file
 from inboxd.presence import (
     MAX_LISTED,
     PHASES,
@@ -25,9 +27,10 @@ from inboxd.presence import (
     LeftAlone,
     Phase,
     Published,
-    Refused,
     UnfinishedFile,
     Work,
+    remove_state,
+    write_state,
 )
 
 if TYPE_CHECKING:
@@ -36,23 +39,68 @@ if TYPE_CHECKING:
 
 MAX_IGNORED: Final = 20
 WORK_EVERY_S: Final = 0.5
+STATE_EVERY_S: Final = 1.0
 
 
 @dataclass(slots=True)
-class WorkMonitor:
-    """Follows the file in work: shown on the page, and told to everybody once it takes a while. The loop's thread's."""
+class Standing:
+    """Tells how the daemon stands: the page, the state file, the service manager. Owned by the loop's thread.
+
+    The file in work is followed: it is shown on the page, and told to all once it takes a while.
+    """
 
     published: Published
     clock: Clock
+    notifier: Notifier
+    since: str
+    """When the daemon was started."""
+    arrivals: Arrivals | None = None
     _daemon: Daemon | None = None
-    _tell: Callable[[Work], None] = lambda _work: None
+    _written: float = float("-inf")
     _phase: Phase = Phase.READING
     _began: float = 0.0
     _shown: float = float("-inf")
 
-    def begin(self, daemon: Daemon, tell: Callable[[Work], None]) -> None:
-        """Look at this daemon from now on; ``tell`` tells those who are not in this process."""
-        self._daemon, self._tell = daemon, tell
+    def follow(self, daemon: Daemon) -> None:
+        """Follow the work of this daemon from now on."""
+        self._daemon = daemon
+
+    def beat(self) -> float:
+        """Note, and let the service manager know, that there is progress; returns the time (monotonic, s)."""
+        now = self.published.beat = self.clock.monotonic()
+        self.notifier.watchdog(now)
+        return now
+
+    def is_due(self, now: float) -> bool:
+        """Tell whether what was written is so old that it should be written anew."""
+        return now >= self._written + STATE_EVERY_S
+
+    def ready(self, daemon: Daemon) -> None:
+        """Tell the service manager that the start, or a reload, is over."""
+        self.notifier.ready(status_line(daemon, self.published))
+
+    def publish(self, daemon: Daemon) -> None:
+        """Show how the daemon stands to others in this process."""
+        self.published.state = self._state(daemon)
+        self.published.inbox_lost = daemon.lost
+
+    def write(self, daemon: Daemon) -> None:
+        """Write the state file."""
+        write_state(state_file(self.published.settings), self._state(daemon))
+
+    def tell(self, daemon: Daemon) -> None:
+        """Tell those outside of this process."""
+        self._written = self.clock.monotonic()
+        self.write(daemon)
+        self.notifier.status(status_line(daemon, self.published))
+
+    def end(self) -> None:
+        """Remove the state file: nobody works any more."""
+        remove_state(state_file(self.published.settings))
+
+    def _state(self, daemon: Daemon) -> DaemonState:
+        expected = () if self.arrivals is None else self.arrivals.standing
+        return state_of(daemon, self.published, since=self.since, expected=expected)
 
     def followed(self, hook: Hook | None) -> Hook:
         """Return a hook that notes the phases, and calls another one if there is any."""
@@ -63,20 +111,20 @@ class WorkMonitor:
                 if step is Step.BEGIN:
                     self._shown = self._began  # most files are done before there is anything to show
                 elif self.published.work is not None:  # a new phase of what is shown is shown at once
-                    self.look(self._began, at_once=True)
+                    self.look_at_work(self._began, at_once=True)
             if hook is not None:
                 hook(step, edge)
 
         return follow
 
-    def look(self, now: float, *, at_once: bool = False) -> None:
+    def look_at_work(self, now: float, *, at_once: bool = False) -> None:
         """Show how far the work is, twice a second at most; called at each sign of progress."""
         if self._daemon is None or (now < self._shown + WORK_EVERY_S and not at_once):
             return
         known, work = self.published.work, work_of(self._daemon, self._phase, self._began)
         self.published.work, self._shown = work, now
         if work is not None and known is not None and known.claim == work.claim:
-            self._tell(work)
+            self.tell(self._daemon)
 
 
 def work_of(daemon: Daemon, phase: Phase, since: float) -> Work | None:
@@ -88,10 +136,10 @@ def work_of(daemon: Daemon, phase: Phase, since: float) -> Work | None:
     return Work(pending.claim.id, printable(pending.claim.name), pending.feed, phase, began, source.offset, source.size)
 
 
-def status_line(daemon: Daemon, refused: Refused | None, work: Work | None = None) -> str:
+def status_line(daemon: Daemon, published: Published) -> str:
     """Return the one line that ``systemctl status`` shows."""
-    tally = daemon.tally
-    config = "the config on disk is refused, an older one is in force; " if refused else ""
+    tally, work = daemon.tally, published.work
+    config = "the config on disk is refused, an older one is in force; " if published.refused else ""
     return (
         f"{config}{tally.loaded} loaded, {tally.duplicate} duplicate, {tally.failed} failed; "
         f"{daemon.survey.total} waiting, {_count_deferred(daemon)} deferred"
@@ -99,17 +147,9 @@ def status_line(daemon: Daemon, refused: Refused | None, work: Work | None = Non
     )
 
 
-def state_of(
-    daemon: Daemon,
-    settings: Settings,
-    *,
-    since: str,
-    refused: Refused | None,
-    expected: Sequence[Expected] = (),
-    work: Work | None = None,
-) -> DaemonState:
+def state_of(daemon: Daemon, published: Published, *, since: str, expected: Sequence[Expected] = ()) -> DaemonState:
     """Return what the daemon, which runs ``since`` that moment, tells others about itself."""
-    survey = daemon.survey
+    survey, settings = daemon.survey, published.settings
     return DaemonState(
         pid=os.getpid(),
         host=os.uname().nodename,
@@ -124,7 +164,7 @@ def state_of(
         oldest_waiting=_oldest(survey.oldest_arrival, daemon),
         files_ignored=survey.ignored,
         files_deferred=_count_deferred(daemon),
-        config_refused=refused,
+        config_refused=published.refused,
         expected=[one.shown for one in expected],
         ignored=[LeftAlone(printable(one.name), one.reason) for one in daemon.folders.inbox.left_alone(MAX_IGNORED)],
         deferred=[*_why_deferred(daemon), *_aside(daemon)],
@@ -137,7 +177,7 @@ def state_of(
             )
             for found in survey.unsettled[:MAX_LISTED]
         ],
-        work=work,
+        work=published.work,
     )
 
 

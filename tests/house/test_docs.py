@@ -21,7 +21,7 @@ from inboxd.inbox.claim import CLAIMED
 from inboxd.locks import lock_file
 from inboxd.metrics import Metrics, Standing
 from inboxd.presence import STATE_FILE
-from inboxd.service import NEEDS_RESTART
+from inboxd.reload import NEEDS_RESTART
 from inboxd.store import postgres_faults, sqlite_driver
 from inboxd.store.tables import metadata
 from places import ROOT, SUPPORT

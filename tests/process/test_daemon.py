@@ -16,7 +16,7 @@ import pytest
 from daemons import DEADLINE_S, Home, eventually, files_in, record
 from inboxd.events import Event
 from inboxd.presence import STATE_FILE
-from inboxd.service import NEEDS_RESTART
+from inboxd.reload import NEEDS_RESTART
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any, Final, cast
 
 import psutil
+import pytest
 
 from daemons import Home, eventually, record
 from inboxd.clock import Clock
@@ -21,9 +22,10 @@ from inboxd.config import load_settings
 from inboxd.daemon import Daemon
 from inboxd.errors import TransientFault
 from inboxd.inbox.source import Source
+from inboxd.notify import Notifier
 from inboxd.outcomes import Edge, Step
 from inboxd.presence import STATE_FILE, Phase, Published, Work, read_state
-from inboxd.standing import WorkMonitor, status_line
+from inboxd.standing import Standing, status_line
 from places import SUPPORT
 
 
@@ -47,35 +49,38 @@ class Still:
         return datetime(2026, 1, 15, tzinfo=UTC) + timedelta(seconds=self.seconds)
 
 
-def test_a_file_in_work_is_shown_with_its_phase_and_told_once_it_takes_a_while(tmp_path: Path) -> None:
+def test_a_file_in_work_is_shown_with_its_phase_and_told_once_it_takes_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is read is shown in bytes and per cent; each later phase by when it began, and at once."""
-    clock, published, told = Still(), Published(load_settings(None, {}, tmp_path)), list[Work]()
-    monitor = WorkMonitor(published, clock)
-    begin = monitor.followed(None)
+    clock, published, told = Still(), Published(load_settings(None, {}, tmp_path)), list[Work | None]()
+    monkeypatch.setattr(Standing, "tell", lambda standing, _daemon: told.append(standing.published.work))
+    standing = Standing(published, clock, Notifier(), since="2026-01-15T00:00:00.000000Z")
+    begin = standing.followed(None)
     (tmp_path / "file").write_bytes(b"x" * 100)
     with Source(tmp_path / "file") as source:
-        monitor.begin(at_work(source, clock), told.append)
+        standing.follow(at_work(source, clock))
         begin(Step.BEGIN, Edge.BEFORE)
         source.read(40)
         for clock.seconds in (1.0, 1.2, 2.0):
-            monitor.look(clock.seconds)
+            standing.look_at_work(clock.seconds)
         reading = Work("c1", "a/b.json", "events", Phase.READING, "2026-01-15T00:00:00.000000Z", 40, 100)
         assert (published.work, reading.share, told) == (reading, 40, [reading])
         source.read(60)
         for clock.seconds, step in ((2.1, Step.LOCK), (2.2, Step.UPSERT), (2.3, Step.COMMIT), (2.4, Step.ARCHIVE)):
             begin(step, Edge.BEFORE)
-    assert [(one.phase.value, one.since[17:21], one.share) for one in told] == [
+    assert [(one.phase.value, one.since[17:21], one.share) for one in told if one] == [
         ("reading", "00.0", 40),
         ("writing", "02.1", 100),
         ("committing", "02.3", 100),
         ("moving", "02.4", 100),
     ]
-    monitor.begin(at_work(None, clock), told.append)
-    monitor.look(9.0)
+    standing.follow(at_work(None, clock))
+    standing.look_at_work(9.0)
     assert published.work is None
 
 
-def test_only_a_file_that_waits_after_a_fault_is_said_to_be_deferred() -> None:
+def test_only_a_file_that_waits_after_a_fault_is_said_to_be_deferred(tmp_path: Path) -> None:
     """A claimed file whose turn is still to come, as after a restart, is waiting and nothing else."""
     tally = SimpleNamespace(loaded=1, duplicate=2, failed=3)
     pending: Any = [SimpleNamespace(fault=None), SimpleNamespace(fault=TransientFault("disk_full", "no room"))]
@@ -83,9 +88,10 @@ def test_only_a_file_that_waits_after_a_fault_is_said_to_be_deferred() -> None:
     daemon: Any = SimpleNamespace(
         tally=tally, survey=SimpleNamespace(total=4), pending=pending, folders=SimpleNamespace(inbox=inbox)
     )
-    assert status_line(daemon, None) == "1 loaded, 2 duplicate, 3 failed; 4 waiting, 1 deferred"
-    work = Work("c1", "a.json", "events", Phase.WRITING, "2026-01-15T00:00:00.000000Z", 5, 5)
-    assert status_line(daemon, None, work).endswith("1 deferred; writing a.json")
+    published = Published(load_settings(None, {}, tmp_path))
+    assert status_line(daemon, published) == "1 loaded, 2 duplicate, 3 failed; 4 waiting, 1 deferred"
+    published.work = Work("c1", "a.json", "events", Phase.WRITING, "2026-01-15T00:00:00.000000Z", 5, 5)
+    assert status_line(daemon, published).endswith("1 deferred; writing a.json")
 
 
 PAUSING: Final = SUPPORT / "pausing.py"
