@@ -192,14 +192,15 @@ def test_a_hundred_thousand_waiting_files_need_bounded_memory(tmp_path: Path) ->
 
 
 @pytest.fixture
-def dear(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a look at everything as dear as it is with hundreds of thousands of files."""
+def expensive(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a look at everything as expensive as it is with hundreds of thousands of files."""
+    bench.expensive = True
     monkeypatch.setattr("inboxd.inbox.scan.CHEAP_S", 0.0)
     monkeypatch.setattr("inboxd.inbox.scan.SCAN_SHARE", 1_000_000)
 
 
-def test_new_files_are_found_at_once_beside_any_number_that_is_left_alone(bench: Bench, dear: None) -> None:
-    """Where looking at everything is dear, a hint is enough to find a new file; the scan still comes round."""
+def test_new_files_are_found_at_once_beside_any_number_that_is_left_alone(bench: Bench, expensive: None) -> None:
+    """Where looking at everything is expensive, a hint is enough to find a new file; the scan still comes round."""
     for number in range(100):
         bench.drop(f"{number}.csv")
     assert bench.survey().full
@@ -218,7 +219,7 @@ def test_new_files_are_found_at_once_beside_any_number_that_is_left_alone(bench:
     assert "unheard.json" in bench.ready(after=1)
 
 
-def test_a_hinted_folder_is_looked_into_at_once(bench: Bench, dear: None) -> None:
+def test_a_hinted_folder_is_looked_into_at_once(bench: Bench, expensive: None) -> None:
     """A folder renamed in with its files is found without a look at everything."""
     bench.drop("old.csv")
     bench.survey()
@@ -229,7 +230,7 @@ def test_a_hinted_folder_is_looked_into_at_once(bench: Bench, dear: None) -> Non
     assert ([candidate.name for candidate in survey.ready], survey.full) == (["new/deep/a.json"], False)
 
 
-def test_what_settles_is_not_forgotten_between_two_looks_at_everything(bench: Bench, dear: None) -> None:
+def test_what_settles_is_not_forgotten_between_two_looks_at_everything(bench: Bench, expensive: None) -> None:
     """A hint about one file neither hides the others that settle, nor lets it overtake an older one."""
     bench.survey()
     bench.drop("skip/old.json", mtime=1000)
@@ -260,7 +261,7 @@ def test_a_backlog_that_waits_for_one_older_file_leaves_the_places_to_other_feed
         assert bench.ready(after=60)[0] == "skip/0.json"
 
 
-def test_lost_events_are_made_good_by_a_look_at_everything(bench: Bench, dear: None) -> None:
+def test_lost_events_are_made_good_by_a_look_at_everything(bench: Bench, expensive: None) -> None:
     """After an overflow of the kernel's queue nothing waits for the next timed scan."""
     bench.survey()
     bench.drop("a.json", mtime=1000)

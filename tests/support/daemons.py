@@ -146,7 +146,7 @@ class Home:
             )
         if wait:
             eventually(lambda: len(self.lines("daemon_started")) > before or self._ended(), "daemon_started")
-            assert self.process.poll() is None, self.output()
+            assert self.process.poll() is None, f"it ended with {self.process.returncode}: {self.output()}"
         return self
 
     def _ended(self) -> bool:

@@ -29,7 +29,7 @@ CHEAP_S: Final = 0.01
 FOLLOWED: Final = 2_000
 """With more files settling than this, everything is looked at: it costs no more than looking at each of them."""
 SCAN_SHARE: Final = 10
-"""A dearer one is done again after so many times its own duration: scanning takes a tenth of the time at most."""
+"""A more expensive one is done again after so many times its duration: scanning takes a tenth of the time at most."""
 FIRST_ASIDE_S: Final = 1.0
 LONGEST_ASIDE_S: Final = 60.0
 """How long a file that could not be claimed is not offered again: doubling."""

@@ -18,7 +18,7 @@ from inboxd.inbox.settle import Kind
 from inboxd.inbox.tree import identity_of_listed
 
 POLL_S: Final = 1.0
-"""How often a polled inbox is looked at; a look that is dear is taken less often (see ``Inbox.survey``)."""
+"""How often a polled inbox is looked at; an expensive look is taken less often (see ``Inbox.survey``)."""
 _OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Errors that say nothing about the inbox, only that this process is short of something."""
 

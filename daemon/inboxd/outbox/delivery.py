@@ -54,7 +54,7 @@ class Delivery:
 
     def _abort(self) -> None:
         """End the program or the connection at once. The caller holds the turn."""
-        if self._child is not None:
+        if self._child is not None and self._child.returncode is None:  # else its number may be another one's by now
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._child.pid, signal.SIGKILL)
         connection = self._connection.sock if self._connection is not None else None
@@ -79,8 +79,7 @@ class Delivery:
             raise Undelivered(f"{command[0]} took longer than {self.limit_s:g} s and was ended") from None
         finally:
             with self._turn:
-                if child.returncode is None:
-                    self._abort()
+                self._abort()
                 self._child = None
             child.communicate()
         if child.returncode:
