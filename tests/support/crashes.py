@@ -51,6 +51,8 @@ STARTS_AGAIN = 4
 """So often a daemon is started on a state, at most, until the inbox is empty."""
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 DEFAULT_STATES = 300
+TASKS_OF_ONE_PROCESS = 2_500
+"""So many times four daemons in one process have grown it to a gigabyte."""
 TELLING = 400
 """So many states, at most, show whether a sync is needed."""
 
@@ -195,7 +197,9 @@ class Crashes:
 
     def _processes(self) -> ProcessPoolExecutor:
         """Return processes that have this record, too: new ones, as a copy of this one would not have its threads."""
-        return ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _lend, (self,))
+        return ProcessPoolExecutor(
+            os.cpu_count(), get_context("spawn"), _lend, (self,), max_tasks_per_child=TASKS_OF_ONE_PROCESS
+        )
 
     def first_loss(self, syncs: frozenset[int], most: int) -> tuple[int, str]:
         """Try what the lack of syncs makes possible; return how many states were tried until a loss, and which."""
@@ -229,7 +233,8 @@ class Crashes:
     def _end_of(self, home: Home, state: State, left: dict[str, bytes]) -> Damage:
         for _ in range(STARTS_AGAIN):
             # In this process, with the same daemon in it: most of the time would go into starts of Python.
-            code, _, said = command(home.path, "run", "--once")
+            with nothing_left_open():
+                code, _, said = command(home.path, "run", "--once")
             if code not in {0, 1}:
                 return Damage([f"exit code {code}: {said.strip()[-500:]}"], [])
             if not files_in(home.inbox):
@@ -367,6 +372,18 @@ def _kind(path: str, *, is_folder: bool) -> str:
     if len(top) > 1 and top[1] in {"processed", "failed"}:
         return f"the folders of {top[1]}" if is_folder else f"a file in {top[1]}"
     return path
+
+
+@contextmanager
+def nothing_left_open() -> Iterator[None]:
+    """Close what a command has left open, as the end of its process does: its log lasts as long as that."""
+    before = set(os.listdir("/proc/self/fd"))
+    try:
+        yield
+    finally:
+        for descriptor in set(os.listdir("/proc/self/fd")) - before:
+            with suppress(OSError):  # the one by which they were listed
+                os.close(int(descriptor))
 
 
 @contextmanager
