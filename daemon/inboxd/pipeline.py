@@ -108,7 +108,7 @@ class Pipeline:
         except BaseException as error:
             waits = has_begun and isinstance(error, TransientFault) and not isinstance(error, DatabaseFault)
             with suppress(TransientFault):
-                attempt.leave(waits=waits)
+                attempt.leave(waits=waits, ended=not isinstance(error, Exception))
             raise
 
     def _start(self, job: Job, started: datetime) -> RunStart:
@@ -142,10 +142,14 @@ class _Attempt:
         """Write that the work begins; for a ``small`` file perhaps only with all else it does."""
         self.begun = self.run_id = self.pipeline.store.begin(self.start, small=small)
 
-    def leave(self, *, waits: bool) -> None:
-        """See to the ``running`` row of a file that has not ended: one that ``waits`` has it, no command's keeps it."""
+    def leave(self, *, waits: bool, ended: bool) -> None:
+        """See to the ``running`` row of a file that has not ended: one that ``waits`` has it, no command's keeps it.
+
+        ``ended``: by a signal, so there may be a row of which nobody knows yet.
+        """
         if self.job.claim is None:
-            self.pipeline.store.drop(self.start)
+            if self.begun or ended:
+                self.pipeline.store.drop(self.start)
         elif waits and not self.begun:
             self.begin()
 

@@ -97,7 +97,7 @@ def replay(
     first = next(batches, None)
     if first is None:
         return Replay(feed.name, None, tally.failed, 0, 0, tally.failed, tuple(tally.failures))
-    start = RunStart(feed.name, stamp(started), host)
+    start, run_id = RunStart(feed.name, stamp(started), host), 0
     try:
         run_id = store.begin(start)
         with store.turn(feed), store.transaction(run_id, feed) as tx:
@@ -114,8 +114,9 @@ def replay(
             )
             tx.record(RunEnd(verdict, stamp(clock.now())))
             tx.commit()
-    except BaseException:
-        _drop(store, start)
+    except BaseException as error:
+        if run_id or not isinstance(error, Exception):  # a signal may come when there is a row, and no number of it yet
+            _drop(store, start)
         raise
     return Replay(
         feed=feed.name,

@@ -156,13 +156,15 @@ class Store(ABC):
     def drop(self, start: RunStart) -> None:
         """Delete the ``running`` row that began so, if there is one: an orderly stop.
 
-        It is not named by its id: a signal may come when the row is committed, and before anybody has that.
+        It is not named by its id: a signal may come when the row is committed, and before anybody has that. And it is
+        looked for first, which waits for nobody.
         """
         mark = self._dialect.mark
         began = f"job_name = {mark} AND started_at = {mark} AND host = {mark} AND COALESCE(claim, '') = {mark}"
         values = (start.feed, start.started_at, start.host, start.claim or "")
-        with self._durably():
-            self._rows(f"DELETE FROM etl_runs WHERE {began} AND status = 'running'", *values)
+        for (run_id,) in self._rows(f"SELECT id FROM etl_runs WHERE {began} AND status = 'running'", *values):
+            with self._durably():
+                self._rows(f"DELETE FROM etl_runs WHERE id = {mark} AND status = 'running'", run_id)
 
     def drop_claim(self, claim: str) -> None:
         """Delete the claim's ``running`` row, if it has one: an orderly stop, or a file that settles again.
