@@ -98,13 +98,7 @@ class Pipeline:
             with self.step(Step.BEGIN):
                 attempt.begin(small=job.size <= SMALL and not job.careful)
             has_begun = True
-            with job.open() as source:
-                try:
-                    return attempt.take(source)
-                except FileFault as fault:
-                    return attempt.fail(fault, _hash_of(source, fault))
-        except FileFault as fault:  # it could not even be opened
-            return attempt.fail(fault, None)
+            return attempt.take_or_fail()
         except BaseException as error:
             waits = has_begun and isinstance(error, TransientFault) and not isinstance(error, DatabaseFault)
             with suppress(TransientFault):
@@ -152,6 +146,17 @@ class _Attempt:
                 self.pipeline.store.drop(self.start)
         elif waits and not self.begun:
             self.begin()
+
+    def take_or_fail(self) -> Verdict:
+        """Load a file, or record that its own fault kept it out."""
+        try:
+            with self.job.open() as source:
+                try:
+                    return self.take(source)
+                except FileFault as fault:
+                    return self.fail(fault, _hash_of(source, fault))
+        except FileFault as fault:  # it could not even be opened
+            return self.fail(fault, None)
 
     def take(self, source: Source) -> Verdict:
         """Load a file, unless it is a large one that is known by its hash."""

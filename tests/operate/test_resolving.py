@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from inboxd.clock import SystemClock
 from inboxd.model import Feed, Late, Mode
@@ -12,6 +13,7 @@ from inboxd.operate.dead_letters import Filter, dismiss
 from inboxd.operate.undo import undo
 from inboxd.outcomes import Reject
 from inboxd.store.database import Store
+from inboxd.store.tables import lineage_records
 from stores import OpenEmpty, batches, load, make_feed, query, row
 
 pytestmark = pytest.mark.on_citus
@@ -88,8 +90,10 @@ def test_a_dismissed_letter_is_resolved_by_nobody(open_empty: OpenEmpty) -> None
     assert resolvers(store) == [("a", 0), ("b", run_id)]
 
 
+@pytest.mark.parametrize("thinned", [False, True], ids=["lineage", "lineage is gone"])
 def test_what_an_undone_run_had_resolved_is_resolved_by_the_next_run_that_applied_its_key(
     open_empty: OpenEmpty,
+    thinned: bool,  # noqa: FBT001 - a parameter
 ) -> None:
     """As if the undone run had never been: its own dead letters apart, and those of no key that can be read."""
     store = open_empty(FEED)
@@ -102,5 +106,8 @@ def test_what_an_undone_run_had_resolved_is_resolved_by_the_next_run_that_applie
     apply(store, "c", day=1)  # stale
     undo(store, (FEED,), undone, clock=SystemClock(), host="here")
     assert resolvers(store) == [("a", first), ("b", first), ("c", first), ("?", None)]
+    if thinned:  # as `[retention] lineage` does, which may be shorter than `images`
+        with store.writing() as connection:
+            connection.execute(sa.delete(lineage_records))
     undo(store, (FEED,), first, clock=SystemClock(), host="here")
     assert resolvers(store) == [("a", stands), ("b", stands), ("c", None), ("?", None)]

@@ -53,7 +53,8 @@ def test_a_file_in_work_is_shown_with_its_phase_and_told_once_it_takes_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is read is shown in bytes and per cent; each later phase by when it began, and at once."""
-    clock, published, told = Still(), Published(load_settings(None, {}, tmp_path)), list[Work | None]()
+    clock, published = Still(), Published(load_settings(None, {}, tmp_path))
+    told: list[Any] = []  # Any: work, or none
     monkeypatch.setattr(Standing, "tell", lambda standing, _daemon: told.append(standing.published.work))
     standing = Standing(published, clock, Notifier(), since="2026-01-15T00:00:00.000000Z")
     begin = standing.followed(None)
@@ -69,7 +70,7 @@ def test_a_file_in_work_is_shown_with_its_phase_and_told_once_it_takes_a_while(
         source.read(60)
         for clock.seconds, step in ((2.1, Step.LOCK), (2.2, Step.UPSERT), (2.3, Step.COMMIT), (2.4, Step.ARCHIVE)):
             begin(step, Edge.BEFORE)
-    assert [(one.phase.value, one.since[17:21], one.share) for one in told if one] == [
+    assert [(one.phase.value, one.since[17:21], one.share) for one in told] == [
         ("reading", "00.0", 40),
         ("writing", "02.1", 100),
         ("committing", "02.3", 100),

@@ -32,6 +32,7 @@ import click
 import psutil
 
 from daemons import VERDICTS, Home, eventually
+from inboxd.daemon import AHEAD
 
 FEEDS = 24
 KEYS = 5_000
@@ -55,7 +56,8 @@ class Measure:
 
 MEASURES = {
     "rss_mib": Measure(slack=32, most=224),  # a step: what a large file of rejects takes, the allocator keeps
-    "descriptors": Measure(slack=28, most=200),  # up to 16 claims are open at once while many files wait
+    "descriptors": Measure(slack=12 + AHEAD, most=200),  # so many claims are open at once while many files wait
+    "beside_claims": Measure(slack=12, most=200),
     "threads": Measure(slack=2, most=24),
     "wal_mib": Measure(slack=64, most=192),
     "hidden": Measure(slack=20, most=100),
@@ -74,6 +76,8 @@ class Sample:
     hidden: int
     loaded: int
     waiting: int
+    beside_claims: int = 0
+    """Descriptors that are not of a claim."""
 
 
 def config(variant: int) -> str:
@@ -262,7 +266,8 @@ class Soak:
         return Sample(
             minute=round(minute, 2),
             rss_mib=round(process.memory_info().rss / MIB, 1),
-            descriptors=process.num_fds(),
+            descriptors=(descriptors := process.num_fds()),
+            beside_claims=descriptors - claimed,
             threads=process.num_threads(),
             wal_mib=round(wal.stat().st_size / MIB, 1) if wal.exists() else 0.0,
             hidden=claimed + hidden,
@@ -310,11 +315,11 @@ def grown(samples: Sequence[Sample]) -> list[str]:
 
 
 def _head() -> str:
-    return "".join(f"{one.name:>12}" for one in fields(Sample))
+    return "".join(f"{one.name:>14}" for one in fields(Sample))
 
 
 def _row(sample: Sample) -> str:
-    return "".join(f"{getattr(sample, one.name):>12}" for one in fields(Sample))
+    return "".join(f"{getattr(sample, one.name):>14}" for one in fields(Sample))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 
 from inboxd.model import Mode
 from inboxd.operate.undo_plan import Scene
 from inboxd.outcomes import UNREADABLE_KEY
-from inboxd.store.changes import says_again
 from inboxd.store.tables import DELETED, LOADED, before_images, dead_letters, etl_runs, lineage_records
 
 
@@ -35,16 +32,14 @@ def _other_resolvers(scene: Scene) -> sa.Select[tuple[int, int]]:
     had_resolved = sa.and_(letters.resolved_by == scene.run["id"], letters.record_key != UNREADABLE_KEY)
     keys = sa.select(letters.record_key).where(had_resolved)
     later = sa.select(scene.standing_runs().where(scene.is_later()).order_by(None).subquery().c.id)
-    applied: list[sa.Select[Any]] = [
-        sa.select(told.record_key, told.run_id).where(
-            told.run_id.in_(later), told.record_key.in_(keys), told.outcome.in_((LOADED, DELETED))
-        )
-    ]
-    if says_again(scene.feed):  # a stale record may have taken an undone one's place, and with it the image
-        of_table = images.table_name == scene.feed.table
-        taken = sa.select(images.record_key, images.run_id)
-        applied.append(taken.where(of_table, images.run_id.in_(later), images.record_key.in_(keys)))
-    by_run = sa.union_all(*applied).cte("applied").prefix_with("MATERIALIZED", dialect="postgresql")
+    by_lineage = sa.select(told.record_key, told.run_id).where(
+        told.run_id.in_(later), told.record_key.in_(keys), told.outcome.in_((LOADED, DELETED))
+    )
+    # A stale record may have taken an undone one's place, and lineage may be kept for a shorter time.
+    by_image = sa.select(images.record_key, images.run_id).where(
+        images.table_name == scene.feed.table, images.run_id.in_(later), images.record_key.in_(keys)
+    )
+    by_run = sa.union_all(by_lineage, by_image).cte("applied").prefix_with("MATERIALIZED", dialect="postgresql")
     place = sa.func.row_number().over(partition_by=letters.id, order_by=etl_runs.c.commit_no).label("place")
     ranked = (
         sa.select(letters.id, by_run.c.run_id, place)
