@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import os
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from crashes import Crashes, table
-from disk_record import Create, Disk, Rename, Sync, Write
+from disk_record import Create, Disk, Record, Rename, Sync, Write
 from marked_syncs.sitecustomize import HANDS, place_of
 from places import PACKAGE
 
@@ -65,6 +68,35 @@ def _calls(node: ast.AST, within: str) -> Iterator[tuple[str, int]]:
             called = inner.func.attr if isinstance(inner.func, ast.Attribute) else getattr(inner.func, "id", "")
             if called in {"sync", "sync_folder", "fsync", "fdatasync"}:
                 yield within, inner.lineno
+
+
+KILLED_AT_WORK = """
+import os, threading, time
+
+def work():
+    for number in range(10_000):
+        os.rename(f"a{number}", f"a{number + 1}")
+
+threading.Thread(target=work, daemon=True).start()
+time.sleep(0.05)
+os._exit(0)
+"""
+
+
+def test_what_a_thread_was_at_when_its_process_was_killed_is_recorded(
+    tmp_path: Path, require_tool: Callable[[str, str], str]
+) -> None:
+    """Such a call gets no answer, though the disk may have done it."""
+    require_tool("strace", "strace")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a0").write_bytes(b"x")
+    record = Record(tmp_path / "tree")
+    for _ in range(5):
+        record.run([sys.executable, "-c", KILLED_AT_WORK], dict(os.environ))
+        (there,) = (tmp_path / "tree").iterdir()
+        assert [path for path, _ in record.now.walk()] == [there.name]
+        record.do(Rename(0, there.name, 0, "a0"))
+        there.rename(there.with_name("a0"))
 
 
 def test_what_is_kept_of_a_record_is_what_is_there() -> None:

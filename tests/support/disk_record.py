@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -213,6 +214,7 @@ class Record:
         with trace.open(encoding="ascii") as lines:
             Reader(self).read(lines)
         trace.unlink()
+        self.check()
         self.ended.append(len(self.operations))
         return done.returncode
 
@@ -237,6 +239,23 @@ class Record:
         self.do(Create(folder, name, number, is_folder, mode))
         return number
 
+    def check(self) -> None:
+        """Refuse a record that does not lead to the tree that is there: then something was not seen."""
+        if differences := self.differences():
+            message = f"the record is wrong on {differences}"
+            raise AssertionError(message)
+
+    def differences(self) -> list[str]:
+        """Return the paths on which the record and the tree that is there differ, memory that is shared left out."""
+        recorded = {path: node for path, node in self._now.walk() if not path.endswith("-shm")}
+        there = {str(path.relative_to(self.place)) for path in self.place.rglob("*") if not path.name.endswith("-shm")}
+        differ = [
+            path
+            for path in there & recorded.keys()
+            if recorded[path] in self._now.files and (self.place / path).read_bytes() != self._now.files[recorded[path]]
+        ]
+        return sorted([*differ, *(there ^ recorded.keys())])
+
     @property
     def now(self) -> Disk:
         """The tree as it is after all operations."""
@@ -254,7 +273,7 @@ class Handle:
 
 _LINE: Final = re.compile(r"(\d+) +(.*)")
 _WHOLE: Final = re.compile(r"(\w+)\((.*)\) += (-?\d+)")
-_BEGUN: Final = re.compile(r"(\w+)\((.*) <unfinished \.\.\.>")
+_BEGUN: Final = re.compile(r"(\w+)\((.*)(?: <unfinished \.\.\.>|\) += \?)")
 _ENDED: Final = re.compile(r"<\.\.\. (\w+) resumed>(.*)\) += (-?\d+)")
 _TEXT: Final = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 
@@ -267,7 +286,7 @@ class Reader:
         self._place = os.fspath(record.place)
         self._handles: dict[int, Handle] = {}
         self._folder = self._place
-        self._begun: dict[str, tuple[str, int]] = {}
+        self._begun: dict[str, tuple[str, str, int]] = {}
         self._marks: dict[str, str] = {}
         """By thread: the place in the code of the sync that comes next."""
 
@@ -279,14 +298,14 @@ class Reader:
                 continue
             thread, text = found[1], found[2]
             if begun := _BEGUN.match(text):
-                self._begun[thread] = (begun[2], len(self._record.operations))
+                self._begun[thread] = (begun[1], begun[2], len(self._record.operations))
                 if begun[1] == "close":  # its number may be another thread's before it returns
                     self._handles.pop(int(begun[2]), None)
                 continue
             start = len(self._record.operations)
             if ended := _ENDED.match(text):
-                head, start = self._begun.pop(thread)
-                name, arguments, result = ended[1], head + ended[2], int(ended[3])
+                name, head, start = self._begun.pop(thread)
+                arguments, result = head + ended[2], int(ended[3])
                 if name == "close":
                     continue
             elif whole := _WHOLE.match(text):
@@ -299,6 +318,13 @@ class Reader:
                 self._marks[thread] = _text(arguments).partition(sitecustomize.MARK)[2]
             elif result >= 0:
                 self._call(name, _arguments(arguments), result)
+        self._unanswered()
+
+    def _unanswered(self) -> None:
+        """Do what other threads were at when the process was killed, as far as the tree shows that it was done."""
+        for name, arguments, _ in self._begun.values():
+            if self._record.differences():
+                self._call(name, _arguments(arguments), sys.maxsize)
 
     def _sync(self, number: int, place: str, start: int, *, done: bool) -> None:
         if done and number in self._handles:
