@@ -51,8 +51,6 @@ STARTS_AGAIN = 4
 """So often a daemon is started on a state, at most, until the inbox is empty."""
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 DEFAULT_STATES = 300
-TASKS_OF_ONE_PROCESS = 2_500
-"""So many times four daemons in one process have grown it to a gigabyte."""
 TELLING = 400
 """So many states, at most, show whether a sync is needed."""
 
@@ -186,10 +184,12 @@ class Crashes:
             return dict(zip(kinds, pool.map(_first_loss, kinds.values(), repeat(most)), strict=True))
 
     def _processes(self) -> ProcessPoolExecutor:
-        """Return processes that have this record, too: new ones, as a copy of this one would not have its threads."""
-        return ProcessPoolExecutor(
-            os.cpu_count(), get_context("spawn"), _lend, (self,), max_tasks_per_child=TASKS_OF_ONE_PROCESS
-        )
+        """Return processes that have this record, too: new ones, as a copy of this one would not have its threads.
+
+        They are not made anew now and then, though 10,000 daemons let one grow to a gigabyte: the pool that does so
+        may wait for ever (https://github.com/python/cpython/issues/115634).
+        """
+        return ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _lend, (self,))
 
     def first_loss(self, syncs: frozenset[int], most: int) -> tuple[int, str]:
         """Try what the lack of syncs makes possible; return how many states were tried until a loss, and which."""
