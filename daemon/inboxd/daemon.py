@@ -10,7 +10,6 @@ from itertools import islice, takewhile
 from typing import Final
 
 from inboxd.attempts import Attempts
-from inboxd.clock import stamp
 from inboxd.errors import DatabaseFault, Interrupted, TransientFault
 from inboxd.events import Event
 from inboxd.inbox.ahead import sync_ahead
@@ -68,7 +67,7 @@ class Daemon(Attempts):
             self._begin(ready)
             while not self.stopping():
                 if not self._pass() and not self._tidy():
-                    self.wake.wait(self._patience())
+                    self._wait()
 
     def drain(self, ready: Callable[[], None]) -> None:
         """Take what is there, and what is just being completed (``run --once``)."""
@@ -80,7 +79,7 @@ class Daemon(Attempts):
                 if self.database_attempts or not (self.survey.settling or self._coming() or self.recovery.waiting):
                     break
                 self.recovery.hasten()
-                self.wake.wait(self._patience())
+                self._wait()
             self._tidy(whole=True)
             self.waiting = len(self.pending)
 
@@ -294,7 +293,7 @@ class Daemon(Attempts):
         if claim is None:  # gone, or changed since and put back: that rename in is ours, and proves nothing
             self.folders.inbox.resettle(candidate.name)
             return None
-        return PendingFile(claim, feed.name, self._now())
+        return PendingFile(claim, feed.name, self.clock.monotonic())
 
     def _may_go_on(self, pending: PendingFile) -> bool:
         """Tell whether it is this daemon's turn to work on a claimed file; else it is asked again a little later."""
@@ -365,6 +364,13 @@ class Daemon(Attempts):
             self.pending.remove(pending)
         release(self.folders.inbox.root, given_up)
 
+    def _wait(self) -> None:
+        """Wait until something is due, or has happened: in the inbox, or by a signal."""
+        until = self.clock.monotonic() + self._patience()
+        while not self.wake.wait(until - self.clock.monotonic(), self.watch.fileno()):
+            if self.watch.listen() or self.clock.monotonic() >= until:
+                return
+
     def _patience(self) -> float:
         """Return how long nothing can be due (seconds)."""
         now = self.clock.monotonic()
@@ -376,9 +382,6 @@ class Daemon(Attempts):
         if self.turnless:
             due.append(now + TURN_AGAIN_S)
         return max(min(due) - now, 0.0)
-
-    def _now(self) -> str:
-        return stamp(self.clock.now())
 
 
 def _blocks(pending: PendingFile, feed: Feed) -> bool:

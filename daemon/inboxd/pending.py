@@ -32,7 +32,8 @@ class PendingFile:
 
     claim: Claim
     feed: str
-    since: str
+    since: float
+    """When (monotonic seconds) it became this daemon's."""
     retry: bool = False
     """Asked for by ``inboxd retry``: read without the watermark."""
     found: bool = False

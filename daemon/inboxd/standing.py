@@ -198,7 +198,7 @@ def _why_deferred(daemon: Daemon) -> list[UnfinishedFile]:
             code=fault.code,
             message=printable(fault.message),
             hint=printable(fault.hint),
-            since=pending.since,
+            since=_wall(daemon.clock, pending.since),
             attempts=pending.attempts,
             retry_at=_wall(daemon.clock, pending.due),
         )
@@ -224,7 +224,8 @@ def _aside(daemon: Daemon) -> list[UnfinishedFile]:
 
 def _oldest(arrival: float | None, daemon: Daemon) -> str | None:
     """Return since when the oldest file waits: by its arrival in the inbox, or by when it was claimed."""
-    found = [pending.since for pending in daemon.pending]
+    claimed = min((pending.since for pending in daemon.pending), default=None)
+    found = [] if claimed is None else [_wall(daemon.clock, claimed)]
     if arrival is not None:  # another host's clock, or a jump of ours, may have it in the future
         found.append(stamp(min(datetime.fromtimestamp(max(arrival, 0.0), UTC), daemon.clock.now())))
     return min(found, default=None)

@@ -11,7 +11,7 @@ filesystem allows: newlines, and bytes that are not UTF-8 (as lone surrogates).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -34,24 +34,23 @@ def captures(feed: Feed, name: str, *, tail: bool = False) -> Mapping[str, str] 
     ``tail``: the path's last parts may be what matches, as with a file that does not lie in the inbox; ``None`` if more
     than one way of that catches something else.
     """
-    found = next(_caught(feed, name, tail=tail), [])
-    return found[0] if found and all(each == found[0] for each in found) else None
+    for pattern in feed.match:
+        found = _ways(pattern, name, tail=tail)
+        if found:
+            return found[0] if all(each == found[0] for each in found) else None
+    return None
 
 
 def fits_tail(feed: Feed, name: str) -> bool:
     """Tell whether the feed's ``match`` fits the last parts of a path."""
-    return any(_caught(feed, name, tail=True))
+    return any(_ways(pattern, name, tail=True) for pattern in feed.match)
 
 
-def _caught(feed: Feed, name: str, *, tail: bool) -> Iterator[list[dict[str, str]]]:
-    """Yield, of each pattern that fits, what it catches, in each way in which it fits."""
-    parts = name.split("/")
-    for pattern in feed.match:
-        fits = compile_glob(pattern).fullmatch
-        ways = [fits("/".join(parts[start:])) for start in range(len(parts) if tail else 1)]
-        found = [way.groupdict() for way in ways if way is not None]
-        if found:
-            yield found
+def _ways(pattern: str, name: str, *, tail: bool) -> list[dict[str, str]]:
+    """Return what a pattern catches, in each way in which it fits."""
+    parts = name.split("/") if tail else [name]
+    fits = [compile_glob(pattern).fullmatch("/".join(parts[start:])) for start in range(len(parts))]
+    return [way.groupdict() for way in fits if way is not None]
 
 
 def captures_of(pattern: str) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ those windows come here record by record. What it does not see is the matter of 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
 from itertools import compress
 from operator import attrgetter, itemgetter
 from typing import Final
@@ -15,7 +14,6 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Struct
 
-from inboxd.clock import ahead
 from inboxd.fieldtypes import MAX_KEY_BYTES
 from inboxd.model import Extra, Row, Scalar
 from inboxd.outcomes import Reject
@@ -39,9 +37,9 @@ class TooDeep(Exception):
 class Sifter:
     """Tells rows from rejects, a window or some records at a time, by what the feed reads of each."""
 
-    def __init__(self, compiled: CompiledFeed, now: datetime) -> None:
+    def __init__(self, compiled: CompiledFeed, ceiling: str) -> None:
         self._compiled = compiled
-        self._ceiling = ahead(now, compiled.feed.max_future_s)
+        self._ceiling = ceiling
 
     def window(
         self, chunk: bytes, first: int, around: Surroundings, *, array: bool, depth: int

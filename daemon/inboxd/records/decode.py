@@ -12,10 +12,10 @@ from datetime import datetime
 
 from inboxd.clock import ahead
 from inboxd.errors import FileFault, Place
-from inboxd.model import Cursor, Feed, Origin, Path, Scalar, Shape, names_of, origin_of
+from inboxd.model import Cursor, Feed, Path, Scalar, Shape, names_of
 from inboxd.outcomes import Batch
 from inboxd.records.checks import Scope
-from inboxd.records.fields import compile_feed, compile_moment
+from inboxd.records.fields import compile_feed
 from inboxd.records.intake import Intake
 from inboxd.records.locate import Walk, stops
 from inboxd.records.sources import last_at
@@ -47,14 +47,12 @@ class Reading:
     ) -> None:
         self._feed = feed
         self._compiled = compile_feed(feed)
-        self._moment = compile_moment(feed)
-        self._scope = Scope(ahead(now, feed.max_future_s))
+        self._ceiling = ahead(now, feed.max_future_s)
         self._text = Text(unpacked(stream), max_size, window)
-        self._intake = Intake(self._compiled, now, max_size)
-        paths = (*self._compiled.outside, *(way.path for way in (self._moment[1] if self._moment else ())))
-        self._of_file = file_values(paths, facts)
+        self._intake = Intake(self._compiled, self._ceiling, max_size)
+        self._of_file = file_values((*self._compiled.outside, *(feed.as_of.paths if feed.as_of else ())), facts)
         self._lead: _Lead | None = None
-        around = tuple(path for path in paths if origin_of(path) is Origin.DOCUMENT)
+        around = self._compiled.in_document
         if around and feed.records:
             if again is None:
                 msg = f"feed {feed.name!r} reads around its records: it needs the content twice"
@@ -75,7 +73,7 @@ class Reading:
         indexes = [self._compiled.names.index(name) for name in self._feed.scope]
         if not set(indexes) <= set(self._compiled.of_file):
             return None
-        found = of_document(self._compiled, self._first_document(), self._scope)
+        found = of_document(self._compiled, self._first_document(), Scope(self._ceiling))
         return tuple(found[index] for index in indexes)
 
     def batches(self) -> Iterator[Batch]:
@@ -146,8 +144,8 @@ class Reading:
         return found
 
     def _as_of(self, around: Surroundings) -> Cursor:
-        assert self._moment is not None  # noqa: S101 - whoever asks has a snapshot
-        check, ways = self._moment
+        assert self._compiled.moment is not None  # noqa: S101 - whoever asks has a snapshot
+        check, ways = self._compiled.moment
         found = file_value(check, ways, around, Scope(None))
         assert isinstance(found, str | int)  # noqa: S101 - the type of a cursor
         return found

@@ -58,6 +58,12 @@ class CompiledFeed:
     """Whether each record is looked at before it is decoded: exploded, chosen, or told what is around it."""
     outside: tuple[Path, ...]
     """What is read from outside the record and kept with a rejected one; by fields and conditions."""
+    in_document: tuple[Path, ...]
+    """What is read around the records: those of ``outside`` that begin at the document, and a snapshot's moment."""
+    copied: tuple[Path, ...]
+    """Those of ``outside`` whose values, of any size, each record has a copy of."""
+    moment: tuple[Check, tuple[Way, ...]] | None
+    """How a snapshot's moment is read; ``None`` in another feed."""
     where: tuple[Predicate, ...]
     deletes: tuple[Predicate, ...]
     asked: tuple[Path, ...]
@@ -100,6 +106,11 @@ def compile_feed(feed: Feed) -> CompiledFeed:
         takes_any=any(map(_is_position, feed.fields)) or (Origin.RECORD, "value") in read,
         itemised=per_record or bool(feed.explode or conditions),
         outside=outside,
+        in_document=tuple(
+            path for path in (*outside, *(feed.as_of.paths if feed.as_of else ())) if origin_of(path) is Origin.DOCUMENT
+        ),
+        copied=tuple(path for path in outside if origin_of(path) in (Origin.DOCUMENT, Origin.AROUND)),
+        moment=_moment(feed),
         where=tuple(map(Predicate, feed.where)),
         deletes=tuple(map(Predicate, feed.deletes.conditions)) if feed.deletes else (),
         asked=asked,
@@ -108,8 +119,7 @@ def compile_feed(feed: Feed) -> CompiledFeed:
     )
 
 
-def compile_moment(feed: Feed) -> tuple[Check, tuple[Way, ...]] | None:
-    """Return how a snapshot's moment is read; ``None`` in another feed."""
+def _moment(feed: Feed) -> tuple[Check, tuple[Way, ...]] | None:
     if feed.as_of is None:
         return None
     check = check_of(feed.as_of, needed=True, is_key=False, is_cursor=False)

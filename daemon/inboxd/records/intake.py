@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from itertools import compress
 from typing import Final
 
 import msgspec
 
 from inboxd.errors import FileFault, Place
-from inboxd.model import Origin, Path, names_of, origin_of
+from inboxd.model import Path, names_of
 from inboxd.records.columns import Sifter, TooDeep, Verdicts, in_order, whole_records
 from inboxd.records.conditions import Predicate
 from inboxd.records.fields import CompiledFeed
@@ -22,16 +21,16 @@ _UNDECODABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError, 
 
 
 class Intake:
-    """The records of one file. ``max_size`` bounds what is copied to them from around them, in bytes."""
+    """The records of one file.
 
-    def __init__(self, compiled: CompiledFeed, now: datetime, max_size: int) -> None:
+    ``ceiling``: the latest moment that a cursor may have, as text. ``max_size`` bounds what is copied to records from
+    around them, in bytes.
+    """
+
+    def __init__(self, compiled: CompiledFeed, ceiling: str, max_size: int) -> None:
         self._compiled = compiled
-        self._sifter = Sifter(compiled, now)
-        self._deletions = Sifter(compiled.deletion, now) if compiled.deletion else None
-        self._document = tuple(path for path in compiled.outside if origin_of(path) is Origin.DOCUMENT)
-        self._copied_paths = tuple(
-            path for path in compiled.outside if origin_of(path) in (Origin.DOCUMENT, Origin.AROUND)
-        )
+        self._sifter = Sifter(compiled, ceiling)
+        self._deletions = Sifter(compiled.deletion, ceiling) if compiled.deletion else None
         self._copied = 0
         self._max_size = max_size
         self._seen = 0
@@ -98,8 +97,8 @@ class Intake:
         """Return the records in an element; it counts as filtered where there is none."""
         self._seen += 1
         around = item.surroundings
-        if top and self._document and around is not None:
-            inside = {path: last_at(item.raw, names_of(path)) for path in self._document}
+        if top and self._compiled.in_document and around is not None:
+            inside = {path: last_at(item.raw, names_of(path)) for path in self._compiled.in_document}
             around = Surroundings(
                 {**around.values, **{p: source for p, source in inside.items() if source is not None}}
             )
@@ -128,12 +127,13 @@ class Intake:
 
     def _count_copies(self, around: Surroundings, count: int) -> None:
         """Count what records take from their document."""
-        if self._copied_paths and count:
-            self._copy(count * sum(len(around.value(path) or b"") for path in self._copied_paths))
+        copied = self._compiled.copied
+        if copied and count:
+            self._copy(count * sum(len(around.value(path) or b"") for path in copied))
 
     def _count_copies_of(self, items: Sequence[Item]) -> None:
-        if self._copied_paths:
-            self._copy(sum(len(item.value(path) or b"") for item in items for path in self._copied_paths))
+        if copied := self._compiled.copied:
+            self._copy(sum(len(item.value(path) or b"") for item in items for path in copied))
 
     def _copy(self, size: int) -> None:
         self._copied += size

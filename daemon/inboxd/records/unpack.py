@@ -18,6 +18,8 @@ _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE: Final = b"\x2a\x4d\x18"
 """The last three bytes of a skippable frame's magic; the first is 0x50 … 0x5f (RFC 8878, 3.1.2)."""
 
+_FIRST_PIECE: Final = 65_536
+"""Bytes read to tell the format by: most files are no larger, and so are read at once."""
 _GZIP_PIECE: Final = 65_536
 _ZSTD_PIECE: Final = 1_024
 """Packed bytes given to zstd at once. A zstd block takes at least 4 bytes and gives at most 128 KiB (RFC 8878,
@@ -36,14 +38,14 @@ def unpacked(stream: ByteStream) -> ByteStream:
     """Return a stream of the content, unpacked if the first bytes are those of a gzip member or a zstd frame."""
     head = b""
     while len(head) < len(_ZSTD_MAGIC):
-        more = stream.read(len(_ZSTD_MAGIC) - len(head))
+        more = stream.read(_FIRST_PIECE)
         if not more:
             break
         head += more
     source = _Source(stream, head)
     if head.startswith(_GZIP_MAGIC):
         return _Gzip(source)
-    if _is_zstd(head):
+    if _is_zstd(head[: len(_ZSTD_MAGIC)]):
         return _Zstd(source)
     return source
 
