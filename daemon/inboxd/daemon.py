@@ -153,6 +153,7 @@ class Daemon(Attempts):
         try:
             while self._claim_ahead(ready, claimed, entrance):
                 done += self._go_on_with(claimed)
+                self.watch.listen()  # so that the kernel's queue does not overflow, however many files come
                 self.on_pass(self)
                 if self.clock.monotonic() > looked_up + LOOK_UP_S:  # a long list must not hold up what is due meanwhile
                     self._notice(self.watch.check())

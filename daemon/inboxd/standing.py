@@ -118,9 +118,13 @@ class Standing:
         return follow
 
     def look_at_work(self, now: float, *, at_once: bool = False) -> None:
-        """Show how far the work is, twice a second at most; called at each sign of progress."""
+        """Show how far the work is, twice a second at most; called at each sign of progress.
+
+        The daemon hears meanwhile what happens in the inbox: the kernel keeps 16,384 events for it, no more.
+        """
         if self._daemon is None or (now < self._shown + WORK_EVERY_S and not at_once):
             return
+        self._daemon.watch.listen()
         known, work = self.published.work, work_of(self._daemon, self._phase, self._began)
         self.published.work, self._shown = work, now
         if work is not None and known is not None and known.claim == work.claim:
