@@ -26,8 +26,11 @@ class Wake:
 
         Tell whether somebody called ``set`` since the last wait.
         """
-        wanted = [self._fd] if other < 0 else [self._fd, other]
-        if self._fd not in select.select(wanted, [], [], max(timeout, 0.0))[0]:
+        wanted = select.poll()
+        wanted.register(self._fd, select.POLLIN)
+        if other >= 0:
+            wanted.register(other, select.POLLIN)
+        if all(fd != self._fd for fd, _ in wanted.poll(max(timeout, 0.0) * 1000)):
             return False
         return os.eventfd_read(self._fd) > 0
 

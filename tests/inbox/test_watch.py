@@ -101,6 +101,17 @@ def test_a_new_folder_is_looked_into_and_watched(bench: Bench) -> None:
         watched.until(heard)
 
 
+def test_what_is_heard_of_folders_is_not_kept(bench: Bench) -> None:
+    """A year of a folder a day costs no memory: watchdog keeps events for a reader that there is not."""
+    with watching(bench) as watched:
+        for number in range(20):
+            (bench.root / str(number)).mkdir()
+        watched.until(lambda: len(watched.hints) == 20)
+        queue = watched.watch._queue
+        assert queue is not None
+        assert not queue.watches._move_event_grouper._queue._queue
+
+
 def test_what_a_folder_brings_along_is_found_though_no_event_names_it(bench: Bench) -> None:
     """A folder renamed in whole is complete, and so are its files; none is taken for one being created."""
     with watching(bench) as watched:

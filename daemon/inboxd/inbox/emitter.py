@@ -71,6 +71,8 @@ class InboxQueue(InotifyFD):
 
     def __init__(self, root: str, listener: Listener) -> None:
         super().__init__()
+        self._ready = select.poll()
+        self._ready.register(self._inotify_fd, select.POLLIN)
         self._is_reading = False  # no thread of its own is, for which `close` would leave the descriptors open
         self._root = os.fsencode(root)
         self._root_wd: WatchDescriptor | None = None
@@ -89,7 +91,7 @@ class InboxQueue(InotifyFD):
 
     def take(self) -> None:
         """Tell of everything that has happened, and wait for nothing."""
-        while select.select([self._inotify_fd], [], [], 0)[0]:
+        while self._ready.poll(0):
             for wd, mask, cookie, name in self._parse_event_buffer(os.read(self._inotify_fd, _READ_AT_ONCE)):
                 if mask & _ABOUT_WATCHES:
                     self.handle_event(InotifyEvent(wd, mask, cookie, name))
@@ -139,6 +141,7 @@ class _InboxWatchGroup(InotifyWatchGroup):
     def on_event(self, event: InotifyEvent) -> None:
         """Let the original see to the watches of new folders, then tell of it."""
         super().on_event(event)
+        self._move_event_grouper.discard_pending_events()  # nobody reads them
         self.tell(event.wd, event.mask, event.name)
 
     def tell(self, wd: WatchDescriptor, mask: Mask, name: bytes) -> None:
