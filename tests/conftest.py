@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the flag that writes the golden files anew."""
     parser.addoption("--golden", action="store_true", help="write tests/cli/golden/ anew from what commands print now")
 
+
+# Workers, daemons and commands are started by the thousand: each would compile all of inboxd.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 if "/usr/bin" in os.environ.get("PATH", "").split(":"):  # a PATH without some tool, made on purpose, stays as it is
     os.environ["PATH"] += ":/usr/sbin:/sbin"  # where Debian keeps an administrator's tools; a user's PATH has no such
