@@ -12,7 +12,6 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from inboxd.clock import FIRST_MOMENT, moment, stamp
 from inboxd.model import Expect, Feed
@@ -20,7 +19,7 @@ from inboxd.operate.periods import NOT_ALL_REJECTED
 from inboxd.outcomes import RunStatus
 from inboxd.presence import ExpectedFeed
 from inboxd.store.database import Store
-from inboxd.store.tables import etl_runs, expectations, notices
+from inboxd.store.tables import etl_runs, expectations, insert, notices
 
 LOOKED_BACK: Final = timedelta(days=400)
 """Deadlines before that are not looked at any more, nor arrivals before so many."""
@@ -102,12 +101,11 @@ def note(store: Store, feeds: Sequence[Feed], now: str) -> None:
     if not new:
         return
     with store.writing() as connection:
-        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
         for feed, setting in new:
             old = expectations.update().where(expectations.c.feed == feed, expectations.c.setting != setting)
             connection.execute(old.values(late_at=None))
             row = {"feed": feed, "setting": setting, "since": now}
-            connection.execute(insert(expectations).values(row).on_conflict_do_nothing())
+            connection.execute(insert(connection, expectations).values(row).on_conflict_do_nothing())
 
 
 def turn(store: Store, one: Expected, late_at: str | None, notice_rows: Sequence[Mapping[str, object]]) -> bool:

@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from inboxd.store.base import NoticeRow
 from inboxd.store.database import Store
-from inboxd.store.tables import notices
+from inboxd.store.tables import insert, notices
 
 TURN: Final = 0x696E626F
 """The first key of the advisory locks that receivers' turns are taken by; the second is made of their names."""
@@ -78,8 +77,8 @@ class Box:
         if not values:
             return
         with self.store.writing() as connection:
-            insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-            connection.execute(insert(notices).on_conflict_do_nothing(index_elements=["id", "target"]), values)
+            new = insert(connection, notices).on_conflict_do_nothing(index_elements=["id", "target"])
+            connection.execute(new, values)
 
     def give_up(self, before: str, at: str, targets: Sequence[str], *, others: bool = False) -> list[NoticeRow]:
         """Give up what was written ``before`` and waits for one of ``targets``, or for any but those; return it."""

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any, Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
@@ -15,6 +16,9 @@ from sqlalchemy.types import TypeDecorator
 from inboxd.store.dialects import COMMITS, POSTGRES, SQLITE
 from inboxd.store.ledger import canonical
 from inboxd.store.schema import columns, statements
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects.sqlite import Insert
 
 # `lineage_records.outcome`; the view `lineage` spells them out.
 LOADED: Final = 0
@@ -131,3 +135,11 @@ def next_commit(connection: sa.Connection) -> sa.ColumnElement[int]:
     if connection.dialect.name == "postgresql":
         return sa.func.nextval(COMMITS, type_=sa.BigInteger)
     return sa.select(sa.func.coalesce(sa.func.max(etl_runs.c.commit_no), 0) + 1).scalar_subquery()
+
+
+def insert(connection: sa.Connection, table: sa.Table) -> Insert:
+    """Return an INSERT that may do nothing on a conflict; PostgreSQL's takes the same.
+
+    Of SQLAlchemy's modules for the two databases the other is not loaded: it takes a tenth of all that `status` does.
+    """
+    return cast("Insert", import_module(f"sqlalchemy.dialects.{connection.dialect.name}").insert(table))
