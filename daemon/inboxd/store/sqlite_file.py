@@ -98,10 +98,14 @@ class SqliteFile(FileTransaction):
     # The short lock
 
     def lock(self) -> int:
-        """Write what is left of the staging, then take SQLite's one write lock; a small file's run begins here."""
+        """Take SQLite's one write lock, once all is staged; a small file is staged, and its run begins, under it."""
+        at_once = self._staging.is_small and not self._connection.in_transaction
         with self._faults:
-            self._staging.end()
+            if not at_once:
+                self._staging.end()
             self._begin_writing()
+            if at_once:
+                self._staging.write_rest()
             if not self._run_id and self._start is not None:
                 self._run_id = begin_run(self._connection, self._start)
                 self._staging.values["run"] = self._run_id
