@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 import inboxd
 from audit_world import World
+from inboxd.store import open_store
+from inboxd.store.tables import etl_runs, lineage_records
 from places import ROOT
 from planted import PLANTED, Planted
 from stores import MakeUrl
@@ -112,6 +115,46 @@ def test_the_next_run_that_applied_its_key_has_resolved_what_an_undone_one_had(
             world.call("undo", str(by))
         assert resolver(feed) is None
         assert world.differences() == [], (feed, world.done)
+
+
+@pytest.mark.parametrize("missing", [0, 2])
+def test_an_unknown_row_may_be_of_any_run_that_could_have_written_it(
+    make_url: MakeUrl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: int
+) -> None:
+    """Without a run's file and its lineage nobody knows what later ones met: no difference is made up of that."""
+    world = World(tmp_path / "world", make_url(), 3)
+    gone: dict[str, object] = {"op": "d"}
+    contents: list[list[dict[str, object]]] = [
+        [told("x", 1)],
+        [told("a", 45), told("b", 45), told("c", 2) | {"value": {}}],
+        [told("y", 1)],
+        [told("a", 30), told("b", 45), told("c", 3)],
+    ]
+    for number, records in enumerate(contents):
+        for feed in ("merge", "removes", "last"):
+            world.drop(f"{feed}/{number}.json", json.dumps(records).encode())
+        world.drop(f"marks/{number}.json", json.dumps([*records, told("a", 40) | gone]).encode())
+        world.call("run", "--once")
+    assert world.differences() == []
+    with open_store(world.url) as store, store.writing() as connection:
+        of_file = etl_runs.c.file_name.like(f"%/{missing}.json")
+        connection.execute(sa.update(etl_runs).where(of_file).values(file_removed=etl_runs.c.started_at))
+        connection.execute(sa.delete(lineage_records))
+    for path in (world.path / "data" / "processed").rglob(f"{missing}.json"):
+        path.unlink()
+    monkeypatch.setenv("INBOXD_RETENTION__LINEAGE", "1ms")
+    found = world.audit()
+    assert found["ok"], (found, world.done)
+    unproven = {table["table"]: table["rows_unproven"] for table in found["tables"]}
+    assert unproven["merge"] == 5
+    if missing > 0:  # all before is forgotten, so the last run may have written it
+        return
+    with open_store(world.url) as store, store.writing() as connection:
+        wrong = sa.text(
+            "UPDATE merge SET run_id = (SELECT MAX(id) FROM etl_runs WHERE job_name = 'merge') WHERE key = 'a'"
+        )
+        connection.execute(wrong)
+    assert [(one["kind"], one["key"]) for one in world.differences()] == [("row_unexpected", "a")]
 
 
 # Planted faults

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from inboxd.audit.check import Kept
 from inboxd.audit.ledger import Ledger, TableRow
 from inboxd.audit.report import TableReport
-from inboxd.audit.rules import ident_of, is_marked, not_compared
+from inboxd.audit.rules import ident_of, is_marked, not_compared, rises
 from inboxd.audit.scratch import Scratch
 from inboxd.audit.versions import GRAVES, ROWS, State, Version
 from inboxd.model import Cursor, Feed, Mode
@@ -57,7 +57,7 @@ class _Comparison:
         append = self._feed.mode is Mode.APPEND
         proven = self._scratch.is_proven(row.run)
         if derived.state is State.UNKNOWN or (append and derived.state is State.NONE and proven is False):
-            if proven is False or row.run == derived.run or self._was_forgotten(row.run, derived):
+            if proven is False or row.run == derived.run or self._may_be_of(row.run, derived):
                 self._report.rows_unproven += 1
                 return
             what = f"it says that run {row.run} wrote it, which is not so by that run's file"
@@ -68,10 +68,15 @@ class _Comparison:
         else:
             self._values(ident, row, derived)
 
-    def _was_forgotten(self, run_id: int, derived: Version) -> bool:
-        """Tell whether a run came before one of which not even the keys are known, so that all had to be forgotten."""
-        run = self._ledger.run(run_id) if derived.run == 0 else None
-        return run is not None and (run.commit_no or 0) < derived.commit_no
+    def _may_be_of(self, run_id: int, derived: Version) -> bool:
+        """Tell whether a row may be of an earlier run than the last that says something of its key.
+
+        All that came before a run of which not even the keys are known is forgotten. The last may have said the same
+        again, or lost to a tombstone: only where the cursor rises has it written the row, or a run that is not proved.
+        """
+        said = derived.commit_no if derived.run == 0 or not rises(self._feeds) else 0
+        run = self._ledger.run(run_id)
+        return run is not None and (run.commit_no or 0) < max(said, self._scratch.base.commit_no)
 
     def _values(self, ident: str, row: TableRow, derived: Version) -> None:
         wrong: list[str] = []

@@ -15,7 +15,7 @@ from inboxd.audit.documents import Reading, Record
 from inboxd.audit.judge import Judge, Kind, as_array
 from inboxd.audit.ledger import DeadLetterRow, Ledger
 from inboxd.audit.report import TableReport
-from inboxd.audit.rules import Rules, Work, ident_of
+from inboxd.audit.rules import Rules, Work, ident_of, rises
 from inboxd.audit.scratch import Scratch
 from inboxd.audit.values import members
 from inboxd.audit.versions import GRAVES, ROWS, UNKNOWN, State, Version
@@ -256,7 +256,8 @@ class Derivation:
         return ""
 
     def _rules(self, feed: Feed) -> Rules:
-        return Rules(feed, self._scratch, fading=self._kept.tombstones is not None)
+        fading, rising = self._kept.tombstones is not None, rises(self._all)
+        return Rules(feed, self._scratch, fading=fading, rising=rising)
 
     # What becomes of it
 

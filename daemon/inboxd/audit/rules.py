@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,6 +50,11 @@ def is_marked(feed: Feed, row: Version, grave: Version) -> bool | None:
     return grave.state is State.ROW and not _above(row.cursor, grave.cursor)
 
 
+def rises(feeds: Sequence[Feed]) -> bool:
+    """Tell whether the cursor of a key never falls in the table of these feeds: none deletes, the newest one wins."""
+    return all(feed.cursor is not None and feed.deletes is None for feed in feeds)
+
+
 def not_compared(feed: Feed) -> set[str]:
     """Return the fields that two records are not compared by: what comes from the file alone, and the number."""
     return {
@@ -68,11 +73,16 @@ def _above(value: Cursor | None, other: Cursor | None) -> bool:
 class Rules:
     """The rules of one feed, over what is staged and what was derived before."""
 
-    def __init__(self, feed: Feed, scratch: Scratch, *, fading: bool = False) -> None:
-        """Take the feed; ``fading``: tombstones are removed when they are old, so where one stood the ledger says."""
+    def __init__(self, feed: Feed, scratch: Scratch, *, fading: bool = False, rising: bool = False) -> None:
+        """Take the feed.
+
+        ``fading``: tombstones are removed when they are old, so where one stood the ledger says. ``rising``: the cursor
+        of a key never falls (see ``rises``).
+        """
         self._feed = feed
         self._scratch = scratch
         self._fading = fading
+        self._rising = rising
         self._by_number = feed.cursor is None or feed.cursor_field.is_of_file
         self._alike = not_compared(feed)
         self.deleted: int | None = 0
@@ -132,7 +142,9 @@ class Rules:
             recorded = self._scratch.lineage_of(one.number, one.key)
             if deletes and recorded is not LineageStep.STALE:
                 self.deleted = None
-            return recorded if recorded in {*_APPLIED, LineageStep.STALE} else None
+            if recorded in {*_APPLIED, LineageStep.STALE}:
+                return recorded
+            return LineageStep.STALE if self._loses_anyway(one, row, work) else None
         if self._feed.cursor is None:
             alive = row.state is State.ROW and not row.marked
             applies = alive if deletes else not alive or self._differs(one, row)
@@ -143,6 +155,12 @@ class Rules:
         if deletes and self.deleted is not None and row.state is State.ROW and not is_marked(self._feed, row, grave):
             self.deleted += 1
         return LineageStep.DELETE if deletes else LineageStep.LOAD
+
+    def _loses_anyway(self, one: Staged, row: Version, work: Work) -> bool:
+        """Tell whether a record loses to an unknown row because it does so to one that this row is not older than."""
+        if not self._rising or row.state is not State.UNKNOWN or row.cursor is None:
+            return False
+        return _above(row.cursor, one.cursor) or (row.cursor == one.cursor and not work.force)
 
     def _is_newer(self, one: Staged, row: Version, grave: Version, work: Work) -> bool:
         deletes, there = one.kind is Kind.DELETION, row.state is State.ROW
@@ -185,6 +203,7 @@ class Rules:
         for one in self._scratch.staged():
             if one.outcome is None:
                 self._scratch.push(ROWS, one.ident, _version(work, one, State.UNKNOWN))
+                self._scratch.doubt_key(self._feed.name, one.key)
             elif one.outcome is LineageStep.LOAD:
                 self._load(work, one)
                 yield one.key

@@ -333,6 +333,11 @@ class Scratch:
         """Resolve one dead letter: it was replayed."""
         self._run("UPDATE dead_letters SET resolved_by = ? WHERE run = ? AND number = ?", by, run, number)
 
+    def doubt_key(self, feed: str, key: str) -> None:
+        """Let nobody say any more who resolved the open dead letters of a key: perhaps the run at hand applied it."""
+        statement = "UPDATE dead_letters SET sure = 0 WHERE feed = ? AND record_key = ? AND resolved_by IS NULL"
+        self._run(statement, feed, key)
+
     def doubt_dead_letters(self, feed: str) -> None:
         """Let nobody say any more who resolved the open dead letters of a feed."""
         self._run("UPDATE dead_letters SET sure = 0 WHERE feed = ? AND resolved_by IS NULL", feed)

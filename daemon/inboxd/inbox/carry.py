@@ -104,7 +104,10 @@ def _taken(target: Folder, names: Iterable[str]) -> OSError:
 
 
 def _copy_whole(source: Folder, name: str, target: Folder, part: str, tick: Callable[[], None]) -> None:
-    """Copy bytes, mode (without set-id bits) and times; read the copy back from the disk and compare."""
+    """Copy bytes, mode (without set-id bits) and times; read the copy back from the disk and compare.
+
+    Its name is durable, too: a cut that left a published name without it would leave a copy that nobody knows.
+    """
     reading = source.open(name, os.O_RDONLY | os.O_NONBLOCK)
     try:
         found = os.fstat(reading)
@@ -123,6 +126,7 @@ def _copy_whole(source: Folder, name: str, target: Folder, part: str, tick: Call
                 raise OSError(errno.EIO, "the copy differs from the original", part)
         finally:
             os.close(writing)
+        target.sync()
     finally:
         os.close(reading)
 
