@@ -65,8 +65,8 @@ class Listener(Protocol):
 class InboxQueue(InotifyFD):
     """The kernel's queue of what happens in the inbox and the folders in it. Owned by the thread that made it.
 
-    The original's own thread, and its two more and their queues, are left out: to wake them takes longer than all that
-    is done of an event. ``watches`` are set at once; raises ``OSError`` if the inbox cannot be watched.
+    The original's own thread, and its two more and their queues, are left out: whoever waits for events reads them.
+    ``watches`` are set at once; raises ``OSError`` if the inbox cannot be watched.
     """
 
     def __init__(self, root: str, listener: Listener) -> None:
