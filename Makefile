@@ -116,7 +116,7 @@ test: $(DEV_READY)  ## run the tests (PYTEST_ARGS='-k config', PYTEST_WORKERS=0 
 
 # Tests that take more than a few seconds, or a machine of their own, are left out: they reach little that these do not.
 # Those that start no processes come first, in case that the time is bounded.
-QUICK_FIRST := $(addprefix tests/,records config infer inbox store operate outbox web audit cli process)
+QUICK_FIRST := $(addprefix tests/,records config infer inbox store operate outbox web audit cli process house proof)
 # Exit code 1: some test failed. Whether they pass is for `make test` to say; here everything is slower. 2: out of time.
 coverage: $(DEV_READY)  ## run the quick tests, and list the modules with lines that none of them reaches
 	rm -rf build/coverage

@@ -10,6 +10,7 @@ from itertools import islice, takewhile
 from typing import Final
 
 from inboxd.attempts import Attempts
+from inboxd.clock import stamp
 from inboxd.errors import DatabaseFault, Interrupted, TransientFault
 from inboxd.events import Event
 from inboxd.inbox.ahead import sync_ahead
@@ -67,7 +68,7 @@ class Daemon(Attempts):
             self._begin(ready)
             while not self.stopping():
                 if not self._pass() and not self._tidy():
-                    self._wait()
+                    self.wake.wait(self._patience())
 
     def drain(self, ready: Callable[[], None]) -> None:
         """Take what is there, and what is just being completed (``run --once``)."""
@@ -79,7 +80,7 @@ class Daemon(Attempts):
                 if self.database_attempts or not (self.survey.settling or self._coming() or self.recovery.waiting):
                     break
                 self.recovery.hasten()
-                self._wait()
+                self.wake.wait(self._patience())
             self._tidy(whole=True)
             self.waiting = len(self.pending)
 
@@ -153,7 +154,6 @@ class Daemon(Attempts):
         try:
             while self._claim_ahead(ready, claimed, entrance):
                 done += self._go_on_with(claimed)
-                self.watch.listen()  # so that the kernel's queue does not overflow, however many files come
                 self.on_pass(self)
                 if self.clock.monotonic() > looked_up + LOOK_UP_S:  # a long list must not hold up what is due meanwhile
                     self._notice(self.watch.check())
@@ -294,7 +294,7 @@ class Daemon(Attempts):
         if claim is None:  # gone, or changed since and put back: that rename in is ours, and proves nothing
             self.folders.inbox.resettle(candidate.name)
             return None
-        return PendingFile(claim, feed.name, self.clock.monotonic())
+        return PendingFile(claim, feed.name, self._now())
 
     def _may_go_on(self, pending: PendingFile) -> bool:
         """Tell whether it is this daemon's turn to work on a claimed file; else it is asked again a little later."""
@@ -365,13 +365,6 @@ class Daemon(Attempts):
             self.pending.remove(pending)
         release(self.folders.inbox.root, given_up)
 
-    def _wait(self) -> None:
-        """Wait until something is due, or has happened: in the inbox, or by a signal."""
-        until = self.clock.monotonic() + self._patience()
-        while not self.wake.wait(until - self.clock.monotonic(), self.watch.fileno()):
-            if self.watch.listen() or self.clock.monotonic() >= until:
-                return
-
     def _patience(self) -> float:
         """Return how long nothing can be due (seconds)."""
         now = self.clock.monotonic()
@@ -383,6 +376,9 @@ class Daemon(Attempts):
         if self.turnless:
             due.append(now + TURN_AGAIN_S)
         return max(min(due) - now, 0.0)
+
+    def _now(self) -> str:
+        return stamp(self.clock.now())
 
 
 def _blocks(pending: PendingFile, feed: Feed) -> bool:

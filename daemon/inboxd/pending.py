@@ -32,8 +32,7 @@ class PendingFile:
 
     claim: Claim
     feed: str
-    since: float
-    """When (monotonic seconds) it became this daemon's."""
+    since: str
     retry: bool = False
     """Asked for by ``inboxd retry``: read without the watermark."""
     found: bool = False

@@ -148,7 +148,7 @@ class Recovery:
             return None
         runs = self.store.runs_of_claim(claim.id)
         feed = runs[0].job_name if runs else self._feed_of(claim)
-        pending = PendingFile(claim, feed, self.clock.monotonic(), retry=claim.retry, found=True)
+        pending = PendingFile(claim, feed, stamp(self.clock.now()), retry=claim.retry, found=True)
         pending.first_mtime = runs[0].file_mtime if runs else None
         pending.verdict = _ended(runs)
         pending.recovered = pending.verdict is not None and pending.verdict.outcome is not Outcome.FAILED

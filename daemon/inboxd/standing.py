@@ -118,13 +118,9 @@ class Standing:
         return follow
 
     def look_at_work(self, now: float, *, at_once: bool = False) -> None:
-        """Show how far the work is, twice a second at most; called at each sign of progress.
-
-        The daemon hears meanwhile what happens in the inbox: the kernel keeps 16,384 events for it, no more.
-        """
+        """Show how far the work is, twice a second at most; called at each sign of progress."""
         if self._daemon is None or (now < self._shown + WORK_EVERY_S and not at_once):
             return
-        self._daemon.watch.listen()
         known, work = self.published.work, work_of(self._daemon, self._phase, self._began)
         self.published.work, self._shown = work, now
         if work is not None and known is not None and known.claim == work.claim:
@@ -202,7 +198,7 @@ def _why_deferred(daemon: Daemon) -> list[UnfinishedFile]:
             code=fault.code,
             message=printable(fault.message),
             hint=printable(fault.hint),
-            since=_wall(daemon.clock, pending.since),
+            since=pending.since,
             attempts=pending.attempts,
             retry_at=_wall(daemon.clock, pending.due),
         )
@@ -228,8 +224,7 @@ def _aside(daemon: Daemon) -> list[UnfinishedFile]:
 
 def _oldest(arrival: float | None, daemon: Daemon) -> str | None:
     """Return since when the oldest file waits: by its arrival in the inbox, or by when it was claimed."""
-    claimed = min((pending.since for pending in daemon.pending), default=None)
-    found = [] if claimed is None else [_wall(daemon.clock, claimed)]
+    found = [pending.since for pending in daemon.pending]
     if arrival is not None:  # another host's clock, or a jump of ours, may have it in the future
         found.append(stamp(min(datetime.fromtimestamp(max(arrival, 0.0), UTC), daemon.clock.now())))
     return min(found, default=None)

@@ -21,18 +21,13 @@ class Wake:
         if self._fd >= 0:
             os.eventfd_write(self._fd, 1)
 
-    def wait(self, timeout: float, other: int = -1) -> bool:
-        """Wait at most ``timeout`` seconds, or until another descriptor can be read from (-1: there is none).
-
-        Tell whether somebody called ``set`` since the last wait.
-        """
-        wanted = select.poll()
-        wanted.register(self._fd, select.POLLIN)
-        if other >= 0:
-            wanted.register(other, select.POLLIN)
-        if all(fd != self._fd for fd, _ in wanted.poll(max(timeout, 0.0) * 1000)):
+    def wait(self, timeout: float) -> bool:
+        """Wait at most ``timeout`` seconds; tell whether somebody called ``set`` since the last wait."""
+        select.select([self._fd], [], [], max(timeout, 0.0))
+        try:
+            return os.eventfd_read(self._fd) > 0
+        except BlockingIOError:
             return False
-        return os.eventfd_read(self._fd) > 0
 
     def close(self) -> None:
         """Give the descriptor back; a later ``set`` does nothing."""

@@ -31,7 +31,7 @@ def test_a_file_that_waits_keeps_why_but_not_its_data() -> None:
     pending = PendingFile(
         Claim("id", "a.json", "/inbox/.claimed/id/a.json", size=1, mtime_ns=1, dev=1, ino=1),
         "events",
-        since=0.0,
+        since="2026-01-01T00:00:00.000000Z",
     )
     try:
         attempt(seen)

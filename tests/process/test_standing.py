@@ -29,11 +29,10 @@ from inboxd.standing import Standing, status_line
 from places import SUPPORT
 
 
-def at_work(source: Source | None, clock: Clock, heard: list[float]) -> Daemon:
-    """Return a daemon that reads a file of a claim, as far as the question looks at it; notes when it listens."""
+def at_work(source: Source | None, clock: Clock) -> Daemon:
+    """Return a daemon that reads a file of a claim, as far as the question looks at it."""
     pending: Any = SimpleNamespace(claim=SimpleNamespace(id="c1", name="a/b.json"), feed="events")
-    watch = SimpleNamespace(listen=lambda: heard.append(clock.monotonic()))
-    return cast("Daemon", SimpleNamespace(reading=source and (pending, source), clock=clock, watch=watch))
+    return cast("Daemon", SimpleNamespace(reading=source and (pending, source), clock=clock))
 
 
 class Still:
@@ -53,24 +52,19 @@ class Still:
 def test_a_file_in_work_is_shown_with_its_phase_and_told_once_it_takes_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is read is shown in bytes and per cent; each later phase by when it began, and at once.
-
-    Twice a second it is heard what happens in the inbox: the kernel's queue is not to overflow meanwhile.
-    """
+    """What is read is shown in bytes and per cent; each later phase by when it began, and at once."""
     clock, published = Still(), Published(load_settings(None, {}, tmp_path))
     told: list[Any] = []  # Any: work, or none
-    heard: list[float] = []
     monkeypatch.setattr(Standing, "tell", lambda standing, _daemon: told.append(standing.published.work))
     standing = Standing(published, clock, Notifier(), since="2026-01-15T00:00:00.000000Z")
     begin = standing.followed(None)
     (tmp_path / "file").write_bytes(b"x" * 100)
     with Source(tmp_path / "file") as source:
-        standing.follow(at_work(source, clock, heard))
+        standing.follow(at_work(source, clock))
         begin(Step.BEGIN, Edge.BEFORE)
         source.read(40)
         for clock.seconds in (1.0, 1.2, 2.0):
             standing.look_at_work(clock.seconds)
-        assert heard == [1.0, 2.0]
         reading = Work("c1", "a/b.json", "events", Phase.READING, "2026-01-15T00:00:00.000000Z", 40, 100)
         assert (published.work, reading.share, told) == (reading, 40, [reading])
         source.read(60)
@@ -82,7 +76,7 @@ def test_a_file_in_work_is_shown_with_its_phase_and_told_once_it_takes_a_while(
         ("committing", "02.3", 100),
         ("moving", "02.4", 100),
     ]
-    standing.follow(at_work(None, clock, heard))
+    standing.follow(at_work(None, clock))
     standing.look_at_work(9.0)
     assert published.work is None
 

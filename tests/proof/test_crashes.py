@@ -71,14 +71,18 @@ def _calls(node: ast.AST, within: str) -> Iterator[tuple[str, int]]:
 
 
 KILLED_AT_WORK = """
-import os, threading, time
+import os, threading
+
+at_work = threading.Event()
 
 def work():
     for number in range(10_000):
         os.rename(f"a{number}", f"a{number + 1}")
+        if number == 20:
+            at_work.set()
 
 threading.Thread(target=work, daemon=True).start()
-time.sleep(0.05)
+at_work.wait()
 os._exit(0)
 """
 

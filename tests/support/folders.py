@@ -151,12 +151,14 @@ class Watched:
 
     def __init__(self, bench: Bench, polling: str = "auto") -> None:
         self.bench = bench
+        self.woken = threading.Event()
         self.wakes = 0
         self.hints: list[tuple[str, Kind]] = []
         self.watch = Watch(str(bench.root), polling, self._wake, self._hint, poll_s=0.05)
 
     def _wake(self) -> None:
         self.wakes += 1
+        self.woken.set()
 
     def _hint(self, name: str, kind: Kind) -> bool:
         interesting = self.bench.inbox.hint(name, kind)
@@ -165,14 +167,8 @@ class Watched:
         return interesting
 
     def until(self, condition: Callable[[], object]) -> None:
-        """Listen to the watch until ``condition`` holds."""
-
-        def heard() -> object:
-            if self.watch.listen():
-                self._wake()
-            return condition()
-
-        until(heard)
+        """Wait, woken by the watch, until ``condition`` holds."""
+        until(condition, self.woken)
 
     def events(self) -> list[str]:
         """Check the watch; return the names of its notices."""
@@ -190,12 +186,14 @@ def watching(bench: Bench, polling: str = "auto") -> Iterator[Watched]:
         watched.watch.stop()
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait until ``condition`` holds."""
+def until(condition: Callable[[], object], woken: threading.Event | None = None) -> None:
+    """Wait until ``condition`` holds; it is asked again when ``woken`` is set, and every now and then."""
+    woken = woken or threading.Event()
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
-        threading.Event().wait(0.02)
+        woken.wait(0.02)
+        woken.clear()
 
 
 class Other:

@@ -157,7 +157,7 @@ class Rules:
         return LineageStep.DELETE if deletes else LineageStep.LOAD
 
     def _loses_anyway(self, one: Staged, row: Version, work: Work) -> bool:
-        """Tell whether a record loses to an unknown row because it does so to one that this row is not older than."""
+        """Tell whether a record is stale whatever an unknown row is: its cursor is at least that of a record before."""
         if not self._rising or row.state is not State.UNKNOWN or row.cursor is None:
             return False
         return _above(row.cursor, one.cursor) or (row.cursor == one.cursor and not work.force)

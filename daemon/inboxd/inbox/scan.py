@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -95,7 +96,7 @@ class Aside:
 
 
 class Inbox:
-    """The inbox as the loop sees it. Owned by the loop's thread.
+    """The inbox as the loop sees it. Owned by the loop's thread; only ``hint`` may be called from another.
 
     ``match`` names the feed of a file, ``ordered`` tells whether a feed's files must be taken oldest first. Times are
     in seconds. ``remote`` is found out where it is not given.
@@ -138,6 +139,7 @@ class Inbox:
         self._said_unproven = False
         self._left = 0  # files that waited when everything was looked at, less those given out since
         self._oldest_ns: int | None = None
+        self._lock = threading.Lock()  # guards the two below
         self._hints: dict[str, Kind] = {}
         self._rescan = True
 
@@ -151,17 +153,19 @@ class Inbox:
         self._aside = old._aside
         self._said_unproven = old._said_unproven
         self._look = old._look
-        again = {name: kind for name, kind in old._again.items() if kind is not None}
-        self._hints = {**again, **old._hints}
+        with old._lock:
+            again = {name: kind for name, kind in old._again.items() if kind is not None}
+            self._hints = {**again, **old._hints}
 
     def hint(self, name: str, kind: Kind) -> bool:
-        """Take a hint of what happened; tell whether it is worth a look."""
+        """Take a hint from the watcher's thread; tell whether it is worth waking the loop for."""
         if kind is not Kind.RESCAN and not self._sieve.interesting(name):
             return False
-        if kind is Kind.RESCAN or len(self._hints) >= HINTS:
-            self._rescan = True
-        if kind is not Kind.RESCAN and (len(self._hints) < HINTS or name in self._hints):
-            self._hints[name] = kind
+        with self._lock:
+            if kind is Kind.RESCAN or len(self._hints) >= HINTS:
+                self._rescan = True
+            if kind is not Kind.RESCAN and (len(self._hints) < HINTS or name in self._hints):
+                self._hints[name] = kind
         return True
 
     def set_aside(self, candidate: Candidate, fault: TransientFault) -> bool:
@@ -196,8 +200,9 @@ class Inbox:
         Everything is looked at if that is cheap or due, or asked for with a hint to rescan; else only what was hinted
         at since, and what was settling. Raises ``TransientFault`` if the inbox cannot be listed.
         """
-        new, self._hints = self._hints, {}
-        rescan, self._rescan = self._rescan, False
+        with self._lock:
+            new, self._hints = self._hints, {}
+            rescan, self._rescan = self._rescan, False
         hints = {**self._again, **new}
         self._look += 1
         self._settling.begin()
@@ -210,7 +215,8 @@ class Inbox:
                 look(inbox, gathered, hints, without)
                 return self._conclude(inbox, gathered, full=everything)
         except OSError as error:
-            self._rescan = True
+            with self._lock:
+                self._rescan = True
             raise transient_fault(error, "listing the inbox", self.root) from error
 
     def _full_is_due(self) -> bool:

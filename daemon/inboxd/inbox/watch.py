@@ -1,16 +1,17 @@
-"""Something happened in the inbox: what the loop waits for, hints at files, and that it can no longer tell."""
+"""Something happened in the inbox: wakes the loop, hints at single files, and notices when it can no longer tell."""
 
 from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from typing import Final
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers.api import BaseObserver
 
-from inboxd.inbox.emitter import InboxQueue, PollObserver
+from inboxd.inbox.emitter import InboxObserver, PollObserver
 from inboxd.inbox.mounts import filesystem_of, is_remote
 from inboxd.inbox.notices import INBOX_LOST, INBOX_OVERFLOW, INBOX_POLLED, INBOX_RESTORED, Notice
 from inboxd.inbox.settle import Kind
@@ -22,14 +23,13 @@ _OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Errors that say nothing about the inbox, only that this process is short of something."""
 
 Hint = Callable[[str, Kind], bool]
-"""Takes a name relative to the inbox; tells whether it is worth a look."""
+"""Takes a name relative to the inbox; tells whether to wake the loop for it. Called from the watcher's thread."""
 
 
 class Watch:
-    """Watches one inbox. Owned by the loop's thread, which waits for what ``fileno`` says and then calls ``listen``.
+    """Watches one inbox. ``start``, ``check`` and ``stop`` belong to the loop's thread.
 
-    Only ``wake`` is called from another thread, where the inbox is polled. ``polling`` is ``auto``, ``always`` or
-    ``never``.
+    ``wake`` and ``hint`` are called from the watcher's threads. ``polling`` is ``auto``, ``always`` or ``never``.
     """
 
     def __init__(
@@ -46,15 +46,14 @@ class Watch:
         self._wake = wake
         self._hint = hint
         self._poll_s = poll_s
-        self._queue: InboxQueue | None = None
-        self._poller: BaseObserver | None = None
+        self._observers: list[BaseObserver] = []
+        self._inotify: InboxObserver | None = None
         self._identity: tuple[int, int] | None = None
         self._prefix = 0  # set while no watcher runs
         self._started = False
         self._said_polled = False
-        self._heard = False  # something was, since the last `listen`, that is worth a look
-        self._overflowed = False
-        self._gone = False
+        self._overflowed = threading.Event()  # set by the watcher's threads, cleared by the loop's
+        self._gone = threading.Event()
 
     @property
     def lost(self) -> bool:
@@ -74,29 +73,17 @@ class Watch:
         self._started = False
         self._end()
 
-    def fileno(self) -> int:
-        """Return the descriptor that can be read from once something has happened; -1 while there is none."""
-        return -1 if self._queue is None else self._queue.fileno()
-
-    def listen(self) -> bool:
-        """Hint at what has happened; tell whether any of it is worth a look."""
-        if self._queue is not None:
-            self._queue.take()
-        heard, self._heard = self._heard, False
-        return heard
-
     def check(self) -> list[Notice]:
-        """Compare the path with what is watched, and watch anew where they differ. Cheap (4 µs): for every look."""
+        """Compare the path with what is watched, and watch anew where they differ. Cheap (4 µs): for every wake."""
         if not self._started:
             return []
-        self.listen()
         notices: list[Notice] = []
         if self._identity is not None:
             lost = self._why_lost()
             if lost:
                 self._end()
                 notices.append(Notice(INBOX_LOST, "", lost))
-            elif self._overflowed:
+            elif self._overflowed.is_set():
                 notices += self._anew()
             else:
                 notices += self._check_limit()
@@ -109,6 +96,7 @@ class Watch:
 
     def _anew(self) -> list[Notice]:
         """Watch anew after events were lost: folders may have come and gone with them."""
+        self._overflowed.clear()
         self._end()
         reason, notices = self._begin()
         self._hint("", Kind.RESCAN)
@@ -123,22 +111,23 @@ class Watch:
             return "" if error.errno in _OURS else _reason(error)
         if identity != self._identity:
             return "another folder, or another filesystem, has taken its place"
-        if self._gone:  # also where the new folder got the old one's inode number
+        if self._gone.is_set():  # also where the new folder got the old one's inode number
             return "it was deleted or unmounted, and made again"
-        if self._poller is not None and not _alive(self._poller):
-            return "the poller's thread ended"
+        if not all(_alive(observer) for observer in self._observers):
+            return "the watcher's thread ended"
         return ""
 
     def _check_limit(self) -> list[Notice]:
         """Where some folder cannot be watched, poll as well."""
-        if self._queue is None or self._queue.limited is None or self._poller is not None:
+        if self._inotify is None or self._inotify.fd.limited is None or len(self._observers) > 1:
             return []
         self._poll()
-        return self._polled(_limit_reason(self._queue.limited))
+        return self._polled(_limit_reason(self._inotify.fd.limited))
 
     def _begin(self) -> tuple[str, list[Notice]]:
         """Watch what is there now; return why that is not possible, or ``""``, and what else is to be said."""
-        self._gone = self._overflowed = False
+        self._gone.clear()
+        self._overflowed.clear()
         try:
             identity = identity_of_listed(self._root)
         except OSError as error:
@@ -169,34 +158,44 @@ class Watch:
 
     def _listen(self, place: str) -> None:
         self._prefix = len(place) + 1
-        self._queue = InboxQueue(place, self)
+        observer = InboxObserver(place, self)
+        try:
+            observer.schedule(FileSystemEventHandler(), place, recursive=True)
+            observer.start()
+        except OSError:
+            observer.fd.stop()
+            observer.fd.join()
+            raise
+        self._inotify = observer
+        self._observers.append(observer)
 
     def _poll(self) -> None:
-        poller = PollObserver(self._poll_s)
-        poller.schedule(_Clockwork(self._wake), self._root)
-        poller.start()
-        self._poller = poller
+        observer = PollObserver(self._poll_s)
+        observer.schedule(_Clockwork(self._wake), self._root)
+        observer.start()
+        self._observers.append(observer)
 
     def _end(self) -> None:
-        queue, poller = self._queue, self._poller
-        self._queue = self._poller = self._identity = None
-        if queue is not None:
-            queue.close()
-        if poller is not None:
-            poller.stop()
-            poller.join()
+        observers, self._observers = self._observers, []
+        self._inotify, self._identity = None, None
+        for observer in observers:
+            observer.stop()
+            observer.join()
 
     def happened(self, path: str, kind: Kind) -> None:
-        """Pass on what happened to a file."""
-        self._heard |= self._hint(path[self._prefix :], kind)
+        """Pass on what happened to a file; wake the loop if that is worth it. Called from the watcher's thread."""
+        if self._hint(path[self._prefix :], kind):
+            self._wake()
 
     def overflowed(self) -> None:
-        """Note that events were lost."""
-        self._overflowed = self._heard = True
+        """Note that events were lost. Called from the watcher's thread."""
+        self._overflowed.set()
+        self._wake()
 
     def gone(self) -> None:
-        """Note that what is watched is no more."""
-        self._gone = self._heard = True
+        """Note that what is watched is no more. Called from the watcher's thread."""
+        self._gone.set()
+        self._wake()
 
 
 class _Clockwork(FileSystemEventHandler):
@@ -210,8 +209,10 @@ class _Clockwork(FileSystemEventHandler):
         self._wake()
 
 
-def _alive(poller: BaseObserver) -> bool:
-    return poller.is_alive() and all(emitter.is_alive() for emitter in poller.emitters)
+def _alive(observer: BaseObserver) -> bool:
+    if isinstance(observer, InboxObserver):
+        return observer.fd.is_alive()  # it alone reads events and tells; the library's other threads have nothing to do
+    return observer.is_alive() and all(emitter.is_alive() for emitter in observer.emitters)
 
 
 def _reason(error: OSError) -> str:

@@ -98,14 +98,10 @@ class SqliteFile(FileTransaction):
     # The short lock
 
     def lock(self) -> int:
-        """Take SQLite's one write lock, once all is staged; a small file is staged, and its run begins, under it."""
-        at_once = self._staging.is_small and not self._connection.in_transaction
+        """Write what is left of the staging, then take SQLite's one write lock; a small file's run begins here."""
         with self._faults:
-            if not at_once:
-                self._staging.end()
+            self._staging.end()
             self._begin_writing()
-            if at_once:
-                self._staging.write_rest()
             if not self._run_id and self._start is not None:
                 self._run_id = begin_run(self._connection, self._start)
                 self._staging.values["run"] = self._run_id

@@ -72,10 +72,9 @@ class Staging(Staged):
                 self._connection.executemany(self._sql.stage_rejects(), rejects)
             self.rejects += len(batch.rejects)
         if self._chunk_bytes >= CHUNK_BYTES * (1 if self._runs < RUNS_OF_SMALL_CHUNKS else 2):
-            self.write_rest()
+            self._write_chunk()
 
-    def write_rest(self) -> None:
-        """Sort what has come and was not written yet, and write it to the scratch file."""
+    def _write_chunk(self) -> None:
         columns, size = self._chunk, self._chunk_bytes
         self._chunk, self._chunk_bytes = [[] for _ in columns], 0
         number = len(columns[0])
@@ -130,8 +129,8 @@ class Staging(Staged):
             self._connection.execute("BEGIN")
 
     def end(self) -> None:
-        """Write what is left, and commit it: from here on the scratch file has everything."""
-        self.write_rest()
+        """Write what is left: from here on the scratch file has everything."""
+        self._write_chunk()
         if self._connection.in_transaction:
             self._connection.execute("COMMIT")
 
