@@ -118,6 +118,7 @@ def test_every_format_of_these_tests_is_one_that_the_config_takes(text: str) -> 
 def test_a_time_without_an_offset_is_in_the_feeds_zone(near_a_change: object, moment: datetime, name: str) -> None:
     """One that a change of the clocks leaves out is invalid, one that it has twice is the first."""
     zone = ZoneInfo(name)
+    moment = moment.replace(fold=0)  # text does not tell the two of an hour apart, so the first is expected
     if near_a_change:
         moment = moment.replace(month=10 if moment.day % 2 else 3, hour=moment.hour % 4, day=25 + moment.day % 7)
     there = moment.replace(tzinfo=zone)
