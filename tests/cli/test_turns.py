@@ -105,7 +105,6 @@ fields = { k = { type = "text" }, v = { type = "integer" } }
 
 
 @pytest.mark.postgres
-@pytest.mark.xdist_group("postgres")
 def test_commands_wait_for_the_turn_of_an_ordered_feed(make_postgres_url: MakeUrl, tmp_path: Path) -> None:
     """While another host works on files of a feed whose last one wins, none is loaded, retried or replayed here."""
     home = Home(tmp_path, ORDERED, env={"INBOXD_DATABASE__URL": (url := make_postgres_url())})

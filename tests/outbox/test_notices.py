@@ -291,7 +291,6 @@ def _lines(log: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.postgres
-@pytest.mark.xdist_group("postgres")
 def test_several_hosts_tell_each_event_once(make_postgres_url: MakeUrl, tmp_path: Path, receiver: Server) -> None:
     """Daemons that share a database deliver each notice once between them, in order, whoever wrote it."""
     url = prepared(make_postgres_url())

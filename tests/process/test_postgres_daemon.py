@@ -18,7 +18,7 @@ from inboxd.inbox.claim import new_claim_id
 from inboxd.outcomes import Edge, Step
 from inboxd.store.postgres import END_TURN, TAKE_TURN
 
-pytestmark = [pytest.mark.postgres, pytest.mark.xdist_group("postgres")]
+pytestmark = pytest.mark.postgres
 
 ORDERED = """
 [feeds.prices]

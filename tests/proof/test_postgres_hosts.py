@@ -22,7 +22,7 @@ from citus import cluster_of, own_nodes
 from clusters import PASSWORD, SERVER_USER, Cluster, PostgresHome, binaries
 from daemons import Home, eventually
 from hosts import Host, Network
-from stores import CITUS, on_postgres
+from stores import CITUS, ON_CITUS
 
 FILES = int(os.environ.get("INBOXD_TEST_FILES", "240"))
 """Files in all; 10,000 by hand takes some minutes."""
@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.postgres,
     pytest.mark.root,
     pytest.mark.slow,
-    pytest.mark.xdist_group("postgres"),
+    pytest.mark.xdist_group("hosts"),
     pytest.mark.timeout(300 + FILES // 10),
 ]
 RECORDS = 12
@@ -176,7 +176,7 @@ def citus_nodes(host: Host, programs: Path) -> Iterator[tuple[Sequence[Cluster],
         yield nodes, cluster_of(nodes).make("inboxd")
 
 
-@pytest.fixture(params=["postgres", on_postgres(CITUS)])
+@pytest.fixture(params=["postgres", ON_CITUS])
 def site(request: pytest.FixtureRequest, postgres_server: str, tmp_path: Path) -> Iterator[Site]:
     """Return servers on their host, and a daemon on each of three others (one with a second, on a private inbox)."""
     assert postgres_server, SERVER_USER  # it has made the user that servers run as

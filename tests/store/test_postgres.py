@@ -25,7 +25,7 @@ from inboxd.store.postgres import PostgresStore
 from inboxd.store.postgres_newest import NewestSql
 from stores import MakeUrl, batches, load, make_feed, query, row, sha256, start, work
 
-pytestmark = [pytest.mark.postgres, pytest.mark.xdist_group("postgres")]
+pytestmark = pytest.mark.postgres
 
 SKIP = make_feed()
 MERGE = make_feed("merged", late=Late.MERGE)

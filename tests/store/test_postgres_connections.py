@@ -20,7 +20,7 @@ from daemons import eventually, record
 from inboxd.inbox.claim import new_claim_id
 from inboxd.store import postgres_driver
 
-pytestmark = [pytest.mark.postgres, pytest.mark.xdist_group("postgres")]
+pytestmark = pytest.mark.postgres
 
 FILE = [record("a"), record("b"), record("a", ts="2026-01-16T00:00:00Z", value=2)]
 MANY = 60_000

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from clusters import PostgresHome
 from daemons import Home, record
 from inboxd.operate.transfer import spelled
-from stores import CITUS, MakeUrl, on_postgres
+from stores import CITUS, ON_CITUS, MakeUrl
 
-pytestmark = [pytest.mark.postgres, pytest.mark.xdist_group("postgres")]
+pytestmark = pytest.mark.postgres
 
 CONFIG = """
 [feeds.orders]
@@ -79,7 +79,7 @@ TABLES = {
 }
 
 
-@pytest.fixture(params=["postgres", on_postgres(CITUS)])
+@pytest.fixture(params=["postgres", ON_CITUS])
 def url(request: pytest.FixtureRequest) -> str:
     """Return the URL of a new, empty database, on one server and on several."""
     make: MakeUrl = request.getfixturevalue("make_citus_url" if request.param == CITUS else "make_postgres_url")

@@ -22,7 +22,7 @@ from inboxd.store import open_store
 from inboxd.store.database import Store
 from stores import make_feed
 
-pytestmark = [pytest.mark.postgres, pytest.mark.xdist_group("postgres")]
+pytestmark = pytest.mark.postgres
 
 FEED: Final = make_feed("events")
 BULK: Final = make_feed("bulk", table="events")

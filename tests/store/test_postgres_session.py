@@ -20,7 +20,7 @@ from inboxd.store.postgres import PostgresStore
 from inboxd.store.postgres_driver import DURABLE, SESSION
 from stores import MakeUrl, batches, load, make_feed, query, row, start
 
-pytestmark = [pytest.mark.postgres, pytest.mark.xdist_group("postgres")]
+pytestmark = pytest.mark.postgres
 
 HOSTILE: Final = {
     "client_encoding": "LATIN1",

@@ -41,9 +41,13 @@ def examples(number: int) -> int:
     return max(3, number // 8) if CITUS_NODES else number
 
 
-def on_postgres(name: str) -> ParameterSet:
-    """Return a parameter for tests on one PostgreSQL server; they share a process, and so the server."""
-    return pytest.param(name, marks=(pytest.mark.postgres, pytest.mark.xdist_group(name)))
+def on_postgres(name: str, *, shared: bool = False) -> ParameterSet:
+    """Return a parameter for tests on PostgreSQL; those on a server that is ``shared`` run in one process.
+
+    Else each process starts a server of its own: all on one would take longer than everything else together.
+    """
+    marks = (pytest.mark.postgres, pytest.mark.xdist_group(name)) if shared else (pytest.mark.postgres,)
+    return pytest.param(name, marks=marks)
 
 
 DATABASES: Final = ("sqlite", on_postgres("postgres"))
@@ -56,7 +60,13 @@ CITUS: Final = "citus"
 """A real cluster, where ``INBOXD_TEST_CITUS`` names one (see ``citus.py``)."""
 CITUS_NODES: Final = tuple(os.environ.get("INBOXD_TEST_CITUS", "").split())
 """Read here, before the suite takes inboxd's own settings out of the environment."""
-VERSIONS: Final = (on_postgres(f"postgres-{OLDER}"), on_postgres(PACKAGED), on_postgres(CITUS_WAY), on_postgres(CITUS))
+ON_CITUS: Final = on_postgres(CITUS, shared=True)
+VERSIONS: Final = (
+    on_postgres(f"postgres-{OLDER}", shared=True),
+    on_postgres(PACKAGED, shared=True),
+    on_postgres(CITUS_WAY),
+    ON_CITUS,
+)
 STARTED: Final = "2026-03-01T10:00:00.000000Z"
 ENDED: Final = "2026-03-01T10:00:01.500000Z"
 CLAIMS: Final = count(1)
@@ -69,7 +79,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what asks for a database on each of them."""
     if "make_url" in metafunc.fixturenames:
         marked = metafunc.definition.get_closest_marker
-        more = VERSIONS if marked("every_version") else (on_postgres(CITUS),) if marked("on_citus") else ()
+        more = VERSIONS if marked("every_version") else (ON_CITUS,) if marked("on_citus") else ()
         metafunc.parametrize("make_url", (*DATABASES, *more), indirect=True)
 
 
