@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inboxd.config.names import wrong_column, wrong_feed, wrong_table
-from inboxd.infer.guess import looks_like
 from inboxd.infer.names import ColumnNames, feed_name
 from inboxd.infer.outline import Place, find
 from inboxd.infer.propose import Knowledge, Proposal, Wishes
 from inboxd.infer.render import toml
 from inboxd.infer.sample import read_head
 from inboxd.model import Mode, Shape
+from inboxd.records.guess import looks_like
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
 SPAN = {"traceId": "a", "spanId": "b", "name": "c", "start": 1}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import random
 import zlib
 from collections.abc import Callable
@@ -374,8 +376,40 @@ def test_another_encoding_is_named_with_what_to_do(encoding: str, window: int) -
     """What Windows programs write is told from a broken character."""
     fault = fault_of('[{"key":"a"}]'.encode(encoding), window=window)
     assert (fault.code, fault.place and fault.place.byte) == ("invalid_encoding", 0)
-    assert "UTF-16" in fault.message
-    assert "iconv" in fault.hint
+    name = "UTF-32" if "32" in encoding else "UTF-16"
+    assert name in fault.message
+    assert f"iconv -f {name} " in fault.hint
+
+
+NO_JSON = [
+    (bz2.compress(b"[]"), "bzip2"),
+    (lzma.compress(b"[]"), "xz"),
+    (b"PK\x03\x04\x14\0\0\0", "zip"),
+    (b"x" + bytes(256) + b"ustar\x0000", "tar"),
+    (b"key,name\n1,2\n3,4\n", "CSV"),
+    (b"<?xml version='1.0'?><a/>", "XML"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
+    (b"\0\0\0\x18ftypmp42", ""),
+]
+TWICE = (gzip.compress(b"[]"), "gzip")
+
+
+@pytest.mark.parametrize(
+    ("content", "what"), [*NO_JSON, *((gzip.compress(inner), what) for inner, what in [*NO_JSON, TWICE])]
+)
+def test_a_file_that_is_no_json_is_named(content: bytes, what: str) -> None:
+    """The sender reads what the file seems to be, not only which byte is none of JSON, also where it is compressed."""
+    fault = fault_of(content)
+    assert fault.code in {"invalid_json", "invalid_encoding"}
+    assert what in fault.hint
+    assert "UTF-" not in fault.message or "UTF-8" in fault.message
+    assert ("it looks like" in fault.hint) == bool(what)
+
+
+def test_a_fault_further_in_says_nothing_of_the_file() -> None:
+    """What begins as JSON is JSON: nobody is told that it is something else."""
+    fault = fault_of(b'[{"key": "' + b"a" * 100 + b'"} x')
+    assert "it looks like" not in fault.hint
 
 
 def test_a_window_that_is_too_long_is_told_from_damage() -> None:

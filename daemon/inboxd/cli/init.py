@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 import click
 
@@ -18,16 +18,16 @@ from inboxd.cli.context import settings_of
 from inboxd.config import Settings, literal, match_feed
 from inboxd.config.names import wrong_feed, wrong_table
 from inboxd.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_NOPERM, MEND_AND_RETRY, FileFault, OperatorFault
-from inboxd.infer.guess import looks_like
 from inboxd.infer.names import feed_name
 from inboxd.infer.propose import NothingToTake, Wishes, WrongWish
 from inboxd.infer.prove import Outcome
 from inboxd.infer.render import quoted
 from inboxd.infer.settle import Inferred, infer
 from inboxd.model import Mode, printable
+from inboxd.records.guess import LOOK, looks_like
+from inboxd.records.unpack import unpacked
 from inboxd.words import counted, escaped
 
-_LOOK: Final = 65_536
 """Bytes from which it is told what a file is that is no JSON."""
 
 
@@ -120,7 +120,7 @@ def _explained(fault: FileFault, path: Path) -> FileFault:
     hint = f"mend {name}, or leave it out" if fault.hint == MEND_AND_RETRY else fault.hint
     if fault.code in ("invalid_json", "invalid_encoding"):
         with path.open("rb") as file:
-            what = looks_like(file.read(_LOOK))
+            what = looks_like(unpacked(file).read(LOOK))
         hint = hint if what is None else f"{name} looks like {what}"
     return FileFault(fault.code, f"{name}: {fault.message}", hint)
 

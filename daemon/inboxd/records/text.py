@@ -6,6 +6,7 @@ import codecs
 from typing import Final
 
 from inboxd.errors import FileFault, Place
+from inboxd.records.guess import LOOK, looks_like
 from inboxd.records.scan import past_blank
 from inboxd.records.unpack import ByteStream
 
@@ -15,6 +16,11 @@ _MOST_READ: Final = 4 * 1_048_576
 _BOMS_OF_OTHERS: Final = (b"\xff\xfe", b"\xfe\xff")
 """Byte order marks of UTF-16, and of UTF-32 with its low bytes first."""
 
+_NO_JSON: Final = frozenset({"invalid_json", "invalid_encoding"})
+_AT_ONCE: Final = 64
+"""Content that is none of JSON shows it in its first bytes."""
+_BEGINNINGS: Final = frozenset(bytes((first,)) for first in b'{[" \t\r\n')
+"""With these a JSON file of records begins."""
 _LONGEST_CHARACTER: Final = 4
 """Bytes of one character in any encoding of Unicode."""
 
@@ -39,6 +45,7 @@ class Text:
         self._in_line = 0  # how many characters of that line come before buffer[0]
         self._fault: tuple[str, str, int, str] | None = None
         self._begins = True  # nothing was read yet
+        self._beginning = b""
         self._half = b""  # the first bytes of a character that the next read completes
 
     @property
@@ -98,8 +105,11 @@ class Text:
         return Place(self._line + newlines, self._characters_before(index) + 1, self._base + index)
 
     def fault(self, code: str, message: str, index: int, hint: str = "") -> FileFault:
-        """Return the fault ``code`` at ``buffer[index]``."""
+        """Return the fault ``code`` at ``buffer[index]``. Where no ``hint`` is given, it says what the file may be."""
         place = self.place(index)
+        if not hint and code in _NO_JSON and place.byte < _AT_ONCE:
+            what = looks_like(self._beginning)
+            hint = f"it looks like {what}" if what else ""
         return FileFault(
             code, f"line {place.line}, column {place.column} (byte {place.byte}): {message}", hint, place=place
         )
@@ -132,11 +142,13 @@ class Text:
     def _checked(self, more: bytes) -> bytes:
         """Return what of ``more`` is UTF-8; remember where it stops being so."""
         begins, self._begins = self._begins, False
-        if begins and _is_wider(more):
-            message = "the content is UTF-16 or UTF-32, not UTF-8"
-            self._fault = ("invalid_encoding", message, 0, "convert it: iconv -f UTF-16 -t UTF-8 OLD > NEW")
-            self._half = b""
-            return b""
+        if begins:
+            self._beginning = more[:LOOK]
+            if wider := _wider(more):
+                hint = f"convert it: iconv -f {wider} -t UTF-8 OLD > NEW"
+                self._fault = ("invalid_encoding", f"the content is {wider}, not UTF-8", 0, hint)
+                self._half = b""
+                return b""
         if not self._half and more.isascii():
             return more
         data = self._half + more
@@ -155,7 +167,12 @@ class Text:
         self._half = b""
 
 
-def _is_wider(beginning: bytes) -> bool:
-    """Tell whether a text begins as one of UTF-16 or UTF-32: every second byte of such JSON is 0, in UTF-8 none."""
+def _wider(beginning: bytes) -> str:
+    """Return as what a text begins that is UTF-16 or UTF-32: every second byte of such JSON is 0, in UTF-8 none."""
     head = beginning[:_LONGEST_CHARACTER]
-    return head.startswith(_BOMS_OF_OTHERS) or b"\0\0" in (head[::2], head[1::2])
+    is_wide = (
+        b"\0\0" in (head[::2], head[1::2]) and head.strip(b"\0")[:1] in _BEGINNINGS
+    )  # a binary file's may be 0, too
+    if not is_wide and not head.startswith(_BOMS_OF_OTHERS):
+        return ""
+    return "UTF-32" if b"\0\0" in (head[:2], head[2:]) else "UTF-16"

@@ -1,4 +1,4 @@
-"""What a file is that is no JSON: told from its first bytes, so that its sender knows what to change."""
+"""What content is that is no JSON: told from its first bytes, so that its sender knows what to change."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import csv
 import re
 from typing import Final
 
+LOOK: Final = 65_536
+"""Bytes at the beginning that tell what it is."""
 _MAGIC: Final = (
+    (b"\xff\xfe\0\0", "UTF-32 text; write it as UTF-8"),
+    (b"\0\0\xfe\xff", "UTF-32 text; write it as UTF-8"),
     (b"\xff\xfe", "UTF-16 text; write it as UTF-8"),
     (b"\xfe\xff", "UTF-16 text; write it as UTF-8"),
     (b"PK\x03\x04", "a zip archive, or an Excel workbook; unpack it, or export it as JSON"),
@@ -17,6 +21,10 @@ _MAGIC: Final = (
     (b"SQLite format 3", "an SQLite database; export its tables as JSON"),
     (b"%PDF", "a PDF"),
     (b"BZh", "bzip2; compress it with gzip or zstd"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it"),
+    (b"\x1f\x8b", "gzip, inside of what was unpacked; compress it once"),
+    (b"\x28\xb5\x2f\xfd", "zstd, inside of what was unpacked; compress it once"),
+    (b"version https://git-lfs", "a pointer of Git LFS in place of the file; fetch the file with `git lfs pull`"),
     (b"\xfd7zXZ", "xz; compress it with gzip or zstd"),
     (b"\x1e{", "JSON text sequences (RFC 7464); remove the bytes 0x1E"),
 )
@@ -40,6 +48,8 @@ def looks_like(head: bytes) -> str | None:
     for magic, what in _MAGIC:
         if head.startswith(magic):
             return what
+    if head[257:262] == b"ustar":
+        return "a tar archive; unpack it"
     if head and head.count(0) > _WIDE * len(head):
         return "UTF-16 text; write it as UTF-8"
     text = head.decode("utf-8-sig", "replace")
