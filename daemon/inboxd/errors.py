@@ -47,6 +47,8 @@ class InboxdError(Exception):
 
 RUN_TAKEN: Final = "run_taken"
 """Another daemon has this file by now: the one thing to do is to leave it to that one."""
+DATABASE_MISSING: Final = "database_missing"
+"""There is no database yet, or none with tables of ours: to make it is what a start does."""
 INTERRUPTED: Final = "interrupted"
 """No fault is raised with it: it is the code of a run whose daemon or command ended in the middle."""
 INTERRUPTED_MESSAGE: Final = "the daemon ended in the middle of this file"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Final
 
 import psycopg
 import pytest
 
+from daemons import Home
 from inboxd.cli import run_cli
 from inboxd.clock import SystemClock
-from inboxd.errors import EXIT_CONFIG, DatabaseFault, OperatorFault
+from inboxd.errors import EXIT_CONFIG, EXIT_UNAVAILABLE, DatabaseFault, OperatorFault
 from inboxd.model import FieldType
 from inboxd.operate.undo import undo
 from inboxd.store import open_store
@@ -221,6 +223,30 @@ def test_a_role_without_the_right_to_temporary_tables_is_told_what_to_grant(make
             assert caught.value.hint == f'GRANT TEMPORARY ON DATABASE "{name}" TO "{role}"'
         finally:
             connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
+
+
+def test_a_search_path_that_leads_nowhere_is_told_with_its_remedy(make_postgres_url: MakeUrl, tmp_path: Path) -> None:
+    """A start says in one sentence what to create, and so does doctor, whose other remedies could not help."""
+    url = make_postgres_url()
+    with closing(psycopg.connect(url, autocommit=True)) as connection:
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET search_path = nosuch".encode())
+    home = Home(tmp_path, env={"INBOXD_DATABASE__URL": url})
+    started = home.call("run", "--once")
+    assert started.returncode == EXIT_UNAVAILABLE
+    assert "PostgreSQL: no schema has been selected to create in\n" in started.stderr
+    checks = {one["message"]: one["remedy"] for one in home.json("doctor", "--json")["checks"] if one["status"] != "ok"}
+    assert "search_path" in checks["the role's search_path names no schema that is there"]
+    assert not any("db upgrade" in remedy for remedy in checks.values())
+
+
+def test_doctor_says_why_a_database_cannot_be_looked_into(make_postgres_url: MakeUrl, tmp_path: Path) -> None:
+    """Only one that is not there yet is to be made."""
+    url = make_postgres_url()
+    home = Home(tmp_path, env={"INBOXD_DATABASE__URL": url.replace("postgresql://postgres", "postgresql://nobody")})
+    checks = {one["check"]: one for one in home.json("doctor", "--json")["checks"]}
+    assert checks["database"]["status"] == "wrong"
+    assert "nobody" in checks["database"]["message"]
+    assert "schema" not in checks
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from inboxd.cli.context import print_json, settings_of, working_folder, writing_
 from inboxd.cli.progress import progress_of_rows
 from inboxd.config import DatabaseSettings, Settings
 from inboxd.config.database import absolute_url, check_url
-from inboxd.errors import EXIT_CONFIG, OperatorFault
+from inboxd.errors import DATABASE_MISSING, EXIT_CONFIG, OperatorFault
 from inboxd.locks import DaemonLock
 from inboxd.operate.transfer import copy as copy_all
 from inboxd.operate.transfer import rows_in
@@ -91,7 +91,7 @@ def _sqlite(url: str) -> DatabaseSettings:
         raise click.UsageError(f"FROM {error}") from error
     if not found.sqlite_path.exists():
         message, hint = f"there is no database {found.sqlite_path}", "name the file that database.url named"
-        raise OperatorFault("database_missing", message, hint, exit_code=EXIT_CONFIG)
+        raise OperatorFault(DATABASE_MISSING, message, hint, exit_code=EXIT_CONFIG)
     return found
 
 

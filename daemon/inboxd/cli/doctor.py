@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from inboxd.cli.context import print_json, settings_of, writing_store
-from inboxd.cli.opening import MISSING, store_or_reason
+from inboxd.cli.opening import store_or_reason
 from inboxd.cli.tables import STYLES, print_text, shown
 from inboxd.clock import SystemClock
 from inboxd.errors import EXIT_FAILED
 from inboxd.operate.disk_ledger import note_removed
 from inboxd.operate.doctor import examine, mend
-from inboxd.operate.findings import Examined, Finding, Health
+from inboxd.operate.findings import Examined, Health
 from inboxd.words import counted
 
 
@@ -46,10 +46,8 @@ def doctor(context: click.Context, *, deep: bool, mending: bool, as_json: bool) 
             listed = ", ".join(gone.first) + (", …" if gone.count > len(gone.first) else "")
             click.echo(f"noted as removed on purpose: {counted(gone.count, 'file')}: {shown(listed)}", err=True)
     with store_or_reason(settings, without_tables=True) as (opened, fault):
-        examined = Examined(settings.inbox, settings.archive, settings.database, opened, now, deep, settings.feeds)
-        found = list(examine(examined))
-    if fault is not None and fault.code != MISSING:
-        found.append(Finding("database", Health.WRONG, fault.message, fault.hint))
+        slices = (settings.inbox, settings.archive, settings.database)
+        found = list(examine(Examined(*slices, opened, now, deep, settings.feeds, fault)))
     ok = all(one.status is not Health.WRONG for one in found)
     if as_json:
         print_json({"ok": ok, "checks": found})

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Final
 
 import click
 
 from inboxd.cli.context import reading_store
 from inboxd.config import Settings
-from inboxd.errors import EXIT_UNAVAILABLE, InboxdError, OperatorFault
+from inboxd.errors import DATABASE_MISSING, EXIT_UNAVAILABLE, InboxdError, OperatorFault
 from inboxd.store.database import Store
-
-MISSING: Final = "database_missing"
 
 
 @contextmanager
@@ -21,7 +18,7 @@ def store_if_there(settings: Settings) -> Iterator[Store | None]:
     """Open the store for reading; without a database yet, say so on standard error and give ``None``."""
     with store_or_reason(settings) as (store, fault):
         if fault is not None:
-            if fault.code != MISSING:
+            if fault.code != DATABASE_MISSING:
                 raise fault
             click.echo(f"inboxd: {fault.message}", err=True)
         yield store
@@ -38,7 +35,7 @@ def store_or_reason(
             if not (without_tables or store.schema_current()):
                 message = f"the database {settings.database.shown_url} has no tables of this version of inboxd yet"
                 hint = "inboxd run, load or db upgrade make them"
-                raise OperatorFault(MISSING, message, hint, exit_code=EXIT_UNAVAILABLE)
+                raise OperatorFault(DATABASE_MISSING, message, hint, exit_code=EXIT_UNAVAILABLE)
         except InboxdError as fault:
             yield None, fault
             return

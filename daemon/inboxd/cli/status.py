@@ -24,6 +24,7 @@ from inboxd.cli.tables import (
 )
 from inboxd.cli.tables import print_runs as print_run_table
 from inboxd.clock import SystemClock, moment
+from inboxd.errors import DATABASE_MISSING
 from inboxd.model import printable
 from inboxd.operate import status as questions
 from inboxd.operate.hosts import HostActivity
@@ -63,7 +64,7 @@ def status(context: click.Context, *, as_json: bool) -> int:
         print_json(questions.as_json(found))
     else:
         _print(found)
-    if fault is not None and fault.code != "database_missing":
+    if fault is not None and fault.code != DATABASE_MISSING:
         return code_of(fault)
     return 0
 

@@ -10,7 +10,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from inboxd.clock import stamp
-from inboxd.errors import INTERRUPTED
+from inboxd.errors import DATABASE_MISSING, INTERRUPTED
 from inboxd.operate import doctor_folders, doctor_schema
 from inboxd.operate.findings import Examined, Finding, Health
 from inboxd.outcomes import RunStatus
@@ -67,11 +67,14 @@ def _daemon(examined: Examined) -> Iterator[Finding]:
 
 
 def _schema(examined: Examined) -> Iterator[Finding]:
+    fault = examined.fault
+    if fault is not None:
+        yet = fault.code == DATABASE_MISSING
+        yield Finding("database", Health.WARNING if yet else Health.WRONG, fault.message, fault.hint)
     if examined.store is None:
-        yield Finding("schema", Health.WARNING, "there is no database yet", "inboxd db upgrade")
         return
     with examined.store.reading() as connection:
-        version = connection.execute(_version_query(connection)).scalar_one()
+        version, where = connection.execute(_server_query(connection)).one().tuple()
     if not examined.database.is_postgres and driver.sqlite_version_info < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         message = f"SQLite {version} can corrupt a database that two programs write; {oldest} or later is needed"
@@ -80,16 +83,20 @@ def _schema(examined: Examined) -> Iterator[Finding]:
         yield Finding("database", Health.OK, f"{connection.dialect.name} {version}")
     if examined.store.schema_current():
         yield from doctor_schema.compared(examined.store, examined.feeds)
+    elif where is None:
+        remedy = "create the schema, or set the search_path of inboxd's role: ALTER ROLE … SET search_path = public"
+        yield Finding("schema", Health.WRONG, "the role's search_path names no schema that is there", remedy)
     else:
         yield Finding(
             "schema", Health.WRONG, "the tables are missing, or of an older version of inboxd", "inboxd db upgrade"
         )
 
 
-def _version_query(connection: sa.Connection) -> sa.Select[tuple[str]]:
+def _server_query(connection: sa.Connection) -> sa.Select[tuple[str, str | None]]:
+    """Return the question for the server's version, and for the schema in which new tables are made."""
     if connection.dialect.name == "postgresql":
-        return sa.select(sa.func.current_setting("server_version"))
-    return sa.select(sa.func.sqlite_version())
+        return sa.select(sa.func.current_setting("server_version"), sa.func.current_schema())
+    return sa.select(sa.func.sqlite_version(), sa.literal("main"))
 
 
 def _running_rows(examined: Examined) -> Iterator[Finding]:

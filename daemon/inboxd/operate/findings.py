@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from inboxd.config import ArchiveSettings, DatabaseSettings, InboxSettings
+from inboxd.errors import InboxdError
 from inboxd.locks import running_pid
 from inboxd.model import Feed
 from inboxd.store.database import Store
@@ -33,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What is looked at. ``store`` is ``None`` where there is no database to look into."""
+    """What is looked at. ``store`` is ``None`` where the database cannot be looked into, and ``fault`` tells why."""
 
     inbox: InboxSettings
     archive: ArchiveSettings
@@ -42,6 +43,7 @@ class Examined:
     now: datetime
     deep: bool = False
     feeds: Sequence[Feed] = ()
+    fault: InboxdError | None = None
 
     @property
     def pid(self) -> int | None:

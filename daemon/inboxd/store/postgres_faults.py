@@ -9,7 +9,7 @@ from typing import Final
 import psycopg
 from psycopg import errors
 
-from inboxd.errors import DatabaseFault, FileFault, InboxdError
+from inboxd.errors import DATABASE_MISSING, DatabaseFault, FileFault, InboxdError
 from inboxd.store.base import CONTROL_TABLES, refused
 
 LOST: Final = (
@@ -19,9 +19,9 @@ LOST: Final = (
 BY_CLASS: Final = {  # https://www.postgresql.org/docs/current/errcodes-appendix.html
     "08": LOST,
     "28": ("access_denied", "look at the user, the password and pg_hba.conf"),
-    "3D": ("database_missing", "create the database: inboxd makes its own tables, not the database"),
+    "3D": (DATABASE_MISSING, "create the database: inboxd makes its own tables, not the database"),
     "53": ("database_unavailable", "the server is short of connections or memory"),
-    "57": ("database_unavailable", "the server is stopping or starting, or ended the statement"),
+    "57": ("database_unavailable", "the server is stopping or starting, or ended the session"),
     "58": ("io_error", "look at the server's disk and log"),
     "XX": ("database_error", "look at the server's log"),
 }
@@ -37,6 +37,7 @@ BY_STATE: Final = {
     "42501": ("access_denied", "grant inboxd's role the right that the message names"),
     "53100": ("disk_full", "free space on the server's disk"),
     "55P03": ("database_locked", "another session holds the lock; pg_locks and pg_stat_activity tell which"),
+    "57014": ("database_unavailable", "raise the statement_timeout of inboxd's role, or see who ended the statement"),
     "25P03": LOST,
     "57P01": LOST,
     "57P02": LOST,
@@ -74,7 +75,8 @@ def translated(error: BaseException) -> InboxdError:
     """Return what a driver's error means for the file being worked on."""
     if not isinstance(error, psycopg.Error):
         return DatabaseFault("database_error", f"PostgreSQL: {error}")
-    message = f"PostgreSQL: {str(error).strip() or type(error).__name__}"
+    said = ": ".join(filter(None, (error.diag.message_primary, error.diag.message_detail)))
+    message = f"PostgreSQL: {said or str(error).strip() or type(error).__name__}"
     state = error.sqlstate
     if state is None:
         if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):

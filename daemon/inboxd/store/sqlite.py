@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from inboxd.clock import SystemClock, stamp
 from inboxd.errors import (
+    DATABASE_MISSING,
     EXIT_CONFIG,
     EXIT_UNAVAILABLE,
     INTERRUPTED,
@@ -149,7 +150,7 @@ class SqliteStore(Store):
         if not self.path.exists():
             message = f"there is no database at {self.path} yet"
             raise OperatorFault(
-                "database_missing", message, "inboxd run, load or db upgrade make it", exit_code=EXIT_UNAVAILABLE
+                DATABASE_MISSING, message, "inboxd run, load or db upgrade make it", exit_code=EXIT_UNAVAILABLE
             )
         uri = f"file:{quote(os.fsencode(self.path.absolute()))}?mode=ro"
         try:
