@@ -74,7 +74,7 @@ def _schema(examined: Examined) -> Iterator[Finding]:
     if examined.store is None:
         return
     with examined.store.reading() as connection:
-        version, where = connection.execute(_server_query(connection)).one().tuple()
+        version, where = connection.execute(_server_query(connection)).one()
     if not examined.database.is_postgres and driver.sqlite_version_info < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         message = f"SQLite {version} can corrupt a database that two programs write; {oldest} or later is needed"
@@ -92,7 +92,7 @@ def _schema(examined: Examined) -> Iterator[Finding]:
         )
 
 
-def _server_query(connection: sa.Connection) -> sa.Select[tuple[str, str | None]]:
+def _server_query(connection: sa.Connection) -> sa.Select[str, str | None]:
     """Return the question for the server's version, and for the schema in which new tables are made."""
     if connection.dialect.name == "postgresql":
         return sa.select(sa.func.current_setting("server_version"), sa.func.current_schema())
