@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from inboxd.clock import EPOCH, Clock, moment, stamp
-from inboxd.config import captures
+from inboxd.config import captures, catches
 from inboxd.errors import DatabaseFault, FileFault, TransientFault
 from inboxd.inbox.source import Source
 from inboxd.model import Cursor, Feed, Late, Mode, printable
@@ -62,7 +62,7 @@ def facts_of(
     ``caught``: the last of these, where the path is not the one in the inbox. ``first_mtime``: what the mtime was when
     the file was first claimed, where that is known; mending the file has changed it since.
     """
-    caught = caught or captures(feed, name) or {}
+    caught = caught or (captures(feed, name) if catches(feed) else None) or {}
     mtime = first_mtime or stamp(EPOCH + timedelta(microseconds=mtime_ns // 1_000))
     return FileFacts(printable(name), mtime, {each: printable(text) for each, text in caught.items()})
 

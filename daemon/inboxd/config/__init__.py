@@ -2,7 +2,7 @@
 
 from inboxd.config.document import DocumentedKey, documented_keys, json_schema, show, shown_values
 from inboxd.config.faults import ConfigFault, InvalidConfig
-from inboxd.config.globs import captures, compile_glob, fits_tail, literal, match_feed, never_reached
+from inboxd.config.globs import captures, catches, compile_glob, fits_tail, literal, match_feed, never_reached
 from inboxd.config.load import load_settings
 from inboxd.config.settings import (
     ArchiveSettings,
@@ -37,6 +37,7 @@ __all__ = [
     "RetentionSettings",
     "Settings",
     "captures",
+    "catches",
     "compile_glob",
     "documented_keys",
     "fits_tail",

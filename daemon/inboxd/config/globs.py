@@ -41,6 +41,11 @@ def captures(feed: Feed, name: str, *, tail: bool = False) -> Mapping[str, str] 
     return None
 
 
+def catches(feed: Feed) -> bool:
+    """Tell whether the feed's ``match`` has captures."""
+    return any("{" in pattern for pattern in feed.match)
+
+
 def fits_tail(feed: Feed, name: str) -> bool:
     """Tell whether the feed's ``match`` fits the last parts of a path."""
     return any(_ways(pattern, name, tail=True) for pattern in feed.match)

@@ -134,9 +134,9 @@ class Entrance:
 
     __slots__ = ("claimed", "identity", "inbox")
 
-    def __init__(self, root: str) -> None:
-        """Open it; raises ``OSError``, or ``TransientFault`` if ``.claimed`` is not ours."""
-        self.inbox = Folder.root(root)
+    def __init__(self, root: str, inbox: Folder | None = None) -> None:
+        """Open what is not open yet; raises ``OSError``, or ``TransientFault`` if ``.claimed`` is not ours."""
+        self.inbox = inbox or Folder.root(root)
         self.identity = self.inbox.identity()
         self.claimed = open_claimed(self.inbox, make=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -194,11 +195,12 @@ class Inbox:
         self._settling.begin()
         self._settling.doubt(name)
 
-    def survey(self, *, without: Collection[str] = ()) -> Survey:
+    def survey(self, inbox: Folder | None = None, *, without: Collection[str] = ()) -> Survey:
         """Look what is there. Files of the feeds ``without`` are counted, but not offered.
 
         Everything is looked at if that is cheap or due, or asked for with a hint to rescan; else only what was hinted
-        at since, and what was settling. Raises ``TransientFault`` if the inbox cannot be listed.
+        at since, and what was settling. ``inbox``: it is open already. Raises ``TransientFault`` if it cannot be
+        listed.
         """
         with self._lock:
             new, self._hints = self._hints, {}
@@ -211,9 +213,9 @@ class Inbox:
         try:
             everything = rescan or self._more or len(self._settling) > FOLLOWED or self._full_is_due()
             look = self._look_at_everything if everything else self._look_at_some
-            with Folder.root(self.root) as inbox:
-                look(inbox, gathered, hints, without)
-                return self._conclude(inbox, gathered, full=everything)
+            with nullcontext(inbox) if inbox is not None else Folder.root(self.root) as opened:
+                look(opened, gathered, hints, without)
+                return self._conclude(opened, gathered, full=everything)
         except OSError as error:
             with self._lock:
                 self._rescan = True

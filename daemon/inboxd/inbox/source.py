@@ -16,6 +16,8 @@ from inboxd.inbox.tree import Folder, begin_sync, sync
 from inboxd.model import printable
 
 _CHUNK: Final = 1 << 20
+_AT_ONCE: Final = 64 << 10
+"""A file of so many bytes at most is read before a disk has begun anything."""
 Ahead = Callable[[], os.stat_result | None]
 """Gives what a look at the file said just before its content was made durable ahead; ``None`` if that is not done."""
 
@@ -65,7 +67,7 @@ class Source:
         except BaseException:
             self.close()
             raise
-        if self._ahead is None:
+        if self._ahead is None and self.size > _AT_ONCE:
             begin_sync(self._fd)  # the disk works while the file is read; the seal waits for what is left
         return self
 

@@ -55,10 +55,16 @@ class Folder:
         self.path = path
 
     @classmethod
-    def root(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a folder that the operator named: links on its way are the operator's."""
+    def root(cls, path: str | os.PathLike[str], *, listed: bool = False) -> Self:
+        """Open a folder that the operator named: links on its way are the operator's.
+
+        ``listed``: one that may not be listed and searched raises ``OSError``.
+        """
         name = os.fspath(path)
-        return cls(os.open(name, _PASS), name)
+        folder = cls(os.open(name, _LIST if listed else _PASS), name)
+        if listed:
+            os.stat(".", dir_fd=folder._fd)  # to look at a name in it takes the right to search it
+        return folder
 
     def __enter__(self) -> Self:
         return self
@@ -309,16 +315,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir(follow_symlinks=False)
     except OSError:
         return False
-
-
-def identity_of_listed(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return device and inode of a folder that can be listed and searched; raises ``OSError`` where it cannot."""
-    fd = os.open(path, _LIST)
-    try:
-        found = os.stat(".", dir_fd=fd)  # a name in it is looked at: that takes the right to search it
-    finally:
-        os.close(fd)
-    return found.st_dev, found.st_ino
 
 
 def identity_of(path: str | os.PathLike[str]) -> tuple[int, int]:

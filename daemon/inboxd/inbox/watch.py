@@ -15,7 +15,7 @@ from inboxd.inbox.emitter import InboxObserver, PollObserver
 from inboxd.inbox.mounts import filesystem_of, is_remote
 from inboxd.inbox.notices import INBOX_LOST, INBOX_OVERFLOW, INBOX_POLLED, INBOX_RESTORED, Notice
 from inboxd.inbox.settle import Kind
-from inboxd.inbox.tree import identity_of_listed
+from inboxd.inbox.tree import Folder
 
 POLL_S: Final = 1.0
 """How often a polled inbox is looked at; an expensive look is taken less often (see ``Inbox.survey``)."""
@@ -73,13 +73,16 @@ class Watch:
         self._started = False
         self._end()
 
-    def check(self) -> list[Notice]:
-        """Compare the path with what is watched, and watch anew where they differ. Cheap (4 µs): for every wake."""
+    def check(self, inbox: Folder | None = None) -> list[Notice]:
+        """Compare the path with what is watched, and watch anew where they differ. Cheap (4 µs): for every wake.
+
+        ``inbox``: what is at the path now, if it could be opened to be listed.
+        """
         if not self._started:
             return []
         notices: list[Notice] = []
         if self._identity is not None:
-            lost = self._why_lost()
+            lost = self._why_lost(inbox)
             if lost:
                 self._end()
                 notices.append(Notice(INBOX_LOST, "", lost))
@@ -103,10 +106,10 @@ class Watch:
         lost = [Notice(INBOX_LOST, "", reason)] if reason else []
         return [Notice(INBOX_OVERFLOW, "", "events were lost; the whole inbox is scanned"), *notices, *lost]
 
-    def _why_lost(self) -> str:
+    def _why_lost(self, inbox: Folder | None) -> str:
         """Tell why the inbox is not what is being watched, or ``""``."""
         try:
-            identity = identity_of_listed(self._root)
+            identity = self._found() if inbox is None else inbox.identity()
         except OSError as error:
             return "" if error.errno in _OURS else _reason(error)
         if identity != self._identity:
@@ -116,6 +119,11 @@ class Watch:
         if not all(_alive(observer) for observer in self._observers):
             return "the watcher's thread ended"
         return ""
+
+    def _found(self) -> tuple[int, int]:
+        """Return device and inode of what is at the path; raises ``OSError`` if it may not be listed and searched."""
+        with Folder.root(self._root, listed=True) as inbox:
+            return inbox.identity()
 
     def _check_limit(self) -> list[Notice]:
         """Where some folder cannot be watched, poll as well."""
@@ -129,7 +137,7 @@ class Watch:
         self._gone.clear()
         self._overflowed.clear()
         try:
-            identity = identity_of_listed(self._root)
+            identity = self._found()
         except OSError as error:
             return _reason(error), []
         place = os.path.realpath(self._root)  # inotify is told not to follow a symlink
