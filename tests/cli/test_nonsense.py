@@ -297,6 +297,6 @@ def test_a_working_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
         "dead-letters export --output out.ndjson",
         "health --output out.json",
     ):
-        done = shell(folder, f"inboxd {command}")
+        done = home.call(*command.split())
         assert done.returncode in {0, 1}, (command, done.stderr)
         assert "Traceback" not in done.stderr, command
