@@ -19,7 +19,7 @@ from inboxd.store import open_store
 from inboxd.store.tables import etl_runs, lineage_records
 from places import ROOT
 from planted import PLANTED, Planted
-from stores import MakeUrl
+from stores import MakeUrl, query
 
 ROUNDS = 3
 AUDIT = Path(inboxd.__file__).parent / "audit"
@@ -115,6 +115,35 @@ def test_the_next_run_that_applied_its_key_has_resolved_what_an_undone_one_had(
             world.call("undo", str(by))
         assert resolver(feed) is None
         assert world.differences() == [], (feed, world.done)
+
+
+def test_what_a_superseded_run_had_refused_comes_but_once(make_url: MakeUrl, tmp_path: Path) -> None:
+    """Loaded by force, undone, replayed and retried by a mended config: each record is there once."""
+    world = World(tmp_path / "world", make_url(), 3)
+    records = [told("a", 1), told("b", 2) | {"name": 7}, told("c", 4)]
+    feeds = ["facts", "last", "merge"]
+    for feed in feeds:
+        world.drop(f"{feed}/1.json", json.dumps(records).encode())
+    world.call("run", "--once")
+
+    def count_open() -> list[str]:
+        found = json.loads(world.call("dead-letters", "list", "--json")[1])["dead_letters"]
+        return sorted(one["feed"] for one in found)
+
+    for feed in feeds:
+        world.call("load", str(world.path / f"data/processed/{feed}/1.json"), "--feed", feed, "--force", "--yes")
+    assert (count_open(), world.differences()) == (feeds, []), world.done
+    for run in json.loads(world.call("runs", "list", "--json", "--limit", "3")[1])["runs"]:
+        world.call("undo", str(run["id"]))
+    assert (count_open(), world.differences()) == ([], []), world.done
+    config = world.path / "inboxd.toml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace('name = { type = "text"', 'name = { type = "text", coerce = true'), encoding="utf-8")
+    world.call("dead-letters", "replay")
+    world.call("retry", *(f"{feed}/1.json" for feed in feeds), "--yes")
+    with open_store(world.url) as store:
+        for feed in feeds:
+            assert query(store, f"SELECT key FROM {feed} ORDER BY key") == [("a",), ("b",), ("c",)], world.done
 
 
 @pytest.mark.parametrize("missing", [0, 2])

@@ -10,11 +10,12 @@ import sqlalchemy as sa
 from inboxd.clock import SystemClock
 from inboxd.model import Feed, Late, Mode
 from inboxd.operate.dead_letters import Filter, dismiss
+from inboxd.operate.replay import replay
 from inboxd.operate.undo import undo
 from inboxd.outcomes import Reject
 from inboxd.store.database import Store
 from inboxd.store.tables import lineage_records
-from stores import OpenEmpty, batches, load, make_feed, query, row
+from stores import OpenEmpty, batches, load, make_feed, query, row, sha256
 
 pytestmark = pytest.mark.on_citus
 
@@ -78,6 +79,70 @@ def test_an_append_feed_resolves_no_letter(open_empty: OpenEmpty) -> None:
     refuse(store, "a", feed=feed)
     load(store, feed, batches([row(feed, 1, ("a",), (1,), "2026-01-02T00:00:00.000000Z")]))
     assert resolvers(store) == [("a", None)]
+
+
+@pytest.mark.parametrize("mode", [Mode.UPSERT, Mode.APPEND])
+def test_the_run_that_takes_another_ones_place_resolves_what_that_had_refused(
+    open_empty: OpenEmpty, mode: Mode
+) -> None:
+    """The same records were judged again: they are not open twice, and what was resolved before stays so."""
+    feed = replace(FEED, mode=mode, cursor=FEED.cursor if mode is Mode.UPSERT else None)
+    store = open_empty(feed)
+    for run_id, force in ((1, False), (2, True), (3, True)):
+        assert refused_again(store, feed, force=force) == run_id
+        if run_id == 1:
+            dismiss(store, Filter(ids=(2,)))
+    assert resolvers(store) == [("a", 2), ("b", 0), ("a", 3), ("b", 3), ("a", None), ("b", None)]
+
+
+@pytest.mark.parametrize("mode", [Mode.UPSERT, Mode.APPEND])
+def test_an_undo_opens_no_dead_letter_of_a_run_that_does_not_stand(open_empty: OpenEmpty, mode: Mode) -> None:
+    """Its record comes again with its file: replayed as well, it would be there twice."""
+    feed = replace(FEED, mode=mode, cursor=FEED.cursor if mode is Mode.UPSERT else None)
+    store = open_empty(feed)
+    refused_again(store, feed, force=False)
+    refused_again(store, feed, force=True)
+    undone = undo(store, (feed,), 2, clock=SystemClock(), host="here").run_id
+    assert resolvers(store) == [("a", undone), ("b", undone), ("a", undone), ("b", undone)]
+    again = refused_again(store, feed, force=False)
+    assert [by for _, by in resolvers(store)] == [undone] * 4 + [None] * 2
+    undo(store, (feed,), 1, clock=SystemClock(), host="here")  # superseded long ago: nothing is changed by that
+    assert refused_again(store, feed, force=True) == again + 2
+    assert [by for _, by in resolvers(store)] == [undone] * 4 + [again + 2] * 2 + [None] * 2
+
+
+def test_an_undone_answer_opens_no_dead_letter_of_a_superseded_run(open_empty: OpenEmpty) -> None:
+    """It is the run that took the other one's place which has refused the record, and has the open dead letter."""
+    store = open_empty(FEED)
+    refused_again(store, FEED, force=False)
+    answer = apply(store, "a")
+    again = refused_again(store, FEED, force=True)
+    undo(store, (FEED,), answer, clock=SystemClock(), host="here")
+    assert resolvers(store) == [("a", again), ("b", again), ("a", None), ("b", None)]
+
+
+@pytest.mark.parametrize("undone", [False, True])
+def test_a_replay_resolves_what_an_earlier_version_left_open(
+    open_empty: OpenEmpty,
+    undone: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """The dead letters of a run that was superseded are none to be replayed, whoever left them open."""
+    feed = replace(FEED, mode=Mode.APPEND, cursor=None)
+    store = open_empty(feed)
+    refused_again(store, feed, force=False)
+    by = refused_again(store, feed, force=True)
+    if undone:
+        by = undo(store, (feed,), by, clock=SystemClock(), host="here").run_id or 0
+    with store.writing() as connection:
+        connection.exec_driver_sql("UPDATE dead_letters SET resolved_by = NULL WHERE run_id = 1")
+    replay(store, feed, Filter(), clock=SystemClock(), host="here", limit=None)
+    assert resolvers(store)[:2] == [("a", by), ("b", by)]
+
+
+def refused_again(store: Store, feed: Feed, *, force: bool) -> int:
+    """Load always the same content, all of which is refused; return its run."""
+    rejects = [Reject(place, "{}", key, None, "invalid_value", "bad") for place, key in enumerate("ab", 1)]
+    return load(store, feed, batches([], rejects), sha256("the same"), force=force)[0]
 
 
 def test_a_dismissed_letter_is_resolved_by_nobody(open_empty: OpenEmpty) -> None:

@@ -36,7 +36,9 @@ CREATE INDEX marks_by_value ON marks (name, value);
 CREATE TABLE lineage (number INTEGER, record_key TEXT, outcome TEXT, PRIMARY KEY (number, record_key)) WITHOUT ROWID;
 CREATE INDEX lineage_of_key ON lineage (record_key);
 CREATE TABLE seen (kind TEXT, ident TEXT, PRIMARY KEY (kind, ident)) WITHOUT ROWID;
-CREATE TABLE runs (id INTEGER PRIMARY KEY, feed TEXT, commit_no INTEGER, proven INTEGER);
+CREATE TABLE runs (id INTEGER PRIMARY KEY, feed TEXT, commit_no INTEGER, proven INTEGER, content TEXT,
+    ended_by INTEGER);
+CREATE INDEX runs_that_stand ON runs (feed, content) WHERE ended_by IS NULL;
 """
 _VERSION: Final = "SELECT ident, place, run, commit_no, number, state, cursor, marked, content FROM versions"
 _TOP: Final = f"{_VERSION} WHERE kind = ? AND ident = ? AND NOT again ORDER BY place DESC LIMIT 1"
@@ -309,8 +311,19 @@ class Scratch:
     # Runs, dead letters, watermarks
 
     def note_run(self, run: RunRow, *, proven: bool) -> None:
-        """Note that a run was gone through, and whether its file proves it."""
-        self._run("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", run.id, run.job_name, run.commit_no, proven)
+        """Note that a run was gone through, and whether its file proves it.
+
+        It ends the run that it undoes, or that had loaded its content: what that one had refused comes again.
+        """
+        loaded = run.content_sha256 is not None and run.duplicate_of is None
+        content = f"{run.content_sha256} {run.variant}" if loaded else None
+        about = (run.id, run.job_name, run.commit_no, proven, content)
+        same = "SELECT id FROM runs WHERE feed = ? AND content = ? AND ended_by IS NULL AND id <> ?"
+        ended = [int(str(row[0])) for row in self._run(same, run.job_name, content, run.id).fetchall()]
+        for other in [*ended, *([] if run.undo_of is None else [run.undo_of])]:
+            self._run("UPDATE runs SET ended_by = ? WHERE id = ?", run.id, other)
+            self._run("UPDATE dead_letters SET resolved_by = ? WHERE run = ? AND resolved_by IS NULL", run.id, other)
+        self._run("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, NULL)", *about)
 
     def is_proven(self, run: int) -> bool | None:
         """Tell whether all that a run did was derived from its file; ``None``: it is no run of the table."""
@@ -343,11 +356,17 @@ class Scratch:
         self._run("UPDATE dead_letters SET sure = 0 WHERE feed = ? AND resolved_by IS NULL", feed)
 
     def undo_dead_letters(self, run: int, by: int, *, by_key: bool) -> None:
-        """Resolve a run's open dead letters by its undo; those that it had resolved are open again.
+        """Say who has resolved the dead letters now that a run had resolved which is undone; most are open again.
 
-        ``by_key``: unless a later run has applied their key. To be called when the run's versions are taken out.
+        ``by_key``: unless a later run has applied their key. Those of a run that was ended itself do not open again. To
+        be called when the run's versions are taken out, and before ``note_run`` of the undo.
         """
-        self._run("UPDATE dead_letters SET resolved_by = ? WHERE run = ? AND resolved_by IS NULL", by, run)
+        passed_on = (
+            "UPDATE dead_letters SET resolved_by = "
+            "(SELECT CASE ended_by WHEN ?1 THEN ?2 ELSE ended_by END FROM runs AS r WHERE r.id = dead_letters.run) "
+            "WHERE resolved_by = ?1 AND run IN (SELECT id FROM runs WHERE ended_by IS NOT NULL)"
+        )
+        self._run(passed_on, run, by)
         had = self._run("SELECT run, number, record_key FROM dead_letters WHERE resolved_by = ?", run).fetchall()
         for of_run, number, key in had:
             found = self._one(_NEXT_OF_KEY, key, run) if by_key and key != UNREADABLE_KEY else None

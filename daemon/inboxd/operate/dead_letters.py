@@ -134,6 +134,27 @@ def dismiss(store: Store, wanted: Filter) -> int:
         return connection.execute(statement.values(resolved_by=DISMISSED)).rowcount
 
 
+def settle_ended(store: Store, feed: str) -> None:
+    """Resolve a feed's open dead letters of runs that were undone or superseded, as such a run's end itself does now.
+
+    Version 1.0.0 left them open where a run was superseded; replayed, an append feed's would be there twice.
+    """
+    letter, undoing = dead_letters.c, etl_runs.alias("undoing")
+    by = (
+        sa.select(sa.func.coalesce(undoing.c.id, etl_runs.c.superseded_by))
+        .select_from(etl_runs.outerjoin(undoing, undoing.c.undo_of == etl_runs.c.superseded_by))
+        .where(etl_runs.c.id == letter.run_id)
+        .scalar_subquery()
+    )
+    ended = sa.select(etl_runs.c.id).where(etl_runs.c.superseded_by.is_not(None))
+    such = (letter.feed == feed, letter.resolved_by.is_(None), letter.run_id.in_(ended))
+    with store.reading() as connection:
+        if connection.execute(sa.select(letter.id).where(*such).limit(1)).first() is None:
+            return
+    with store.writing() as connection:
+        connection.execute(sa.update(dead_letters).where(*such).values(resolved_by=by))
+
+
 def of_feed(wanted: Filter, feed: str) -> Filter:
     """Return the same filter for one feed alone."""
     return replace(wanted, feed=feed)

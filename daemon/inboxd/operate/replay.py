@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from inboxd.clock import Clock, stamp
 from inboxd.errors import EXIT_FAILED, FileFault, OperatorFault, TransientFault
 from inboxd.model import Cursor, Feed, Mode, Row
-from inboxd.operate.dead_letters import DeadLetter, Filter, dead_letter_pages, of_feed
+from inboxd.operate.dead_letters import DeadLetter, Filter, dead_letter_pages, of_feed, settle_ended
 from inboxd.outcomes import Batch, Counts, Outcome, Reject, RunStart, Verdict
 from inboxd.records.validate import judge
 from inboxd.store.base import RunEnd
@@ -91,6 +91,7 @@ def replay(
     if feed.mode is Mode.SNAPSHOT:  # whose other rows would count as absent
         message = f"feed {feed.name!r} has snapshots: single records are not replayed into its table"
         raise OperatorFault("not_replayable", message, "the next snapshot says what there is", exit_code=EXIT_FAILED)
+    settle_ended(store, feed.name)
     started, began = clock.now(), clock.monotonic()
     tally = _Tally()
     batches = _judged(store, feed, of_feed(wanted, feed.name), started, tally, edited)

@@ -16,7 +16,12 @@ def refuse_replayed(connection: sa.Connection, run_id: int) -> None:
     standing = (
         sa.select(sa.func.min(refused.resolved_by))
         .select_from(dead_letters.join(replays, replays.c.id == refused.resolved_by))
-        .where(refused.run_id == run_id, replays.c.superseded_by.is_(None), replays.c.undo_of.is_(None))
+        .where(
+            refused.run_id == run_id,
+            replays.c.superseded_by.is_(None),
+            replays.c.undo_of.is_(None),
+            replays.c.content_sha256.is_(None),  # else it is the run that took this one's place
+        )
     )
     replay = connection.execute(standing).scalar()
     if replay is not None:

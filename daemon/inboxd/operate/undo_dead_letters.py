@@ -13,11 +13,17 @@ from inboxd.store.tables import DELETED, LOADED, before_images, dead_letters, et
 def settle_dead_letters(scene: Scene, undo_id: int) -> None:
     """Resolve the run's own dead letters by the undo, for its file is to come again.
 
-    What the run had resolved is resolved by the next run that applied the key, as without the run; else it is open.
+    What the run had resolved is resolved by the next run that applied the key, as without the run; else it is open. But
+    a dead letter of a run that does not stand is never opened: its record comes again with its file, and would be there
+    twice. It is resolved by what took its run's place, or, if that is undone here, by the undo.
     """
     columns, run_id = dead_letters.c, scene.run["id"]
     settled = sa.update(dead_letters).where(columns.run_id == run_id, columns.resolved_by.is_(None))
     scene.connection.execute(settled.values(resolved_by=undo_id))
+    place_taken_by = sa.select(etl_runs.c.superseded_by).where(etl_runs.c.id == columns.run_id).scalar_subquery()
+    closed = sa.update(dead_letters).where(columns.resolved_by == run_id, place_taken_by.is_not(None))
+    resolver = sa.case((place_taken_by == run_id, undo_id), else_=place_taken_by)
+    scene.connection.execute(closed.values(resolved_by=resolver))
     if scene.feed.mode is not Mode.APPEND:
         others = scene.dialect.gathered(scene.connection, _other_resolvers(scene), "other_resolvers")
         passed_on = sa.update(dead_letters).where(columns.id == others.c.id)

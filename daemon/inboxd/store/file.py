@@ -53,7 +53,10 @@ class LedgerSql:
         )
         self.replayed = (
             f"SELECT MIN(d.resolved_by) FROM {schema}dead_letters d JOIN {runs} r ON r.id = d.resolved_by "
-            f"WHERE d.run_id = {mark} AND r.superseded_by IS NULL"
+            f"WHERE d.run_id = {mark} AND r.superseded_by IS NULL AND r.content_sha256 IS NULL"
+        )
+        self.settle = (
+            f"UPDATE {schema}dead_letters SET resolved_by = {mark} WHERE run_id = {mark} AND resolved_by IS NULL"
         )
         self.supersede = f"UPDATE {runs} SET superseded_by = {mark} WHERE {content} RETURNING id"
         self.succeed = (
@@ -319,13 +322,17 @@ class FileTransaction(ABC):
             raise run_is_taken(self._run_id)
 
     def _supersede(self, sha256: str) -> None:
-        """Take the place of the run that had loaded this content; an append feed's rows of it go."""
+        """Take the place of the run that had loaded this content; an append feed's rows of it go.
+
+        The records that it had refused were judged again by this run: what was open of them is resolved.
+        """
         content = (self._run_id, self._feed.name, sha256, self._variant)
         for (run_id,) in self._connection.execute(self._ledger.supersede, content).fetchall():
             if self._feed.mode is Mode.APPEND:
                 refuse_replayed(run_id, self._connection.execute(self._ledger.replayed, (run_id,)).fetchone()[0])
                 table, run = quoted(self._feed.table), quoted(self._feed.own_columns.run_id)
                 self._connection.execute(f"DELETE FROM {table} WHERE {run} = {int(run_id)}")
+            self._connection.execute(self._ledger.settle, (self._run_id, run_id))
 
 
 def run_is_taken(run_id: int) -> TransientFault:
