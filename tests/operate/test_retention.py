@@ -244,3 +244,24 @@ def test_an_operator_may_delete_a_failed_file(tmp_path: Path) -> None:
         assert "good.json" not in mended.stderr
         assert mended.returncode == 0, mended.stdout
         assert home.json("doctor", "--json")["ok"]
+
+
+def test_what_is_told_as_noted_was_noted(tmp_path: Path) -> None:
+    """A file whose run ended just now may be on its way: it is not noted, and that is said."""
+    with Home(tmp_path, QUICK) as home:
+        home.drop("old.json", [record("a")])
+        home.run_once()
+        with sqlite3.connect(home.database) as connection:
+            connection.execute("UPDATE etl_runs SET finished_at = '2020-01-01T00:00:00.000000Z'")
+        connection.close()
+        for content in ("b", "c"):
+            home.drop("new.json", [record(content)])
+            home.run_once()
+        for path in home.processed.iterdir():
+            path.unlink()
+        noted, not_noted, *_ = home.call("doctor", "--mend").stderr.splitlines()[1:]
+        assert noted == "noted as removed on purpose: 1 file: old.json"
+        assert not_noted.startswith("not noted, as the run ended less than a minute ago: 1 file: new.json")
+        ledger = {one["check"]: one for one in home.json("doctor", "--json")["checks"]}["ledger"]
+        assert "new.json" in ledger["message"]
+        assert "old.json" not in ledger["message"]

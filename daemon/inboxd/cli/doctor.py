@@ -9,7 +9,7 @@ from inboxd.cli.opening import store_or_reason
 from inboxd.cli.tables import STYLES, print_text, shown
 from inboxd.clock import SystemClock
 from inboxd.errors import EXIT_FAILED
-from inboxd.operate.disk_ledger import note_removed
+from inboxd.operate.disk_ledger import Names, note_removed
 from inboxd.operate.doctor import examine, mend
 from inboxd.operate.findings import Examined, Health
 from inboxd.words import counted
@@ -40,11 +40,13 @@ def doctor(context: click.Context, *, deep: bool, mending: bool, as_json: bool) 
     if mending:
         with writing_store(settings) as store:
             mended = mend(store, now=now)
-            gone = note_removed(store, settings.inbox, settings.archive, now=now)
+            noted = note_removed(store, settings.inbox, settings.archive, now=now)
         click.echo(f"{mended.killed} killed runs ended as interrupted, {mended.ahead} dated back to now", err=True)
-        if gone.count:
-            listed = ", ".join(gone.first) + (", …" if gone.count > len(gone.first) else "")
-            click.echo(f"noted as removed on purpose: {counted(gone.count, 'file')}: {shown(listed)}", err=True)
+        if noted.removed.count:
+            click.echo(f"noted as removed on purpose: {_listed(noted.removed)}", err=True)
+        if noted.too_new.count:
+            what = f"not noted, as the run ended less than a minute ago: {_listed(noted.too_new)}"
+            click.echo(f"{what}; if it is gone on purpose, say `inboxd doctor --mend` once more then", err=True)
     with store_or_reason(settings, without_tables=True) as (opened, fault):
         slices = (settings.inbox, settings.archive, settings.database)
         found = list(examine(Examined(*slices, opened, now, deep, settings.feeds, fault)))
@@ -58,3 +60,8 @@ def doctor(context: click.Context, *, deep: bool, mending: bool, as_json: bool) 
         if one.remedy and one.status is not Health.OK:
             print_text(f"→ {one.remedy}", indent=9)
     return 0 if ok else EXIT_FAILED
+
+
+def _listed(names: Names) -> str:
+    listed = ", ".join(names.first) + (", …" if names.count > len(names.first) else "")
+    return f"{counted(names.count, 'file')}: {shown(listed)}"

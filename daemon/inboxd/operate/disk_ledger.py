@@ -128,25 +128,40 @@ def _missing(ledger: _Ledger, archive: ArchiveSettings, seen: set[str], now: dat
             yield known
 
 
-def note_removed(store: Store, inbox: InboxSettings, archive: ArchiveSettings, *, now: datetime) -> Names:
-    """Take note, in the ledger, that the files that are in none of the folders were removed on purpose."""
+@dataclass(slots=True)
+class Noted:
+    """The files that are in none of the folders: of which note was taken, and those whose run ended just now."""
+
+    removed: Names = field(default_factory=Names)
+    too_new: Names = field(default_factory=Names)
+
+
+def note_removed(store: Store, inbox: InboxSettings, archive: ArchiveSettings, *, now: datetime) -> Noted:
+    """Take note, in the ledger, that the files that are in none of the folders were removed on purpose.
+
+    Not of files whose run ended less than ``MOVED_AFTER`` ago: a daemon at work may just be moving them.
+    """
     ledger = _read(store)
     seen = set(_in_the_inbox(inbox))
     for folder, reports in ((archive.processed, False), (archive.failed, True)):
         for _ in _files(folder, ledger, seen, reports=reports):
             pass
-    noted = Names()
-    names = list(_missing(ledger, archive, seen, now))
+    noted, names = Noted(), list[str]()
+    before = stamp(now - MOVED_AFTER)
+    for name in _missing(ledger, archive, seen, now):
+        if ledger.ended[name] < before:
+            names.append(name)
+            noted.removed.add(name)
+        else:
+            noted.too_new.add(name)
     runs = etl_runs.c
-    settled = runs.finished_at < stamp(now - MOVED_AFTER)  # a daemon at work may just be moving a file
+    settled = runs.finished_at < before
     these = (runs.claim.is_not(None), settled, runs.file_removed.is_(None))
     with store.writing() as connection:
         for start in range(0, len(names), NOTED_AT_ONCE):
             some = names[start : start + NOTED_AT_ONCE]
             note = sa.update(etl_runs).where(runs.file_name.in_(some), *these)
             connection.execute(note.values(file_removed=stamp(now)))
-    for name in names:
-        noted.add(name)
     return noted
 
 
