@@ -239,7 +239,7 @@ class Attempts:
             if place is not None:
                 complete_report(place, report_of(verdict))
         remove_orphans(archive.failed, verdict.file_name)
-        archive.settle(left.claim_id, verdict.file_name)  # the claim is forgotten next
+        archive.settle(left.claim_id, verdict.file_name, verdict.run_id)  # the claim is forgotten next
         if not left.logged:
             log_verdict(self.log, verdict, archived=None, recovered=verdict.outcome is not Outcome.FAILED)
 

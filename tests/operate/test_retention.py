@@ -265,3 +265,24 @@ def test_what_is_told_as_noted_was_noted(tmp_path: Path) -> None:
         ledger = {one["check"]: one for one in home.json("doctor", "--json")["checks"]}["ledger"]
         assert "new.json" in ledger["message"]
         assert "old.json" not in ledger["message"]
+
+
+def test_a_folder_that_got_a_runs_number_is_the_one_that_the_run_knows(tmp_path: Path) -> None:
+    """A file stood in the folder's way: `doctor` finds what lies in it, and `undo` and `retry` know its name."""
+    with Home(tmp_path, f"{QUICK}[feeds.events]\nlate = 'merge'\nundo = true\n") as home:
+        home.drop("x.json", [record("a")])
+        home.run_once()
+        home.drop("x.json/sub/y.json", [record("b")])
+        home.drop("x.json/sub/z.json", b"[")
+        home.run_once()
+        assert (home.processed / "x.run-2.json" / "sub" / "y.json").is_file()
+        found = {one["check"]: one for one in home.json("doctor", "--deep", "--json")["checks"]}
+        assert found["ledger"]["status"] == "ok", found
+        home.write("mended.json", [record("c")]).rename(home.failed / "x.json" / "sub" / "z.json")
+        assert [one["outcome"] for one in home.json("retry", "x.json/sub/z.json", "--json")["files"]] == ["loaded"]
+        assert (home.processed / "x.run-4.json" / "sub" / "z.json").is_file()
+        (again,) = (line for line in home.call("undo", "4").stdout.splitlines() if "inboxd retry" in line)
+        assert again.endswith("/processed/x.run-4.json/sub/z.json")
+        home.call(*again.split()[1:], check=True)
+        (last, *_) = home.json("runs", "list", "--json")["runs"]
+        assert (last["file_name"], last["status"]) == ("x.json/sub/z.json", "success")

@@ -6,6 +6,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -51,9 +52,9 @@ class Archive:
     def by_name(self, run: RunRow) -> str | None:
         """Return where a file of the run's name lies, whatever is in it now."""
         for name in spellings(run.file_name or ""):
-            below, _, base = name.rpartition("/")
-            for other in (base, marked(base, f"run-{run.id}")):
-                path = os.path.join(self._folders[0], below, other)  # noqa: PTH118 - names may hold what Path would tidy away
+            ways = ((part, marked(part, f"run-{run.id}")) for part in name.split("/"))
+            for way in product(*ways):  # a folder has the number where a file of its name was in the way
+                path = os.path.join(self._folders[0], *way)  # noqa: PTH118 - names may hold what Path would tidy away
                 if os.path.isfile(path):  # noqa: PTH113 - the same
                     return path
         return None

@@ -12,7 +12,8 @@ from inboxd.cli.context import print_json, reading_store, settings_of, writing_s
 from inboxd.cli.tables import Column, heading, print_table, print_text
 from inboxd.clock import SystemClock
 from inboxd.config import Settings
-from inboxd.inbox.names import marked, spellings
+from inboxd.inbox.archive import place_of
+from inboxd.inbox.names import spellings
 from inboxd.model import Mode, Origin, origin_of, printable
 from inboxd.operate.undo import plan
 from inboxd.operate.undo import undo as take_back
@@ -130,7 +131,8 @@ def _reload(settings: Settings, one: Passed) -> str:
 
 
 def _archived(settings: Settings, file_name: str, run_id: int) -> str:
-    """Return where the file of a run lies in ``processed/``: under its own name, or with the run's number."""
-    places = [settings.archive.processed / name for name in spellings(file_name)]
-    with_number = (place.with_name(marked(place.name, f"run-{run_id}")) for place in places)
-    return printable(os.fspath(next((place for place in with_number if place.exists()), places[0])))
+    """Return where the file of a run lies in ``processed/``, or should lie."""
+    processed = settings.archive.processed
+    places = (place_of(processed, name, run_id) for name in spellings(file_name))
+    found = next((place.path for place in places if place is not None), os.fspath(processed / file_name))
+    return printable(found)

@@ -16,7 +16,7 @@ from inboxd.inbox.carry import carry
 from inboxd.inbox.claim import CLAIMED, Claim, Entrance, forget, open_claimed
 from inboxd.inbox.faults import GONE, transient_fault
 from inboxd.inbox.names import Names, looks_like_report, marked
-from inboxd.inbox.tree import Folder, identity_of, make_root, sync_folder
+from inboxd.inbox.tree import Folder, identity_of, is_no_folder, make_root, sync_folder
 from inboxd.model import printable
 
 ARCHIVE_IN_INBOX: Final = "archive_in_inbox"
@@ -118,22 +118,17 @@ class Archive:
         """Close what it keeps open between two files: nobody could unmount it."""
         self._tops.clear()
 
-    def settle(self, claim_id: str, name: str) -> None:
+    def settle(self, claim_id: str, name: str, run_id: int) -> None:
         """Make durable that a file is in its place, and remove what a crash left of the copying. Never raises."""
-        for folder in (self.processed, self.failed):
-            with contextlib.suppress(OSError), Place(os.fspath(folder), name).opened() as place:
+        below = name.rpartition("/")[0]
+        for top in (self.processed, self.failed):
+            with contextlib.suppress(OSError), Folder.root(top) as root, entered(root, below, run_id) as (place, _):
                 place.sync()
                 place.unlink(_part(claim_id))
 
     def find(self, name: str, run_id: int) -> Place | None:
         """Return where in ``failed/`` the file of a run is, under its own name or the one with the run's number."""
-        below, _, base = name.rpartition("/")
-        for candidate in (marked(base, f"run-{run_id}"), base):
-            place = Place(os.fspath(self.failed), f"{below}/{candidate}" if below else candidate)
-            with contextlib.suppress(OSError), place.opened() as folder:
-                if folder.has(candidate):
-                    return place
-        return None
+        return place_of(self.failed, name, run_id)
 
     def take_back(self, root: str, place: Place, name: str, claim_id: str) -> Claim:
         """Claim a file of ``processed/`` or ``failed/`` again, as ``name`` (relative to the inbox), for ``retry``.
@@ -242,6 +237,39 @@ def _must_copy(claim: Claim, *, always: bool) -> bool:
     finally:
         os.close(fd)
     return always
+
+
+def place_of(top: Path, name: str, run_id: int) -> Place | None:
+    """Return where the file that a run took as ``name`` is, below a folder of the archive; ``None`` if it is not."""
+    below, _, base = name.rpartition("/")
+    with contextlib.suppress(OSError), Folder.root(top) as archive, entered(archive, below, run_id) as (folder, way):
+        for candidate in (marked(base, f"run-{run_id}"), base):
+            if folder.has(candidate):
+                return Place(os.fspath(top), f"{way}/{candidate}" if way else candidate)
+    return None
+
+
+@contextlib.contextmanager
+def entered(top: Folder, below: str, run_id: int) -> Iterator[tuple[Folder, str]]:
+    """Open the folder of an archive that a run's file went to, and give its path; raises ``OSError``.
+
+    Where a file, or a link, was in the way, the folder has the run's number in its name: see ``_made``.
+    """
+    way: list[str] = []
+
+    def step(here: Folder, name: str) -> Folder:
+        own = marked(name, f"run-{run_id}")
+        try:
+            there, called = here.into(own), own
+        except OSError as error:
+            if not is_no_folder(error):
+                raise
+            there, called = here.into(name), name
+        way.append(called)
+        return there
+
+    with top.reach(below, step) as folder:
+        yield folder, "/".join(way)
 
 
 @contextlib.contextmanager

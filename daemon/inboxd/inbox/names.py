@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from inboxd.model import printable
+
 NAME_MAX: Final = 255
 """Bytes in one name, on every Linux filesystem in common use (``NAME_MAX`` of limits.h)."""
 PACKINGS: Final = (".gz", ".zst")
@@ -19,6 +21,7 @@ PACKINGS: Final = (".gz", ".zst")
 LONGEST_SUFFIX: Final = 64
 """Bytes; what is longer is part of the name."""
 _ESCAPED: Final = re.compile(r"\\x([89a-f][0-9a-f])")
+_MARK: Final = re.compile(r"(?P<stem>.*)\.(?P<mark>run-(?P<run>[0-9]{1,18})(?:-[0-9]+)?)", re.DOTALL)
 REPORT_SUFFIX: Final = ".error.json"
 
 
@@ -62,6 +65,39 @@ def marked(name: str, mark: str) -> str:
     stem, suffix = split(name)
     tail = os.fsencode(f".{mark}{suffix}")
     return os.fsdecode(_cut(os.fsencode(stem), NAME_MAX - len(tail)) + tail)
+
+
+def runs_told(archived: str) -> list[int]:
+    """Return the runs whose numbers an archived file's path tells, in its name or in those of its folders."""
+    found = (_MARK.fullmatch(split(part)[0]) for part in archived.split("/"))
+    return [*dict.fromkeys(int(match["run"]) for match in found if match is not None)]
+
+
+def original(archived: str, run_id: int, recorded: str) -> str | None:
+    """Return the path in the inbox of what a run has archived under a path; ``None`` if it is not that run's file.
+
+    ``recorded`` is the path that the run took, as ``model.printable`` shows it. The run's number may be in the name of
+    the file, and in those of its folders: see ``Archive.move``.
+    """
+    ours, theirs = archived.split("/"), recorded.split("/")
+    if len(ours) != len(theirs):
+        return None
+    found = [_original(part, run_id, was) for part, was in zip(ours, theirs, strict=True)]
+    plain = [part for part in found if part is not None]
+    return "/".join(plain) if len(plain) == len(found) else None
+
+
+def _original(part: str, run_id: int, recorded: str) -> str | None:
+    if printable(part) == recorded:
+        return part
+    stem, suffix = split(part)
+    match = _MARK.fullmatch(stem)
+    if match is None or int(match["run"]) != run_id:
+        return None
+    plain = match["stem"] + suffix
+    if printable(plain) == recorded:
+        return plain
+    return recorded if marked(recorded, match["mark"]) == part else None  # its stem was too long for the mark
 
 
 def split(name: str) -> tuple[str, str]:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from typing import Final
 
 from inboxd.config import ArchiveSettings
 from inboxd.errors import EXIT_USAGE, OperatorFault
 from inboxd.inbox.archive import Place
-from inboxd.inbox.names import looks_like_report, marked, spellings, split
+from inboxd.inbox.names import looks_like_report, original, runs_told, spellings
 from inboxd.inbox.reports import run_of
 from inboxd.inbox.tree import Folder, is_regular, walk
 from inboxd.model import printable
 from inboxd.store.database import Store
-
-_MARK: Final = re.compile(r"(?P<stem>.*)\.(?P<mark>run-(?P<run>[0-9]{1,18})(?:-[0-9]+)?)", re.DOTALL)
 
 
 def named_files(settings: ArchiveSettings, names: Iterable[str]) -> list[Place]:
@@ -109,17 +105,12 @@ def files_below(folder: Path, *, reports: bool) -> Iterator[tuple[Place, os.stat
 
 def name_in_inbox(file_of_run: Callable[[int], str | None], name: str) -> str:
     """Return the path that an archived file had in the inbox: without ``.run-812`` if that run tells the same."""
-    folder, base = os.path.split(name)
-    stem, suffix = split(base)
-    match = _MARK.fullmatch(stem)
-    recorded = None if match is None else file_of_run(int(match["run"]))
-    if match is None or recorded is None:
-        return name
-    plain = os.path.join(folder, match["stem"] + suffix)  # noqa: PTH118 - names may hold what Path would tidy away
-    if recorded == printable(plain):
-        return plain
-    cut = marked(os.path.basename(recorded), match["mark"]) == base  # noqa: PTH119 - the same
-    return recorded if cut else name  # its stem was too long for the mark
+    for run_id in runs_told(name):
+        recorded = file_of_run(run_id)
+        plain = None if recorded is None else original(name, run_id, recorded)
+        if plain is not None:
+            return plain
+    return name
 
 
 def first_mtime(store: Store, place: Place, name: str) -> str | None:
@@ -127,10 +118,12 @@ def first_mtime(store: Store, place: Place, name: str) -> str | None:
 
     The run is the one that its name tells, or the report beside it: who mends a file gives it another mtime.
     """
-    match = _MARK.fullmatch(split(place.file)[0])
-    named = run_of(place) if match is None else int(match["run"])
-    run = None if named is None else store.run(named)
-    return run.file_mtime if run is not None and run.file_name == printable(name) else None
+    beside = run_of(place)
+    for run_id in (*runs_told(place.name), *([] if beside is None else [beside])):
+        run = store.run(run_id)
+        if run is not None and run.file_name == printable(name):
+            return run.file_mtime
+    return None
 
 
 def files_of_runs(store: Store) -> Callable[[int], str | None]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from inboxd.clock import Clock, stamp
+from inboxd.inbox.archive import entered
 from inboxd.inbox.faults import transient_fault
-from inboxd.inbox.names import Names, marked, spellings
+from inboxd.inbox.names import Names, spellings
 from inboxd.inbox.tree import Folder, is_no_folder, is_regular
 from inboxd.model import printable
 from inboxd.outcomes import RunStatus
@@ -117,12 +118,12 @@ class OldFiles:
         try:
             for name in spellings(run.file_name):
                 below, _, base = name.rpartition("/")
-                with Folder.root(self._processed) as top, top.reach(below, _step(run.id)) as folder:
+                with Folder.root(self._processed) as top, entered(top, below, run.id) as (folder, way):
                     for new in Names(base, run.id):
                         done = yield from self._remove_one(folder, new, run, since)
                         if done:
-                            removed(printable(f"{below}/{new}" if below else new))
-                            top.remove_empty(below)
+                            removed(printable(f"{way}/{new}" if way else new))
+                            top.remove_empty(way)
                             return True
                         found = None if done is None else found
                         if new != base and not folder.has(new):
@@ -145,20 +146,6 @@ class OldFiles:
         if content is not None and len(self._strangers) < STRANGERS:
             self._strangers.add(_key(found))
         return False
-
-
-def _step(run_id: int) -> Callable[[Folder, str], Folder]:
-    """Return a step into a folder, or into the one that a run has made beside a file of its name."""
-
-    def step(here: Folder, name: str) -> Folder:
-        try:
-            return here.into(name)
-        except OSError as error:
-            if not is_no_folder(error):
-                raise
-            return here.into(marked(name, f"run-{run_id}"))
-
-    return step
 
 
 def _key(found: os.stat_result) -> tuple[int, int, int]:
