@@ -159,11 +159,17 @@ def test_a_filter_that_names_nothing_is_answered_with_the_near_names(home: Home)
         (("dead-letters", "export", "--code", "invalid_valu"), "did you mean invalid_value"),
         (("dead-letters", "replay", "--feed", "zzz"), "there are: events"),
         (("watermark", "reset", "evnts"), "did you mean events?"),
+        (("dead-letters", "list", "--run", "9"), "there is no run 9"),
+        (("dead-letters", "export", "--run", "9"), "there is no run 9"),
+        (("dead-letters", "replay", "--run", "9"), "there is no run 9"),
+        (("dead-letters", "replay", "1", "99"), "there is no dead letter 99;"),
+        (("dead-letters", "dismiss", "1", "0"), "there is no dead letter 0;"),
     ):
         asked = home.call(*command)
         assert asked.returncode == 2, command
         assert said in asked.stderr, command
         assert "Traceback" not in asked.stderr
+    assert [one["id"] for one in home.json("dead-letters", "list", "--json")["dead_letters"]] == [1]
 
 
 def test_dead_letters_that_were_not_asked_for_are_not_denied(home: Home) -> None:
@@ -173,10 +179,12 @@ def test_dead_letters_that_were_not_asked_for_are_not_denied(home: Home) -> None
     home.drop("a.json", [record("a", value="x")])
     assert home.call("dead-letters", "list").stdout == "no open dead letters\n"
     home.drop("keyed/b.json", [{"n": 1}])
+    home.drop("keyed/c.json", [{"n": 2}])
     home.run_once()
-    for words in (("list", "--run", "9"), ("replay", "99"), ("list", "--until", "9d")):
-        assert home.call("dead-letters", *words, check=True).stdout == "no such open dead letters\n"
     assert home.call("dead-letters", "list", "--resolved").stdout == "no resolved dead letters\n"
+    home.call("dead-letters", "dismiss", "3", check=True)
+    for words in (("list", "--run", "3"), ("replay", "3"), ("list", "--until", "9d")):
+        assert home.call("dead-letters", *words, check=True).stdout == "no such open dead letters\n"
     assert (
         "feeds events, keyed; to drop them again, export each feed by itself"
         in home.call("dead-letters", "export").stderr

@@ -179,6 +179,34 @@ def test_health_writes_the_feed_for_dashboards(home: Home, tmp_path: Path) -> No
     assert "record 1" in refused.stderr
 
 
+def test_a_file_that_is_no_list_of_runs_is_refused_with_what_to_do(home: Home) -> None:
+    """It lies where it lay, and is nothing to be dropped or retried."""
+    (home.path / "runs.json").write_text("root:x:0:0", encoding="utf-8")
+    refused = home.call("runs", "import", "runs.json")
+    assert refused.returncode == 1
+    assert refused.stderr.endswith("\n  mend the file and import it again\n")
+
+
+def test_a_watermark_is_not_set_further_than_records_may_reach(home: Home) -> None:
+    """A slip of the hand would let every later file be skipped: the furthest that `max_future` allows is named."""
+    refused = home.call("watermark", "set", "events", "2100-01-01")
+    assert refused.returncode == 2
+    assert "`max_future` of [feeds.events] allows " in refused.stderr
+    assert home.json("watermark", "show", "--json")["watermarks"][0]["value"] is None
+    (home.path / "inboxd.toml").write_text("[feeds.events]\nmax_future = '36500d'\n", encoding="utf-8")
+    home.call("watermark", "set", "events", "2100-01-01", check=True)
+
+
+def test_what_was_undone_is_not_called_loaded(home: Home) -> None:
+    """`retry --all` leaves a file alone whose run was undone, and says that it may be named."""
+    ready(home, UNDO).drop("a.json", [record("a")])
+    home.run_once()
+    home.call("undo", "1", check=True)
+    done = home.call("retry", "--all", check=True).stdout
+    assert "is loaded" not in done
+    assert "a file whose run was undone is retried by its name" in done
+
+
 def test_edits_of_dead_letters_that_are_not_open_are_told(home: Home) -> None:
     """They are left alone, by number; the others are replayed."""
     home.drop("a.json", [record("a", value=None)])

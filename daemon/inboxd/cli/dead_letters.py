@@ -15,7 +15,7 @@ import click
 
 from inboxd.cli.arguments import FEED, RUN, GivenFile, Moment, Number, OneFile, Text, one_more
 from inboxd.cli.context import print_json, reading_store, settings_of, writing_store, written
-from inboxd.cli.names import known_code, known_job
+from inboxd.cli.names import known_code, known_job, known_letters, known_run
 from inboxd.cli.opening import store_if_there
 from inboxd.cli.tables import DETAIL, Column, heading, print_table, short_time, shown
 from inboxd.clock import SystemClock
@@ -62,9 +62,11 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _hold(settings: Settings, store: Store | None, wanted: Filter) -> None:
-    """Refuse a filter that names no feed and no code that there is: it would match nothing, and seem to say so."""
+    """Refuse a feed, code, run or number that is none: it would match nothing, and seem to say so."""
     known_job(settings, store, wanted.feed)
     known_code(settings, store, wanted.code)
+    known_run(store, wanted.run)
+    known_letters(store, wanted.ids)
 
 
 @click.group("dead-letters")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 PREFIXES: Final = ("missing", "invalid", "future")
 ALWAYS: Final = ("not_an_object", "unexpected_field")
 """What a record of any feed may be refused with, beside the codes of its fields."""
+
+LISTED: Final = 10
+"""Numbers that a message repeats."""
 
 
 def feed_named(settings: Settings, name: str) -> Feed:
@@ -53,3 +57,23 @@ def known_code(settings: Settings, store: Store | None, code: str | None) -> Non
         there = error_codes(store)
     if code not in there:
         raise click.UsageError(f"there is no error code {code!r}; {near(code, codes | there, 'there are')}")
+
+
+def known_run(store: Store | None, run_id: int | None) -> None:
+    """Look for the run that a filter names; ``None`` is no filter."""
+    if run_id is not None and (store is None or store.run(run_id) is None):
+        raise click.UsageError(f"there is no run {run_id}; `inboxd runs list` lists the runs")
+
+
+def known_letters(store: Store | None, ids: Sequence[int]) -> None:
+    """Look for the dead letters that are named by their numbers, open or not."""
+    if not ids:
+        return
+    unknown = list(ids)
+    if store is not None:
+        from inboxd.operate.names import not_there  # noqa: PLC0415 - `--help` needs no database
+
+        unknown = not_there(store, ids)
+    if unknown:
+        some = ", ".join(map(str, unknown[:LISTED])) + (", …" if len(unknown) > LISTED else "")
+        raise click.UsageError(f"there is no dead letter {some}; `inboxd dead-letters list --all` lists them")

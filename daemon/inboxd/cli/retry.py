@@ -222,7 +222,8 @@ def _as_json(one: Retried) -> dict[str, object]:
 
 def _print(done: list[Retried]) -> None:
     if not done:
-        click.echo("nothing to retry: failed/ is empty, and what is in processed/ is loaded")
+        click.echo("nothing to retry: there is no file in failed/, and in processed/ none that no run has loaded")
+        click.echo("(a file whose run was undone is retried by its name)")
         return
     deleted = any(one.verdict is not None and one.verdict.counts.rows_deleted for one in done)
     columns = [Column("file", cut="middle"), Column("outcome")]

@@ -12,7 +12,7 @@ from inboxd.cli.names import known_job
 from inboxd.cli.opening import store_if_there
 from inboxd.cli.tables import print_runs, shown
 from inboxd.clock import SystemClock
-from inboxd.errors import EXIT_FAILED
+from inboxd.errors import EXIT_FAILED, MEND_AND_RETRY, FileFault
 from inboxd.inbox.source import Source
 from inboxd.model import printable
 from inboxd.operate.imports import import_runs as take_in
@@ -65,8 +65,13 @@ def import_runs(context: click.Context, name: str, *, as_json: bool) -> int:
     \b
     Example:  inboxd runs import nightly.json
     """
-    with writing_store(settings_of(context)) as store, Source(name) as source:
-        found = take_in(store, source, now=SystemClock().now())
+    with writing_store(settings_of(context)) as store:
+        try:
+            with Source(name) as source:
+                found = take_in(store, source, now=SystemClock().now())
+        except FileFault as fault:
+            hint = "mend the file and import it again" if fault.hint == MEND_AND_RETRY else fault.hint
+            raise FileFault(fault.code, fault.message, hint) from None
     if as_json:
         print_json({"file": printable(name), **asdict(found)})
     else:

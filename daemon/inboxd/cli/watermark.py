@@ -13,9 +13,9 @@ from inboxd.cli.names import feed_named
 from inboxd.cli.opening import store_if_there
 from inboxd.cli.tables import Column, print_table, short_time, up_to
 from inboxd.clock import SystemClock, stamp
-from inboxd.model import Feed, Field, Mode, Scalar
+from inboxd.model import Cursor, Feed, Field, Mode, Scalar
 from inboxd.records.typed import typed
-from inboxd.store.cursors import scope_of, watermark_name, watermarks_of
+from inboxd.store.cursors import at_or_below, furthest, scope_of, watermark_name, watermarks_of
 from inboxd.words import scoped
 
 SCOPE: Final = click.option(
@@ -81,7 +81,8 @@ def show(context: click.Context, *, as_json: bool) -> None:
 def set_to(context: click.Context, feed_name: str, value: str, scope: tuple[str, ...]) -> None:
     """Set a feed's watermark, forward or back.
 
-    Snapshots at or below it will be skipped, and so will records of a feed with `late = "skip"`.
+    Snapshots at or below it will be skipped, and so will records of a feed with `late = "skip"`. It is at most as far
+    ahead of the clock as `max_future` allows.
 
     \b
     Example:  inboxd watermark set events 2026-01-15T00:00:00Z
@@ -92,6 +93,7 @@ def set_to(context: click.Context, feed_name: str, value: str, scope: tuple[str,
     canonical = _value(feed, feed.mark_field, value)
     if not isinstance(canonical, (str, int)):
         raise TypeError(canonical)  # the config takes timestamps, dates and integers as cursors
+    _hold_to_clock(feed, canonical)
     with writing_store(settings) as store:
         store.set_watermark(name, canonical, stamp(SystemClock().now()))
     click.echo(f"{scoped(feed.name, dict(zip(feed.scope, scope, strict=True)))}: {canonical}")
@@ -115,6 +117,16 @@ def reset(context: click.Context, feed_name: str, scope: tuple[str, ...]) -> Non
         for name in names:
             store.set_watermark(name, None, stamp(SystemClock().now()))
     click.echo(f"{scoped(feed.name, dict(zip(feed.scope, scope, strict=False)))}: none")
+
+
+def _hold_to_clock(feed: Feed, value: Cursor) -> None:
+    """Refuse a watermark that no record may reach: whatever came after it would be skipped, or refused."""
+    limit = furthest(feed, SystemClock().now())
+    if limit is None or at_or_below(value, limit):
+        return
+    allowed = f"`max_future` of [feeds.{feed.name}] allows {limit} now"
+    hint = "set that or less; records up to a later one come in only with a larger `max_future`"
+    raise click.UsageError(f"{value} is too far ahead of the clock for the watermark of {feed.name}: {allowed}; {hint}")
 
 
 def _when(moment: object) -> str | None:
