@@ -83,7 +83,7 @@ def running_pid(database: Path) -> int | None:
     where the lock may not be read: then nothing can be told.
     """
     try:
-        fd = os.open(lock_file(database), os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(lock_file(database), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except PermissionError:
         raise
     except OSError:

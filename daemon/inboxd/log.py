@@ -24,6 +24,7 @@ from inboxd.events import Event
 from inboxd.layouts import arrangement
 from inboxd.model import printable
 from inboxd.outlets import PRIORITIES, LogFile, Outlet, is_journal, standard_stream
+from inboxd.regular import open_regular
 
 Logger = structlog.typing.FilteringBoundLogger
 _EventDict = MutableMapping[str, Any]  # Any: structlog's own type for what a processor is given
@@ -96,7 +97,7 @@ def is_logged(file: Path | None, run_id: int) -> bool:
 
 def _backwards(file: Path) -> Iterator[bytes]:
     """Yield a file's lines, the last one first, in no more memory than a block and a line."""
-    with file.open("rb") as log:
+    with open_regular(file) as log:
         end = log.seek(0, os.SEEK_END)
         last = max(0, end - _FURTHEST)
         rest = b""

@@ -11,7 +11,6 @@ from inboxd.inbox.claim import CLAIMED_REFUSED
 from inboxd.inbox.claim import prepare as prepare_claimed
 from inboxd.inbox.tree import is_within, make_root
 from inboxd.locks import ArchiveLock
-from inboxd.presence import STATE_FILE
 
 
 def make_folders(settings: Settings) -> None:
@@ -36,12 +35,12 @@ def hold_apart(settings: Settings) -> None:
     """Refuse folders that are one, or lie in each other, whatever their paths say; and a ``.claimed`` not ours."""
     inbox, archive = settings.inbox.path, settings.archive
     folders = {"archive.processed": archive.processed, "archive.failed": archive.failed}
-    places = dict(folders)
-    if settings.log.file is not None:
-        places["log.file"] = settings.log.file.parent
+    files = {"log.file": settings.log.file}
     if not settings.database.is_postgres:
-        places["database.url"] = settings.database.sqlite_path.parent
-    pairs = [(name, place, "inbox.path", inbox) for name, place in places.items()]
+        files["database.url"] = settings.database.sqlite_path
+    places = {name: Path(os.path.realpath(file)).parent for name, file in files.items() if file is not None}
+    pairs = [(name, place, "inbox.path", inbox) for name, place in (folders | places).items()]
+    pairs += [(name, place, kind, folder) for name, place in places.items() for kind, folder in folders.items()]
     pairs += [("inbox.path", inbox, name, folder) for name, folder in folders.items()]
     pairs += [("archive.failed", archive.failed, "archive.processed", archive.processed)]
     try:
@@ -69,4 +68,4 @@ def own_archive(settings: Settings, database: str) -> ArchiveLock:
 
 def state_file(settings: Settings) -> Path:
     """Return where the daemon says what it is doing: beside the folder of processed files."""
-    return settings.archive.processed.parent / STATE_FILE
+    return settings.archive.state_file

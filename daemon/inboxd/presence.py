@@ -12,12 +12,13 @@ from typing import Final
 
 import msgspec
 
+from inboxd.config import STATE_FILE as STATE_FILE  # noqa: PLC0414 - whoever asks for the state finds its name here
 from inboxd.config import Settings
 from inboxd.outcomes import Step
+from inboxd.regular import read_regular
 
 LONGEST_WAIT_S: Final = 20.0
 """The loop comes round at least this often; more often where the service manager's watchdog asks for it."""
-STATE_FILE: Final = "inboxd.state.json"
 SETTLING: Final = "settling"
 """The code of a file that is not complete yet: the same word everywhere."""
 LEFT_AFTER_S: Final = 60.0
@@ -172,6 +173,6 @@ def remove_state(path: Path) -> None:
 def read_state(path: Path) -> DaemonState | None:
     """Return what the daemon last said of itself, or ``None`` where there is nothing readable."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=DaemonState)
+        return msgspec.json.decode(read_regular(path), type=DaemonState)
     except (OSError, msgspec.MsgspecError):
         return None

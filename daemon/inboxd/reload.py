@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
+from pathlib import Path
 from typing import Final
 
 from inboxd.attempts import Folders
@@ -34,7 +35,8 @@ NEEDS_RESTART: Final = ("inbox.path", "inbox.polling", "database.url", "http.lis
 class Reload:
     """Owned by the loop's thread."""
 
-    load_settings: Callable[[], Settings]
+    load_settings: Callable[[Path | None], Settings]
+    """Is told which file the settings in force are from."""
     published: Published
     outbox: Outbox
     clock: Clock
@@ -59,7 +61,7 @@ class Reload:
             self._tries = 0
         old = self.published.settings
         try:
-            new = self.load_settings()
+            new = self.load_settings(old.source)
             _refuse_what_needs_a_restart(old, new)
             make_folders(new)
             hold_apart(new)

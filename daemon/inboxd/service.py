@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from inboxd import __version__
@@ -49,7 +50,8 @@ class Service:
 
     settings: Settings
     """Those that it starts with; a reload may put others in force."""
-    load_settings: Callable[[], Settings]
+    load_settings: Callable[[Path | None], Settings]
+    """Loads them anew; it is told which file those in force are from."""
     http: str = ""
     signals: Signals = field(default_factory=Signals.installed)
     hook: Hook | None = None

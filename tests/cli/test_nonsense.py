@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -252,6 +253,38 @@ def test_an_output_that_is_no_file_is_written_to_and_not_replaced(loaded: Path) 
     done = shell(loaded, "cat pipe > got & inboxd health --json --output pipe > printed; wait; cmp -s got printed")
     assert (loaded / "pipe").is_fifo(), done.stderr
     assert json.loads((loaded / "got").read_text("utf-8"))["runs_recorded"] == 30
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["data/inboxd.db", "data/inboxd.db-wal", "data/inboxd.log", "data/inboxd.state.json", "data/processed/1.json"],
+)
+def test_an_output_replaces_nothing_that_inboxd_needs(loaded: Path, name: str) -> None:
+    """``--output`` over a file of inboxd's own, an archived one or one that is read: 78, and it stays as it is."""
+    before = (loaded / name).read_bytes() if (loaded / name).exists() else None
+    shutil.copy(loaded / "data" / "processed" / "1.json", loaded / "sample.json")
+    for command in (
+        f"health --output {name}",
+        f"dead-letters export --output {name}",
+        f"load sample.json --output {name}",
+        f"init sample.json --force --output {name}",
+        "load sample.json --output ./sample.json",
+        "init sample.json --force --output ./sample.json",
+    ):
+        done = shell(loaded, f"inboxd {command}")
+        assert done.returncode == 78, (command, done.stderr)
+        assert "--output" in done.stderr
+    assert ((loaded / name).read_bytes() if (loaded / name).exists() else None) == before
+
+
+def test_a_pipe_in_the_place_of_a_database_is_none(tmp_path: Path) -> None:
+    """Every command says so at once."""
+    os.mkfifo(tmp_path / "x.db")
+    for command in ("load --db sqlite:///x.db /dev/null", "db copy sqlite:///x.db postgresql://h/d"):
+        done = shell(tmp_path, f"inboxd {command}")
+        assert done.returncode in {2, 78}, done.stderr
+    done = shell(tmp_path, "INBOXD_DATABASE__URL=sqlite:///x.db inboxd status")
+    assert (done.returncode, "it is a pipe, not a regular file" in done.stderr) == (78, True)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -189,6 +190,7 @@ def test_the_password_may_come_from_a_credential_of_systemd(tmp_path: Path) -> N
     ("database", "message"),
     [
         ('url = "postgresql://u@h/d"\npassword_file = "none"', "cannot be read from .*none: No such file"),
+        ('url = "postgresql://u@h/d"\npassword_file = "pipe"', "cannot be read from .*pipe: it is a pipe, not a reg"),
         ('url = "postgresql://u@h/d"\npassword_file = "empty"', "is empty"),
         ('url = "postgresql://u:x@h/d"\npassword_file = "empty"', "is not used, as database.url has a password"),
         ('url = "sqlite:///x.db"\npassword_file = "empty"', "SQLite has no password"),
@@ -197,6 +199,7 @@ def test_the_password_may_come_from_a_credential_of_systemd(tmp_path: Path) -> N
 def test_a_password_that_cannot_be_had_is_told(tmp_path: Path, database: str, message: str) -> None:
     """The daemon does not start without the password that it was promised."""
     (tmp_path / "empty").write_text("", encoding="utf-8")
+    os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InvalidConfig, match=message) as caught:
         load(tmp_path, database)
     assert [(fault.key, fault.line) for fault in caught.value.faults] == [("database.password_file", 3)]

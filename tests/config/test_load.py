@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from inboxd import regular
 from inboxd.config import (
     ArchiveSettings,
     HttpSettings,
@@ -195,6 +197,79 @@ def test_a_config_file_that_was_named_must_be_there(tmp_path: Path) -> None:
             load_settings(path, env, tmp_path)
     with pytest.raises(InvalidConfig, match="cannot be read: Is a directory"):
         load_settings(tmp_path, {}, tmp_path)
+
+
+def test_a_link_that_leads_nowhere_is_no_missing_config(tmp_path: Path) -> None:
+    """Whoever made the link wants a file to be read: the defaults, or the next file in the order, would be wrong."""
+    home = tmp_path / "home"
+    env = {"HOME": str(home)}
+    here, user = tmp_path / "inboxd.toml", home / ".config" / "inboxd"
+    here.symlink_to("gone.toml")
+    with pytest.raises(InvalidConfig, match=rf"inboxd.toml: cannot be read: the link {here} leads nowhere"):
+        load_settings(None, env, tmp_path)
+    here.unlink()
+    here.symlink_to(here)
+    with pytest.raises(InvalidConfig, match="leads nowhere"):
+        load_settings(None, env, tmp_path)
+    with pytest.raises(InvalidConfig, match="leads nowhere"):
+        load_settings(Path("inboxd.toml"), env, tmp_path)
+    here.unlink()
+    user.parent.mkdir(parents=True)
+    user.symlink_to(tmp_path / "not-mounted")
+    with pytest.raises(InvalidConfig, match=f"the link {user} leads nowhere"):
+        load_settings(None, env, tmp_path)
+    (tmp_path / "not-mounted").mkdir()
+    assert load_settings(None, env, tmp_path).source is None
+
+
+def test_the_file_in_force_must_be_there_when_it_is_loaded_anew(tmp_path: Path) -> None:
+    """Between an editor's removing and renaming neither the defaults nor the next place's file are taken."""
+    env = {"XDG_CONFIG_HOME": str(tmp_path / "xdg")}
+    here, user = tmp_path / "inboxd.toml", tmp_path / "xdg" / "inboxd" / "inboxd.toml"
+    user.parent.mkdir(parents=True)
+    user.write_text("", encoding="utf-8")
+    for cwd in (tmp_path, None):  # None: the working folder is gone as well
+        with pytest.raises(InvalidConfig, match=f"{here}: is gone, and the settings in force are from it"):
+            load_settings(None, env, cwd, in_force=here)
+    assert load_settings(None, env, tmp_path, in_force=user).source == user
+    assert load_settings(None, env, tmp_path, in_force=None).source == user
+    here.write_text("", encoding="utf-8")
+    assert load_settings(None, env, tmp_path, in_force=user).source == here, "the order of places holds, as ever"
+    user.unlink()
+    here.unlink()
+    with pytest.raises(InvalidConfig, match="is gone"):
+        load_settings(None, env, tmp_path, in_force=user)
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    """A pipe without a writer would hold up whoever reads it for ever; only one that was given by hand is read."""
+    pipe = tmp_path / "inboxd.toml"
+    os.mkfifo(pipe)
+    with pytest.raises(InvalidConfig, match="cannot be read: it is a pipe, not a regular file"):
+        load_settings(None, {}, tmp_path)
+    with pytest.raises(InvalidConfig, match="it is a pipe"):
+        load_settings(None, {"INBOXD_CONFIG": str(pipe)}, tmp_path)
+    with pytest.raises(InvalidConfig, match="it is a pipe"):
+        load_settings(pipe, {}, tmp_path, in_force=pipe)
+    reading, writing = os.pipe()
+    os.write(writing, b'[http]\nlisten = "given:1"\n')
+    os.close(writing)
+    assert load_settings(Path(f"/dev/fd/{reading}"), {}, tmp_path).http.listen == "given:1"
+    os.close(reading)
+    assert load_settings(Path(os.devnull), {}, tmp_path).http.listen == ""
+    pipe.unlink()
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(pipe))
+        with pytest.raises(InvalidConfig, match="cannot be read: it is a socket"):
+            load_settings(None, {}, tmp_path)
+
+
+def test_a_pipe_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that was given a pipe to which nobody writes ends with a sentence."""
+    monkeypatch.setattr(regular, "PIPE_S", 0.01)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidConfig, match="cannot be read: nobody wrote to it for"):
+        load_settings(Path("pipe"), {}, tmp_path)
 
 
 def test_a_config_file_that_may_not_be_read_is_a_matter_of_permission(tmp_path: Path) -> None:
@@ -403,6 +478,13 @@ exec = ["/bin/tell"]
         ),
         'inboxd.toml:19: notify[2].on: must be an array, such as ["this"]',
     ]
+
+
+def test_a_table_of_which_nothing_is_left_is_told_by_its_errors(tmp_path: Path) -> None:
+    """A table whose every key is wrong ends in its errors, not in a bug."""
+    with pytest.raises(InvalidConfig) as caught:
+        load(tmp_path, '[feeds.a]\nkey = ["key"]\ncursor = "ts"\n[feeds.a.fields]\nkey = "text"\nts = "timestamp"\n')
+    assert {"feeds.a.fields.key", "feeds.a.fields.ts"} <= {fault.key for fault in caught.value.faults}
 
 
 def test_the_fault_carries_its_parts_for_programs(tmp_path: Path) -> None:

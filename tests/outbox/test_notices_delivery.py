@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,3 +146,10 @@ def test_a_stop_does_not_wait_for_a_receiver(receiver: Server, tmp_path: Path, k
     assert ended.is_set()
     with pytest.raises(Undelivered, match="stopping"):
         delivery.deliver(one, NOTICE)
+
+
+def test_headers_are_never_waited_for(tmp_path: Path) -> None:
+    """A pipe in the place of the file would hold up all notices."""
+    os.mkfifo(tmp_path / "headers")
+    with pytest.raises(Undelivered, match="it is a pipe, not a regular file"):
+        Delivery().deliver(by_url("http://127.0.0.1:9/x", tmp_path / "headers"), NOTICE)

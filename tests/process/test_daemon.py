@@ -245,6 +245,30 @@ def test_the_daemon_goes_on_after_a_hangup_with_a_good_config_and_with_a_bad_one
         assert home.verdict("b.ndjson")["rows_skipped"] == 1
 
 
+@pytest.mark.parametrize("instead", ["nothing", "a pipe", "a lost link"])
+def test_a_hangup_without_the_config_changes_nothing(tmp_path: Path, instead: str) -> None:
+    """Without the file that the settings are from, nothing else is fallen back on, and nothing is waited for."""
+    feed = (
+        '[feeds.a]\nkey = ["key"]\ncursor = "ts"\n[feeds.a.fields]\nkey = {type = "text"}\nts = {type = "timestamp"}\n'
+    )
+    with Home(tmp_path, feed) as home:
+        home.start()
+        assert home.process is not None
+        config = tmp_path / "inboxd.toml"
+        config.unlink()
+        if instead == "a pipe":
+            os.mkfifo(config)
+        elif instead == "a lost link":
+            config.symlink_to("gone.toml")
+        home.process.send_signal(signal.SIGHUP)
+        rejected = eventually(lambda: home.lines("config_rejected"))[0]
+        assert rejected["error_code"] == "invalid_config"
+        home.drop("a/a.json", [record("a")])
+        assert home.verdict("a/a.json")["feed"] == "a"
+        assert home.stop() == 0
+        assert home.lines("config_reloaded") == []
+
+
 def test_a_hangup_refuses_what_only_a_restart_can_change(tmp_path: Path) -> None:
     """A config that moves the inbox, the database, the log or the page is refused by name, and nothing is moved."""
     changed = {

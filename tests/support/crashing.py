@@ -52,9 +52,9 @@ def state(home: Home) -> dict[str, object]:
     }
 
 
-def settings() -> Settings:
+def settings(in_force: Path | None = None) -> Settings:
     """Load the settings of the folder that the process was started in."""
-    return load_settings(None, os.environ, Path.cwd())
+    return load_settings(None, os.environ, Path.cwd(), in_force=in_force)
 
 
 def main(step: Step, edge: Edge, nth: int = 1, *, stop: bool = False) -> None:

@@ -14,9 +14,9 @@ from inboxd.outcomes import Edge, Step
 from inboxd.service import Service
 
 
-def settings() -> Settings:
+def settings(in_force: Path | None = None) -> Settings:
     """Load the settings of the folder that the process was started in."""
-    return load_settings(None, os.environ, Path.cwd())
+    return load_settings(None, os.environ, Path.cwd(), in_force=in_force)
 
 
 def main(steps: Collection[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -17,17 +17,47 @@ import msgspec
 
 from inboxd import store as stores
 from inboxd.cli.progress import left_undone
-from inboxd.config import Settings, load_settings
-from inboxd.errors import EXIT_FAILED, EXIT_NOPERM, OperatorFault
+from inboxd.config import Settings, is_one_file, load_settings, own_file_at
+from inboxd.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_NOPERM, OperatorFault
+from inboxd.inbox.tree import is_within
 from inboxd.model import printable
 from inboxd.store.database import Store
 
 
-def settings_of(context: click.Context, *, database_url: str | None = None) -> Settings:
-    """Load the settings this command was started with; ``database_url`` takes the place of the configured one."""
+def settings_of(context: click.Context, *, database_url: str | None = None, in_force: Path | None = None) -> Settings:
+    """Load the settings this command was started with; ``database_url`` takes the place of the configured one.
+
+    ``in_force`` is the file that a daemon which loads them anew has those from that it works by.
+    """
     config_file: Path | None = context.find_root().obj
     options = {} if database_url is None else {"database.url": database_url}
-    return load_settings(config_file, os.environ, working_folder(), options)
+    settings = load_settings(config_file, os.environ, working_folder(), options, in_force)
+    output: Path | None = context.params.get("output")
+    if output is not None:
+        refuse_to_replace_given(output, context.params.get("files", ()))
+        refuse_to_replace_own(settings, output)
+    return settings
+
+
+def refuse_to_replace_given(output: Path, given: Sequence[str]) -> None:
+    """Refuse an ``--output`` that would replace a file that the command reads; raises ``OperatorFault`` (78)."""
+    if any(is_one_file(Path(name), output) for name in given):
+        raise _output_taken(output, "a file that is read")
+
+
+def refuse_to_replace_own(settings: Settings, output: Path) -> None:
+    """Refuse an ``--output`` that would replace one of inboxd's own files, or an archived one; raises the same."""
+    if (own := own_file_at(settings, output)) is not None:
+        raise _output_taken(output, own.what)
+    for folder in (settings.archive.processed, settings.archive.failed):
+        with suppress(OSError):  # a folder that is not there holds nothing
+            if is_within(Path(os.path.realpath(output)).parent, folder):
+                raise _output_taken(output, f"in {printable(str(folder))}, which holds senders' files alone")
+
+
+def _output_taken(output: Path, what: str) -> OperatorFault:
+    message = f"--output {printable(os.fspath(output))} is {what}"
+    return OperatorFault("output_taken", message, "name another file", exit_code=EXIT_CONFIG)
 
 
 def working_folder() -> Path | None:

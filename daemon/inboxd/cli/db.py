@@ -17,6 +17,7 @@ from inboxd.errors import DATABASE_MISSING, EXIT_CONFIG, OperatorFault
 from inboxd.locks import DaemonLock
 from inboxd.operate.transfer import copy as copy_all
 from inboxd.operate.transfer import rows_in
+from inboxd.regular import kind_at
 from inboxd.store import open_store
 from inboxd.store.database import Store
 
@@ -92,6 +93,9 @@ def _sqlite(url: str) -> DatabaseSettings:
     if not found.sqlite_path.exists():
         message, hint = f"there is no database {found.sqlite_path}", "name the file that database.url named"
         raise OperatorFault(DATABASE_MISSING, message, hint, exit_code=EXIT_CONFIG)
+    if (kind := kind_at(found.sqlite_path)) is not None:
+        message = f"{found.sqlite_path} is no database: {kind}"
+        raise OperatorFault("not_a_database", message, "name the file that database.url named", exit_code=EXIT_CONFIG)
     return found
 
 

@@ -14,8 +14,8 @@ from typing import BinaryIO
 import click
 
 from inboxd.cli.arguments import GivenFile, Names, OneFile, Text
-from inboxd.cli.context import settings_of
-from inboxd.config import Settings, literal, match_feed
+from inboxd.cli.context import refuse_to_replace_given, refuse_to_replace_own, settings_of, working_folder
+from inboxd.config import Settings, is_one_file, literal, load_settings, match_feed
 from inboxd.config.names import wrong_feed, wrong_table
 from inboxd.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_NOPERM, MEND_AND_RETRY, FileFault, OperatorFault
 from inboxd.infer.names import feed_name
@@ -26,9 +26,8 @@ from inboxd.infer.settle import Inferred, infer
 from inboxd.model import Mode, printable
 from inboxd.records.guess import LOOK, looks_like
 from inboxd.records.unpack import unpacked
+from inboxd.regular import read_regular
 from inboxd.words import counted, escaped
-
-"""Bytes from which it is told what a file is that is no JSON."""
 
 
 @click.command()
@@ -67,6 +66,8 @@ def init(  # noqa: PLR0913, PLR0917 - one for each option
         raise click.UsageError("--output writes a new config, --add changes the one in force: give one of the two")
     files = tuple(Path(name) for name in names)
     settings = settings_of(context) if add else None
+    if output is not None:
+        _refuse_to_replace(context, output, names)
     name = _feed_name(files[0], feed, settings)
     wishes = Wishes(
         feed=feed,
@@ -83,6 +84,18 @@ def init(  # noqa: PLR0913, PLR0917 - one for each option
         _print(f"{_head(inferred, files)}{inferred.toml}", output, force=force)
     _say(inferred.outcome, inferred, files)
     return 0 if inferred.outcome.complete else EXIT_FAILED
+
+
+def _refuse_to_replace(context: click.Context, output: Path, names: Sequence[str]) -> None:
+    """Refuse what ``--output`` must not replace: of inboxd's own files it is the config that is written here."""
+    refuse_to_replace_given(output, names)
+    config_file: Path | None = context.find_root().obj
+    try:
+        settings = load_settings(config_file, os.environ, working_folder())
+    except OperatorFault:  # it may be the config that is to be replaced
+        return
+    if settings.source is None or not is_one_file(settings.source, output):
+        refuse_to_replace_own(settings, output)
 
 
 def _infer(files: Sequence[Path], name: str, match: Sequence[str], wishes: Wishes) -> Inferred:
@@ -185,7 +198,7 @@ def _add(settings: Settings, inferred: Inferred, files: Sequence[Path]) -> None:
         raise OperatorFault("no_config", "there is no config file in force to add to", hint, exit_code=EXIT_CONFIG)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        before = path.read_text(encoding="utf-8")
+        before = read_regular(path).decode()
         after = f"{before.rstrip()}\n\n{inferred.toml}"
         tomllib.loads(after)
         temporary.write_text(after, encoding="utf-8")

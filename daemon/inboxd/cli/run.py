@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from inboxd.cli.arguments import Text
 from inboxd.cli.context import settings_of
+from inboxd.config import Settings
 
 
 @click.command()
@@ -29,4 +32,7 @@ def run(context: click.Context, *, once: bool, http: str) -> int:
     signals = Signals.installed()  # before what takes its time
     from inboxd.service import Service  # noqa: PLC0415 - `inboxd run --help` needs none of it
 
-    return Service(settings_of(context), lambda: settings_of(context), http=http, signals=signals).run(once=once)
+    def again(in_force: Path | None) -> Settings:
+        return settings_of(context, in_force=in_force)
+
+    return Service(settings_of(context), again, http=http, signals=signals).run(once=once)

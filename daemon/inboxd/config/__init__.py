@@ -4,7 +4,9 @@ from inboxd.config.document import DocumentedKey, documented_keys, json_schema, 
 from inboxd.config.faults import ConfigFault, InvalidConfig
 from inboxd.config.globs import captures, catches, compile_glob, fits_tail, literal, match_feed, never_reached
 from inboxd.config.load import load_settings
+from inboxd.config.own_files import is_one_file, own_file_at
 from inboxd.config.settings import (
+    STATE_FILE,
     ArchiveSettings,
     DatabaseSettings,
     HttpSettings,
@@ -21,6 +23,7 @@ from inboxd.config.settings import (
 from inboxd.config.sources import mtime_of
 
 __all__ = [
+    "STATE_FILE",
     "ArchiveSettings",
     "ConfigFault",
     "DatabaseSettings",
@@ -41,12 +44,14 @@ __all__ = [
     "compile_glob",
     "documented_keys",
     "fits_tail",
+    "is_one_file",
     "json_schema",
     "literal",
     "load_settings",
     "match_feed",
     "mtime_of",
     "never_reached",
+    "own_file_at",
     "show",
     "shown_values",
 ]

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from inboxd.config.folders import absolute
 from inboxd.extras import how_to_install
+from inboxd.regular import read_regular
 
 CREDENTIAL: Final = "inboxd-database-password"
 """The name of the systemd credential (``LoadCredential=``) that holds the password."""
@@ -46,6 +47,7 @@ SHOWN: Final = frozenset(
     ]
 )
 """What of a URL people may see. The rest is masked: a later libpq may know secrets that this list does not."""
+_FILES: Final = ("passfile", "sslrootcert", "sslcert", "sslkey", "sslcrl")
 _SQLITE: Final = re.compile(r"sqlite(?:\+pysqlite)?:///(?P<path>.+)", re.DOTALL)
 _POSTGRES: Final = re.compile(r"(?:postgresql(?:\+psycopg)?|postgres)://(?P<rest>.*)", re.DOTALL)
 _FORMS: Final = "sqlite:///data/inboxd.db or postgresql://user@host/db"
@@ -165,6 +167,12 @@ def has_password(url: str) -> bool:
     return "password" in _options(url)
 
 
+def files_named(url: str) -> dict[str, Path]:
+    """Return the files that a PostgreSQL URL names, by its options: libpq reads them at each connection."""
+    options = _options(url)
+    return {name: Path(options[name]) for name in _FILES if Path(options.get(name, "")).is_absolute()}
+
+
 def with_password(url: str, password: str) -> str:
     """Return a PostgreSQL URL with the password in it."""
     return _url_of({**_options(url), "password": password})
@@ -182,7 +190,7 @@ def credential_file(env: Mapping[str, str]) -> Path | None:
 def read_password(file: Path) -> str:
     """Return the password in a file, without the newline that editors end it with; ``ValueError`` if there is none."""
     try:
-        password = file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+        password = read_regular(file).decode().removesuffix("\n").removesuffix("\r")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         msg = f"the password cannot be read from {file}: {reason}"

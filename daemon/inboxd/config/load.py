@@ -16,6 +16,7 @@ from inboxd.config.feeds import build_feeds, doubts
 from inboxd.config.folders import absolute
 from inboxd.config.forms import NO_TEXT, ConfigTable
 from inboxd.config.notify import build_notify
+from inboxd.config.own_files import hold_files_apart
 from inboxd.config.schema import ConfigFile, NotifyTable, table_of_feed
 from inboxd.config.settings import DatabaseSettings, Settings
 from inboxd.config.sources import Sources, Table, read_sources, section_model
@@ -44,15 +45,17 @@ def load_settings(
     env: Mapping[str, str],
     cwd: Path | None,
     options: Mapping[str, str] | None = None,
+    in_force: Path | None = None,
 ) -> Settings:
     """Return the settings in force.
 
     ``path`` is what ``--config`` named, or what such a file says, as ``tomllib`` gives it. ``options`` are a command's
     own (``{"database.url": "…"}``): they outrank the environment, and relative paths in them are relative to ``cwd``,
-    the working folder (``None`` if that was deleted). Raises ``InvalidConfig`` with everything that is wrong, or
+    the working folder (``None`` if that was deleted). A daemon that loads its config anew says which file is
+    ``in_force``: without that one nothing is taken. Raises ``InvalidConfig`` with everything that is wrong, or
     ``OperatorFault`` where the file may not be read.
     """
-    sources = read_sources(path, env, cwd, options or {})
+    sources = read_sources(path, env, cwd, options or {}, in_force)
     faults = Faults()
     config = _checked(sources, faults)
     feeds = build_feeds(config.feeds, faults)
@@ -75,7 +78,16 @@ def _checked(sources: Sources, faults: Faults) -> ConfigFile:
         for found in error.errors(include_url=False, include_input=False):
             faults.add(found["loc"], _message(found["type"], found["msg"], found["loc"]))
             said = _without(said, found["loc"])
-    return ConfigFile.model_validate(said)
+    while True:
+        try:
+            return ConfigFile.model_validate(said)
+        except ValidationError as error:  # what only follows, such as a table of which nothing is left: it is not told
+            key = error.errors(include_url=False, include_input=False)[0]["loc"]
+            less = _without(said, key)
+            while less == said:  # the key is what is missing
+                key = key[:-1]
+                less = _without(said, key)
+            said = less
 
 
 def _message(kind: str, message: str, key: Key) -> str:
@@ -143,6 +155,7 @@ class _Builder:
             source_mtime_ns=self._sources.mtime_ns,
         )
         self._hold_apart(settings)
+        hold_files_apart(settings, self._faults)
         return settings
 
     def _base(self, section: str, key: str) -> Path | None:

@@ -18,6 +18,7 @@ from inboxd.config.forms import ConfigTable, Duration, FilePath, Keep, MaybePath
 from inboxd.model import Feed
 
 SQLITE_PREFIX: Final = "sqlite:///"
+STATE_FILE: Final = "inboxd.state.json"
 
 
 class Polling(StrEnum):
@@ -94,6 +95,11 @@ class ArchiveSettings(ConfigTable):
     copy_files: StrictBool = setting(
         False, "Archive a copy, which no sender who has the file open can change.", alias="copy"
     )
+
+    @property
+    def state_file(self) -> Path:
+        """Where the daemon says what it is doing: beside the folder of processed files."""
+        return self.processed.parent / STATE_FILE
 
 
 class DatabaseSettings(ConfigTable):

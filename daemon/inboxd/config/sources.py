@@ -18,6 +18,7 @@ from inboxd.config.locate import locate
 from inboxd.config.schema import EVENTS, EVENTS_FEED, ConfigFile, FieldTable, table_of_feed
 from inboxd.errors import EXIT_NOPERM, OperatorFault
 from inboxd.model import Mode
+from inboxd.regular import read_given, read_regular
 
 Table = dict[str, Any]  # Any: the values of a TOML table; pydantic is what gives them types
 
@@ -71,13 +72,20 @@ def _over(strong: Table, weak: Table) -> Table:
 
 
 def read_sources(
-    path: Path | Mapping[str, object] | None, env: Mapping[str, str], cwd: Path | None, options: Mapping[str, str]
+    path: Path | Mapping[str, object] | None,
+    env: Mapping[str, str],
+    cwd: Path | None,
+    options: Mapping[str, str],
+    in_force: Path | None = None,
 ) -> Sources:
-    """Find and read the config file, and take from the environment what is for us; raises ``OperatorFault``."""
+    """Find and read the config file, and take from the environment what is for us; raises ``OperatorFault``.
+
+    ``in_force`` is the file that a daemon has its settings from: see ``_find``.
+    """
     if isinstance(path, Mapping):
         file, text, document = None, "", dict(path)
     else:
-        file, text = _find(path, env, cwd)
+        file, text = _find(path, env, cwd, in_force)
         document = _parse(file, text) if file else {}
     environment: Table = {}
     variables: dict[tuple[str, ...], str] = {}
@@ -123,28 +131,51 @@ def mtime_of(file: Path | None) -> int | None:
         return None
 
 
-def _find(path: Path | None, env: Mapping[str, str], cwd: Path | None) -> tuple[Path | None, str]:
-    """Return the first config file there is, and what it says; one that was named must be there."""
+def _find(
+    path: Path | None, env: Mapping[str, str], cwd: Path | None, in_force: Path | None
+) -> tuple[Path | None, str]:
+    """Return the first config file there is, and what it says; one that was named must be there.
+
+    So must one that is ``in_force``: in the moment between an editor's removing and renaming, the next place's file, or
+    the defaults, would load the files that come by other feeds.
+    """
     named = path or (Path(env[FILE_VARIABLE]) if env.get(FILE_VARIABLE) else None)
     if named is not None:
         file = absolute(cwd, named)
-        text = _read(file)
+        # A pipe that was given by hand can be read once, and nobody writes to it when a daemon asks again.
+        text = _read(file, by_hand=path is not None and in_force is None)
         if text is None:
             raise InvalidConfig([ConfigFault("", "there is no such file", origin=str(file))])
         return file, text
-    for candidate in _places(env, cwd):
-        text = _read(candidate) if _is_there(candidate) else None
+    places = list(_places(env, cwd))
+    if in_force is not None:
+        places[places.index(in_force) if in_force in places else 0 :] = [in_force]
+    for candidate in places:
+        text = _read(candidate) if candidate == in_force or _is_there(candidate) else None
         if text is not None:
             return candidate, text
+    if in_force is not None:
+        why = "is gone, and the settings in force are from it; put it back, or restart inboxd to go on without it"
+        raise InvalidConfig([ConfigFault("", why, origin=str(in_force))])
     return None, ""
 
 
 def _is_there(file: Path) -> bool:
-    """Tell whether there is such a file, for all that we can see: another user's home may be closed to a service."""
+    """Tell whether there is such a file, for all that we can see: another user's home may be closed to a service.
+
+    A link that leads nowhere is there: whoever made it wants a file to be read.
+    """
     try:
-        return file.exists()
+        return file.exists() or _lost_link(file) is not None
     except PermissionError:
         return False
+    except OSError:  # links in a circle, say: reading it says so
+        return True
+
+
+def _lost_link(file: Path) -> Path | None:
+    """Return the link that leads nowhere: the file itself, or a folder on its way."""
+    return next((place for place in (file, *file.parents) if place.is_symlink() and not place.exists()), None)
 
 
 def _places(env: Mapping[str, str], cwd: Path | None) -> Iterator[Path]:
@@ -158,21 +189,24 @@ def _places(env: Mapping[str, str], cwd: Path | None) -> Iterator[Path]:
     yield SYSTEM_FILE
 
 
-def _read(file: Path) -> str | None:
-    """Return what a file says, ``None`` if there is none."""
+def _read(file: Path, *, by_hand: bool = False) -> str | None:
+    """Return what a file says, ``None`` if there is none; one that was given ``by_hand`` may be a pipe."""
     try:
-        return file.read_bytes().decode("utf-8-sig")
+        return (read_given(file) if by_hand else read_regular(file)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise InvalidConfig([ConfigFault("", "is not UTF-8", line=line, origin=str(file))]) from None
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            return None
         if isinstance(error, PermissionError):
             message = f"{file}: the config may not be read: {error.strerror}"
             raise OperatorFault(
                 "config_unreadable", message, "give its reader the right", exit_code=EXIT_NOPERM
             ) from None
+        if (link := _lost_link(file)) is not None:
+            message = f"cannot be read: the link {link} leads nowhere"
+            raise InvalidConfig([ConfigFault("", message, origin=str(file))]) from None
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return None
         raise InvalidConfig([ConfigFault("", f"cannot be read: {error.strerror}", origin=str(file))]) from None
 
 

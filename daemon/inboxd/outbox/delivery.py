@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from inboxd import __version__
 from inboxd.config import NotifySettings
+from inboxd.regular import read_regular
 
 LIMIT_S: Final = 15.0
 """How long a receiver may take, all in all."""
@@ -129,7 +130,7 @@ def _headers(file: Path | None) -> dict[str, str]:
     if file is None:
         return headers
     try:
-        lines = file.read_text("latin-1").splitlines()
+        lines = read_regular(file).decode("latin-1").splitlines()
     except OSError as error:
         raise Undelivered(f"the headers cannot be read from {file}: {error.strerror}") from error
     for number, line in enumerate(lines, 1):
