@@ -15,7 +15,7 @@ import pytest
 
 from daemons import suspend
 from faults import mount
-from folders import NOBODY, Bench, public_folder, read_all, until, watching
+from folders import NOBODY, Bench, Watched, public_folder, read_all, until, watching
 from inboxd.inbox.archive import Archive
 from inboxd.inbox.claim import new_claim_id, take
 from inboxd.inbox.mounts import filesystem_of, is_remote
@@ -183,6 +183,52 @@ def test_an_inbox_renamed_with_another_in_its_place_is_noticed(bench: Bench) -> 
         rename_in(bench, "new.json")
         watched.until(lambda: ("new.json", Kind.MOVED) in watched.hints)
         assert "old.json" not in [name for name, _ in watched.hints]
+
+
+def heard_in(watched: Watched, *folders: str) -> None:
+    """Wait until folders that are new, or have a new name, are watched, and then until files in them are heard of."""
+    watched.until(lambda: {name for name, kind in watched.hints if kind is Kind.FOLDER} >= {*folders})
+    for folder in folders:
+        rename_in(watched.bench, f"{folder}/x.json")
+    watched.until(lambda: {name for name, _ in watched.hints} >= {f"{folder}/x.json" for folder in folders})
+    watched.hints.clear()
+
+
+@pytest.mark.parametrize("away", ["../b.away", ".b"])
+def test_folders_that_take_each_others_names_do_the_watch_no_harm(bench: Bench, away: str) -> None:
+    """Nothing is heard of a folder that is moved away: the one that has its name then is watched, till the stop."""
+    with watching(bench) as watched:
+        for name in "abcd":
+            (bench.root / name).mkdir()
+        heard_in(watched, *"abcd")
+        (bench.root / "b").rename(bench.root / away)
+        (bench.root / "a").rename(bench.root / "b")
+        (bench.root / "d").rename(bench.root / ".d")
+        (bench.root / "c").rename(bench.root / "d")
+        heard_in(watched, "b", "d")
+        shutil.rmtree(bench.root / "b")
+        shutil.rmtree(bench.root / away)
+        (bench.root / "e").mkdir()
+        heard_in(watched, "e")
+        assert watched.events() == []
+
+
+def test_a_watch_is_begun_anew_whatever_folders_were_moved(bench: Bench) -> None:
+    """So it is when events were lost, or the inbox was: nothing of the old books counts."""
+    with watching(bench) as watched:
+        for name in "ab":
+            (bench.root / name).mkdir()
+        heard_in(watched, *"ab")
+        (bench.root / "b").rename(bench.folder / "b.away")
+        (bench.root / "a").rename(bench.root / "b")
+        heard_in(watched, "b")
+        watched.watch.overflowed()
+        assert watched.events() == ["inbox_overflow"]
+        rename_in(bench, "b/y.json")
+        watched.until(lambda: ("b/y.json", Kind.MOVED) in watched.hints)
+        bench.root.rename(bench.folder / "inbox.old")
+        bench.root.mkdir()
+        assert watched.events() == ["inbox_lost", "inbox_restored"]
 
 
 def test_an_inbox_that_is_missing_at_start_is_no_error(bench: Bench) -> None:

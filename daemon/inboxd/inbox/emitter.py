@@ -136,6 +136,22 @@ class _InboxWatchGroup(InotifyWatchGroup):
             for _ in walk(inbox, start=start, enter=enter, skip=_is_hidden):
                 pass
 
+    def deactivate(self) -> None:
+        """Tell nothing any more. The kernel's watches end with its queue, which is this group's alone."""
+        with self._lock:
+            self._is_active = False
+            self._move_event_grouper.close()
+
+    def _remove_watch_internally(self, wd: WatchDescriptor) -> None:
+        """Forget a watch.
+
+        The original expects to know its path, which may be another folder's by now: of one that was moved away nothing
+        is heard (``EVENTS``), and another may have taken its name, and have lost it again.
+        """
+        path = self._active_callbacks_by_watch.pop(wd, None)
+        if path is not None and self._active_callbacks_by_path.get(path) == wd:
+            del self._active_callbacks_by_path[path]
+
     def on_queue_overflow(self) -> None:
         """Leave it to ``Watch.check``, which watches anew: the original's books may be at odds with the folders."""
 
