@@ -71,13 +71,26 @@ def test_only_a_success_counts(receiver: Server, status: int) -> None:
         (by_url("http://127.0.0.1:9/x"), "refused"),
         (by_url("http://127.0.0.1:9/x", Path("/nowhere/headers")), "headers cannot be read"),
         (by_url("https://localhost.invalid/x"), "localhost.invalid"),
+        (by_url("http://a..b/x"), "a..b: not HTTP"),
     ],
-    ids=["exit", "missing", "killed", "refused", "headers", "name"],
+    ids=["exit", "missing", "killed", "refused", "headers", "name", "label"],
 )
 def test_why_it_was_not_taken_is_said(one: NotifySettings, said: str) -> None:
     """Whoever reads the log learns why a notice was not taken."""
     with pytest.raises(Undelivered, match=said):
         Delivery().deliver(one, NOTICE)
+
+
+@pytest.mark.parametrize(
+    "line", [b"Authorizaci\xc3\xb3n: Bearer s3cret", b"\xff\xfeA\0: s3cret", b"A B: s3cret", b": s3cret", b"s3cret"]
+)
+def test_a_header_that_is_none_is_told_by_its_line(receiver: Server, tmp_path: Path, line: bytes) -> None:
+    """A name is a token of ASCII; whatever else stands there is no bug of inboxd's, and is not sent."""
+    headers = tmp_path / "headers"
+    headers.write_bytes(b"X-Team: data\n" + line + b"\n")
+    with pytest.raises(Undelivered, match="line 2: not a header") as reason:
+        Delivery().deliver(by_url(receiver.url, headers), NOTICE)
+    assert "s3cret" not in str(reason.value)
 
 
 def test_no_secret_is_in_a_reason(receiver: Server, tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ def _address(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port)
+        (parts.hostname or "").encode("idna")  # as it will be looked up: a label of no or of 64 characters cannot be
     except ValueError:
         return None
     plain = url.isascii() and url.isprintable() and " " not in url

@@ -181,6 +181,10 @@ class Courier:
             if not self._stopping:
                 self._failed(state, receiver, row, str(reason))
             return False
+        except Exception as error:  # noqa: BLE001 - the others must not wait for one receiver's bug
+            emit(self.log, Event.BUG, traceback=traceback.format_exc())
+            self._failed(state, receiver, row, type(error).__name__)
+            return False
         state.failures, state.due = 0, 0.0
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import signal
 import socket
 import ssl
@@ -23,6 +24,8 @@ LIMIT_S: Final = 15.0
 """How long a receiver may take, all in all."""
 LONGEST_ANSWER: Final = 65_536
 """Bytes of an answer that are read, so that the connection may end in order; what they say is not looked at."""
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A header's name: a token (RFC 9110, 5.6.2)."""
 
 
 class Undelivered(Exception):
@@ -103,7 +106,7 @@ class Delivery:
             connection.request("POST", path, content, headers)
             answer = connection.getresponse()
             answer.read(LONGEST_ANSWER)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: what HTTP cannot say
             raise Undelivered(f"{parts.hostname}: {_reason(error)}") from None
         finally:
             limit.cancel()
@@ -137,7 +140,7 @@ def _headers(file: Path | None) -> dict[str, str]:
         name, colon, value = line.partition(":")
         if not line.strip() or line.startswith("#"):
             continue
-        if not colon or not name.strip() or not all(one.isalnum() or one in "-_" for one in name.strip()):
+        if not colon or not _NAME.fullmatch(name.strip()):
             raise Undelivered(f"{file}, line {number}: not a header such as `Authorization: Bearer …`")
         headers[name.strip()] = value.strip()
     return headers
