@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import pytest
 
-from inboxd.errors import FileFault
-from inboxd.model import FieldType
+from inboxd.errors import DatabaseFault, FileFault
+from inboxd.model import Deletes, Feed, FieldType, Gone, Late, Mode, Row
 from inboxd.store.database import Store
+from mode_feeds import CONDITIONS
 from stores import OpenEmpty, batches, load, make_feed, query, row
 
 FEED: Final = make_feed(more=(("value", FieldType.INTEGER), ("name", FieldType.TEXT)))
@@ -43,6 +45,138 @@ RULES: Final = {
         "no luck",
     ),
 }
+
+
+MERGE: Final = replace(FEED, late=Late.MERGE)
+SILENT: Final = {
+    "insert": (
+        "CREATE TRIGGER no BEFORE INSERT ON events WHEN NEW.value = 13 BEGIN SELECT RAISE(IGNORE); END",
+        TRIGGER.format(how="").replace("RAISE EXCEPTION 'no luck'", "RETURN NULL"),
+    ),
+    "update": (
+        "CREATE TRIGGER no BEFORE UPDATE ON events WHEN NEW.value = 13 BEGIN SELECT RAISE(IGNORE); END",
+        TRIGGER.format(how="").replace("RAISE EXCEPTION 'no luck'", "RETURN NULL").replace("INSERT OR ", ""),
+    ),
+    "delete": (
+        "CREATE TRIGGER no BEFORE DELETE ON events WHEN OLD.value = 13 BEGIN SELECT RAISE(IGNORE); END",
+        TRIGGER.format(how="")
+        .replace("RAISE EXCEPTION 'no luck'", "RETURN NULL")
+        .replace("INSERT OR UPDATE", "DELETE")
+        .replace("NEW.value", "OLD.value")
+        .replace("RETURN NEW", "RETURN OLD"),
+    ),
+}
+"""Triggers that leave a row out without an error."""
+KINDS: Final = {
+    "newest": MERGE,
+    "with undo": replace(MERGE, undo=True),
+    "the last one wins": replace(MERGE, cursor=None),
+    "deletes": replace(MERGE, deletes=Deletes(CONDITIONS, Gone.REMOVE)),
+    "snapshot": replace(MERGE, cursor=None, mode=Mode.SNAPSHOT, absent=Gone.MARK),
+    "append": replace(MERGE, cursor=None, mode=Mode.APPEND),
+}
+
+
+def add_silent(store: Store, which: str) -> None:
+    """Add such a trigger to the table."""
+    with store.writing() as connection:
+        connection.exec_driver_sql(SILENT[which][connection.dialect.name != "sqlite"])
+
+
+def one(feed: Feed, number: int, key: str, value: int, day: int, *, gone: bool = False) -> Row:
+    """Return a staged record."""
+    told = row(feed, number, (key,), (value, "x"), f"2026-01-{day:02}T00:00:00.000000Z")
+    return told if feed.deletes is None else (*told[:-1], gone, number)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_that_a_trigger_leaves_out_fails_its_file(open_empty: OpenEmpty, kind: str) -> None:
+    """It is not newer than nothing: nothing of the file is loaded, and its key is told. Others go on."""
+    feed = KINDS[kind]
+    store = open_empty(feed)
+    add_silent(store, "insert")
+    load(store, feed, batches([one(feed, 1, "a", 1, 1), one(feed, 2, "b", 2, 3)]))
+    with pytest.raises(FileFault, match="the row with the key c ") as caught:
+        load(store, feed, batches([one(feed, 1, "a", 2, 2), one(feed, 2, "b", 3, 2), one(feed, 3, "c", BAD, 2)]))
+    assert caught.value.code == "refused_by_database"
+    assert query(store, "SELECT SUM(value) FROM events") == [(3,)]
+    _, counts = load(store, feed, batches([one(feed, 1, "a", 3, 2), one(feed, 2, "a", 4, 2), one(feed, 3, "b", 2, 3)]))
+    assert counts.rows_stale == (0 if kind == "append" else 2)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "append"])
+def test_a_change_that_a_trigger_leaves_out_fails_its_file(open_empty: OpenEmpty, kind: str) -> None:
+    """The row that is there is older, so the record is not stale; two records of one key in the file hide nothing."""
+    feed = KINDS[kind]
+    store = open_empty(feed)
+    add_silent(store, "update")
+    load(store, feed, batches([one(feed, 1, "a", 1, 1)]))
+    for changes in ([(2, BAD)], [(2, 2), (3, BAD)]):
+        rows = [one(feed, place, "a", value, day) for place, (day, value) in enumerate(changes, 1)]
+        with pytest.raises(FileFault, match="the row with the key a "):
+            load(store, feed, batches(rows))
+    assert query(store, "SELECT value FROM events") == [(1,)]
+    load(store, feed, batches([one(feed, 1, "a", 2, 2), one(feed, 2, "a", 3, 4)]))
+    if feed.cursor is not None:
+        assert load(store, feed, batches([one(feed, 1, "a", BAD, 3)]))[1].rows_stale == 1
+        with pytest.raises(FileFault, match="the row with the key a "):
+            load(store, feed, batches([one(feed, 1, "a", BAD, 4)]), force=True)
+
+
+def test_a_record_that_a_rule_leaves_out_fails_its_file(open_empty: OpenEmpty) -> None:
+    """PostgreSQL's CREATE RULE, and a constraint of SQLite that was made to ignore what it refuses."""
+    feed = KINDS["append"]
+    store = open_empty(feed)
+    with store.writing() as connection:
+        if connection.dialect.name == "sqlite":
+            made = query(store, "SELECT sql FROM sqlite_schema WHERE name = 'events'")[0][0]
+            connection.exec_driver_sql("DROP TABLE events")
+            own = ", one_of_each INTEGER AS (value / 13 * 13), UNIQUE (one_of_each) ON CONFLICT IGNORE, PRIMARY KEY"
+            connection.exec_driver_sql(str(made).replace(", PRIMARY KEY", own))
+        else:
+            rule = "CREATE RULE no AS ON INSERT TO events WHERE NEW.value = 26 DO INSTEAD NOTHING"
+            connection.exec_driver_sql(rule)
+    load(store, feed, batches([one(feed, 1, "a", 2 * BAD + 1, 1)]))
+    with pytest.raises(FileFault, match="the row with the key c "):
+        load(store, feed, batches([one(feed, 1, "b", 3 * BAD, 2), one(feed, 2, "c", 2 * BAD, 2)]))
+    assert query(store, "SELECT COUNT(*) FROM events") == [(1,)]
+
+
+def test_a_table_that_takes_no_upserts_lets_its_files_wait(open_empty: OpenEmpty) -> None:
+    """PostgreSQL refuses upserts of a table with rules, whatever the file holds: what to drop is said."""
+    store = open_empty(FEED)
+    with store.writing() as connection:
+        if connection.dialect.name == "sqlite":
+            pytest.skip("SQLite has no rules")
+        connection.exec_driver_sql("CREATE RULE no AS ON INSERT TO events WHERE NEW.value = 13 DO INSTEAD NOTHING")
+    with pytest.raises(DatabaseFault) as caught:
+        load(store, FEED, batches([one(FEED, 1, "a", 1, 1)]))
+    assert caught.value.code == "not_supported"
+    assert "drop the table's rules" in caught.value.hint
+
+
+def test_a_deletion_that_a_trigger_leaves_out_fails_its_file(open_empty: OpenEmpty) -> None:
+    """A row that should be gone is not said to be."""
+    feed = KINDS["deletes"]
+    store = open_empty(feed)
+    add_silent(store, "delete")
+    load(store, feed, batches([one(feed, 1, "a", BAD, 1), one(feed, 2, "b", 2, 1)]))
+    with pytest.raises(FileFault, match="the row with the key a "):
+        load(store, feed, batches([one(feed, 1, "a", 0, 2, gone=True), one(feed, 2, "b", 0, 2, gone=True)]))
+    assert query(store, "SELECT COUNT(*) FROM events") == [(2,)]
+    load(store, feed, batches([one(feed, 1, "b", 0, 2, gone=True)]))
+    assert query(store, "SELECT k0 FROM events") == [("a",)]
+
+
+def test_a_mark_that_a_trigger_leaves_out_fails_its_file(open_empty: OpenEmpty) -> None:
+    """It is asked for also where other rows of the file had a mark already."""
+    feed = replace(MERGE, deletes=Deletes(CONDITIONS, Gone.MARK))
+    store = open_empty(feed)
+    load(store, feed, batches([one(feed, 1, "a", BAD, 1), one(feed, 2, "b", 2, 1)]))
+    load(store, feed, batches([one(feed, 1, "b", 0, 2, gone=True)]))
+    add_silent(store, "update")
+    with pytest.raises(FileFault, match="the row with the key a "):
+        load(store, feed, batches([one(feed, 1, "a", 0, 3, gone=True), one(feed, 2, "b", 0, 3, gone=True)]))
 
 
 def make_rule(store: Store, rule: str) -> str:

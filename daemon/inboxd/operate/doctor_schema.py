@@ -26,7 +26,7 @@ from inboxd.store.feed_tables import (
     wanted_tables,
 )
 from inboxd.store.schema import statements
-from inboxd.store.shapes import Index, indexes, shapes, triggers, views
+from inboxd.store.shapes import Index, indexes, rules, shapes, triggers, views
 from inboxd.store.sqlite_driver import driver
 
 NAMED: Final = re.compile(r"CREATE (?:UNIQUE )?(?:TABLE|INDEX|VIEW) \"?(\w+)\"?")
@@ -146,4 +146,5 @@ def _own(connection: sa.Connection, feeds: Sequence[Feed], wanted: Schema, found
         for name, index in sorted(found.indexes.items())
         if index.table in own and name not in wanted.indexes and not name.endswith(KEY_INDEX)
     ]
-    return names + [f"trigger {name} of {table}" for table, name in sorted(triggers(connection)) if table in own]
+    names += [f"trigger {name} of {table}" for table, name in sorted(triggers(connection)) if table in own]
+    return names + [f"{name} of {table}" for table, name in sorted(rules(connection)) if table in own]

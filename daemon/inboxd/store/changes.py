@@ -12,6 +12,7 @@ from inboxd.errors import FileFault
 from inboxd.model import Cursor, Feed, Field, Gone, Mode, Origin, origin_of
 from inboxd.store.base import Applied, Foreseen
 from inboxd.store.cursors import from_database
+from inboxd.store.left_out import refuse_left_out
 from inboxd.store.staged import Staged
 from inboxd.store.statements import Statements
 
@@ -109,10 +110,17 @@ class FindsChanges(ABC):
         """Keep the rows that are about to change, and note those that are not there yet."""
 
     @abstractmethod
-    def _upsert(self) -> None: ...
+    def _upsert(self) -> int:
+        """Write the rows of upserts; return how many were written."""
 
     @abstractmethod
-    def _delete(self) -> None: ...
+    def _delete(self) -> int:
+        """Take the rows of deletions out, or mark them; return how many rows that touched."""
+
+    @property
+    @abstractmethod
+    def _counts_hold(self) -> bool:
+        """Whether the database says how many rows a statement touched."""
 
     @abstractmethod
     def _write_lineage(self) -> None: ...
@@ -128,6 +136,7 @@ class FindsChanges(ABC):
         del skipped
         staging, sql, feed = self._staging, self._sql, self._feed
         applied, deleted, deletions, _, largest = self._find(table=True)
+        upserts = applied - deletions
         self.refuse(deleted)
         buries = deletions > 0 and feed.cursor is not None
         if feed.undo:
@@ -136,10 +145,12 @@ class FindsChanges(ABC):
                 staging.change(sql.save_tombstones())
         if buries:
             staging.change(sql.bury())
-        if applied > deletions:
-            self._upsert()
+        if upserts and self._upsert() < upserts and self._counts_hold:
+            refuse_left_out(staging, sql, sql.unwritten_change())
         if deletions + deleted:
-            self._delete()
+            touched = self._delete()  # with a mark of their own rows that were marked before, too
+            if (touched < deleted or keeps_marks(feed)) and self._counts_hold:
+                refuse_left_out(staging, sql, sql.undeleted_change())
         self._write_lineage()
         if feed.mode is Mode.SNAPSHOT and deleted:
             staging.change(sql.lineage_of_absent(), last=self._last)

@@ -36,6 +36,8 @@ class Dialect:
     """What gives the next ``commit_no``, once the locks are had."""
     is_there: str
     """The query that finds a row if there is a table, or a view, of a name."""
+    leaves_out: str
+    """The query that tells whether a table has triggers or rules, which may leave out rows without an error."""
     named: str
     """A parameter with a name; a per cent sign is ``percent`` in such statements."""
     percent: str
@@ -72,6 +74,10 @@ SQLITE: Final = Dialect(
     moment="?",
     next_commit="(SELECT COALESCE(MAX(commit_no), 0) + 1 FROM main.etl_runs)",
     is_there="SELECT 1 FROM main.sqlite_schema WHERE name = ?",
+    leaves_out=(  # a constraint may be made with ON CONFLICT IGNORE
+        "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE tbl_name = :table COLLATE NOCASE "
+        "AND (type = 'trigger' OR type = 'table' AND sql LIKE '%CONFLICT%'))"
+    ),
     named=":{}",
     percent="%",
     casts=None,
@@ -91,6 +97,12 @@ POSTGRES: Final = Dialect(
     next_commit=f"nextval('{COMMITS}')",
     # Not by to_regclass: within a transaction that may still answer from what was there before a lock was had.
     is_there="SELECT 1 FROM pg_class WHERE relname = %s AND pg_table_is_visible(oid)",
+    leaves_out=(
+        "SELECT EXISTS (SELECT 1 FROM pg_class t, pg_class c WHERE t.relname = %(table)s::text "
+        "AND pg_table_is_visible(t.oid) AND (c.oid = t.oid OR c.oid IN (SELECT relid FROM pg_partition_tree(t.oid))) "
+        "AND (c.relhasrules OR c.relrowsecurity "
+        "OR EXISTS (SELECT 1 FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal)))"
+    ),
     named="%({})s",
     percent="%%",
     casts={"run": "bigint", "now": "timestamptz", "table": "text", "name": "text"},

@@ -57,11 +57,15 @@ class Changes(FindsChanges):
         self._staging.change(self._sql.save_images())
         self._staging.change(self._sql.save_absences())
 
-    def _upsert(self) -> None:
-        self._staging.change(self._sql.upsert())
+    @property
+    def _counts_hold(self) -> bool:
+        return not self._gathers
 
-    def _delete(self) -> None:
-        self._staging.change(self._sql.delete())
+    def _upsert(self) -> int:
+        return self._staging.change(self._sql.upsert())
+
+    def _delete(self) -> int:
+        return self._staging.change(self._sql.delete())
 
     def _write_lineage(self) -> None:
         self._staging.change(self._sql.lineage())

@@ -28,7 +28,7 @@ BY_CLASS: Final = {  # https://www.postgresql.org/docs/current/errcodes-appendix
 BY_STATE: Final = {
     "0A000": (
         "not_supported",
-        "tables distributed by Citus do not support this: see docs/postgresql.md, and report it",
+        "drop the table's rules (CREATE RULE), or make them triggers; of a table distributed by Citus, report it",
     ),
     "25006": ("read_only", "this server is a standby, or was set read-only"),
     "3F000": ("database_error", "create the schema that the role's search_path names first"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from inboxd.store.base import Applied, Foreseen
 from inboxd.store.cursors import from_database
+from inboxd.store.left_out import refuse_left_out
 from inboxd.store.postgres_sql import FeedSql, quoted
 from inboxd.store.postgres_staging import Staging
 
@@ -48,6 +49,15 @@ class NewestSql(FeedSql):
             return self._insert_winners(self._each_winner(join, f"{ours} AND {kept}"))
         return self._insert_winners(
             f"SELECT {self._winner_values()} FROM ({self._each_winner('', kept)}) s {join} WHERE {ours}"
+        )
+
+    def unwritten(self, *, skipping: bool, force: bool) -> str:
+        """Return the key of a winner that is not in the target, nor met a row that stands against it."""
+        older = f"t.{self.cursor} {'<=' if force else '<'} s.{self.cursor} AND t.{self.run} <> %(run)s::bigint"
+        winners = self._each_winner("", self._not_skipped("s", self.cursor, skipping=skipping))
+        return (
+            f"SELECT s.{self.record_key} FROM ({winners}) s WHERE NOT EXISTS (SELECT 1 FROM {self.target} t "
+            f"WHERE {self.same_key} AND ({older}) IS NOT TRUE) LIMIT 1"
         )
 
     def _insert_winners(self, select: str) -> str:
@@ -156,6 +166,8 @@ class Newest:
             staging.change(f"DELETE FROM {sql.winners}")
         upsert = sql.upsert(skipping=skipping, force=self._force)
         applied = staging.change(upsert) if self._counts_hold else staging.count_returned(upsert)
+        if applied < considered and self._counts_hold:
+            refuse_left_out(staging, sql, sql.unwritten(skipping=skipping, force=self._force))
         if applied and applied < considered:
             applied = staging.change(sql.find_standing_winners(skipping=skipping, gathered=not self._counts_hold))
         whole = applied == considered

@@ -58,6 +58,12 @@ _TRIGGERS_ON_POSTGRES: Final = """
 SELECT c.relname, g.tgname FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid
  WHERE NOT g.tgisinternal AND pg_table_is_visible(c.oid)
 """
+_RULES_ON_POSTGRES: Final = """
+SELECT c.relname, 'rule ' || r.rulename FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
+ WHERE c.relkind IN ('r', 'p') AND pg_table_is_visible(c.oid)
+ UNION ALL
+SELECT c.relname, 'row-level security' FROM pg_class c WHERE c.relrowsecurity AND pg_table_is_visible(c.oid)
+"""
 _TRIGGERS_ON_SQLITE: Final = "SELECT tbl_name, name FROM main.sqlite_schema WHERE type = 'trigger'"
 
 
@@ -90,6 +96,13 @@ def views(connection: sa.Connection) -> dict[str, list[str]]:
 def triggers(connection: sa.Connection) -> list[tuple[str, str]]:
     """Return each table's triggers, all of them somebody's own: inboxd makes none."""
     return [(table, name) for table, name in _rows(connection, _TRIGGERS_ON_POSTGRES, _TRIGGERS_ON_SQLITE)]
+
+
+def rules(connection: sa.Connection) -> list[tuple[str, str]]:
+    """Return what else each table has that may leave rows out, of which inboxd makes none; SQLite has no such thing."""
+    if connection.dialect.name != "postgresql":
+        return []
+    return [(table, name) for table, name in connection.execute(sa.text(_RULES_ON_POSTGRES))]
 
 
 def _rows(connection: sa.Connection, on_postgres: str, on_sqlite: str) -> list[Any]:  # Any: whatever the columns hold

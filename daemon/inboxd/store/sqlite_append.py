@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inboxd.store.base import Applied, Foreseen
+from inboxd.store.left_out import refuse_left_out
 from inboxd.store.sqlite_sql import FeedSql, Part
 from inboxd.store.sqlite_staging import Staging
 
@@ -13,6 +14,14 @@ class AppendSql(FeedSql):
     def insert(self, part: Part) -> str:
         """Make a row of each record."""
         return f"{self.insert_into_target((f's.{self.number}',))} FROM {self.source(part)}"
+
+    def unwritten(self, part: Part) -> str:
+        """Return the key of a record that has no row."""
+        ours = f"t.{self.run} = :run AND t.{self.number} = s.{self.number}"
+        return (
+            f"SELECT s.{self.record_key} FROM {self.source(part)} "
+            f"WHERE NOT EXISTS (SELECT 1 FROM {self.target} AS t WHERE {ours}) LIMIT 1"
+        )
 
     def lineage(self, part: Part) -> str:
         """Write the lineage of one sorted run, in the order of its table."""
@@ -35,6 +44,8 @@ class Append:
         del skipped
         staging = self._staging
         inserted = sum(staging.change(self._sql.insert(part)) for part in staging.single_runs())
+        if inserted < staging.records:
+            refuse_left_out(staging, self._sql, *map(self._sql.unwritten, staging.single_runs()))
         for part in staging.single_runs():
             staging.change(self._sql.lineage(part))
         return Applied(inserted, 0, None)

@@ -44,11 +44,15 @@ class Changes(FindsChanges):
     def _save_images(self) -> None:
         self._staging.change(self._sql.save_images())
 
-    def _upsert(self) -> None:
-        self._staging.change_slices(self._sql.upsert)
+    @property
+    def _counts_hold(self) -> bool:
+        return True
 
-    def _delete(self) -> None:
-        self._staging.change_keys(self._sql.changes, self._sql.key_columns(), self._sql.delete)
+    def _upsert(self) -> int:
+        return self._staging.change_slices(self._sql.upsert)
+
+    def _delete(self) -> int:
+        return self._staging.change_keys(self._sql.changes, self._sql.key_columns(), self._sql.delete)
 
     def _write_lineage(self) -> None:
         self._staging.change_slices(self._sql.lineage)

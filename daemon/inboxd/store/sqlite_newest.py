@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from inboxd.model import Feed
 from inboxd.store.base import Applied, Foreseen
+from inboxd.store.left_out import refuse_left_out
 from inboxd.store.sqlite_sql import FeedSql, Part
 from inboxd.store.sqlite_staging import Staging
 
@@ -64,6 +65,16 @@ class NewestSql(FeedSql):
         return (
             f"SELECT COUNT(*), MAX(w.cursor) FROM {self.winners} AS w CROSS JOIN {self.target} AS t "
             f"WHERE {self.key_is('w', 't')} AND t.{self.run} = :run"
+        )
+
+    def unwritten(self, *, force: bool) -> str:
+        """Return the key of a winner that is not in the target, nor met a row that stands against it."""
+        older = f"t.{self.cursor} < w.cursor"
+        if force:
+            older += f" OR t.{self.cursor} = w.cursor AND t.{self.run} IS NOT :run"
+        return (
+            f"SELECT w.record_key FROM {self.winners} AS w WHERE NOT EXISTS (SELECT 1 FROM {self.target} AS t "
+            f"WHERE {self.key_is('w', 't')} AND ({older}) IS NOT TRUE) LIMIT 1"
         )
 
     def classify_winners(self, *, force: bool) -> str:
@@ -134,15 +145,17 @@ class Newest:
             if applied == considered:
                 staging.change_slices(lambda part: sql.lineage(part, skipping))
                 return Applied(applied, 0, staging.extent.highest if considered else None)
-        return self._apply_winners(skipping=skipping)
+        return self._apply_winners(considered, skipping=skipping)
 
-    def _apply_winners(self, *, skipping: bool) -> Applied:
+    def _apply_winners(self, considered: int, *, skipping: bool) -> Applied:
         staging, sql = self._staging, self._sql
         self._find_winners(skipping=skipping)
         if self._undo:
             staging.change(sql.save_images(force=self._force))
         staging.change_slices(lambda part: sql.upsert_winners(part, force=self._force))
         loaded, largest = staging.one(sql.count_winners())
+        if loaded < considered:
+            refuse_left_out(staging, sql, sql.unwritten(force=self._force))
         staging.change_slices(sql.lineage_of_winners)
         return Applied(loaded, 0, largest)
 

@@ -161,8 +161,12 @@ class Staging(Staged):
                 found += int(self._connection.execute(statement(part), values).fetchone()[0])
         return found
 
-    def change_keys(self, table: str, keys: str, statement: Callable[[Part], str]) -> None:
-        """Change the target for the deletions in a table beside the staged records, so many keys at once."""
+    def change_keys(self, table: str, keys: str, statement: Callable[[Part], str]) -> int:
+        """Change the target for the deletions in a table beside the staged records, so many keys at once.
+
+        Returns how many rows that touched.
+        """
+        touched = 0
         low: tuple[Any, ...] | None = None
         while True:
             part = Part(1, 1, low=low is not None)
@@ -172,9 +176,10 @@ class Staging(Staged):
             )
             high = self._connection.execute(following, {**self.values, **_bound("low", low)}).fetchone()
             values = {**self.values, **_bound("low", low), **_bound("high", high)}
-            self._connection.execute(statement(Part(1, 1, low is not None, high is not None)), values)
+            changing = statement(Part(1, 1, low is not None, high is not None))
+            touched += int(self._connection.execute(changing, values).rowcount)
             if high is None:
-                return
+                return touched
             low = high
 
     def fill(self, table: str, statement: Callable[[Part], str]) -> int:

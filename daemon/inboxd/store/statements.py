@@ -106,6 +106,23 @@ class Statements:
         """Return a column as it stands in an image."""
         return f"t.{self.dialect.quoted(name)}"
 
+    # What a trigger or rule of the user's own left out without an error
+
+    def unwritten_change(self) -> str:
+        """Return the key of an upsert among the changes whose row is not this run's."""
+        return (
+            f"SELECT c.record_key FROM {self.changes} c WHERE NOT c.deletion AND NOT EXISTS (SELECT 1 FROM "
+            f"{self.target} t WHERE {self.key_is('c', 't')} AND t.{self.run} = {self.param('run')}) LIMIT 1"
+        )
+
+    def undeleted_change(self) -> str:
+        """Return the key of a deletion whose row is still there, and not marked."""
+        marked = f" AND t.{self.dialect.quoted(self.own.deleted_at)} IS NULL" if marks(self.feed) else ""
+        return (
+            f"SELECT c.record_key FROM {self.changes} c JOIN {self.target} t ON {self.key_is('c', 't')}{marked} "
+            "WHERE c.deletion LIMIT 1"
+        )
+
     # Rejects
 
     def dead_letters(self) -> str:
