@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from inboxd.clock import Clock, stamp
 from inboxd.model import Feed, Late, Mode
 from inboxd.operate.target import target_of
-from inboxd.operate.undo_append import take_away
+from inboxd.operate.undo_append import kept_by_a_rule, take_away
 from inboxd.operate.undo_dead_letters import settle_dead_letters
 from inboxd.operate.undo_deletions import mark_again, put_tombstones_back
 from inboxd.operate.undo_marks import keeps_values, mark_anew
@@ -27,6 +27,7 @@ from inboxd.operate.undo_sql import dialect_of, writer_of
 from inboxd.outcomes import RunStatus
 from inboxd.store.changes import says_again
 from inboxd.store.database import Store
+from inboxd.store.dialects import dialect_of as store_dialect_of
 from inboxd.store.feed_tables import own_types
 from inboxd.store.tables import (
     LOADED,
@@ -154,6 +155,22 @@ class _Work:
             rows = sa.select(*values).where(chosen, images.image.is_not(None), there)
             back = self.scene.dialect.insert_or_replace(target, names, rows, self.scene.feed.key)
             self.scene.connection.execute(back)
+        self._refuse_what_was_kept(target, keys, same)
+
+    def _refuse_what_was_kept(
+        self, target: sa.TableClause, keys: list[sa.ColumnClause[Any]], gone: sa.ColumnElement[bool]
+    ) -> None:
+        """Refuse if a trigger or rule of the table has kept a row that was to go, or to be as it was before."""
+        scene = self.scene
+        leaves_out = store_dialect_of(scene.connection.dialect.name).leaves_out
+        if not scene.connection.exec_driver_sql(leaves_out, {"table": scene.feed.table}).scalar():
+            return
+        kept = sa.select(*scene.dialect.key(scene.feed, before_images)).where(scene.of_run())
+        imaged = keys[0].in_(kept) if len(keys) == 1 else sa.tuple_(*keys).in_(kept)
+        changed = sa.and_(imaged, target.c[scene.feed.own_columns.run_id] == scene.run["id"])
+        query = sa.select(sa.literal(1)).select_from(target).where(sa.or_(gone, changed)).limit(1)
+        if scene.connection.execute(query).first() is not None:
+            raise kept_by_a_rule(scene.feed, scene.run["id"])
 
     @staticmethod
     def _told(run_id: int, outcome: int) -> sa.Select[tuple[str]]:

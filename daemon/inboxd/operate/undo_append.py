@@ -47,3 +47,12 @@ def take_away(connection: sa.Connection, feed: Feed, run_id: int, own_id: int) -
     connection.execute(sa.insert(lineage_records).from_select(names, of_run))
     target = target_of(feed)
     connection.execute(sa.delete(target).where(target.c[feed.own_columns.run_id] == run_id))
+    if count_rows(connection, feed, run_id):
+        raise kept_by_a_rule(feed, run_id)
+
+
+def kept_by_a_rule(feed: Feed, run_id: int) -> OperatorFault:
+    """Return the fault of an undo of which the table's own trigger or rule left a change out without an error."""
+    message = f"a trigger or rule of table {feed.table!r} keeps rows as run {run_id} made them: nothing is undone"
+    hint = "`inboxd doctor` names it: take it away, undo the run, then put it back"
+    return OperatorFault("not_undoable", message, hint, exit_code=EXIT_FAILED)

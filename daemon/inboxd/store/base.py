@@ -34,9 +34,9 @@ def refused(rule: str, reason: str) -> FileFault:
     return FileFault("refused_by_database", message, hint)
 
 
-def left_out(table: str, key: str) -> FileFault:
-    """Return the fault of a file of which a trigger or rule not of inboxd's making left a row out, without a word."""
-    message = f"a trigger or rule of table {table!r} left the change of the row with the key {key} out"
+def left_out(table: str, what: str) -> FileFault:
+    """Return the fault of a file of which a trigger or rule not of inboxd's making left a change out without a word."""
+    message = f"a trigger or rule of table {table!r} left out {what}"
     hint = (
         "`inboxd doctor` names the triggers and rules that somebody added to your table: take it away, let it raise an "
         "error, or leave such records out by the feed's `where`; then `inboxd retry`"

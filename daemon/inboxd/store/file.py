@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from inboxd.errors import RUN_TAKEN, TransientFault
 from inboxd.model import Cursor, Mode, Scalar
 from inboxd.outcomes import Batch, Counts, Outcome, Reject
-from inboxd.store.base import Applied, Classified, Finder, Foreseen, RunEnd, Way, Work
+from inboxd.store.base import Applied, Classified, Finder, Foreseen, RunEnd, Way, Work, left_out
 from inboxd.store.cursors import at_or_below, from_database, from_text, watermark_name
 from inboxd.store.dialects import Dialect, quoted
 from inboxd.store.ledger import (
@@ -332,6 +332,9 @@ class FileTransaction(ABC):
                 refuse_replayed(run_id, self._connection.execute(self._ledger.replayed, (run_id,)).fetchone()[0])
                 table, run = quoted(self._feed.table), quoted(self._feed.own_columns.run_id)
                 self._connection.execute(f"DELETE FROM {table} WHERE {run} = {int(run_id)}")
+                still_there = f"SELECT 1 FROM {table} WHERE {run} = {int(run_id)} LIMIT 1"
+                if self._connection.execute(still_there).fetchone() is not None:
+                    raise left_out(self._feed.table, f"the removal of the rows of run {run_id}")
             self._connection.execute(self._ledger.settle, (self._run_id, run_id))
 
 

@@ -21,4 +21,4 @@ def refuse_left_out(staged: Staged, sql: Statements, *statements: str) -> None:
     for statement in statements:
         (key,) = staged.one(statement)
         if key is not None:
-            raise left_out(sql.feed.table, str(key))
+            raise left_out(sql.feed.table, f"the change of the row with the key {key}")
