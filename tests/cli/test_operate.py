@@ -563,6 +563,19 @@ def test_a_command_that_writes_waits_for_its_turn_and_says_so(home: Home) -> Non
 # doctor
 
 
+def test_doctor_tells_what_stands_in_the_place_of_a_folder(home: Home) -> None:
+    """A file or a pipe where the archive was: making the folder cannot help before that is moved away."""
+    home.drop("a.json", [record("a")])
+    assert home.run_once() == 0
+    home.processed.rename(home.path / "moved")
+    os.mkfifo(home.processed)
+    done = home.call("doctor", "--json")
+    (found,) = (one for one in json.loads(done.stdout)["checks"] if str(home.processed) in one["message"])
+    assert "is no folder" in found["message"]
+    assert found["remedy"].startswith("move that away")
+    assert "Errno" not in done.stdout
+
+
 def test_doctor_finds_each_disagreement_of_disk_and_ledger(home: Home) -> None:
     """Files without a run, runs without a file, claims without a daemon: each is wrong, with a remedy; then exit 1."""
     home.drop("a.json", [record("a")])

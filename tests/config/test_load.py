@@ -551,6 +551,13 @@ def test_an_archive_folder_holds_nothing_of_ours(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("listen", ["127.0.0.1:1:2", "name:1:2", "[1.2.3.4:5]:6"])
+def test_an_address_of_too_many_parts_is_none(tmp_path: Path, listen: str) -> None:
+    """It would only be met when the page is to be served."""
+    with pytest.raises(InvalidConfig, match=r'http.listen: must be "host:port"'):
+        load(tmp_path, f'[http]\nlisten = "{listen}"\n')
+
+
 def test_a_scan_without_a_pause_is_refused(tmp_path: Path) -> None:
     """A rescan of 0s would keep a core busy."""
     assert faults(tmp_path, '[inbox]\nrescan = "0s"\n') == ['inboxd.toml:2: inbox.rescan: must be at least "100ms"']

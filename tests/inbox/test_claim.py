@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import hashlib
 import os
@@ -15,10 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from faults import small_disk
+from faults import mount, small_disk
 from folders import NOBODY, Bench, other_process, public_folder, read_all, without_privilege
 from inboxd.errors import FileFault, TransientFault
 from inboxd.inbox.claim import Claim, forget, new_claim_id, release, take
+from inboxd.inbox.faults import transient_fault
 from inboxd.inbox.left import claims, without_line
 from inboxd.inbox.scan import Candidate
 from inboxd.inbox.source import Source
@@ -172,6 +174,28 @@ def test_a_file_that_is_not_ours_to_move_is_never_read(public_bench: Bench) -> N
         take(str(public_bench.root), found, "id")
     assert caught.value.code == "not_movable"
     assert (public_bench.root / "a.json").exists()
+
+
+@pytest.mark.root
+def test_a_read_only_inbox_is_said_to_be_one(tmp_path: Path, require_root: Callable[[], None]) -> None:
+    """No right on a folder helps there: the filesystem has to be mounted for writing."""
+    require_root()
+    with small_disk(tmp_path / "disk") as disk:
+        bench = Bench(disk)
+        found = candidate(bench, "a.json")
+        mount("-o", "remount,ro", disk)
+        with pytest.raises(TransientFault) as caught:
+            take(str(bench.root), found, "id")
+    assert caught.value.code == "read_only"
+    assert "for writing" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.ENOTDIR, "stands in the place of one"), (errno.EPERM, "chattr -i")]
+)
+def test_a_hint_is_one_that_can_help(number: int, said: str) -> None:
+    """Each error of the kernel has the remedy that is its own."""
+    assert said in transient_fault(OSError(number, os.strerror(number)), "moving a.json", "/archive").hint
 
 
 @pytest.mark.root

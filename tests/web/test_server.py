@@ -488,7 +488,7 @@ def test_an_address_is_read_as_it_is_written(listen: str, expected: tuple[str, i
 
 
 @pytest.mark.parametrize(
-    "listen", ["", "8765", "localhost", "localhost:", "localhost:x", "localhost:65536", "a:-1", "a:²"]
+    "listen", ["", "8765", "localhost", "localhost:", "localhost:x", "localhost:65536", "a:-1", "a:²", "127.0.0.1:1:2"]
 )
 def test_what_is_no_address_is_said_to_be_none(listen: str) -> None:
     """A mistyped address is named, with how to write it."""

@@ -6,6 +6,7 @@ are absolute then, durations are seconds (``None`` is for ever), sizes are bytes
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -57,10 +58,19 @@ class LogLevel(StrEnum):
 def _listen(value: str) -> str:
     """Return ``host:port`` unchanged if that is what it is, or empty."""
     host, colon, port = value.rpartition(":")
-    if value and not (colon and host and port.isascii() and port.isdecimal() and int(port) < 2**16):
+    known = ":" not in host or _is_ip(host.removeprefix("[").removesuffix("]"))
+    if value and not (colon and host and known and port.isascii() and port.isdecimal() and int(port) < 2**16):
         msg = 'must be "host:port", such as "127.0.0.1:8765", or "" for no page'
         raise ValueError(msg)
     return value
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 class InboxSettings(ConfigTable):

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Final
 
 from inboxd.errors import TransientFault
-from inboxd.inbox.faults import NOT_MOVABLE, transient_fault
+from inboxd.inbox.faults import NOT_MOVABLE, NOT_PERMITTED, transient_fault
 from inboxd.inbox.scan import Candidate
 from inboxd.inbox.source import Ahead, Source
 from inboxd.inbox.tree import Folder, is_no_folder, is_regular, sync_folder
@@ -27,7 +27,14 @@ _LOGGED: Final = ".told"
 """Ends the name of a claim's folder once the file's verdict is in the log, so that no crash lets it be told twice."""
 _PRIVATE: Final = 0o700
 _RETRY: Final = "-retry"
-_MISPLACED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV, errno.ENAMETOOLONG, errno.EBUSY})
+_MISPLACED: Final = {
+    errno.EACCES: "give inboxd's user write and search permission on {place}",
+    errno.EPERM: NOT_PERMITTED,
+    errno.EXDEV: "{place} is another filesystem than the inbox {root}; give it an inbox of its own",
+    errno.ENAMETOOLONG: "give it, or the folders it is in, a shorter name",
+    errno.EBUSY: "it is in use by the system, as a mount is; look at {place}",
+}
+"""Errors that are the file's place's, not the inbox's, and what mends them; until then the file waits."""
 """Errors of a rename that say: this file, or this folder, is not inboxd's to move."""
 
 
@@ -267,12 +274,9 @@ def _not_taken(error: OSError, candidate: Candidate, root: str) -> TransientFaul
     if error.errno not in _MISPLACED:
         return transient_fault(error, f"taking {printable(candidate.name)} out of the inbox", root)
     place = printable(os.path.dirname(f"{root}/{candidate.name}"))
-    message = f"{printable(candidate.name)} cannot be renamed out of the inbox: {os.strerror(error.errno or 0)}"
-    if error.errno == errno.EXDEV:
-        hint = f"{place} is another filesystem than the inbox {printable(root)}; give it an inbox of its own"
-    else:
-        hint = f"give inboxd's user write permission on {place} (a sticky folder must be its own); until then it waits"
-    return TransientFault(NOT_MOVABLE, message, hint)
+    message = f"{printable(candidate.name)} cannot be renamed out of the inbox: {os.strerror(error.errno)}"
+    hint = _MISPLACED[error.errno].format(place=place, root=printable(root))
+    return TransientFault(NOT_MOVABLE, message, f"{hint}; until then it waits")
 
 
 def forget(claim: Claim) -> None:

@@ -19,6 +19,11 @@ NOT_MOVABLE: Final = "not_movable"
 CHANGED_WHILE_READING: Final = "changed_while_reading"
 GONE: Final = "gone"
 
+IN_THE_WAY: Final = "something that is no folder stands in the place of one, at {place} or below: move it away"
+NOT_PERMITTED: Final = (
+    "let inboxd's user own {place}, if that is sticky: only the owner may rename there;"
+    " make it mutable (`chattr -i`), if it is immutable"
+)
 _KINDS: Final[dict[int, tuple[str, str]]] = {
     errno.ENOSPC: (DISK_FULL, "make room on the filesystem of {place}"),
     errno.EDQUOT: (DISK_FULL, "raise the quota of inboxd's user on the filesystem of {place}, or make room there"),
@@ -26,7 +31,7 @@ _KINDS: Final[dict[int, tuple[str, str]]] = {
     errno.EIO: (IO_ERROR, "look at the kernel's log (dmesg) for the disk under {place}"),
     errno.EROFS: (READ_ONLY, "mount the filesystem of {place} for writing (ext4 turns read-only after an error)"),
     errno.EACCES: (PERMISSION, "give inboxd's user write and search permission on {place}"),
-    errno.EPERM: (PERMISSION, "let inboxd's user own {place}: in a sticky folder only the owner may rename"),
+    errno.EPERM: (PERMISSION, NOT_PERMITTED),
     errno.ESTALE: (STALE, "the network filesystem of {place} was exported again; mount it again"),
     errno.ENOTCONN: (STALE, "the filesystem of {place} is not connected; mount it again"),
     errno.EHOSTDOWN: (STALE, "the server of the filesystem of {place} does not answer"),
@@ -35,6 +40,8 @@ _KINDS: Final[dict[int, tuple[str, str]]] = {
     errno.ENFILE: (NO_RESOURCES, "raise fs.file-max: the machine has no file handles left"),
     errno.ENOMEM: (NO_RESOURCES, "the machine has no memory left"),
     errno.ENOENT: (GONE, "somebody moved or removed something below {place}"),
+    errno.ENOTDIR: (GONE, IN_THE_WAY),
+    errno.ELOOP: (GONE, IN_THE_WAY),
 }
 
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import stat
+import struct
 from collections.abc import Callable, Iterator
 from typing import Final, Self
 
@@ -33,6 +35,11 @@ _NO_SUCH_CALL: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK})
 _CANNOT_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EROFS})
 _NO_FOLDER: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+_FLAGS: Final = struct.Struct("l")
+_GET_FLAGS: Final = (2 << 30) | (_FLAGS.size << 16) | (ord("f") << 8) | 1
+"""FS_IOC_GETFLAGS, linux/fs.h; see ioctl_iflags(2)."""
+_UNCHANGING: Final = 0x30
+"""FS_IMMUTABLE_FL and FS_APPEND_FL"""
 _IS_ROOT: Final = os.geteuid() == 0
 _PASS: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 """To pass through a folder, and to name what is in it, takes no right to list it."""
@@ -346,6 +353,21 @@ def is_within(inner: str | os.PathLike[str], outer: str | os.PathLike[str]) -> b
             above.close()
             return False
         here = above
+
+
+def immutable(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder that the operator named takes no changes, whoever asks: ``chattr +i``, or ``+a``."""
+    try:
+        fd = os.open(path, _LIST)
+    except OSError:
+        return False
+    try:
+        (flags,) = _FLAGS.unpack(fcntl.ioctl(fd, _GET_FLAGS, bytes(_FLAGS.size)))
+    except OSError:  # a filesystem without such flags
+        return False
+    finally:
+        os.close(fd)
+    return bool(flags & _UNCHANGING)
 
 
 def make_root(path: str | os.PathLike[str]) -> None:

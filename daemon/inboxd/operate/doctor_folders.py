@@ -17,6 +17,7 @@ from inboxd.errors import TransientFault
 from inboxd.inbox.archive import probe
 from inboxd.inbox.claim import CLAIMED
 from inboxd.inbox.left import claims
+from inboxd.inbox.tree import immutable
 from inboxd.model import printable
 from inboxd.operate.disk_ledger import Names, compare
 from inboxd.operate.findings import Examined, Finding, Health
@@ -52,25 +53,38 @@ def _has_claimed(examined: Examined) -> bool:
 
 def _folder(name: str, folder: Path, *, used: bool) -> Finding:
     if not folder.is_dir():
-        if used:
-            return Finding(
-                name, Health.WRONG, f"{folder} is gone", f"mkdir -p {shlex.quote(str(folder))}, or mount it again"
-            )
-        return Finding(name, Health.WARNING, f"{folder} is not there yet", "inboxd run makes it")
+        return _no_folder(name, folder, used=used)
+    if (found := _closed(name, folder)) is not None:
+        message, remedy = found
+        return Finding(name, Health.WRONG, message, remedy)
+    return Finding(name, Health.OK, f"{folder} can be read and written")
+
+
+def _no_folder(name: str, folder: Path, *, used: bool) -> Finding:
+    make = f"mkdir -p {shlex.quote(str(folder))}"
+    if os.path.lexists(folder):
+        message = f"{folder} is no folder, but something else of that name"
+        return Finding(name, Health.WRONG, message, f"move that away, then {make}")
+    if used:
+        return Finding(name, Health.WRONG, f"{folder} is gone", f"{make}, or mount it again")
+    return Finding(name, Health.WARNING, f"{folder} is not there yet", "inboxd run makes it")
+
+
+def _closed(name: str, folder: Path) -> tuple[str, str] | None:
+    """Say why files cannot be moved into a folder or out of it, and what mends that: the first reason alone helps."""
     found = folder.stat()
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        remedy = f"mount the filesystem of {folder} for writing (ext4 turns read-only after an error)"
+        return f"{folder} is on a filesystem that is mounted read-only", remedy
+    if immutable(folder):
+        return f"{folder} is immutable: it takes no changes", f"chattr -i -a {shlex.quote(str(folder))}"
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         remedy = f"run inboxd as its owner (uid {found.st_uid}), or give the user who runs it rwx on {folder}"
-        return Finding(name, Health.WRONG, f"uid {os.geteuid()} may not read, write and search {folder}", remedy)
-    sticky = found.st_mode & stat.S_ISVTX and os.geteuid() not in {0, found.st_uid}
-    if name == "inbox" and sticky:
+        return f"uid {os.geteuid()} may not read, write and search {folder}", remedy
+    if name == "inbox" and found.st_mode & stat.S_ISVTX and os.geteuid() not in {0, found.st_uid}:
         remedy = f"chown it to the user who runs inboxd, or chmod -t {shlex.quote(str(folder))}"
-        return Finding(
-            name,
-            Health.WRONG,
-            f"{folder} is sticky and belongs to another user: the files of others cannot be taken",
-            remedy,
-        )
-    return Finding(name, Health.OK, f"{folder} can be read and written")
+        return f"{folder} is sticky and belongs to another user: the files of others cannot be taken", remedy
+    return None
 
 
 def renames(examined: Examined) -> Iterator[Finding]:
@@ -131,6 +145,8 @@ def ledger(examined: Examined) -> Iterator[Finding]:
     """Compare the folders with the runs."""
     if examined.store is None or not examined.store.schema_current():
         return
+    if any(os.path.lexists(one) and not one.is_dir() for one in (examined.archive.processed, examined.archive.failed)):
+        return  # said where the folders are looked at
     found = compare(examined.store, examined.inbox, examined.archive, now=examined.now, deep=examined.deep)
     processed, failed = examined.archive.processed, examined.archive.failed
     if found.processed_unknown.count:

@@ -45,7 +45,10 @@ class Address:
         host, colon, port = listen.strip().rpartition(":")
         if not (colon and port.isascii() and port.isdecimal() and int(port) <= HIGHEST_PORT):
             raise AddressError("is not an address with a port", "write it like 127.0.0.1:8765")
-        return cls(host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port))
+        host = host.removeprefix("[").removesuffix("]")
+        if ":" in host and ip_of(host) is None:
+            raise AddressError("is not a host and a port", "write it like 127.0.0.1:8765 or [::1]:8765")
+        return cls(host or "127.0.0.1", int(port))
 
     def bind(self) -> socket.socket:
         """Return a listening socket; ``AddressError`` if it cannot be had: for now, or as long as nobody mends it."""
@@ -59,6 +62,8 @@ class Address:
                 hint = "choose a port above 1023; in the service, add the drop-in: make install DROPINS=page"
                 raise AddressError(reason, hint) from error
             hint = "is another inboxd serving there? stop it, or choose another port"
+            if isinstance(error, socket.gaierror):
+                hint = "name an address of this machine, such as 127.0.0.1"
             raise AddressError(reason, hint, EXIT_UNAVAILABLE) from error
 
     @property
