@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from inboxd.config import Settings
 from inboxd.errors import EXIT_CONFIG, EXIT_NOPERM, OperatorFault, TransientFault
 from inboxd.inbox.claim import CLAIMED_REFUSED
 from inboxd.inbox.claim import prepare as prepare_claimed
-from inboxd.inbox.tree import is_within, make_root
+from inboxd.inbox.tree import CLAIMED, Folder, is_within, make_root
 from inboxd.locks import ArchiveLock
 
 
@@ -55,9 +56,23 @@ def hold_apart(settings: Settings) -> None:
         if fault.code == CLAIMED_REFUSED:
             raise OperatorFault(fault.code, fault.message, fault.hint, exit_code=EXIT_NOPERM) from fault
         found = None  # a full disk, say: files wait for it
+    outer = _inbox_around(inbox)
+    if outer is not None:
+        msg = f"inbox.path ({inbox}) is in {outer}, the inbox of another inboxd: it would take the same files"
+        hint = f"give each an inbox of its own; if nothing watches {outer} any more, remove {outer / CLAIMED}"
+        raise OperatorFault("folders_overlap", msg, hint, exit_code=EXIT_CONFIG)
     if found is not None:
         msg = f"{found[0]} ({found[1]}) is in {found[2]} ({found[3]}), or is the same folder, whatever their paths say"
         raise OperatorFault("folders_overlap", msg, "give each a folder of its own", exit_code=EXIT_CONFIG)
+
+
+def _inbox_around(inbox: Path) -> Path | None:
+    """Return the inbox that an inbox is in."""
+    for above in Path(os.path.realpath(inbox)).parents:
+        with suppress(OSError), Folder.root(above) as folder:
+            if folder.is_an_inbox():
+                return above
+    return None
 
 
 def own_archive(settings: Settings, database: str) -> ArchiveLock:

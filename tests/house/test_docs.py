@@ -17,7 +17,7 @@ from inboxd.cli import COMMANDS
 from inboxd.config import documented_keys, load_settings, show
 from inboxd.events import Event
 from inboxd.inbox import faults as inbox_faults
-from inboxd.inbox.claim import CLAIMED
+from inboxd.inbox.tree import CLAIMED
 from inboxd.locks import lock_file
 from inboxd.metrics import Metrics, Standing
 from inboxd.presence import STATE_FILE

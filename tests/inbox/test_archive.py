@@ -19,10 +19,11 @@ from faults import mount, small_disk
 from folders import NOBODY, Bench, public_folder, without_privilege
 from inboxd.errors import Interrupted, TransientFault
 from inboxd.inbox.archive import Archive, Place, make_durable
-from inboxd.inbox.claim import CLAIMED, Claim, forget, new_claim_id, release
+from inboxd.inbox.claim import Claim, forget, new_claim_id, release
 from inboxd.inbox.left import claims, without_line
 from inboxd.inbox.names import NAME_MAX, marked, report_name, suffixes_of
 from inboxd.inbox.reports import remove_report, write_report
+from inboxd.inbox.tree import CLAIMED
 from inboxd.outcomes import Counts
 from requirements import missing
 

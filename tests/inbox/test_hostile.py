@@ -17,7 +17,7 @@ from inboxd.inbox.archive import Archive
 from inboxd.inbox.claim import forget, new_claim_id, prepare, release, take
 from inboxd.inbox.left import claims, without_line
 from inboxd.inbox.settle import Kind
-from inboxd.inbox.tree import Folder, identities_of, is_within, walk
+from inboxd.inbox.tree import CLAIMED, Folder, identities_of, is_within, walk
 
 
 @pytest.fixture
@@ -338,3 +338,21 @@ def test_half_a_copy_in_a_claim_is_no_senders_file(bench: Bench) -> None:
     assert list(claims(str(bench.root))) == []
     assert list(without_line(str(bench.root))) == [folder.name]
     assert not folder.exists()
+
+
+def test_the_inbox_of_another_inboxd_is_left_alone(bench: Bench) -> None:
+    """Also a file in it that is hinted at; a sender's folder of that name, or of another mode, hides nothing."""
+    for name, mode in (("theirs", 0o700), ("open", 0o755)):
+        (bench.root / name / CLAIMED).mkdir(parents=True)
+        (bench.root / name / CLAIMED).chmod(mode)
+    (bench.root / "file").mkdir()
+    (bench.root / "file" / CLAIMED).write_bytes(b"")
+    for name in ("theirs", "open", "file"):
+        bench.drop(f"{name}/a.json")
+        bench.inbox.hint(f"{name}/a.json", Kind.MOVED)
+    found = bench.settled()
+    assert {candidate.name for candidate in found.ready} == {"open/a.json", "file/a.json"}
+    bench.drop("theirs/b.json")
+    bench.inbox.hint("theirs/b.json", Kind.MOVED)
+    assert "theirs/b.json" not in bench.ready()
+    assert ("file_ignored", "theirs") in [(notice.event, notice.name) for notice in bench.inbox.left_alone(10)]

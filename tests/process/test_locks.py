@@ -13,7 +13,8 @@ import pytest
 
 from daemons import Home, eventually, record
 from faults import QUICK
-from inboxd.errors import OperatorFault
+from inboxd.errors import EXIT_CONFIG, OperatorFault
+from inboxd.inbox.tree import CLAIMED
 from inboxd.locks import ArchiveLock, DaemonLock, lock_file, running_pid
 from inboxd.presence import STATE_FILE
 from inboxd.store import open_store
@@ -190,3 +191,15 @@ def test_what_a_kill_left_of_the_state_file_goes_with_the_next_start(home: Home)
     assert home.run_once() == 0
     assert not left.exists()
     assert theirs.exists()
+
+
+def test_an_inbox_in_another_ones_is_refused(tmp_path: Path) -> None:
+    """Whoever watches the outer one would take its files; what a stranger makes of that name is no inbox."""
+    outer = Home(tmp_path / "outer")
+    assert outer.run_once() == 0
+    inner = Home(tmp_path / "inner", env={"INBOXD_INBOX__PATH": str(outer.inbox / "sub")})
+    refused = inner.call("run", "--once")
+    assert refused.returncode == EXIT_CONFIG
+    assert f"{outer.inbox}, the inbox of another inboxd" in refused.stderr
+    (outer.inbox / CLAIMED).chmod(0o755)
+    assert inner.run_once() == 0

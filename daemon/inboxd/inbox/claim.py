@@ -17,15 +17,12 @@ from inboxd.errors import TransientFault
 from inboxd.inbox.faults import NOT_MOVABLE, NOT_PERMITTED, transient_fault
 from inboxd.inbox.scan import Candidate
 from inboxd.inbox.source import Ahead, Source
-from inboxd.inbox.tree import Folder, is_no_folder, is_regular, sync_folder
+from inboxd.inbox.tree import CLAIMED, PRIVATE, Folder, is_no_folder, is_regular, sync_folder
 from inboxd.model import printable
 
-CLAIMED: Final = ".claimed"
-"""The one thing of inboxd's own in the inbox. Hidden, so the scan never enters it."""
 CLAIMED_REFUSED: Final = "claimed_refused"
 _LOGGED: Final = ".told"
 """Ends the name of a claim's folder once the file's verdict is in the log, so that no crash lets it be told twice."""
-_PRIVATE: Final = 0o700
 _RETRY: Final = "-retry"
 _MISPLACED: Final = {
     errno.EACCES: "give inboxd's user write and search permission on {place}",
@@ -172,7 +169,7 @@ def open_claimed(inbox: Folder, *, make: bool = False) -> Folder:
     or ``OSError``.
     """
     try:
-        claimed = inbox.made(CLAIMED, _PRIVATE, durable=False) if make else inbox.into(CLAIMED)
+        claimed = inbox.made(CLAIMED, PRIVATE, durable=False) if make else inbox.into(CLAIMED)
     except OSError as error:
         if error.errno in {errno.ENOTDIR, errno.ELOOP}:
             raise _refused(inbox, "it is not a folder", "rm") from error
@@ -181,7 +178,7 @@ def open_claimed(inbox: Folder, *, make: bool = False) -> Folder:
     mode = stat.S_IMODE(found.st_mode)
     if found.st_uid != user and (user != 0 or found.st_uid != inbox.itself().st_uid):
         raise _refused(inbox, f"it belongs to uid {found.st_uid}, and inboxd runs as uid {user}", "rm -r")
-    if mode & 0o777 != _PRIVATE:
+    if mode & 0o777 != PRIVATE:
         raise _refused(inbox, f"its mode is {mode:04o}", "chmod 0700")
     return claimed
 
@@ -256,7 +253,7 @@ def _move_in(claim: Claim, entrance: Entrance, source: Folder) -> bool:
 
 def _made(folder: Folder, name: str) -> Folder:
     """Step into a folder that is made where there is none; it need not be durable: the file's move is not either."""
-    return folder.make(name, _PRIVATE, durable=False)
+    return folder.make(name, PRIVATE, durable=False)
 
 
 def _leave(claim: Claim) -> None:

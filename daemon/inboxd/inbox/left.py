@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable, Iterator
 
 from inboxd.errors import TransientFault
-from inboxd.inbox.claim import CLAIMED, Claim, open_claimed, split_logged
+from inboxd.inbox.claim import Claim, open_claimed, split_logged
 from inboxd.inbox.faults import transient_fault
-from inboxd.inbox.tree import Folder, is_regular, walk
+from inboxd.inbox.tree import CLAIMED, Folder, is_regular, walk
 
 
 def claims(root: str) -> Iterator[Claim]:

@@ -47,6 +47,12 @@ _STEP: Final = _PASS | os.O_NOFOLLOW
 _LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
+CLAIMED: Final = ".claimed"
+"""The one thing of inboxd's own in an inbox. Hidden, so the scan never enters it."""
+PRIVATE: Final = 0o700
+"""Its mode."""
+
+
 class Folder:
     """An open folder. A context manager; ``path`` is what people call it, and is never given to the kernel again.
 
@@ -170,6 +176,15 @@ class Folder:
     def names(self) -> list[str]:
         """Return all names, sorted."""
         return sorted(entry.name for entry in self.entries())
+
+    def is_an_inbox(self) -> bool:
+        """Tell whether an inboxd of this user, or of root, takes files from here: no other can make such a folder."""
+        try:
+            found = self.look(CLAIMED)
+        except OSError:
+            return False
+        ours = found.st_uid in {0, os.geteuid()} and stat.S_IMODE(found.st_mode) == PRIVATE
+        return ours and stat.S_ISDIR(found.st_mode)
 
     # Files
 

@@ -69,6 +69,7 @@ class Walk:
 
     ``foreign`` are folders that are not entered: the archive's, should they be met in the inbox by another path. They
     are told by device and inode, asked for each time: a folder that is removed gives its inode to the next one made.
+    Nor is what another inboxd has for its inbox.
     """
 
     sieve: Sieve
@@ -110,31 +111,38 @@ class Walk:
         below, _, base = name.rpartition("/")
         if not below:
             return inbox.look(base)
-        if self.foreign and not self._leads(inbox, below):
+        if not self._leads(inbox, below):
             return None
         with inbox.reach(below) as folder:
             return folder.look(base)
 
     def _leads(self, inbox: Folder, below: str) -> bool:
         """Tell whether the way to a folder leads through folders that may be entered."""
-        met: set[tuple[int, int]] = set()
+        shut = False
 
         def step(here: Folder, part: str) -> Folder:
+            nonlocal shut
             there = here.into(part)
-            met.add(there.identity())
+            shut = shut or bool(self._why_shut(there))
             return there
 
         try:
             inbox.reach(below, step).close()
         except OSError:
             return False
-        return met.isdisjoint(identities_of(*self.foreign))
+        return not shut
 
     def _enter(self, name: str, folder: Folder) -> bool:
-        if not self.foreign or folder.identity() not in identities_of(*self.foreign):
-            return True
-        self._leave(name, "it is a folder of the archive: what is in it was loaded before")
-        return False
+        reason = self._why_shut(folder)
+        if reason:
+            self._leave(name, reason)
+        return not reason
+
+    def _why_shut(self, folder: Folder) -> str:
+        """Return why a folder is not to be entered, or ``""``."""
+        if self.foreign and folder.identity() in identities_of(*self.foreign):
+            return "it is a folder of the archive: what is in it was loaded before"
+        return "it is the inbox of another inboxd" if folder.is_an_inbox() else ""
 
     def _closed(self, name: str, error: OSError) -> None:
         deep = error.errno == errno.ENAMETOOLONG

@@ -15,9 +15,8 @@ import sqlalchemy as sa
 
 from inboxd.errors import TransientFault
 from inboxd.inbox.archive import probe
-from inboxd.inbox.claim import CLAIMED
 from inboxd.inbox.left import claims
-from inboxd.inbox.tree import immutable
+from inboxd.inbox.tree import CLAIMED, immutable
 from inboxd.model import printable
 from inboxd.operate.disk_ledger import Names, compare
 from inboxd.operate.findings import Examined, Finding, Health
