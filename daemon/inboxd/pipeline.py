@@ -60,10 +60,13 @@ def facts_of(
     """Return what fields can read of a file: its path in the inbox, its mtime, what its feed's ``match`` catches.
 
     ``caught``: the last of these, where the path is not the one in the inbox. ``first_mtime``: what the mtime was when
-    the file was first claimed, where that is known; mending the file has changed it since.
+    the file was first claimed, where that is known; mending the file has changed it since. One that is no moment of the
+    years 1 to 9999, as a sender may set it, is not known.
     """
     caught = caught or (captures(feed, name) if catches(feed) else None) or {}
-    mtime = first_mtime or stamp(EPOCH + timedelta(microseconds=mtime_ns // 1_000))
+    mtime = first_mtime or ""
+    with suppress(OverflowError):
+        mtime = mtime or stamp(EPOCH + timedelta(microseconds=mtime_ns // 1_000))
     return FileFacts(printable(name), mtime, {each: printable(text) for each, text in caught.items()})
 
 

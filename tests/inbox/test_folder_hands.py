@@ -17,7 +17,14 @@ NAMED_BY_THE_OPERATOR = {
     "inbox/mounts.py": {"os.stat", "os.path.realpath", "read_text"},  # the inbox itself, and /proc
     "operate/archived.py": {"os.path.realpath"},  # which folder a user's path means
     "operate/doctor.py": {"stat"},  # the database
-    "operate/doctor_folders.py": {"os.access", "os.path.lexists", "os.statvfs", "is_dir", "stat", "shutil.disk_usage"},  # the folders of the config
+    "operate/doctor_folders.py": {
+        "os.access",
+        "os.path.lexists",
+        "os.statvfs",
+        "is_dir",
+        "stat",
+        "shutil.disk_usage",
+    },  # the folders of the config
 }
 """Calls on paths that the operator gave: the roots, and files outside of inbox and archive."""
 ON_PATHS = {

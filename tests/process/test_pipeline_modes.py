@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from inboxd.clock import SystemClock
@@ -9,6 +11,7 @@ from inboxd.model import Limit
 from inboxd.operate.explain import explain
 from inboxd.operate.undo import undo
 from inboxd.outcomes import Outcome, Verdict
+from inboxd.pipeline import facts_of
 from loaders import Files
 
 pytestmark = pytest.mark.on_citus
@@ -199,3 +202,16 @@ def test_both_zeros_of_a_number_are_one_scope(files: Files) -> None:
     files.load("levels/1.json", [{"level": 0, "id": 1}], day=2)
     assert files.load("levels/2.json", [{"level": -0.0, "id": 2}], day=1).counts.rows_skipped == 1
     assert files.rows("SELECT name FROM watermarks") == [("levels [0.0]",)]
+
+
+@pytest.mark.parametrize("seconds", [10**15, -(10**15), 253_402_300_800, -62_135_596_801])
+def test_an_mtime_that_is_no_moment_is_not_known(files: Files, seconds: int) -> None:
+    """A sender may set any: a feed that reads it refuses the file, or the record, and all others load it."""
+    for name, records, outcome, code in (
+        ("facts/1.json", [{"a": 1}], Outcome.LOADED, None),
+        ("levels/a.json", [{"level": 1.5, "id": 1}], Outcome.FAILED, "invalid_context"),
+    ):
+        job = files.job(name, records)
+        verdict = files.pipeline.process(replace(job, facts=facts_of(job.feed, name, seconds * 10**9)))
+        assert (verdict.outcome, verdict.error_code) == (outcome, code)
+    assert files.rows("SELECT file_mtime FROM etl_runs") == [(None,), (None,)]
