@@ -345,6 +345,7 @@ def test_of_a_large_file_the_beginning_is_looked_at() -> None:
     [
         (b"id,name\n1,a\n2,b\n3", "CSV"),
         (b"id;name\n1;a\n2;b\n", "CSV"),
+        (b"id;name\n1;a\n", "CSV"),
         (b'<?xml version="1.0"?><a/>', "XML"),
         (b"<!DOCTYPE html><html>", "HTML"),
         ('{"a": 1}'.encode("utf-16"), "UTF-16"),

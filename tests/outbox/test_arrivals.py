@@ -241,6 +241,7 @@ def test_a_daemon_tells_of_a_late_feed_and_of_its_file(tmp_path: Path) -> None:
         home.start()
         eventually(lambda: home.lines("feed_late"), "feed_late")
         assert home.call("health").returncode == 1
+        assert " is late by " in home.call("health", "--json").stderr
         assert "is late by" in home.call("status").stdout
         assert home.json("status", "--json")["expected"][0]["late"] is True
         home.drop("a.json", [record("a")])

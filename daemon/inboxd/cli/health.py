@@ -79,8 +79,8 @@ def health(
         print_json(found)
     else:
         _print(found, rejected)
-        for line in late_lines(late, now):
-            click.secho(line, fg="red")
+    for line in late_lines(late, now):  # the object is of runs: why the exit code is 1 is said beside it
+        click.secho(line, fg="red", err=as_json)
     return EXIT_FAILED if any(one.late for one in late) else 0
 
 

@@ -162,7 +162,7 @@ def late_lines(expected: Iterable[ExpectedFeed], now: datetime) -> list[str]:
     late = ((one, span((now - moment(one.due)).total_seconds())) for one in expected if one.late and one.due)
     return [
         f"feed {shown(one.feed)} is late by {by}: "
-        + (f"the last file came at {short_time(one.last_arrival)}" if one.last_arrival else "no file has come yet")
+        + (f"the last file came at {short_time(one.last_arrival)}" if one.last_arrival else "none that counts has come")
         for one, by in late
     ]
 

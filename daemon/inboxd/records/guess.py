@@ -63,7 +63,8 @@ def looks_like(head: bytes) -> str | None:
 
 def _is_csv(text: str) -> bool:
     """Tell whether the first lines have one delimiter, the same number of times each."""
-    lines = [line for line in text.splitlines()[:-1] if line.strip()][:20]
+    whole = text if text.endswith("\n") else text.rpartition("\n")[0]  # the last line may be cut
+    lines = [line for line in whole.splitlines() if line.strip()][:20]
     if len(lines) < 2 or lines[0].lstrip()[:1] in "[{":  # noqa: PLR2004 - a header and a row
         return False
     return any(
