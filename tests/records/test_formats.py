@@ -391,14 +391,22 @@ NO_JSON = [
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
     (b"\0\0\0\x18ftypmp42", ""),
 ]
-TWICE = (gzip.compress(b"[]"), "gzip")
 
 
-@pytest.mark.parametrize(
-    ("content", "what"), [*NO_JSON, *((gzip.compress(inner), what) for inner, what in [*NO_JSON, TWICE])]
-)
-def test_a_file_that_is_no_json_is_named(content: bytes, what: str) -> None:
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize(("content", "what"), NO_JSON, ids=[what or "binary" for _, what in NO_JSON])
+def test_a_file_that_is_no_json_is_named(content: bytes, what: str, packed: object) -> None:
     """The sender reads what the file seems to be, not only which byte is none of JSON, also where it is compressed."""
+    said(gzip.compress(content) if packed else content, what)
+
+
+def test_a_file_that_is_compressed_twice_is_named() -> None:
+    """The first time is no fault."""
+    said(gzip.compress(gzip.compress(b"[]")), "gzip")
+
+
+def said(content: bytes, what: str) -> None:
+    """Hold that a fault says what content seems to be; of what nothing is known it says nothing."""
     fault = fault_of(content)
     assert fault.code in {"invalid_json", "invalid_encoding"}
     assert what in fault.hint
