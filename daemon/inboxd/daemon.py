@@ -60,7 +60,7 @@ class Daemon(Attempts):
     """The ordered feeds whose files are this daemon's to claim, while any of them is at work or waits."""
     passed_over: set[str] = field(default_factory=set)
     """The feeds of which this pass left a file in the inbox: later ones of the same list must not overtake it."""
-    inbox: Folder | None = None
+    open_inbox: Folder | None = None
     """The inbox, open from a look at it until its files are taken: meanwhile nobody can unmount it."""
     turnless: bool = False
     """Whether the last pass left files alone because it was another daemon's turn."""
@@ -153,7 +153,7 @@ class Daemon(Attempts):
         looked_up = self.clock.monotonic()
         ready = deque(self._in_turn(self.survey.ready))
         entrance = self._entrance() if ready else None
-        self.inbox = None
+        self.open_inbox = None
         claimed: deque[PendingFile] = deque()
         try:
             while self._claim_ahead(ready, claimed, entrance):
@@ -206,7 +206,7 @@ class Daemon(Attempts):
         """Open the inbox for the next files; where that fails, each file says why."""
         self.folders.archive.rest()
         with suppress(OSError, TransientFault):
-            return Entrance(self.folders.inbox.root, self.inbox)
+            return Entrance(self.folders.inbox.root, self.open_inbox)
         return None
 
     def _in_turn(self, ready: Sequence[Candidate]) -> Sequence[Candidate]:
@@ -218,12 +218,12 @@ class Daemon(Attempts):
 
     def _look(self) -> None:
         """See what is in the inbox, and say once what will be left alone."""
-        self.inbox = None
+        self.open_inbox = None
         with suppress(OSError):  # the watch says why it cannot be opened
-            self.inbox = Folder.root(self.folders.inbox.root, listed=True)
-        self._notice(self.watch.check(self.inbox))
+            self.open_inbox = Folder.root(self.folders.inbox.root, listed=True)
+        self._notice(self.watch.check(self.open_inbox))
         try:
-            self.survey = self.folders.inbox.survey(self.inbox, without=self._blocked())
+            self.survey = self.folders.inbox.survey(self.open_inbox, without=self._blocked())
         except TransientFault:  # the watch has said that the inbox is lost, and why
             self.survey = Survey()
         self._notice(self.survey.notices)
