@@ -71,7 +71,7 @@ class Daemon(Attempts):
             self._begin(ready)
             while not self.stopping():
                 if not self._pass() and not self._tidy():
-                    self.wake.wait(self._patience())
+                    self.wake.wait(self._patience(), self.watch.queue)
 
     def drain(self, ready: Callable[[], None]) -> None:
         """Take what is there, and what is just being completed (``run --once``)."""
@@ -83,7 +83,7 @@ class Daemon(Attempts):
                 if self.database_attempts or not (self.survey.settling or self._coming() or self.recovery.waiting):
                     break
                 self.recovery.hasten()
-                self.wake.wait(self._patience())
+                self.wake.wait(self._patience(), self.watch.queue)
             self._tidy(whole=True)
             self.waiting = len(self.pending)
 

@@ -63,6 +63,11 @@ class InboxFD(InotifyFD):
         self.limited: OSError | None = None
         """Why some folder below the inbox could not be watched."""
 
+    @property
+    def queue(self) -> int:
+        """The kernel's queue; readable while there are events that this thread has not read yet."""
+        return self._inotify_fd
+
     def add_callback(self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId) -> WatchDescriptor:
         """Watch a folder, but none that is hidden: what inboxd itself does in ``.claimed`` wakes nobody.
 

@@ -60,6 +60,11 @@ class Watch:
         """Whether the inbox is gone, or cannot be watched."""
         return self._started and self._identity is None
 
+    @property
+    def queue(self) -> int | None:
+        """The kernel's queue of events, if there is one; belongs to the loop's thread, which reads nothing from it."""
+        return None if self._inotify is None else self._inotify.fd.queue
+
     def start(self) -> list[Notice]:
         """Set the watch. An inbox that is not there is no error: it is lost, and watched when it comes."""
         if self._started:
