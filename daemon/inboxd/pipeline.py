@@ -60,8 +60,8 @@ def facts_of(
     """Return what fields can read of a file: its path in the inbox, its mtime, what its feed's ``match`` catches.
 
     ``caught``: the last of these, where the path is not the one in the inbox. ``first_mtime``: what the mtime was when
-    the file was first claimed, where that is known; mending the file has changed it since. One that is no moment of the
-    years 1 to 9999, as a sender may set it, is not known.
+    the file was first claimed, where that is known; mending the file has changed it since. An mtime outside of the
+    years 1 to 9999, which a sender may set, counts as not known.
     """
     caught = caught or (captures(feed, name) if catches(feed) else None) or {}
     mtime = first_mtime or ""

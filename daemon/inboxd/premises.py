@@ -10,7 +10,9 @@ from inboxd.config import Settings
 from inboxd.errors import EXIT_CONFIG, EXIT_NOPERM, OperatorFault, TransientFault
 from inboxd.inbox.claim import CLAIMED_REFUSED
 from inboxd.inbox.claim import prepare as prepare_claimed
-from inboxd.inbox.tree import CLAIMED, Folder, is_within, make_root
+from inboxd.inbox.names import CLAIMED
+from inboxd.inbox.tree import Folder, is_within, make_root
+from inboxd.inbox.walk import is_an_inbox
 from inboxd.locks import ArchiveLock
 
 
@@ -70,7 +72,7 @@ def _inbox_around(inbox: Path) -> Path | None:
     """Return the inbox that an inbox is in."""
     for above in Path(os.path.realpath(inbox)).parents:
         with suppress(OSError), Folder.root(above) as folder:
-            if folder.is_an_inbox():
+            if is_an_inbox(folder):
                 return above
     return None
 

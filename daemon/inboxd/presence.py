@@ -12,7 +12,6 @@ from typing import Final
 
 import msgspec
 
-from inboxd.config import STATE_FILE as STATE_FILE  # noqa: PLC0414 - whoever asks for the state finds its name here
 from inboxd.config import Settings
 from inboxd.outcomes import Step
 from inboxd.regular import read_regular

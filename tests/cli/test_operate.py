@@ -16,7 +16,7 @@ import pytest
 
 from daemons import Home, eventually, files_in, record
 from faults import QUICK
-from inboxd.presence import STATE_FILE
+from inboxd.config import STATE_FILE
 
 MERGE = '[feeds.events]\nlate = "merge"\n'
 DUMP = """

@@ -14,13 +14,12 @@ import pytest
 from commands import leaves
 from inboxd import __version__, errors
 from inboxd.cli import COMMANDS
-from inboxd.config import documented_keys, load_settings, show
+from inboxd.config import STATE_FILE, documented_keys, load_settings, show
 from inboxd.events import Event
 from inboxd.inbox import faults as inbox_faults
-from inboxd.inbox.tree import CLAIMED
+from inboxd.inbox.names import CLAIMED
 from inboxd.locks import lock_file
 from inboxd.metrics import Metrics, Standing
-from inboxd.presence import STATE_FILE
 from inboxd.reload import NEEDS_RESTART
 from inboxd.store import postgres_faults, sqlite_driver
 from inboxd.store.tables import metadata

@@ -21,9 +21,8 @@ from inboxd.errors import Interrupted, TransientFault
 from inboxd.inbox.archive import Archive, Place, make_durable
 from inboxd.inbox.claim import Claim, forget, new_claim_id, release
 from inboxd.inbox.left import claims, without_line
-from inboxd.inbox.names import NAME_MAX, marked, report_name, suffixes_of
+from inboxd.inbox.names import CLAIMED, NAME_MAX, marked, report_name, suffixes_of
 from inboxd.inbox.reports import remove_report, write_report
-from inboxd.inbox.tree import CLAIMED
 from inboxd.outcomes import Counts
 from requirements import missing
 

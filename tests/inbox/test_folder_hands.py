@@ -14,7 +14,7 @@ HANDS = "inbox/tree.py"
 NAMED_BY_THE_OPERATOR = {
     "inbox/source.py": {"os.open", "os.stat"},  # a file that `load` was told to read, where it lies
     "inbox/watch.py": {"os.path.realpath"},  # the inbox itself
-    "inbox/mounts.py": {"os.stat", "os.path.realpath", "read_text"},  # the inbox itself, and /proc
+    "inbox/mounts.py": {"os.open", "os.stat", "os.path.realpath", "read_text"},  # the inbox itself, and /proc
     "operate/archived.py": {"os.path.realpath"},  # which folder a user's path means
     "operate/doctor.py": {"stat"},  # the database
     "operate/doctor_folders.py": {

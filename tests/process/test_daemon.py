@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from daemons import DEADLINE_S, Home, eventually, files_in, record
+from inboxd.config import STATE_FILE
 from inboxd.events import Event
-from inboxd.presence import STATE_FILE
 from inboxd.reload import NEEDS_RESTART
 
 

@@ -13,10 +13,10 @@ import pytest
 
 from daemons import Home, eventually, record
 from faults import QUICK
+from inboxd.config import STATE_FILE
 from inboxd.errors import EXIT_CONFIG, OperatorFault
-from inboxd.inbox.tree import CLAIMED
+from inboxd.inbox.names import CLAIMED
 from inboxd.locks import ArchiveLock, DaemonLock, lock_file, running_pid
-from inboxd.presence import STATE_FILE
 from inboxd.store import open_store
 from stores import MakeUrl
 

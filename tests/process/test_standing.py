@@ -18,13 +18,13 @@ import pytest
 
 from daemons import Home, eventually, record
 from inboxd.clock import Clock
-from inboxd.config import load_settings
+from inboxd.config import STATE_FILE, load_settings
 from inboxd.daemon import Daemon
 from inboxd.errors import TransientFault
 from inboxd.inbox.source import Source
 from inboxd.notify import Notifier
 from inboxd.outcomes import Edge, Step
-from inboxd.presence import STATE_FILE, Phase, Published, Work, read_state
+from inboxd.presence import Phase, Published, Work, read_state
 from inboxd.standing import Standing, status_line
 from places import SUPPORT
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from inboxd.audit.judge import Kind, Verdict
-from inboxd.audit.versions import NOTHING, Staged, State, Version
-from inboxd.model import Cursor, Scalar
+from inboxd.audit.versions import NOTHING, Staged, State, Version, staged_of, version_of
+from inboxd.model import Cursor
 from inboxd.outcomes import UNREADABLE_KEY, LineageStep
 from inboxd.store.base import RunRow
 
@@ -109,14 +109,14 @@ class Scratch:
         last = -1
         statement = "SELECT * FROM staged WHERE number > ? AND kind = COALESCE(?, kind) ORDER BY number LIMIT 1"
         while row := self._one(statement, last, kind):
-            found = self._staged(row)
+            found = staged_of(row)
             last = found.number
             yield found
 
     def record(self, number: int) -> Staged | None:
         """Return one record."""
         row = self._one("SELECT * FROM staged WHERE number = ?", number)
-        return None if row is None else self._staged(row)
+        return None if row is None else staged_of(row)
 
     def furthest(self) -> Cursor | None:
         """Return the largest cursor of the records that apply."""
@@ -135,16 +135,6 @@ class Scratch:
     def any_future(self) -> bool:
         """Tell whether a record was refused for its time."""
         return self._one("SELECT 1 FROM staged WHERE code LIKE 'future%' LIMIT 1") is not None
-
-    @staticmethod
-    def _staged(row: tuple[object, ...]) -> Staged:
-        number, kind, ident, key, cursor, code, raw, content, came_commit, came_number, outcome = row
-        step = None if outcome is None else LineageStep(str(outcome))
-        recorded = cursor if isinstance(cursor, int) or cursor is None else str(cursor)
-        values: dict[str, Scalar] = json.loads(str(content))
-        came = None if came_commit is None else (int(str(came_commit)), int(str(came_number)))
-        about = (Kind(str(kind)), str(ident), str(key), recorded, str(code), str(raw))
-        return Staged(int(str(number)), *about, values, came, step)
 
     def decide(self, number: int, outcome: LineageStep | None) -> None:
         """Say what becomes of a record."""
@@ -174,7 +164,7 @@ class Scratch:
         """Return the record that stands for a key so far."""
         statement = "SELECT s.* FROM best AS b JOIN staged AS s ON s.number = b.number WHERE b.ident = ? AND b.slot = ?"
         row = self._one(statement, ident, slot)
-        return None if row is None else self._staged(row)
+        return None if row is None else staged_of(row)
 
     def leaders(self) -> Iterator[Staged]:
         """Yield the records that stand, in file order."""
@@ -184,7 +174,7 @@ class Scratch:
             "(SELECT 1 FROM best AS b WHERE b.ident = s.ident AND b.number = s.number) ORDER BY s.number LIMIT 1"
         )
         while row := self._one(statement, last):
-            found = self._staged(row)
+            found = staged_of(row)
             last = found.number
             yield found
 
@@ -232,14 +222,14 @@ class Scratch:
     def top(self, kind: str, ident: str) -> Version:
         """Return what a key's row or tombstone is now."""
         row = self._one(_TOP, kind, ident)
-        return self.base if row is None else self._unmarked(kind, *_version(row))
+        return self.base if row is None else self._unmarked(kind, *version_of(row))
 
     def _unmarked(self, kind: str, ident: str, version: Version) -> Version:
         """Give a row that is marked the values of what was marked, which an undo may have changed since."""
         if not version.marked or not self.history:
             return version
         row = self._one(_BELOW, kind, ident)
-        below = self.base if row is None else _version(row)[1]
+        below = self.base if row is None else version_of(row)[1]
         return replace(version, state=below.state, values=below.values)
 
     def push(self, kind: str, ident: str, version: Version, *, again: bool = False) -> None:
@@ -292,7 +282,7 @@ class Scratch:
         """Yield each key with what it is now, in the order of keys."""
         ident = ""
         while row := self._one(_NEXT_TOP, kind, ident):
-            ident, version = _version(row)
+            ident, version = version_of(row)
             yield ident, self._unmarked(kind, ident, version)
 
     def see(self, kind: str, ident: str) -> None:
@@ -404,12 +394,4 @@ class Scratch:
             "SELECT * FROM staged AS s WHERE kind = ? AND outcome = 'reject' AND NOT EXISTS "
             "(SELECT 1 FROM dead_letters AS l WHERE l.run = ? AND l.number = s.number)"
         )
-        yield from map(self._staged, self._run(statement, Kind.REJECT, run))
-
-
-def _version(row: tuple[object, ...]) -> tuple[str, Version]:
-    ident, _, run, commit_no, number, state, cursor, marked, content = row
-    values = None if content is None else json.loads(str(content))
-    recorded = cursor if isinstance(cursor, int) or cursor is None else str(cursor)
-    numbers = (int(str(run)), int(str(commit_no)), int(str(number)))
-    return str(ident), Version(*numbers, State(str(state)), recorded, bool(marked), values)
+        yield from map(staged_of, self._run(statement, Kind.REJECT, run))

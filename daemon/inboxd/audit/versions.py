@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -53,3 +54,23 @@ ROWS: Final = "row"
 GRAVES: Final = "tombstone"
 NOTHING: Final = Version(0, 0, 0, State.NONE)
 UNKNOWN: Final = Version(0, 0, 0, State.UNKNOWN)
+
+
+def staged_of(row: tuple[object, ...]) -> Staged:
+    """Return a row of ``staged`` as what it is."""
+    number, kind, ident, key, cursor, code, raw, content, came_commit, came_number, outcome = row
+    step = None if outcome is None else LineageStep(str(outcome))
+    recorded = cursor if isinstance(cursor, int) or cursor is None else str(cursor)
+    values: dict[str, Scalar] = json.loads(str(content))
+    came = None if came_commit is None else (int(str(came_commit)), int(str(came_number)))
+    about = (Kind(str(kind)), str(ident), str(key), recorded, str(code), str(raw))
+    return Staged(int(str(number)), *about, values, came, step)
+
+
+def version_of(row: tuple[object, ...]) -> tuple[str, Version]:
+    """Return a row of ``versions`` as the key and the version."""
+    ident, _, run, commit_no, number, state, cursor, marked, content = row
+    values = None if content is None else json.loads(str(content))
+    recorded = cursor if isinstance(cursor, int) or cursor is None else str(cursor)
+    numbers = (int(str(run)), int(str(commit_no)), int(str(number)))
+    return str(ident), Version(*numbers, State(str(state)), recorded, bool(marked), values)

@@ -19,6 +19,7 @@ from inboxd.config.settings import (
     Polling,
     RetentionSettings,
     Settings,
+    ip_of,
 )
 from inboxd.config.sources import mtime_of
 
@@ -44,6 +45,7 @@ __all__ = [
     "compile_glob",
     "documented_keys",
     "fits_tail",
+    "ip_of",
     "is_one_file",
     "json_schema",
     "literal",

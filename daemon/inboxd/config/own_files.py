@@ -56,9 +56,11 @@ def own_files(settings: Settings) -> Iterator[OwnFile]:
 def _of_receivers(notify: Sequence[NotifySettings]) -> Iterator[OwnFile]:
     for number, one in enumerate(notify):
         if one.headers_file is not None:
-            yield OwnFile("a file of headers", one.headers_file, ("notify", number, "headers_file"), written=False)
+            yield OwnFile(
+                "the headers of a receiver", one.headers_file, ("notify", number, "headers_file"), written=False
+            )
         if one.exec and "/" in one.exec[0]:
-            yield OwnFile("a program that is told", Path(one.exec[0]), ("notify", number, "exec"), written=False)
+            yield OwnFile("the program of a receiver", Path(one.exec[0]), ("notify", number, "exec"), written=False)
 
 
 def hold_files_apart(settings: Settings, faults: Faults) -> None:

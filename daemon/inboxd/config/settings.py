@@ -58,19 +58,19 @@ class LogLevel(StrEnum):
 def _listen(value: str) -> str:
     """Return ``host:port`` unchanged if that is what it is, or empty."""
     host, colon, port = value.rpartition(":")
-    known = ":" not in host or _is_ip(host.removeprefix("[").removesuffix("]"))
+    known = ":" not in host or ip_of(host.removeprefix("[").removesuffix("]")) is not None
     if value and not (colon and host and known and port.isascii() and port.isdecimal() and int(port) < 2**16):
         msg = 'must be "host:port", such as "127.0.0.1:8765", or "" for no page'
         raise ValueError(msg)
     return value
 
 
-def _is_ip(host: str) -> bool:
+def ip_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the IP address that a host's text is, or ``None`` for a name."""
     try:
-        ipaddress.ip_address(host)
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 class InboxSettings(ConfigTable):

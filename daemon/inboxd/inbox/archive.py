@@ -15,8 +15,8 @@ from inboxd.errors import TransientFault
 from inboxd.inbox.carry import carry
 from inboxd.inbox.claim import Claim, Entrance, forget, open_claimed
 from inboxd.inbox.faults import GONE, transient_fault
-from inboxd.inbox.names import Names, looks_like_report, marked
-from inboxd.inbox.tree import CLAIMED, Folder, identity_of, is_no_folder, make_root, sync_folder
+from inboxd.inbox.names import CLAIMED, Names, looks_like_report, marked
+from inboxd.inbox.tree import Folder, identity_of, is_no_folder, make_root, sync_folder
 from inboxd.model import printable
 
 ARCHIVE_IN_INBOX: Final = "archive_in_inbox"

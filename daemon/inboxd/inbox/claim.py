@@ -15,9 +15,10 @@ from typing import Final
 
 from inboxd.errors import TransientFault
 from inboxd.inbox.faults import NOT_MOVABLE, NOT_PERMITTED, transient_fault
+from inboxd.inbox.names import CLAIMED, PRIVATE
 from inboxd.inbox.scan import Candidate
 from inboxd.inbox.source import Ahead, Source
-from inboxd.inbox.tree import CLAIMED, PRIVATE, Folder, is_no_folder, is_regular, sync_folder
+from inboxd.inbox.tree import Folder, is_no_folder, is_regular, sync_folder
 from inboxd.model import printable
 
 CLAIMED_REFUSED: Final = "claimed_refused"

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from inboxd.errors import TransientFault
 from inboxd.inbox.claim import Claim, open_claimed, split_logged
 from inboxd.inbox.faults import transient_fault
-from inboxd.inbox.tree import CLAIMED, Folder, is_regular, walk
+from inboxd.inbox.names import CLAIMED
+from inboxd.inbox.tree import Folder, is_regular, walk
 
 
 def claims(root: str) -> Iterator[Claim]:

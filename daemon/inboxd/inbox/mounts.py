@@ -1,13 +1,20 @@
-"""What kind of filesystem a folder is on: some tell nothing of what other hosts do there."""
+"""What a folder's filesystem does with it: some tell nothing of what other hosts do there, some take no changes."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import struct
 from pathlib import Path
 from typing import Final
 
 MOUNTINFO: Final = Path("/proc/self/mountinfo")
+_FLAGS: Final = struct.Struct("l")
+_GET_FLAGS: Final = (2 << 30) | (_FLAGS.size << 16) | (ord("f") << 8) | 1
+"""FS_IOC_GETFLAGS, linux/fs.h; see ioctl_iflags(2)."""
+_UNCHANGING: Final = 0x30
+"""FS_IMMUTABLE_FL and FS_APPEND_FL"""
 
 _REMOTE: Final = frozenset(
     {
@@ -53,3 +60,18 @@ def filesystem_of(path: str) -> str:
 def _unescape(point: str) -> str:
     """Return a mount point as it is: mountinfo writes space, tab, newline and backslash in octal (proc(5))."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), point)
+
+
+def immutable(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder that the operator named takes no changes, whoever asks: ``chattr +i``, or ``+a``."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        (flags,) = _FLAGS.unpack(fcntl.ioctl(fd, _GET_FLAGS, bytes(_FLAGS.size)))
+    except OSError:  # a filesystem without such flags
+        return False
+    finally:
+        os.close(fd)
+    return bool(flags & _UNCHANGING)

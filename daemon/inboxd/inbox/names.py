@@ -21,6 +21,10 @@ PACKINGS: Final = (".gz", ".zst")
 LONGEST_SUFFIX: Final = 64
 """Bytes; what is longer is part of the name."""
 _ESCAPED: Final = re.compile(r"\\x([89a-f][0-9a-f])")
+CLAIMED: Final = ".claimed"
+"""The one thing of inboxd's own in an inbox. Hidden, so the scan never enters it."""
+PRIVATE: Final = 0o700
+"""Its mode."""
 _MARK: Final = re.compile(r"(?P<stem>.*)\.(?P<mark>run-(?P<run>[0-9]{1,18})(?:-[0-9]+)?)", re.DOTALL)
 REPORT_SUFFIX: Final = ".error.json"
 

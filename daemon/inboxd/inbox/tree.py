@@ -11,10 +11,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import stat
-import struct
 from collections.abc import Callable, Iterator
 from typing import Final, Self
 
@@ -35,22 +33,11 @@ _NO_SUCH_CALL: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK})
 _CANNOT_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EROFS})
 _NO_FOLDER: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-_FLAGS: Final = struct.Struct("l")
-_GET_FLAGS: Final = (2 << 30) | (_FLAGS.size << 16) | (ord("f") << 8) | 1
-"""FS_IOC_GETFLAGS, linux/fs.h; see ioctl_iflags(2)."""
-_UNCHANGING: Final = 0x30
-"""FS_IMMUTABLE_FL and FS_APPEND_FL"""
 _IS_ROOT: Final = os.geteuid() == 0
 _PASS: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 """To pass through a folder, and to name what is in it, takes no right to list it."""
 _STEP: Final = _PASS | os.O_NOFOLLOW
 _LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-
-CLAIMED: Final = ".claimed"
-"""The one thing of inboxd's own in an inbox. Hidden, so the scan never enters it."""
-PRIVATE: Final = 0o700
-"""Its mode."""
 
 
 class Folder:
@@ -176,15 +163,6 @@ class Folder:
     def names(self) -> list[str]:
         """Return all names, sorted."""
         return sorted(entry.name for entry in self.entries())
-
-    def is_an_inbox(self) -> bool:
-        """Tell whether an inboxd of this user, or of root, takes files from here: no other can make such a folder."""
-        try:
-            found = self.look(CLAIMED)
-        except OSError:
-            return False
-        ours = found.st_uid in {0, os.geteuid()} and stat.S_IMODE(found.st_mode) == PRIVATE
-        return ours and stat.S_ISDIR(found.st_mode)
 
     # Files
 
@@ -368,21 +346,6 @@ def is_within(inner: str | os.PathLike[str], outer: str | os.PathLike[str]) -> b
             above.close()
             return False
         here = above
-
-
-def immutable(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a folder that the operator named takes no changes, whoever asks: ``chattr +i``, or ``+a``."""
-    try:
-        fd = os.open(path, _LIST)
-    except OSError:
-        return False
-    try:
-        (flags,) = _FLAGS.unpack(fcntl.ioctl(fd, _GET_FLAGS, bytes(_FLAGS.size)))
-    except OSError:  # a filesystem without such flags
-        return False
-    finally:
-        os.close(fd)
-    return bool(flags & _UNCHANGING)
 
 
 def make_root(path: str | os.PathLike[str]) -> None:

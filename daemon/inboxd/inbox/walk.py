@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from inboxd.inbox.names import is_taken, suffixes_of
+from inboxd.inbox.names import CLAIMED, PRIVATE, is_taken, suffixes_of
 from inboxd.inbox.notices import FILE_IGNORED, FOLDER_UNREADABLE, Once
 from inboxd.inbox.settle import Found
 from inboxd.inbox.tree import DEEPEST, Folder, identities_of, walk
@@ -142,7 +142,7 @@ class Walk:
         """Return why a folder is not to be entered, or ``""``."""
         if self.foreign and folder.identity() in identities_of(*self.foreign):
             return "it is a folder of the archive: what is in it was loaded before"
-        return "it is the inbox of another inboxd" if folder.is_an_inbox() else ""
+        return "it is the inbox of another inboxd" if is_an_inbox(folder) else ""
 
     def _closed(self, name: str, error: OSError) -> None:
         deep = error.errno == errno.ENAMETOOLONG
@@ -181,6 +181,16 @@ class Walk:
     def _leave(self, name: str, reason: str) -> None:
         self.left_alone += 1
         self.once.tell(FILE_IGNORED, name, reason)
+
+
+def is_an_inbox(folder: Folder) -> bool:
+    """Tell whether an inboxd of this user, or of root, takes files from a folder: no other can make ``.claimed``."""
+    try:
+        found = folder.look(CLAIMED)
+    except OSError:
+        return False
+    ours = found.st_uid in {0, os.geteuid()} and stat.S_IMODE(found.st_mode) == PRIVATE
+    return ours and stat.S_ISDIR(found.st_mode)
 
 
 _KINDS = {

@@ -18,9 +18,9 @@ from inboxd.config import ArchiveSettings, InboxSettings
 from inboxd.errors import TransientFault
 from inboxd.inbox.archive import Place
 from inboxd.inbox.left import claims
-from inboxd.inbox.names import is_taken, suffixes_of
+from inboxd.inbox.names import CLAIMED, is_taken, suffixes_of
 from inboxd.inbox.reports import orphans
-from inboxd.inbox.tree import CLAIMED, Folder, walk
+from inboxd.inbox.tree import Folder, walk
 from inboxd.model import printable
 from inboxd.operate.archived import files_below, name_in_inbox
 from inboxd.outcomes import RunStatus

@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from inboxd.errors import TransientFault
 from inboxd.inbox.archive import probe
 from inboxd.inbox.left import claims
-from inboxd.inbox.tree import CLAIMED, immutable
+from inboxd.inbox.mounts import immutable
+from inboxd.inbox.names import CLAIMED
 from inboxd.model import printable
 from inboxd.operate.disk_ledger import Names, compare
 from inboxd.operate.findings import Examined, Finding, Health

@@ -23,7 +23,7 @@ from inboxd.operate.health import totals
 from inboxd.operate.hosts import HostActivity, hosts
 from inboxd.operate.trend import Bucket, Trend, trend
 from inboxd.operate.waiting import InboxContent, inbox_content, still_waiting
-from inboxd.presence import STATE_FILE, DaemonState, ExpectedFeed, UnfinishedFile, Work, read_state
+from inboxd.presence import DaemonState, ExpectedFeed, UnfinishedFile, Work, read_state
 from inboxd.store.base import RunRow
 from inboxd.store.cursors import lag_s, scope_of, watermarks_of
 from inboxd.store.database import Store
@@ -119,7 +119,7 @@ class Status:
 
 def status(store: Store | None, slices: Slices, *, now: datetime) -> Status:
     """Look at the daemon, the inbox and the ledger. ``store`` is ``None`` where the database could not be opened."""
-    state = read_state(slices.archive.processed.parent / STATE_FILE)
+    state = read_state(slices.archive.state_file)
     problems: list[Problem] = []
     content: InboxContent | None = None
     try:

@@ -6,6 +6,8 @@ import csv
 import re
 from typing import Final
 
+from inboxd.records.unpack import GZIP_MAGIC, ZSTD_MAGIC
+
 LOOK: Final = 65_536
 """Bytes at the beginning that tell what it is."""
 _MAGIC: Final = (
@@ -22,8 +24,8 @@ _MAGIC: Final = (
     (b"%PDF", "a PDF"),
     (b"BZh", "bzip2; compress it with gzip or zstd"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it"),
-    (b"\x1f\x8b", "gzip, inside of what was unpacked; compress it once"),
-    (b"\x28\xb5\x2f\xfd", "zstd, inside of what was unpacked; compress it once"),
+    (GZIP_MAGIC, "gzip, inside of what was unpacked; compress it once"),
+    (ZSTD_MAGIC, "zstd, inside of what was unpacked; compress it once"),
     (b"version https://git-lfs", "a pointer of Git LFS in place of the file; fetch the file with `git lfs pull`"),
     (b"\xfd7zXZ", "xz; compress it with gzip or zstd"),
     (b"\x1e{", "JSON text sequences (RFC 7464); remove the bytes 0x1E"),

@@ -170,9 +170,8 @@ class Text:
 def _wider(beginning: bytes) -> str:
     """Return as what a text begins that is UTF-16 or UTF-32: every second byte of such JSON is 0, in UTF-8 none."""
     head = beginning[:_LONGEST_CHARACTER]
-    is_wide = (
-        b"\0\0" in (head[::2], head[1::2]) and head.strip(b"\0")[:1] in _BEGINNINGS
-    )  # a binary file's may be 0, too
+    is_json = head.strip(b"\0")[:1] in _BEGINNINGS  # a binary file may have zeros, too
+    is_wide = is_json and b"\0\0" in (head[::2], head[1::2])
     if not is_wide and not head.startswith(_BOMS_OF_OTHERS):
         return ""
     return "UTF-32" if b"\0\0" in (head[:2], head[2:]) else "UTF-16"

@@ -13,8 +13,8 @@ import zstandard
 
 from inboxd.errors import FileFault
 
-_GZIP_MAGIC: Final = b"\x1f\x8b"
-_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+GZIP_MAGIC: Final = b"\x1f\x8b"
+ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE: Final = b"\x2a\x4d\x18"
 """The last three bytes of a skippable frame's magic; the first is 0x50 … 0x5f (RFC 8878, 3.1.2)."""
 
@@ -37,26 +37,26 @@ class ByteStream(Protocol):
 def unpacked(stream: ByteStream) -> ByteStream:
     """Return a stream of the content, unpacked if the first bytes are those of a gzip member or a zstd frame."""
     head = b""
-    while len(head) < len(_ZSTD_MAGIC):
+    while len(head) < len(ZSTD_MAGIC):
         more = stream.read(_FIRST_PIECE)
         if not more:
             break
         head += more
     source = _Source(stream, head)
-    if head.startswith(_GZIP_MAGIC):
+    if head.startswith(GZIP_MAGIC):
         return _Gzip(source)
-    if _is_zstd(head[: len(_ZSTD_MAGIC)]):
+    if _is_zstd(head[: len(ZSTD_MAGIC)]):
         return _Zstd(source)
     return source
 
 
 def is_packed(head: bytes) -> bool:
     """Tell whether content is compressed that begins with these four bytes."""
-    return head.startswith(_GZIP_MAGIC) or _is_zstd(head)
+    return head.startswith(GZIP_MAGIC) or _is_zstd(head)
 
 
 def _is_zstd(head: bytes) -> bool:
-    return head == _ZSTD_MAGIC or (head[1:] == _ZSTD_SKIPPABLE and 0x50 <= head[0] <= 0x5F)  # noqa: PLR2004 - RFC 8878
+    return head == ZSTD_MAGIC or (head[1:] == _ZSTD_SKIPPABLE and 0x50 <= head[0] <= 0x5F)  # noqa: PLR2004 - RFC 8878
 
 
 def _broken(kind: str, why: str) -> FileFault:
@@ -125,7 +125,7 @@ class _Gzip:
         while True:
             if self._members:
                 self._packed = self._packed.lstrip(b"\0")
-            if len(self._packed) >= len(_GZIP_MAGIC):
+            if len(self._packed) >= len(GZIP_MAGIC):
                 break
             more = self._source.read(_GZIP_PIECE)
             if not more:
@@ -133,7 +133,7 @@ class _Gzip:
             self._packed += more
         if not self._packed:
             return False
-        if not self._packed.startswith(_GZIP_MAGIC):
+        if not self._packed.startswith(GZIP_MAGIC):
             raise _broken("gzip", "other data follows its end")
         self._member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
         self._members += 1
@@ -176,9 +176,9 @@ class _Zstd:
     def _next_frame(self) -> bool:
         """Begin the next frame, past skippable ones; return whether there is one."""
         while self._have(1):
-            if not self._have(len(_ZSTD_MAGIC)) or not _is_zstd(self._packed[:4]):
+            if not self._have(len(ZSTD_MAGIC)) or not _is_zstd(self._packed[:4]):
                 raise _broken("zstd", "other data follows its end")
-            if self._packed.startswith(_ZSTD_MAGIC):
+            if self._packed.startswith(ZSTD_MAGIC):
                 self._frame = zstandard.ZstdDecompressor().decompressobj()
                 return True
             self._skip_frame()

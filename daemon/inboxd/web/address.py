@@ -10,6 +10,7 @@ import socket
 from dataclasses import dataclass
 from typing import Final, Self
 
+from inboxd.config import ip_of
 from inboxd.errors import EXIT_CONFIG, EXIT_UNAVAILABLE
 
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -91,14 +92,6 @@ class Address:
         if host in LOOPBACK_NAMES or host == self.host.lower():
             return True
         return self.is_everywhere and (ip_of(host) is not None or host == os.uname().nodename.lower())
-
-
-def ip_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the IP address that a host's text is, or ``None`` for a name."""
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None
 
 
 def host_of(header: str) -> str:
