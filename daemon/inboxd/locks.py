@@ -100,25 +100,30 @@ class ArchiveLock:
 
     Each daemon, and each command that moves files there, locks in each folder the one byte whose number its database
     has, for reading, and is refused if any other byte is locked: so those of one database share, and no others. Nothing
-    is written: a lock on a byte of a folder is a number in the kernel, and ends with the process.
+    is written: a lock on a byte of a folder is a number in the kernel, and ends with the process. Whoever walks through
+    an archive passes over folders below it that are locked: they are another one's (``is_archive``).
     """
 
     _fds: list[int] = field(default_factory=list)
 
     @classmethod
-    def take(cls, folders: Iterable[Path], database: str) -> ArchiveLock:
-        """Take the lock for a ``database``, as it is called everywhere; raises ``OperatorFault`` (75)."""
+    def take(cls, folders: Iterable[Path], database: str, *, around: Iterable[Path] = ()) -> ArchiveLock:
+        """Take the lock for a ``database``, as it is called everywhere; raises ``OperatorFault`` (75).
+
+        Folders ``around`` them are not locked, but must not be another database's either.
+        """
         lock = cls()
         byte = 1 + int.from_bytes(hashlib.sha256(database.encode()).digest()[:7])
-        for folder in dict.fromkeys(folders):
-            if not lock._share(folder, byte):
+        own, outer = dict.fromkeys(folders), dict.fromkeys(around)
+        for folder in (*own, *outer):
+            if not lock._share(folder, byte, lock_it=folder in own):
                 lock.close()
                 msg = f"a daemon or a command of another database works with {folder}"
                 hint = "give each database an archive of its own; only daemons of one PostgreSQL database may share"
                 raise OperatorFault("archive_taken", msg, hint, exit_code=EXIT_TEMPFAIL)
         return lock
 
-    def _share(self, folder: Path, byte: int) -> bool:
+    def _share(self, folder: Path, byte: int, *, lock_it: bool) -> bool:
         """Lock a byte of a folder; tell whether nobody has locked another. Where there are no locks, all share."""
         try:
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -126,7 +131,8 @@ class ArchiveLock:
             return True  # not there, or not ours to read: whoever works in it says so
         self._fds.append(fd)
         try:
-            _lock_bytes(fd, fcntl.F_RDLCK, byte, 1)
+            if lock_it:
+                _lock_bytes(fd, fcntl.F_RDLCK, byte, 1)
             return not _is_locked(fd, fcntl.F_WRLCK, 0, byte) and not _is_locked(fd, fcntl.F_WRLCK, byte + 1, 0)
         except OSError:
             return True
@@ -135,6 +141,14 @@ class ArchiveLock:
         """Give the lock back; may be called twice."""
         while self._fds:
             os.close(self._fds.pop())
+
+
+def is_archive(fd: int) -> bool:
+    """Tell whether somebody works with an open folder as one of his archive's."""
+    try:
+        return _is_locked(fd, fcntl.F_WRLCK, 0, 0)
+    except OSError:  # where there are no locks, nobody can tell
+        return False
 
 
 def _lock_bytes(fd: int, kind: int, start: int, length: int) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from inboxd.config import Settings
+from inboxd.config import STATE_FILE, Settings
 from inboxd.errors import EXIT_CONFIG, EXIT_NOPERM, OperatorFault, TransientFault
 from inboxd.inbox.claim import CLAIMED_REFUSED
 from inboxd.inbox.claim import prepare as prepare_claimed
@@ -80,7 +82,20 @@ def _inbox_around(inbox: Path) -> Path | None:
 def own_archive(settings: Settings, database: str) -> ArchiveLock:
     """Own the archive and the state file for a database (its ``Store.identity``); raises ``OperatorFault`` (75)."""
     folders = (settings.archive.processed, settings.archive.failed, state_file(settings).parent)
-    return ArchiveLock.take(folders, database)
+    return ArchiveLock.take(folders, database, around=_archives_around(folders[:2]))
+
+
+def _archives_around(folders: Iterable[Path]) -> Iterator[Path]:
+    """Yield the folders above, beside which an inboxd of this user or of root has its state file.
+
+    Of all folders above these alone may be another archive's: whoever may only read a folder can lock it, too.
+    """
+    for folder in folders:
+        for above in Path(os.path.realpath(folder)).parents:
+            with suppress(OSError):
+                found = (above.parent / STATE_FILE).lstat()
+                if stat.S_ISREG(found.st_mode) and found.st_uid in {0, os.geteuid()}:
+                    yield above
 
 
 def state_file(settings: Settings) -> Path:

@@ -18,7 +18,8 @@ from inboxd.inbox.claim import forget, new_claim_id, prepare, release, take
 from inboxd.inbox.left import claims, without_line
 from inboxd.inbox.names import CLAIMED
 from inboxd.inbox.settle import Kind
-from inboxd.inbox.tree import Folder, identities_of, is_within, walk
+from inboxd.inbox.tree import Folder, is_within, walk
+from inboxd.inbox.walk import identities_of
 
 
 @pytest.fixture

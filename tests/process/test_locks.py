@@ -193,6 +193,25 @@ def test_what_a_kill_left_of_the_state_file_goes_with_the_next_start(home: Home)
     assert theirs.exists()
 
 
+def test_an_archive_in_another_ones_is_refused_or_left_alone(tmp_path: Path) -> None:
+    """Whoever starts second inside is refused; if he was there first, nobody takes his files for their own."""
+    outer = Home(tmp_path / "outer", QUICK)
+    places = {name: str(outer.path / "data" / name / "b" / name) for name in ("processed", "failed")}
+    env = {f"INBOXD_ARCHIVE__{name.upper()}": place for name, place in places.items()}
+    with outer, Home(tmp_path / "inner", QUICK, env=env) as inner:
+        outer.start()
+        refused = inner.call("run", "--once")
+        assert refused.returncode == 75
+        assert str(outer.processed) in refused.stderr
+        outer.stop()
+        inner.start()
+        inner.drop("b.json", [record("b")])
+        inner.verdict("b.json")
+        outer.start()
+        assert "b.json" not in outer.call("retry", "--all").stdout
+        assert outer.query("SELECT COUNT(*) FROM etl_runs") == [(0,)]
+
+
 def test_an_inbox_in_another_ones_is_refused(tmp_path: Path) -> None:
     """Whoever watches the outer one would take its files; what a stranger makes of that name is no inbox."""
     outer = Home(tmp_path / "outer")

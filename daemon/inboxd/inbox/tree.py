@@ -16,6 +16,8 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Final, Self
 
+from inboxd.locks import is_archive
+
 DEEPEST: Final = 200
 """Folders on a file's way from the root. Descriptors set no bound to it, as a path's 4,096 bytes do."""
 
@@ -163,6 +165,14 @@ class Folder:
     def names(self) -> list[str]:
         """Return all names, sorted."""
         return sorted(entry.name for entry in self.entries())
+
+    def is_archive(self) -> bool:
+        """Tell whether some inboxd that runs has the folder for its archive."""
+        fd = os.open(".", _LIST, dir_fd=self._fd)
+        try:
+            return is_archive(fd)
+        finally:
+            os.close(fd)
 
     # Files
 
@@ -321,15 +331,6 @@ def identity_of(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Return device and inode of a folder that the operator named; raises ``OSError``."""
     found = os.stat(path)
     return found.st_dev, found.st_ino
-
-
-def identities_of(*paths: str | os.PathLike[str]) -> frozenset[tuple[int, int]]:
-    """Return device and inode of those folders that are there."""
-    found = set()
-    for path in paths:
-        with contextlib.suppress(OSError):
-            found.add(identity_of(path))
-    return frozenset(found)
 
 
 def is_within(inner: str | os.PathLike[str], outer: str | os.PathLike[str]) -> bool:

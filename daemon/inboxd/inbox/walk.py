@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fnmatch
 import os
@@ -14,7 +15,7 @@ from typing import Final
 from inboxd.inbox.names import CLAIMED, PRIVATE, is_taken, suffixes_of
 from inboxd.inbox.notices import FILE_IGNORED, FOLDER_UNREADABLE, Once
 from inboxd.inbox.settle import Found
-from inboxd.inbox.tree import DEEPEST, Folder, identities_of, walk
+from inboxd.inbox.tree import DEEPEST, Folder, identity_of, walk
 
 Match = Callable[[str], str | None]
 """Which feed, if any, takes a file of this name (relative to the inbox)."""
@@ -181,6 +182,15 @@ class Walk:
     def _leave(self, name: str, reason: str) -> None:
         self.left_alone += 1
         self.once.tell(FILE_IGNORED, name, reason)
+
+
+def identities_of(*paths: str | os.PathLike[str]) -> frozenset[tuple[int, int]]:
+    """Return device and inode of those folders that are there."""
+    found = set()
+    for path in paths:
+        with contextlib.suppress(OSError):
+            found.add(identity_of(path))
+    return frozenset(found)
 
 
 def is_an_inbox(folder: Folder) -> bool:

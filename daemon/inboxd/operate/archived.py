@@ -84,6 +84,8 @@ def arrived(place: Place) -> tuple[int, str]:
 def files_below(folder: Path, *, reports: bool) -> Iterator[tuple[Place, os.stat_result]]:
     """Yield the senders' files below a folder of the archive, each with a look at it: nothing hidden, no links.
 
+    Nor what another inboxd that runs has for its archive in there.
+
     ``reports``: the folder is one that has reports among them, which are no senders' files. A folder that is not there
     has none; raises ``OSError`` if it cannot be listed.
     """
@@ -92,7 +94,7 @@ def files_below(folder: Path, *, reports: bool) -> Iterator[tuple[Place, os.stat
     except FileNotFoundError:
         return
     with top:
-        for name, entry in walk(top, skip=lambda name: name.startswith(".")):
+        for name, entry in walk(top, enter=_is_ours, skip=lambda name: name.startswith(".")):
             if reports and looks_like_report(entry.name):
                 continue
             try:
@@ -101,6 +103,11 @@ def files_below(folder: Path, *, reports: bool) -> Iterator[tuple[Place, os.stat
                 continue
             if is_regular(found):
                 yield Place(os.fspath(folder), name), found
+
+
+def _is_ours(_name: str, folder: Folder) -> bool:
+    """Tell whether a folder in an archive is that one's, and not the archive of another database."""
+    return not folder.is_archive()
 
 
 def name_in_inbox(file_of_run: Callable[[int], str | None], name: str) -> str:
